@@ -1,0 +1,1 @@
+"""Who decides: (snapshot, plan, memory) -> action."""

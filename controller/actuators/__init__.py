@@ -1,0 +1,1 @@
+"""What the sidecar moves: routing, caps and replicas."""

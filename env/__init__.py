@@ -1,0 +1,1 @@
+"""The world: what a cluster is and how it moves. Imports nothing else of poolpilot."""

@@ -1,0 +1,1 @@
+"""Facts about GPUs, models and links, each with its source."""

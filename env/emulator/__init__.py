@@ -1,0 +1,1 @@
+"""The engine kernel behind an OpenAI-compatible server, in real time."""

@@ -1,0 +1,1 @@
+"""Requests: trace readers and generators."""

@@ -1,0 +1,20 @@
+"""Fixtures that every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets kept beside the repository; users do not have it, continuous integration does."""
+    folder = Path(os.environ.get("POOLPILOT_SHARED", REPO_ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        message = f"no data folder at {folder}: set POOLPILOT_SHARED to a folder that has data/"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
