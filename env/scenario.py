@@ -1,0 +1,374 @@
+"""The scenario file: cluster, classes, targets, workload, prices and faults, as validated YAML.
+
+The same file drives simulation, training, emulation and the live controller. Every problem is reported as one line
+that names the file, the field, the value and what would be right.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .catalog.gpus import gpu
+from .catalog.models import Model, model
+from .contract import Cluster, Targets
+from .workload.spec import WorkloadSpec
+
+SHIPPED = Path(__file__).parent / "scenarios"
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ScenarioError(ValueError):
+    """A scenario file cannot be used; the message is one line."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Price(_Strict):
+    """What one replica costs."""
+
+    usd_per_hr: PositiveFloat
+    """Dollars per hour of one replica (all its GPUs)."""
+    kind: Literal["on_demand", "spot"] = "on_demand"
+    source: str = ""
+    """Where the price was read, and when."""
+
+
+class Replicas(_Strict):
+    """How many replicas a pool may have."""
+
+    min: Annotated[int, Field(ge=0)] = 0
+    max: Annotated[int, Field(ge=1, le=1000)] = 4
+    start: Annotated[int, Field(ge=0)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Replicas:
+        if not self.min <= self.start <= self.max:
+            raise ValueError(f"wanted min <= start <= max, got {self.min}, {self.start}, {self.max}")
+        return self
+
+
+class Engine(_Strict):
+    """The start flags of one vLLM engine."""
+
+    max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 128
+    max_num_batched_tokens: Annotated[int, Field(ge=16, le=65536)] = 2048
+    max_model_len: Annotated[int, Field(ge=16)] = 8192
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
+class ColdStart(_Strict):
+    """From asking for a replica until it serves."""
+
+    provision_s: NonNegativeFloat = 40.0
+    """Time until the machine is there."""
+    load_s: NonNegativeFloat = 50.0
+    """Time to load the model and warm up."""
+    spread_frac: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Standard deviation over mean of the whole delay (log-normal)."""
+
+    @property
+    def mean_s(self) -> float:
+        """Expected delay in seconds."""
+        return self.provision_s + self.load_s
+
+
+class Spot(_Strict):
+    """How a spot pool loses machines."""
+
+    preemptions_per_hr: NonNegativeFloat = 0.0
+    """Rate per replica."""
+    notice_s: NonNegativeFloat = 30.0
+    """Warning before the machine goes; the replica drains meanwhile."""
+
+
+class Pool(_Strict):
+    """Identical replicas of one model with one price source."""
+
+    gpu: str
+    model: str | None = None
+    """Overrides the scenario's model."""
+    precision: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] = "bf16"
+    tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
+    price: Price
+    replicas: Replicas = Replicas()
+    engine: Engine = Engine()
+    cold_start: ColdStart = ColdStart()
+    spot: Spot | None = None
+    command: tuple[str, ...] | None = None
+    """Starts one live replica; `{host}`, `{port}` and `{cap_file}` are filled in. Left out: an emulated replica."""
+
+    @model_validator(mode="after")
+    def _spot_rates(self) -> Pool:
+        if self.price.kind == "on_demand" and self.spot is not None:
+            raise ValueError("spot: only for a pool whose price.kind is spot")
+        return self
+
+
+class Target(_Strict):
+    """What the user asks for one class. Either latency targets, or a deadline for work that may wait."""
+
+    ttft_s: PositiveFloat | None = None
+    tpot_s: PositiveFloat | None = None
+    e2e_s: PositiveFloat | None = None
+    deadline_s: PositiveFloat | None = None
+    attainment: Annotated[float, Field(gt=0, le=1)] = 0.99
+
+    @model_validator(mode="after")
+    def _has_target(self) -> Target:
+        latencies = (self.ttft_s, self.tpot_s, self.e2e_s)
+        if self.deadline_s is None and all(v is None for v in latencies):
+            raise ValueError("wanted at least one of ttft_s, tpot_s, e2e_s, deadline_s")
+        if self.deadline_s is not None and any(v is not None for v in latencies):
+            raise ValueError("a deferrable class has a deadline_s and no latency target")
+        return self
+
+
+class Match(_Strict):
+    """How a request without the header `x-slo-class` is recognised as one of this class."""
+
+    body: dict[str, str] = {}
+    """JSON fields of the body (dots descend) and the value each must have."""
+    path_prefix: str | None = None
+
+
+class RequestClass(_Strict):
+    """Requests for one model that share a target and a shape."""
+
+    target: Target
+    model: str | None = None
+    pools: tuple[str, ...] | None = None
+    """Only these pools may serve it; left out: all that hold its model."""
+    match: Match = Match()
+
+
+class GuardLimits(_Strict):
+    """Hard limits that no policy can cross."""
+
+    budget_usd_per_hr: PositiveFloat | None = None
+    scale_up_step: Annotated[int, Field(ge=1)] = 4
+    """Most replicas a pool may gain in one tick."""
+    scale_down_step: Annotated[int, Field(ge=1)] = 1
+    scale_down_cooldown_s: NonNegativeFloat = 60.0
+    """No replica goes sooner than this after the pool last changed."""
+    stale_after_s: PositiveFloat = 30.0
+    """Older telemetry of a pool masks the action on it."""
+    hot_gpu_c: PositiveFloat = 88.0
+    """A pool with a hotter GPU has its batch cap derated."""
+    min_admit_frac: Share = 1.0
+    """Least share of a class with a latency target that must be let in."""
+
+
+class Energy(_Strict):
+    """What power costs, where the user pays for it."""
+
+    paid_by_user: bool = False
+    usd_per_kwh: NonNegativeFloat = 0.12
+    pue: Annotated[float, Field(ge=1, le=3)] = 1.3
+    room_c: float = 25.0
+
+
+class Network(_Strict):
+    """What bytes cost."""
+
+    egress_usd_per_gb: NonNegativeFloat = 0.0
+    bytes_per_token: PositiveFloat = 250.0
+    """A streamed token with its JSON and SSE framing; measured on vLLM's chat stream, about 200 to 300 bytes."""
+
+
+class World(_Strict):
+    """How the simulated world differs from what policies believe."""
+
+    performance_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.15
+    """Each pool's true iteration time is the believed one times 1 plus or minus up to this, drawn per episode."""
+    retry_after_s: PositiveFloat = 20.0
+    """What a request turned away is told to wait."""
+    give_up_after_s: PositiveFloat = 600.0
+    """A client that was turned away for this long stops trying."""
+
+
+class Fault(_Strict):
+    """Something that goes wrong at a set time."""
+
+    kind: Literal["preempt", "crash", "stock_out"]
+    pool: str
+    at_s: NonNegativeFloat
+    count: Annotated[int, Field(ge=1)] = 1
+    """Replicas hit."""
+    duration_s: NonNegativeFloat = 0.0
+    """Of a stock-out: how long no new replica can be had."""
+
+
+class Scenario(_Strict):
+    """A whole scenario. `load_scenario` reads it from YAML."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    summary: str
+    duration_s: PositiveFloat
+    tick_s: PositiveFloat = 10.0
+    model: str
+    pools: Annotated[dict[str, Pool], Field(min_length=1, max_length=32)]
+    classes: Annotated[dict[str, RequestClass], Field(min_length=1, max_length=8)]
+    workload: WorkloadSpec
+    guard: GuardLimits = GuardLimits()
+    energy: Energy = Energy()
+    network: Network = Network()
+    world: World = World()
+    faults: tuple[Fault, ...] = ()
+    base_dir: Path = Field(default=Path(), exclude=True)
+    """Folder of the file; relative paths start here."""
+
+    @model_validator(mode="after")
+    def _joined_up(self) -> Scenario:
+        problem = self._first_problem()
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def _first_problem(self) -> str | None:
+        for name, pool in self.pools.items():
+            try:
+                gpu(pool.gpu)
+                model(pool.model or self.model)
+            except ValueError as error:
+                return f"pools.{name}: {error}"
+        for name, requests in self.classes.items():
+            for wanted in requests.pools or ():
+                if wanted not in self.pools:
+                    return f"classes.{name}.pools: unknown pool {wanted!r}; pools are {', '.join(self.pools)}"
+        serves = self.serves()
+        for i, name in enumerate(self.classes):
+            if not serves[i].any():
+                return (
+                    f"classes.{name}: no pool can serve it; it wants model {self.classes[name].model or self.model}"
+                    f", pools hold {', '.join(sorted({p.model or self.model for p in self.pools.values()}))}"
+                )
+        for j, name in enumerate(self.pools):
+            if not serves[:, j].any():
+                return f"pools.{name}: no class can use it; remove it, or name it under a class"
+        for i, fault in enumerate(self.faults):
+            if fault.pool not in self.pools:
+                return f"faults[{i}].pool: unknown pool {fault.pool!r}; pools are {', '.join(self.pools)}"
+        unknown = set(getattr(self.workload, "classes", {})) - set(self.classes)
+        if unknown:
+            return f"workload.classes: unknown class {sorted(unknown)[0]!r}; classes are {', '.join(self.classes)}"
+        return None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the file."""
+        return tuple(self.classes)
+
+    @property
+    def pool_names(self) -> tuple[str, ...]:
+        """In the order of the file."""
+        return tuple(self.pools)
+
+    def pool_model(self, pool: str) -> Model:
+        """The model a pool holds."""
+        return model(self.pools[pool].model or self.model)
+
+    def serves(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """`[C, P]` whether the pool can serve the class."""
+        return np.array(
+            [
+                [
+                    model(requests.model or self.model).name == model(pool.model or self.model).name
+                    and (requests.pools is None or name in requests.pools)
+                    for name, pool in self.pools.items()
+                ]
+                for requests in self.classes.values()
+            ],
+            dtype=np.bool_,
+        )
+
+    def targets(self) -> Targets:
+        """What the user asks for, as the contract has it."""
+        wanted = [c.target for c in self.classes.values()]
+
+        def column(name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+            values = [getattr(t, name) for t in wanted]
+            return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+
+        return Targets(
+            ttft_s=column("ttft_s"),
+            tpot_s=column("tpot_s"),
+            e2e_s=column("e2e_s"),
+            deadline_s=column("deadline_s"),
+            attainment=column("attainment"),
+            budget_usd_per_hr=np.array(self.guard.budget_usd_per_hr or np.inf),
+        )
+
+    def cluster(self) -> Cluster:
+        """What does not change from tick to tick, as the contract has it."""
+        pools = list(self.pools.values())
+
+        def column(values: list[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+            return np.array(values, dtype=np.float64)
+
+        return Cluster(
+            class_names=self.class_names,
+            pool_names=self.pool_names,
+            class_mask=np.ones(len(self.classes), dtype=np.bool_),
+            pool_mask=np.ones(len(pools), dtype=np.bool_),
+            serves=self.serves(),
+            spot=np.array([p.price.kind == "spot" for p in pools], dtype=np.bool_),
+            min_replicas=column([p.replicas.min for p in pools]),
+            max_replicas=column([p.replicas.max for p in pools]),
+            max_batch_cap=column([p.engine.max_num_seqs for p in pools]),
+            max_token_budget=column([p.engine.max_num_batched_tokens for p in pools]),
+            usd_per_hr=column([p.price.usd_per_hr for p in pools]),
+            cold_start_s=column([p.cold_start.mean_s for p in pools]),
+            targets=self.targets(),
+        )
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """The scenarios that come with the package, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def load_scenario(name_or_path: str | Path) -> Scenario:
+    """A shipped scenario by name, or any by path.
+
+    Raises:
+        ScenarioError: one line naming the file, the field, the value and what would be right.
+    """
+    shipped = shipped_scenarios()
+    path = shipped.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        raise ScenarioError(f"{name_or_path}: no such file and no shipped scenario; shipped are {', '.join(shipped)}")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ScenarioError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:300]}") from None
+    if not isinstance(document, dict):
+        raise ScenarioError(f"{path}: wanted a mapping with schema, name, pools, classes, workload")
+    return parse_scenario(document, path)
+
+
+def parse_scenario(document: dict[str, Any], path: Path) -> Scenario:
+    """A scenario from an already read document; `path` names it in errors and anchors relative paths."""
+    try:
+        return Scenario.model_validate({**document, "base_dir": path.parent})
+    except ValidationError as error:
+        raise ScenarioError(f"{path}: {_first_line(error)}") from None
+
+
+def _first_line(error: ValidationError) -> str:
+    """The first problem, as `field: value: what would be right`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "scenario"
+    message = first["msg"].removeprefix("Value error, ")
+    seen = first["input"]
+    plain = isinstance(seen, str | int | float | bool) or seen is None
+    return f"{where}: {seen!r}: {message}" if plain else f"{where}: {message}"
