@@ -260,7 +260,7 @@ class Scenario(_Strict):
                 return f"faults[{i}].pool: unknown pool {fault.pool!r}; pools are {', '.join(self.pools)}"
         unknown = set(getattr(self.workload, "classes", {})) - set(self.classes)
         if unknown:
-            return f"workload.classes: unknown class {sorted(unknown)[0]!r}; classes are {', '.join(self.classes)}"
+            return f"workload.classes: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"
         return None
 
     @property

@@ -1,0 +1,239 @@
+"""The guard between any policy and the world: hard limits that no network can cross, in training as in production.
+
+Pure and batched. Whatever is proposed, NaN and infinities included, what comes out obeys every limit. Where limits
+clash the order of precedence is: minimum replicas, budget, held while telemetry is stale, maximum and steps, floor
+for the present load, cooldown.
+
+Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .contract import Action, BoolArray, Cluster, FloatArray, Plan, Reason, ReasonCode, Snapshot
+
+FLOOR_FRAC = 0.8
+"""A pool keeps at least this share of the replicas that its present load needs within target."""
+HOT_CAP_FRAC = 0.5
+"""A pool with a hot GPU runs at most this share of its largest batch."""
+LEAST_TOKEN_BUDGET = 64.0
+"""An engine with a smaller budget starves its own running sequences."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one cluster (numbers) or of a batch of clusters (`[...]`)."""
+
+    budget_usd_per_hr: FloatArray
+    scale_up_step: FloatArray
+    scale_down_step: FloatArray
+    scale_down_cooldown_s: FloatArray
+    stale_after_s: FloatArray
+    hot_gpu_c: FloatArray
+    min_admit_frac: FloatArray
+
+
+@dataclass(frozen=True)
+class GuardState:
+    """What the guard remembers."""
+
+    changed_at_s: FloatArray
+    """`[..., P]` when the pool's wanted count last changed; -inf for never."""
+    applied: Action
+    """The last action that was let through."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Where and how one rule changed the proposal."""
+
+    code: ReasonCode
+    subject: str
+    """"pool" or "class": which axis the arrays run over."""
+    mask: BoolArray
+    wanted: FloatArray
+    applied: FloatArray
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What the guard lets through."""
+
+    action: Action
+    state: GuardState
+    changes: tuple[Change, ...]
+
+
+def first_state(plan: Plan, cluster: Cluster) -> GuardState:
+    """The guard before its first tick: the plan counts as the last good action."""
+    return GuardState(
+        changed_at_s=np.full(cluster.max_replicas.shape, -np.inf),
+        applied=Action(
+            route=plan.route,
+            admit=np.ones(cluster.class_mask.shape),
+            batch_cap=plan.batch_cap,
+            token_budget=cluster.max_token_budget,
+            replicas=plan.replicas,
+        ),
+    )
+
+
+def guard(
+    proposed: Action, snapshot: Snapshot, plan: Plan, cluster: Cluster, limits: Limits, state: GuardState
+) -> Guarded:
+    """The nearest action to `proposed` that obeys every limit, and why it differs."""
+    changes: list[Change] = []
+    finite = _finite(proposed, state.applied, changes)
+    route = _servable(finite.route, plan, cluster, changes)
+    admit = _admitted(finite.admit, cluster, limits, changes)
+    batch_cap, token_budget = _caps(finite, snapshot, cluster, limits, changes)
+    replicas, current = _replicas(finite.replicas, route, snapshot, plan, cluster, limits, state, changes)
+    action = Action(route=route, admit=admit, batch_cap=batch_cap, token_budget=token_budget, replicas=replicas)
+    changed_at_s = np.where(replicas != current, snapshot.time_s[..., None], state.changed_at_s)
+    return Guarded(action=action, state=GuardState(changed_at_s, action), changes=tuple(changes))
+
+
+def reasons(changes: tuple[Change, ...], cluster: Cluster) -> tuple[Reason, ...]:
+    """The changes to a single cluster's action, one reason for each pool or class touched."""
+    names = {"pool": cluster.pool_names, "class": cluster.class_names}
+    return tuple(
+        Reason(change.code, names[change.subject][i], float(change.wanted[i]), float(change.applied[i]))
+        for change in changes
+        for i in np.flatnonzero(change.mask)
+    )
+
+
+def _note(changes: list[Change], code: ReasonCode, subject: str, wanted: FloatArray, applied: FloatArray) -> FloatArray:
+    """Record where `applied` differs from `wanted`, and hand `applied` on."""
+    mask = ~np.isclose(wanted, applied, rtol=1e-9, atol=1e-9, equal_nan=True)
+    if mask.any():
+        changes.append(Change(code, subject, mask, wanted, applied))
+    return applied
+
+
+def _finite(proposed: Action, last: Action, changes: list[Change]) -> Action:
+    """Every number that is not finite becomes the last good one."""
+
+    def repair(name: str, subject: str) -> FloatArray:
+        new: FloatArray = np.asarray(getattr(proposed, name), dtype=np.float64)
+        good = np.where(np.isfinite(new), new, getattr(last, name))
+        if name == "route":
+            bad_rows = ~np.isfinite(new).all(axis=-1)
+            good = np.where(bad_rows[..., None], last.route, new)
+            _note(changes, ReasonCode.NOT_FINITE, subject, np.where(bad_rows, np.nan, 0.0), np.zeros(bad_rows.shape))
+            return good
+        return _note(changes, ReasonCode.NOT_FINITE, subject, new, good)
+
+    return Action(
+        route=repair("route", "class"),
+        admit=repair("admit", "class"),
+        batch_cap=repair("batch_cap", "pool"),
+        token_budget=repair("token_budget", "pool"),
+        replicas=repair("replicas", "pool"),
+    )
+
+
+def _servable(route: FloatArray, plan: Plan, cluster: Cluster, changes: list[Change]) -> FloatArray:
+    """Rows of weights over the pools that can serve the class, each summing to 1; padding stays zero."""
+    allowed = cluster.serves & cluster.pool_mask[..., None, :] & cluster.class_mask[..., :, None]
+    kept = np.where(allowed, np.clip(route, 0.0, 1e6), 0.0)
+    instead = np.where(allowed, np.where(np.isfinite(plan.route), np.maximum(plan.route, 0.0), 0.0), 0.0)
+    instead = np.where(instead.sum(axis=-1, keepdims=True) > 0, instead, allowed.astype(np.float64))
+    kept = np.where(kept.sum(axis=-1, keepdims=True) > 1e-9, kept, instead)
+    total = kept.sum(axis=-1, keepdims=True)
+    weights: FloatArray = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
+    lost = np.where(allowed, 0.0, np.abs(np.clip(route, -1e6, 1e6))).sum(axis=-1)
+    _note(changes, ReasonCode.ROUTE_UNSERVABLE, "class", lost, np.zeros_like(lost))
+    return weights
+
+
+def _admitted(admit: FloatArray, cluster: Cluster, limits: Limits, changes: list[Change]) -> FloatArray:
+    """Shares in 0..1; a class with a latency target is let in at least as far as the user said."""
+    inside = _note(changes, ReasonCode.ADMIT_RANGE, "class", admit, np.clip(admit, 0.0, 1.0))
+    least = np.where(cluster.targets.deferrable, 0.0, limits.min_admit_frac[..., None])
+    return _note(changes, ReasonCode.ADMIT_INTERACTIVE, "class", inside, np.maximum(inside, least))
+
+
+def _caps(
+    action: Action, snapshot: Snapshot, cluster: Cluster, limits: Limits, changes: list[Change]
+) -> tuple[FloatArray, FloatArray]:
+    """Whole caps and budgets between what keeps an engine alive and its start values."""
+    cap = np.clip(np.round(action.batch_cap), 1.0, np.maximum(cluster.max_batch_cap, 1.0))
+    cap = _note(changes, ReasonCode.CAP_RANGE, "pool", np.round(action.batch_cap), cap)
+    hot = snapshot.known("gpu_temp_c") & (snapshot.gpu_temp_c > limits.hot_gpu_c[..., None])
+    derated = np.maximum(np.floor(cluster.max_batch_cap * HOT_CAP_FRAC), 1.0)
+    cap = _note(changes, ReasonCode.HOT_GPU, "pool", cap, np.where(hot, np.minimum(cap, derated), cap))
+    least = np.minimum(np.maximum(cap, LEAST_TOKEN_BUDGET), cluster.max_token_budget)
+    budget = np.clip(np.round(action.token_budget), least, cluster.max_token_budget)
+    return cap, _note(changes, ReasonCode.CAP_RANGE, "pool", np.round(action.token_budget), budget)
+
+
+def _replicas(
+    proposed: FloatArray,
+    route: FloatArray,
+    snapshot: Snapshot,
+    plan: Plan,
+    cluster: Cluster,
+    limits: Limits,
+    state: GuardState,
+    changes: list[Change],
+) -> tuple[FloatArray, FloatArray]:
+    """The wanted counts within all limits, and the counts that were wanted until now."""
+    low = np.where(cluster.pool_mask, cluster.min_replicas, 0.0)
+    high = np.where(cluster.pool_mask, cluster.max_replicas, 0.0)
+    current = np.where(snapshot.known("target"), snapshot.target, state.applied.replicas)
+    wanted = np.clip(np.round(proposed), 0.0, 1e6)
+    wanted = _note(changes, ReasonCode.MAX_REPLICAS, "pool", wanted, np.minimum(wanted, high))
+
+    up_to = np.minimum(current + limits.scale_up_step[..., None], high)
+    wanted = _note(changes, ReasonCode.SCALE_STEP, "pool", wanted, np.minimum(wanted, up_to))
+    ready = np.where(snapshot.known("ready"), snapshot.ready, current)
+    # Starts that are under way count as pending: asking again for the same load would rent it twice.
+    pending = np.maximum(current, ready + limits.scale_up_step[..., None])
+    wanted = _note(changes, ReasonCode.PENDING_STARTS, "pool", wanted, np.minimum(wanted, pending))
+
+    down_to = np.minimum(np.maximum(current - limits.scale_down_step[..., None], 0.0), high)
+    wanted = _note(changes, ReasonCode.SCALE_STEP, "pool", wanted, np.maximum(wanted, down_to))
+    cooling = snapshot.time_s[..., None] - state.changed_at_s < limits.scale_down_cooldown_s[..., None]
+    held = np.where(cooling, np.maximum(wanted, np.minimum(current, high)), wanted)
+    wanted = _note(changes, ReasonCode.SCALE_DOWN_COOLDOWN, "pool", wanted, held)
+
+    floor = np.minimum(_floor(route, snapshot, plan), np.minimum(up_to, pending))
+    wanted = _note(changes, ReasonCode.PLAN_FLOOR, "pool", wanted, np.maximum(wanted, floor))
+    stale = snapshot.known("telemetry_age_s") & (snapshot.telemetry_age_s > limits.stale_after_s[..., None])
+    held = np.where(stale & (current > 0), np.minimum(current, high), wanted)
+    wanted = _note(changes, ReasonCode.STALE_TELEMETRY, "pool", wanted, held)
+    wanted = _note(changes, ReasonCode.MIN_REPLICAS, "pool", wanted, np.maximum(wanted, low))
+    affordable = _within_budget(wanted, low, snapshot, cluster, limits)
+    return _note(changes, ReasonCode.BUDGET, "pool", wanted, affordable), current
+
+
+def _floor(route: FloatArray, snapshot: Snapshot, plan: Plan) -> FloatArray:
+    """`[..., P]` replicas that the present load needs at least, by the plan's own capacities."""
+    rate = np.where(snapshot.known("arrival_rate_per_s"), snapshot.arrival_rate_per_s, 0.0)
+    load = rate[..., None] * route
+    need = np.divide(load, plan.capacity_per_s, out=np.zeros_like(load), where=plan.capacity_per_s > 0)
+    floor: FloatArray = np.floor(np.minimum(need.sum(axis=-2) * FLOOR_FRAC, 1e6))
+    return floor
+
+
+def _within_budget(
+    wanted: FloatArray, low: FloatArray, snapshot: Snapshot, cluster: Cluster, limits: Limits
+) -> FloatArray:
+    """Take replicas away, dearest first, until the rent is within budget or only minimum replicas are left."""
+    price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, cluster.usd_per_hr)
+    wanted = wanted.copy()
+    while True:
+        over = (wanted * price).sum(axis=-1) > limits.budget_usd_per_hr * (1 + 1e-9)
+        movable = (wanted > low) & over[..., None] & (price > 0)
+        if not movable.any():
+            return wanted
+        dearest = np.argmax(np.where(movable, price, -1.0), axis=-1)[..., None]
+        fewer = np.take_along_axis(wanted, dearest, axis=-1) - 1.0
+        least = np.take_along_axis(low, dearest, axis=-1)
+        chosen = np.take_along_axis(movable, dearest, axis=-1)
+        old = np.take_along_axis(wanted, dearest, axis=-1)
+        np.put_along_axis(wanted, dearest, np.where(chosen, np.maximum(fewer, least), old), axis=-1)
