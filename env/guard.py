@@ -108,7 +108,8 @@ def reasons(changes: tuple[Change, ...], cluster: Cluster) -> tuple[Reason, ...]
 
 def _note(changes: list[Change], code: ReasonCode, subject: str, wanted: FloatArray, applied: FloatArray) -> FloatArray:
     """Record where `applied` differs from `wanted`, and hand `applied` on."""
-    mask = ~np.isclose(wanted, applied, rtol=1e-9, atol=1e-9, equal_nan=True)
+    same = np.isclose(wanted, applied, rtol=1e-9, atol=1e-9, equal_nan=True)
+    mask: BoolArray = np.asarray(np.logical_not(same))
     if mask.any():
         changes.append(Change(code, subject, mask, wanted, applied))
     return applied

@@ -1,0 +1,1 @@
+"""Rules that an agent is compared with, one small file each."""

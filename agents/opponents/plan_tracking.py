@@ -1,0 +1,87 @@
+"""Follow the plan's mix, at the size that load and forecast ask for now.
+
+Source: the forecast-and-correct loop of SLA planners (NVIDIA Dynamo's planner documentation), with the plan of a
+MILP (Melange, arXiv:2404.14527) as the mix. It is also the rule whose proposals the learned policy bends.
+
+Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...env.codec import Proposal, whole_replicas
+from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
+
+
+@dataclass(frozen=True)
+class PlanTracking:
+    """The rule and its knobs."""
+
+    cluster: Cluster
+    headroom: float = 1.15
+    """Need is load times this."""
+    hold_s: float = 120.0
+    """A need that has passed fades over about this long before replicas go."""
+    backlog_drain_s: float = 60.0
+    """A queue is to be worked off within this time."""
+    name: str = "plan-tracking"
+
+    def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
+        """The rule as a policy of its own."""
+        proposal, memory = self.propose(snapshot, plan, memory)
+        return proposal.action, memory
+
+    def propose(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Proposal, Memory]:
+        """Counts from need, routing from the plan as far as its replicas are ready."""
+        now = self._need(snapshot, plan)
+        if memory:
+            elapsed_s = snapshot.time_s - memory["time_s"]
+            faded = memory["need"] * np.exp(-np.maximum(elapsed_s, 0.0) / self.hold_s)[..., None, None]
+            need = np.maximum(now, faded)
+        else:
+            need = now
+        cluster = self.cluster
+        replicas = np.clip(whole_replicas(need.sum(axis=-2)), cluster.min_replicas, cluster.max_replicas)
+        action = Action(
+            route=self._route(snapshot, plan, need.sum(axis=-2)),
+            admit=np.ones(cluster.class_mask.shape),
+            batch_cap=plan.batch_cap,
+            token_budget=cluster.max_token_budget,
+            replicas=replicas,
+        )
+        return Proposal(action=action, need=need), {"time_s": np.asarray(snapshot.time_s), "need": need}
+
+    def _need(self, snapshot: Snapshot, plan: Plan) -> FloatArray:
+        """`[..., C, P]` replicas needed: load over capacity, and the queue's share."""
+        ahead = snapshot.forecast_per_s[..., :2].max(axis=-1)
+        seen = np.fmax(snapshot.arrival_rate_per_s, ahead)
+        # Work that may wait is carried at its mean rate: its peaks are what waiting is for.
+        seen = np.where(self.cluster.targets.deferrable, np.fmin(seen, snapshot.forecast_per_s[..., -1]), seen)
+        load = np.where(np.isnan(seen), plan.load_per_s, seen)
+        need = self.headroom * _over(load[..., None] * plan.route, plan.capacity_per_s)
+        per_pool = need.sum(axis=-2)
+        replica_s_per_request = _over(per_pool, (load[..., None] * plan.route).sum(axis=-2))
+        waiting = np.nan_to_num(snapshot.waiting)
+        backlog = waiting * replica_s_per_request / self.backlog_drain_s
+        return need * (1.0 + _over(backlog, per_pool))[..., None, :]
+
+    def _route(self, snapshot: Snapshot, plan: Plan, need: FloatArray) -> FloatArray:
+        """The plan's weights as far as its replicas are ready; the rest goes where ready replicas have room."""
+        ready = np.where(snapshot.known("ready"), snapshot.ready, plan.replicas)
+        covered = np.clip(_over(ready, need), 0.0, 1.0)
+        covered = np.where((need <= 0) & (ready > 0), 1.0, covered)
+        kept = plan.route * covered[..., None, :]
+        spare = np.maximum(ready - need, 0.0) + 0.05 * ready
+        elsewhere = np.where(self.cluster.serves, plan.capacity_per_s * spare[..., None, :], 0.0)
+        rest = np.maximum(1.0 - kept.sum(axis=-1, keepdims=True), 0.0)
+        route = kept + rest * _over(elsewhere, elsewhere.sum(axis=-1, keepdims=True))
+        total = route.sum(axis=-1, keepdims=True)
+        return np.where(total > 0, _over(route, total), plan.route)
+
+
+def _over(over: FloatArray, under: FloatArray) -> FloatArray:
+    over, under = np.broadcast_arrays(over, under)
+    return np.divide(over, under, out=np.zeros(over.shape), where=under > 0)

@@ -1,0 +1,1 @@
+"""The exact layer: which replicas, for which load, at the lowest rent."""

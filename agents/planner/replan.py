@@ -1,0 +1,67 @@
+"""When to plan again, and for which load: at most once a minute, when load or prices have moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...env.contract import Cluster, FloatArray, Plan, Snapshot
+from .milp import cheapest_plan
+
+Capacity = Callable[[FloatArray, FloatArray], FloatArray]
+"""(mean prompt tokens `[C]`, mean output tokens `[C]`) -> requests/s within target of one replica `[C, P]`."""
+
+
+@dataclass(frozen=True)
+class Replanner:
+    """Plans for one cluster."""
+
+    cluster: Cluster
+    capacity: Capacity
+    prompt_tokens: FloatArray
+    """`[C]` mean prompt length believed before any is seen."""
+    output_tokens: FloatArray
+    """`[C]`"""
+    headroom: float = 1.1
+    """The load is planned for times this: bursts within a minute, and the error of the forecast."""
+    every_s: float = 60.0
+    """Not more often than this."""
+    moved: float = 0.15
+    """A class's load or a pool's price that moved by this share makes a new plan worth its cost."""
+    horizon: int = 1
+    """Which forecast step to plan for (`FORECAST_HORIZON_S`)."""
+
+    def first(self, load_per_s: FloatArray) -> Plan:
+        """The plan before anything is seen, for an expected load `[C]`."""
+        capacity = self.capacity(self.prompt_tokens, self.output_tokens)
+        return cheapest_plan(self.cluster, load_per_s * self.headroom, capacity, self.cluster.usd_per_hr)
+
+    def due(self, plan: Plan, planned_at_s: float, snapshot: Snapshot) -> bool:
+        """Whether a new plan is allowed and worth it."""
+        if float(snapshot.time_s) - planned_at_s < self.every_s:
+            return False
+        wanted = self._load(plan, snapshot)
+        return bool((np.abs(wanted - plan.load_per_s) > self.moved * np.maximum(plan.load_per_s, 0.05)).any())
+
+    def again(self, plan: Plan, snapshot: Snapshot) -> Plan:
+        """A new plan from what is seen now; it weighs the cost of changing the mix."""
+        prompt = np.where(snapshot.known("prompt_tokens_mean"), snapshot.prompt_tokens_mean, self.prompt_tokens)
+        output = np.where(snapshot.known("output_tokens_mean"), snapshot.output_tokens_mean, self.output_tokens)
+        price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, self.cluster.usd_per_hr)
+        running = np.nan_to_num(snapshot.ready) + np.nan_to_num(snapshot.starting)
+        capacity = self.capacity(_coarse(prompt), _coarse(output))
+        return cheapest_plan(self.cluster, self._load(plan, snapshot), capacity, price, running)
+
+    def _load(self, plan: Plan, snapshot: Snapshot) -> FloatArray:
+        ahead = snapshot.forecast_per_s[:, self.horizon]
+        seen = np.fmax(snapshot.arrival_rate_per_s, ahead) * self.headroom
+        load: FloatArray = np.where(np.isnan(seen), plan.load_per_s, seen)
+        return load
+
+
+def _coarse(tokens: FloatArray) -> FloatArray:
+    """Lengths in steps of 10 %: the noise of a minute's mean must not make a new plan."""
+    coarse: FloatArray = np.exp(np.round(np.log(np.maximum(tokens, 1.0)) / 0.1) * 0.1)
+    return np.where(tokens <= 0, 0.0, coarse)
