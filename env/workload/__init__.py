@@ -1,1 +1,1 @@
-"""Requests: trace readers and generators."""
+"""Requests: what a scenario says of them, trace readers, generators."""
