@@ -12,11 +12,9 @@ import numpy as np
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
-TOKENS_GRID: FloatArray = np.array(
-    [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]
-    + [6144, 8192, 12288, 16384],
-    dtype=np.float64,
-)
+_STEPS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_LONG_STEPS = (1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+TOKENS_GRID: FloatArray = np.array(_STEPS + _LONG_STEPS, dtype=np.float64)
 """`[G]` token counts at which every law's `linear_s` is tabled: powers of two with a point between."""
 TOKENS_GRID.setflags(write=False)
 GRID_POINTS = len(TOKENS_GRID)

@@ -1,0 +1,161 @@
+"""What one replica can carry: the rate of requests it serves within the targets, from its law alone.
+
+Symbols: n sequences running on average, x requests joining an iteration, N candidate loads.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from .law import FloatArray, IterationLaw
+
+TPOT_MARGIN = 0.78
+"""Share of the TPOT target that the mean iteration may take; the rest absorbs swings of the load."""
+KV_FILL = 0.95
+"""Share of the KV cache planned for: lengths vary about their means."""
+_WAIT_QUANTILE = 0.99
+_TAIL = -math.log(1.0 - _WAIT_QUANTILE)  # an exponential wait exceeds its mean by this factor in 1 % of cases
+
+
+def capacity_per_s(
+    law: IterationLaw,
+    kv_tokens: float,
+    max_num_seqs: int,
+    token_budget: int,
+    prompt_tokens: float,
+    output_tokens: float,
+    ttft_s: float,
+    tpot_s: float,
+    *,
+    tpot_margin: float = TPOT_MARGIN,
+) -> float:
+    """Requests per second that one replica serves within the targets, at steady state with mean lengths.
+
+    It tries rising loads and returns the best rate among those that keep the targets, so that a looser target or a
+    faster law never lowers it. A load is kept if the mean iteration (prompts joining in chunks of the token budget)
+    is within `tpot_margin` of the TPOT target, the sequences fit into KV cache and batch, and the time to first token
+    is within its target: own chunks, half an iteration until the next one starts, and the 99 % quantiles of two waits
+    taken as exponential, for earlier prompts (M/D/1 on the token budget) and for a place in the batch (M/M/c,
+    Sakasegawa's approximation).
+
+    Args:
+        kv_tokens: size of the KV cache.
+        output_tokens: 0 or 1 for requests that end with their prompt (embeddings, classification).
+        ttft_s: target for the time to first token; NaN or infinity is no target.
+        tpot_s: target for the time per further token; NaN or infinity is no target.
+
+    Returns:
+        The rate; 0 if not even a lone request meets the targets or fits.
+    """
+    if prompt_tokens + output_tokens > kv_tokens or prompt_tokens <= 0:
+        return 0.0
+    decodes = max(output_tokens - 1.0, 0.0)
+    places = _places(kv_tokens, max_num_seqs, prompt_tokens, decodes)
+    if decodes == 0.0:
+        return _prefill_only_per_s(law, places, token_budget, prompt_tokens, ttft_s)
+    running = _loads(max_num_seqs)
+    iterating = np.maximum(running, 1.0)
+    joining = running / decodes
+    room = token_budget - iterating
+    fits = (running <= places) & (room >= 1.0) & (joining * prompt_tokens <= room)
+    running, iterating, joining, room = running[fits], iterating[fits], joining[fits], room[fits]
+    seconds = mean_iteration_s(law, iterating, joining, room, prompt_tokens, decodes)
+    kept = np.ones(running.shape, dtype=np.bool_)
+    if math.isfinite(tpot_s):
+        kept &= seconds <= tpot_margin * tpot_s
+    if math.isfinite(ttft_s):
+        own = _own_prefill_s(law, iterating, room, prompt_tokens, decodes)
+        prompts_wait = _single_server_wait(joining * prompt_tokens / room, own)
+        place_wait = _many_server_wait(running / places, places, own + decodes * seconds)
+        kept &= own + seconds / 2.0 + _TAIL * (prompts_wait + place_wait) <= ttft_s
+    rates = joining[kept] / seconds[kept]
+    return float(rates.max()) if rates.size else 0.0
+
+
+def mean_iteration_s(
+    law: IterationLaw,
+    running: FloatArray,
+    joining: FloatArray,
+    room: FloatArray,
+    prompt_tokens: float,
+    decodes: float,
+) -> FloatArray:
+    """`[N]` mean seconds of an iteration with `running` sequences and `joining` prompts entering in chunks.
+
+    Most iterations only decode; a share of them carries a chunk. Smearing the prompts evenly over all iterations would
+    hide their cost in the flat part of the law.
+
+    Args:
+        running: `[N]` decoding sequences.
+        joining: `[N]` prompts per iteration.
+        room: `[N]` tokens of the budget left for prompts.
+        decodes: tokens each request decodes after its first.
+    """
+    chunk = np.minimum(np.maximum(joining, 1.0) * prompt_tokens, room)
+    share = joining * prompt_tokens / chunk
+    tokens = (1.0 - share) * law.linear(running) + share * law.linear(running + chunk)
+    pairs = joining * prompt_tokens**2 / 2.0
+    context = running * (prompt_tokens + decodes / 2.0)
+    return tokens + law.attend_s_per_pair * pairs + law.kv_read_s_per_token * context + law.seq_s * running
+
+
+def _prefill_only_per_s(
+    law: IterationLaw, places: float, token_budget: int, prompt_tokens: float, ttft_s: float
+) -> float:
+    """The rate for requests that end with their prompt."""
+    room = float(token_budget)
+    widest = min(room / prompt_tokens, places)
+    joining = np.unique(np.minimum(_loads(max(1, math.ceil(widest))), widest))
+    batch = np.maximum(joining, min(1.0, widest))
+    pairs = law.attend_s_per_pair * prompt_tokens**2 / 2.0
+    seconds = law.linear(np.maximum(batch * prompt_tokens, 1.0)) + batch * (pairs + law.seq_s)
+    kept = np.ones(joining.shape, dtype=np.bool_)
+    if math.isfinite(ttft_s):
+        own = seconds * max(1.0, 1.0 / widest)
+        kept &= own + seconds / 2.0 + _TAIL * _single_server_wait(joining / widest, own) <= ttft_s
+    rates = joining[kept] / seconds[kept]
+    return float(rates.max()) if rates.size else 0.0
+
+
+def _own_prefill_s(
+    law: IterationLaw, running: FloatArray, room: FloatArray, prompt_tokens: float, decodes: float
+) -> FloatArray:
+    """`[N]` seconds of a prompt's own iterations, the others decoding along."""
+    full = np.floor(prompt_tokens / room)
+    rest = prompt_tokens - full * room
+    beside = law.kv_read_s_per_token * running * (prompt_tokens + decodes / 2.0) + law.seq_s * running
+    last = np.where(rest > 0, law.linear(running + rest) + beside, 0.0)
+    return full * (law.linear(running + room) + beside) + last + law.attend_s_per_pair * prompt_tokens**2 / 2.0
+
+
+def _single_server_wait(load: FloatArray, service_s: FloatArray) -> FloatArray:
+    """`[N]` mean wait before one server with fixed service time (Pollaczek-Khinchine)."""
+    spare = np.maximum(1.0 - load, 1e-12)
+    return load / (2.0 * spare) * service_s
+
+
+def _many_server_wait(load: FloatArray, servers: float, holding_s: FloatArray) -> FloatArray:
+    """`[N]` mean wait for one of `servers` places (Sakasegawa 1977, M/M/c)."""
+    spare = np.maximum(1.0 - load, 1e-12)
+    return load ** (math.sqrt(2.0 * (servers + 1.0)) - 1.0) / (servers * spare) * holding_s
+
+
+def _places(kv_tokens: float, max_num_seqs: int, prompt_tokens: float, decodes: float) -> float:
+    """Sequences that run at once: half grown on average, and one of them fully."""
+    spare = KV_FILL * kv_tokens - decodes / 2.0
+    return max(1.0, min(float(max_num_seqs), spare / (prompt_tokens + decodes / 2.0)))
+
+
+@lru_cache(maxsize=64)
+def _loads(max_num_seqs: int) -> FloatArray:
+    """`[N]` loads to try: fractions of a sequence, every count to 128, then steps of 1.5 % up to the cap."""
+    below = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    few = np.arange(1.0, min(max_num_seqs, 128) + 1.0)
+    steps = max(2, math.ceil(math.log(max(max_num_seqs, 129) / 128.0) / math.log(1.015)) + 1)
+    many = np.geomspace(128.0, max_num_seqs, steps)[1:] if max_num_seqs > 128 else np.empty(0)
+    loads = np.concatenate([below, few, many])
+    loads.setflags(write=False)
+    return loads

@@ -1,0 +1,209 @@
+"""The efficiency factors of each GPU: how far real kernels stay below the data sheet. Read from `factors.json`.
+
+Every group of factors names the tables it was fitted to and its own error on rows that the fit never saw. A GPU
+without a group of its own borrows that of its nearest measured relative.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..catalog.gpus import GPUS, Gpu
+
+FACTORS_FILE = Path(__file__).with_name("factors.json")
+SCHEMA = 1
+
+
+class FactorsError(ValueError):
+    """A factors file cannot be used; the message names the entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitError:
+    """How far a fit is off, as shares of the measured time, on rows held out from it."""
+
+    sources: tuple[str, ...]
+    """Tables the factors were fitted to."""
+    fitted_rows: int
+    held_out_rows: int
+    median: float
+    p90: float
+    bias: float
+    """Mean of predicted over measured, minus 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class GemmFactors:
+    """A matrix product takes launch_s + (compute^blend + memory^blend)^(1/blend)."""
+
+    flop_eff: float
+    """Share of the peak rate that a large product reaches."""
+    mem_eff: float
+    """Share of the memory bandwidth that a thin product reaches."""
+    launch_s: float
+    blend: float
+    """How sharply compute-bound turns into memory-bound; infinity is the plain maximum."""
+    error: FitError
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionFactors:
+    """One layer's attention."""
+
+    prefill_flop_eff: float
+    """Share of the 16-bit peak over the pairs attended (half of the square: causal)."""
+    token_mem_eff: float
+    """Share of bandwidth at which queries, keys, values and results of new tokens move."""
+    decode_mem_eff: float
+    """Share of bandwidth at which decoding reads the KV cache."""
+    layer_s: float
+    seq_s: float
+    """Seconds a layer for each decoding sequence of 32 heads."""
+    error: FitError
+
+
+@dataclass(frozen=True, slots=True)
+class CommFactors:
+    """One all-reduce over `tp` GPUs takes latency_s + bytes / bytes_per_s, bytes being one GPU's whole message."""
+
+    tp: int
+    latency_s: float
+    bytes_per_s: float
+    error: FitError
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFactors:
+    """What the engine adds to its kernels, from end-to-end runs."""
+
+    iteration_s: float
+    """Scheduling, input preparation, sampling: once an iteration."""
+    kernel_s: float
+    """Each of a layer's small kernels (norms, rotary embedding, activation, cache write)."""
+    token_s: float
+    seq_s: float
+    """Sampling, detokenising and streaming of one sequence's token."""
+    error: FitError
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """All fitted factors."""
+
+    gemm: Mapping[str, Mapping[str, GemmFactors]]
+    """By GPU, then by "16bit" or "8bit"."""
+    attention: Mapping[str, AttentionFactors]
+    """By GPU."""
+    comm: Mapping[str, Mapping[str, CommFactors]]
+    """By GPU, then by tensor-parallel degree as text."""
+    engine: EngineFactors
+
+
+T = TypeVar("T")
+
+# Who stands in for an architecture that has no measured card, nearest first.
+_RELATIVES = {
+    "Turing": ("Volta", "GA102", "GA100"),
+    "Volta": ("GA100",),
+    "GA102": ("GA100",),
+    "GA100": ("GA102",),
+    "Ada": ("GA102", "GA100"),
+    "GB202": ("Ada",),
+    "Hopper": ("GA100",),
+    "Blackwell": ("Hopper",),
+    "CDNA2": ("GA100",),
+    "CDNA3": ("Hopper",),
+}
+
+
+def donor(gpu: Gpu, measured: Mapping[str, T]) -> str:
+    """Name of the GPU whose factors serve for `gpu`: itself, its architecture, then the nearest relative's.
+
+    Raises:
+        FactorsError: nothing measured comes close.
+    """
+    if gpu.name in measured:
+        return gpu.name
+    for architecture in (gpu.architecture, *_RELATIVES.get(gpu.architecture, ())):
+        cards = [name for name in measured if GPUS[name].architecture == architecture]
+        if cards:
+            return min(cards, key=lambda name: abs(GPUS[name].fp16_tflops - gpu.fp16_tflops))
+    raise FactorsError(f"no measured factors for {gpu.name} or a relative; run poolpilot calibrate")
+
+
+def to_document(factors: Factors) -> dict[str, Any]:
+    """The JSON document that `from_document` reads back."""
+    return {"schema": SCHEMA, **asdict(factors)}
+
+
+def from_document(document: Any, where: str = "factors") -> Factors:
+    """Factors from their JSON document.
+
+    Raises:
+        FactorsError: names the entry that is missing, unknown or not a number.
+    """
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise FactorsError(f"{where}: wanted an object with schema {SCHEMA}")
+    return Factors(
+        gemm={
+            name: {kind: _read(GemmFactors, entry, f"{where}.gemm.{name}.{kind}") for kind, entry in kinds.items()}
+            for name, kinds in _group(document, "gemm", where).items()
+        },
+        attention={
+            name: _read(AttentionFactors, entry, f"{where}.attention.{name}")
+            for name, entry in _group(document, "attention", where).items()
+        },
+        comm={
+            name: {tp: _read(CommFactors, entry, f"{where}.comm.{name}.{tp}") for tp, entry in degrees.items()}
+            for name, degrees in _group(document, "comm", where).items()
+        },
+        engine=_read(EngineFactors, document.get("engine"), f"{where}.engine"),
+    )
+
+
+def _group(document: dict[str, Any], group: str, where: str) -> dict[str, Any]:
+    entries = document.get(group)
+    if not isinstance(entries, dict):
+        raise FactorsError(f"{where}.{group}: wanted an object by GPU name")
+    for name in entries:
+        if name not in GPUS:
+            raise FactorsError(f"{where}.{group}.{name}: no such GPU in the catalogue")
+    return entries
+
+
+def _read(kind: type[T], entry: Any, where: str) -> T:
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(entry, dict) or set(entry) != set(names):
+        raise FactorsError(f"{where}: wanted exactly {', '.join(names)}")
+    values: dict[str, Any] = {}
+    for name in names:
+        value = entry[name]
+        if name == "error":
+            values[name] = _read(FitError, value, f"{where}.error")
+        elif name == "sources":
+            values[name] = tuple(str(v) for v in value)
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            raise FactorsError(f"{where}.{name}: {value!r}, wanted a number")
+        else:
+            values[name] = value
+    return kind(**values)
+
+
+def read_factors(path: Path) -> Factors:
+    """Factors from a JSON file; FactorsError names the file and the entry."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FactorsError(f"{path}: not readable as JSON: {error}") from None
+    return from_document(document, str(path))
+
+
+@cache
+def shipped_factors() -> Factors:
+    """The reviewed factors that come with the package."""
+    return read_factors(FACTORS_FILE)

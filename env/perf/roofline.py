@@ -1,0 +1,259 @@
+"""The iteration law of any GPU, model and layout: bytes over bandwidth, operations over peak, and few fitted factors.
+
+Symbols: T tokens in the iteration, tp GPUs of the replica.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..catalog.gpus import GPUS, Gpu
+from ..catalog.models import Model, bytes_per_weight
+from .factors import CommFactors, Factors, FitError, GemmFactors, donor, shipped_factors
+from .law import TOKENS_GRID, FloatArray, IterationLaw
+
+KV_BLOCK_TOKENS = 16
+"""vLLM's default block."""
+_ACTIVATION_BYTES = 2.0
+_SMALL_KERNELS = 6
+"""Norms (2), rotary embedding, KV write, activation and quantise or add: a layer's kernels that multiply no matrix."""
+_HEAD_BATCH = 256
+"""Sequences at which the output head's cost per sequence is taken."""
+
+
+class LayoutError(ValueError):
+    """This GPU cannot run this model in this precision and split; the message says what can."""
+
+
+class DoesNotFit(ValueError):  # noqa: N818 - reads as what it says
+    """The weights leave no room for a KV cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How far a law rests on measurements of this very GPU."""
+
+    calibrated: bool
+    """Matrix products and attention (and the all-reduce, if split) were measured on this GPU type."""
+    borrowed: tuple[str, ...]
+    """What was taken from a relative, e.g. "attention from L40S-48GB"."""
+    errors: tuple[tuple[str, FitError], ...]
+    """Error of each group of factors used, on rows held out from its fit."""
+
+
+def iteration_law(
+    gpu: Gpu,
+    model: Model,
+    precision: str,
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+    factors: Factors | None = None,
+) -> IterationLaw:
+    """The law of one replica.
+
+    Args:
+        precision: of the weights: fp32, fp16, bf16, fp8, int8 or int4. The KV cache stays in 16 bits (fp32 for fp32).
+        factors: other than those shipped.
+
+    Raises:
+        LayoutError: the GPU lacks the precision, the heads do not divide, or pipeline_parallel is above 1.
+    """
+    _check_layout(gpu, model, precision, tensor_parallel, pipeline_parallel)
+    known = factors or shipped_factors()
+    gemm = known.gemm[donor(gpu, known.gemm)][_gemm_kind(gpu, precision, known)]
+    linear = _engine_s(known) + model.layers * _layer_s(gpu, model, precision, tensor_parallel, gemm, known)
+    head = _head_s(gpu, model, precision, tensor_parallel, gemm)
+    attention = known.attention[donor(gpu, known.attention)]
+    bandwidth = gpu.bandwidth_gb_per_s * 1e9
+    heads = model.heads / tensor_parallel
+    pair_flops = 4.0 * heads * model.head_dim * model.layers  # a product with the key and one with the value
+    return IterationLaw(
+        tokens_grid=TOKENS_GRID,
+        linear_s=np.maximum.accumulate(linear + head[0]),
+        attend_s_per_pair=pair_flops
+        / (gpu.tflops("fp32" if precision == "fp32" else "fp16") * 1e12 * attention.prefill_flop_eff),
+        kv_read_s_per_token=kv_bytes_per_gpu(model, precision, tensor_parallel)
+        / (bandwidth * attention.decode_mem_eff),
+        seq_s=known.engine.seq_s
+        + model.layers * attention.seq_s * heads / 32
+        + float(head[1] - head[0]) / (_HEAD_BATCH - 1),
+    )
+
+
+def coverage(
+    gpu: Gpu, model: Model, precision: str, tensor_parallel: int = 1, factors: Factors | None = None
+) -> Coverage:
+    """What the law of this replica rests on; LayoutError as for `iteration_law`."""
+    _check_layout(gpu, model, precision, tensor_parallel, 1)
+    known = factors or shipped_factors()
+    used = {"matrix products": donor(gpu, known.gemm), "attention": donor(gpu, known.attention)}
+    kind = _gemm_kind(gpu, precision, known)
+    errors = [
+        ("matrix products", known.gemm[used["matrix products"]][kind].error),
+        ("attention", known.attention[used["attention"]].error),
+    ]
+    if tensor_parallel > 1:
+        used["all-reduce"], comm = _comm_factors(gpu, tensor_parallel, known)
+        errors.append(("all-reduce", comm.error))
+    errors.append(("engine", known.engine.error))
+    borrowed = [f"{group} from {name}" for group, name in used.items() if name != gpu.name]
+    if kind == "16bit" and precision in ("fp8", "int8", "int4"):
+        borrowed.append(f"{precision} products from those of 16 bits")
+    return Coverage(calibrated=not borrowed, borrowed=tuple(borrowed), errors=tuple(errors))
+
+
+def gemm_s(
+    gpu: Gpu,
+    factors: GemmFactors,
+    precision: str,
+    m: FloatArray | float,
+    n: float,
+    k: float,
+    copies: FloatArray | float = 1.0,
+) -> FloatArray:
+    """Seconds of an `m x k` by `k x n` product; `copies` weight matrices are read (the experts touched), one launch."""
+    rows = np.asarray(m, dtype=np.float64)
+    compute = 2.0 * rows * n * k / (gpu.tflops(precision) * 1e12 * factors.flop_eff)
+    moved = bytes_per_weight(precision) * n * k * copies + _ACTIVATION_BYTES * rows * (n + k)
+    memory = moved / (gpu.bandwidth_gb_per_s * 1e9 * factors.mem_eff)
+    return np.asarray(factors.launch_s + blended(compute, memory, factors.blend), dtype=np.float64)
+
+
+def blended(compute: FloatArray, memory: FloatArray, blend: float) -> FloatArray:
+    """(compute^blend + memory^blend)^(1/blend), scaled first so that no power underflows."""
+    longest = np.maximum(compute, memory)
+    shortest = np.minimum(compute, memory)
+    return np.asarray(longest * (1.0 + (shortest / longest) ** blend) ** (1.0 / blend), dtype=np.float64)
+
+
+def allreduce_s(comm: CommFactors, message_bytes: FloatArray | float) -> FloatArray:
+    """Seconds of one all-reduce of so many bytes a GPU."""
+    return np.asarray(comm.latency_s + np.asarray(message_bytes) / comm.bytes_per_s, dtype=np.float64)
+
+
+def kv_bytes_per_gpu(model: Model, precision: str, tensor_parallel: int) -> float:
+    """Bytes of one token's keys and values on one GPU; KV heads are copied where there are fewer than GPUs."""
+    share = max(1.0 / tensor_parallel, 1.0 / model.kv_heads)
+    return model.kv_bytes_per_token("fp32" if precision == "fp32" else "fp16") * share
+
+
+def _layer_s(
+    gpu: Gpu, model: Model, precision: str, tensor_parallel: int, gemm: GemmFactors, known: Factors
+) -> FloatArray:
+    """`[G]` seconds of one layer, without what depends on context."""
+    tokens = TOKENS_GRID
+    bandwidth = gpu.bandwidth_gb_per_s * 1e9
+    heads, kv_heads = model.heads / tensor_parallel, max(1.0, model.kv_heads / tensor_parallel)
+    ffn = model.ffn / tensor_parallel
+    up = (2 if model.gated_mlp else 1) * ffn
+    touched = model.experts * (1.0 - (1.0 - model.experts_per_token / model.experts) ** tokens)
+    routed = tokens * model.experts_per_token
+    attention = known.attention[donor(gpu, known.attention)]
+    width = (heads + kv_heads) * model.head_dim
+    products = (
+        gemm_s(gpu, gemm, precision, tokens, (heads + 2 * kv_heads) * model.head_dim, model.hidden)
+        + gemm_s(gpu, gemm, precision, tokens, model.hidden, heads * model.head_dim)
+        + gemm_s(gpu, gemm, precision, routed, up, model.hidden, touched)
+        + gemm_s(gpu, gemm, precision, routed, model.hidden, ffn, touched)
+    )
+    # Norms read and write the hidden state twice each, the activation reads both halves and writes one.
+    moved = _ACTIVATION_BYTES * (8.0 * model.hidden + model.experts_per_token * (up + ffn)) * tokens
+    small = _SMALL_KERNELS * known.engine.kernel_s + moved / (bandwidth * gemm.mem_eff)
+    new_kv = 2 * _ACTIVATION_BYTES * width * tokens / (bandwidth * attention.token_mem_eff)
+    seconds = products + small + attention.layer_s + new_kv
+    if tensor_parallel > 1:
+        _, comm = _comm_factors(gpu, tensor_parallel, known)
+        seconds = seconds + 2.0 * allreduce_s(comm, _ACTIVATION_BYTES * model.hidden * tokens)
+    return np.asarray(seconds, dtype=np.float64)
+
+
+def _head_s(gpu: Gpu, model: Model, precision: str, tensor_parallel: int, gemm: GemmFactors) -> FloatArray:
+    """`[2]` seconds of the output head for one sequence and for `_HEAD_BATCH`; it stays in 16 bits or more."""
+    wide = "fp32" if precision == "fp32" else "fp16"
+    batch = np.array([1.0, _HEAD_BATCH])
+    return gemm_s(gpu, gemm, wide, batch, model.vocab / tensor_parallel, model.hidden)
+
+
+def _engine_s(known: Factors) -> FloatArray:
+    """`[G]` seconds that the engine itself takes."""
+    return np.asarray(known.engine.iteration_s + known.engine.token_s * TOKENS_GRID, dtype=np.float64)
+
+
+def _comm_factors(gpu: Gpu, tensor_parallel: int, known: Factors) -> tuple[str, CommFactors]:
+    """Who was measured, and its all-reduce carried over to this GPU's link by the ratio of the link speeds."""
+    degree = str(tensor_parallel)
+    measured = {name: by[degree] for name, by in known.comm.items() if degree in by}
+    direct = _is_direct(gpu, tensor_parallel)
+    # NVLink and PCIe differ in kind: ring over a switch, or every byte through the host.
+    alike = [name for name in measured if _is_direct(GPUS[name], tensor_parallel) == direct]
+    if not alike:
+        known_degrees = sorted({int(d) for by in known.comm.values() for d in by})
+        raise LayoutError(f"tensor_parallel {tensor_parallel}: no all-reduce was measured; use one of {known_degrees}")
+    speed = gpu.link_among(tensor_parallel).gb_per_s
+
+    def distance(name: str) -> tuple[bool, float]:
+        return name != gpu.name, abs(np.log(GPUS[name].link_among(tensor_parallel).gb_per_s / speed))
+
+    name = min(alike, key=distance)
+    comm = measured[name]
+    ratio = speed / GPUS[name].link_among(tensor_parallel).gb_per_s
+    return name, CommFactors(comm.tp, comm.latency_s, comm.bytes_per_s * ratio, comm.error)
+
+
+def _is_direct(gpu: Gpu, gpus: int) -> bool:
+    """Whether the replica's GPUs talk without crossing the machine's PCIe."""
+    return gpu.link_among(gpus).name != gpu.pcie_name
+
+
+def _gemm_kind(gpu: Gpu, precision: str, known: Factors) -> str:
+    """Which kernels multiply these weights; those of 8 bits only where the GPU has them and they were measured."""
+    has_units = (precision == "fp8" and gpu.fp8_tflops > 0) or (precision == "int8" and gpu.int8_tops > 0)
+    measured = known.gemm[donor(gpu, known.gemm)]
+    return "8bit" if has_units and "8bit" in measured else "16bit"
+
+
+def _check_layout(gpu: Gpu, model: Model, precision: str, tensor_parallel: int, pipeline_parallel: int) -> None:
+    bytes_per_weight(precision)
+    if precision == "bf16" and not gpu.supports_bf16:
+        raise LayoutError(f"{gpu.name} has no bf16; use fp16 for {model.name}")
+    if tensor_parallel < 1 or model.heads % tensor_parallel:
+        fit = [d for d in (1, 2, 4, 8) if model.heads % d == 0]
+        raise LayoutError(
+            f"tensor_parallel {tensor_parallel} does not divide the {model.heads} heads of {model.name}; use one of {fit}"
+        )
+    if pipeline_parallel != 1:
+        raise LayoutError(f"pipeline_parallel {pipeline_parallel} is not modelled; use 1 and more tensor_parallel")
+
+
+def kv_capacity_tokens(
+    gpu: Gpu, model: Model, precision: str, tensor_parallel: int = 1, memory_utilization: float = 0.9
+) -> int:
+    """Tokens that the KV cache of one replica holds, in whole blocks of 16.
+
+    vLLM takes `memory_utilization` of each GPU's memory and leaves to the cache what weights and the workspace of its
+    profiling run do not need.
+
+    Raises:
+        LayoutError: as for `iteration_law`.
+        DoesNotFit: names the GPU, model, precision and the gigabytes missing on each GPU.
+    """
+    _check_layout(gpu, model, precision, tensor_parallel, 1)
+    taken = gpu.memory_gb * 1e9 * memory_utilization
+    needed = model.weight_bytes(precision) / tensor_parallel + _workspace_bytes(model, tensor_parallel)
+    per_token = kv_bytes_per_gpu(model, precision, tensor_parallel)
+    blocks = int((taken - needed) // (per_token * KV_BLOCK_TOKENS))
+    if blocks < 1:
+        missing_gb = (needed + per_token * KV_BLOCK_TOKENS - taken) / 1e9
+        raise DoesNotFit(
+            f"{model.name} in {precision} does not fit on {tensor_parallel} x {gpu.name}: {missing_gb:.1f} GB are missing"
+            f" on each GPU at memory_utilization {memory_utilization:g}; raise tensor_parallel or lower the precision"
+        )
+    return blocks * KV_BLOCK_TOKENS
+
+
+def _workspace_bytes(model: Model, tensor_parallel: int) -> float:
+    """Peak activations of vLLM's profiling run: 2,048 tokens through the widest layer, 256 rows of fp32 logits twice."""
+    width = 4 * model.hidden + 3 * model.ffn * model.experts_per_token / tensor_parallel
+    return _ACTIVATION_BYTES * width * 2048 + 2 * 4.0 * 256 * model.vocab
