@@ -34,8 +34,6 @@ ADMIT_BEND: Final = 0.5
 ROUNDING_SLACK: Final = 0.02
 """A need this little above a whole number of replicas is met by that number."""
 
-BEND_OUTPUTS: Final = (CLASS_OUTPUTS, POOL_OUTPUTS)
-
 
 @dataclass(frozen=True)
 class Proposal:
@@ -124,10 +122,8 @@ WHOLE_FEATURES: Final = ("miss_price", "rent_of_proposed", "utilisation", "waiti
 
 def observation_schema() -> str:
     """A short hash of everything that gives the observation and the outputs their meaning."""
-    meaning = repr(
-        (SCHEMA_VERSION, CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES, BEND_OUTPUTS, HEADROOM_BEND, REPLICA_BEND)
-        + (TILT_BEND, CAP_BEND, ADMIT_BEND)
-    )
+    bends = (HEADROOM_BEND, REPLICA_BEND, TILT_BEND, CAP_BEND, ADMIT_BEND)
+    meaning = repr((SCHEMA_VERSION, CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES, CLASS_OUTPUTS, POOL_OUTPUTS, bends))
     return hashlib.sha256(meaning.encode()).hexdigest()[:16]
 
 
@@ -293,3 +289,29 @@ def _ratio(over: FloatArray, under: FloatArray) -> FloatArray:
 
 def _bounded(features: FloatArray) -> FloatArray:
     return np.clip(np.nan_to_num(features, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
+
+
+BUDGET_WINDOW_S: Final = 1200.0
+"""The allowance of misses is counted over about this long (exponentially forgotten)."""
+
+
+def track_budget(snapshot: Snapshot, cluster: Cluster, memory: Memory) -> tuple[FloatArray, Memory]:
+    """How much of the allowance of misses is left, and what must be remembered for it.
+
+    Returns:
+        `[..., C]` 1 untouched, 0 used up, below 0 overdrawn; and `done`, `missed` `[..., C]` and `budget_at_s`
+        `[...]` to be merged into the memory. Zeros mean nothing was seen yet.
+    """
+    if "done" in memory:
+        elapsed_s = np.clip(snapshot.time_s - memory["budget_at_s"], 0.0, BUDGET_WINDOW_S)
+        done, missed = memory["done"], memory["missed"]
+    else:
+        elapsed_s = np.zeros(snapshot.time_s.shape)
+        done = missed = np.zeros(cluster.class_mask.shape)
+    fade = np.exp(-elapsed_s / BUDGET_WINDOW_S)[..., None]
+    seen = np.nan_to_num(snapshot.arrival_rate_per_s) * elapsed_s[..., None]
+    done = done * fade + seen
+    missed = missed * fade + seen * np.nan_to_num(1.0 - snapshot.attainment)
+    allowed = np.maximum(1.0 - cluster.targets.attainment, 1e-3) * done
+    left = 1.0 - np.divide(missed, allowed, out=np.zeros_like(missed), where=allowed > 0)
+    return left, {"done": done, "missed": missed, "budget_at_s": np.asarray(snapshot.time_s)}

@@ -1,0 +1,125 @@
+"""A checkpoint is a folder: weights (safetensors), the network for the sidecar (ONNX), and a card (JSON).
+
+No pickles. A folder is refused when a file was changed since its card was written, or when it was trained for
+another observation than this build makes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..env.codec import observation_schema
+
+CARD: Final = "card.json"
+ONNX: Final = "policy.onnx"
+WEIGHTS: Final = "policy.safetensors"
+SHIPPED: Final = Path(__file__).resolve().parents[1] / "checkpoints"
+MAX_CARD_BYTES: Final = 4 << 20
+
+
+class CheckpointError(ValueError):
+    """The folder is no checkpoint, or not a whole one."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """The checkpoint was made for another schema, or a file is not the one its card names."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files were checked against its card."""
+
+    folder: Path
+    card: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return str(self.card.get("name", self.folder.name))
+
+    @property
+    def policy_hash(self) -> str:
+        """Short hash of the network that decides; stands in every decision."""
+        return str(self.card["files"][ONNX])[:16]
+
+    @property
+    def miss_price(self) -> float:
+        """The price of a miss that the policy should act by, unless the user asks otherwise."""
+        return float(self.card["miss_price"])
+
+
+def shipped_checkpoints() -> dict[str, Path]:
+    """The checkpoints that come with the package, by name."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{CARD}"))}
+
+
+def load_checkpoint(name_or_path: str | Path) -> Checkpoint:
+    """A shipped checkpoint by name, or any by its folder.
+
+    Raises:
+        CheckpointError: names the folder and the missing or unreadable file.
+        CheckpointMismatch: names the schema, or the file, that differs.
+    """
+    shipped = shipped_checkpoints()
+    folder = shipped.get(str(name_or_path), Path(name_or_path))
+    card = _read_card(folder, shipped)
+    for name, wanted in card["files"].items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise CheckpointError(f"{folder}: {CARD} names {name!r}, which is not there; copy the whole folder")
+        seen = file_hash(path)
+        if seen != wanted:
+            raise CheckpointMismatch(
+                f"{path}: sha256 {seen[:16]}..., its card says {str(wanted)[:16]}...; the file was changed or cut"
+                " short since it was written: copy it again, or train again"
+            )
+    if card["observation_schema"] != observation_schema():
+        raise CheckpointMismatch(
+            f"{folder}: trained on observation schema {card['observation_schema']}, this build observes"
+            f" {observation_schema()}; train again, or install the poolpilot {card.get('poolpilot', 'version')} it"
+            " was trained with"
+        )
+    return Checkpoint(folder=folder, card=card)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write the card last, with the hashes of the other files: a half-written folder has none and is refused."""
+    files = {
+        path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.suffix in (".onnx", ".safetensors")
+    }
+    whole = {**card, "observation_schema": observation_schema(), "files": files}
+    temporary = folder / (CARD + ".part")
+    temporary.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(folder / CARD)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_card(folder: Path, shipped: dict[str, Path]) -> dict[str, Any]:
+    path = folder / CARD
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder}: no {CARD} there and no shipped checkpoint of that name; shipped are {', '.join(shipped) or '-'}"
+        )
+    if path.stat().st_size > MAX_CARD_BYTES:
+        raise CheckpointError(f"{path}: larger than {MAX_CARD_BYTES} bytes, wanted a small JSON card")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{path}: wanted a JSON object")
+    wanted = {"observation_schema": str, "files": dict, "miss_price": int | float}
+    for field, kind in wanted.items():
+        if not isinstance(card.get(field), kind):
+            raise CheckpointError(f"{path}: {field}: {card.get(field)!r}, wanted {kind}")
+    if ONNX not in card["files"]:
+        raise CheckpointError(f"{path}: files: {ONNX} is missing")
+    return card

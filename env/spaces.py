@@ -1,0 +1,67 @@
+"""The flat, fixed-size observation and action vectors of the environment, and what lies where in them.
+
+Symbols: `C` and `P` here are the maxima that the vectors have room for; rows beyond the cluster's own are padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from .codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_FEATURES, POOL_OUTPUTS, WHOLE_FEATURES, Observation
+from .contract import FloatArray
+
+MAX_CLASSES = 6
+MAX_POOLS = 8
+
+
+@dataclass(frozen=True)
+class SpaceLayout:
+    """Order: classes, pools, whole, class mask, pool mask; actions: classes, pools. All row by row."""
+
+    max_classes: int = MAX_CLASSES
+    max_pools: int = MAX_POOLS
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """How many numbers each part of the observation takes."""
+        c, p = self.max_classes, self.max_pools
+        return c * len(CLASS_FEATURES), p * len(POOL_FEATURES), len(WHOLE_FEATURES), c, p
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """All in [-1, 1], float32."""
+        return spaces.Box(-1.0, 1.0, (sum(self.sizes),), np.float32)
+
+    @property
+    def action_space(self) -> spaces.Box:
+        """All in [-1, 1], float32; zeros are the rule's proposal."""
+        return spaces.Box(-1.0, 1.0, (self.max_classes * CLASS_OUTPUTS + self.max_pools * POOL_OUTPUTS,), np.float32)
+
+    def flatten(self, seen: Observation) -> NDArray[np.float32]:
+        """`[B, ...]` parts, already padded to the maxima, as `[B, N]`."""
+        batch = seen.classes.shape[0]
+        parts = (seen.classes, seen.pools, seen.whole, seen.class_mask, seen.pool_mask)
+        return np.concatenate([part.reshape(batch, -1) for part in parts], axis=1, dtype=np.float32)
+
+    def parts(self, flat: Any) -> tuple[Any, Any, Any, Any, Any]:
+        """The five parts of `[B, N]` observations (NumPy arrays or torch tensors), in the order of `flatten`."""
+        ends = np.cumsum((0, *self.sizes)).tolist()
+        pieces = [flat[:, a:b] for a, b in pairwise(ends)]
+        classes = pieces[0].reshape(-1, self.max_classes, len(CLASS_FEATURES))
+        pools = pieces[1].reshape(-1, self.max_pools, len(POOL_FEATURES))
+        return classes, pools, pieces[2], pieces[3], pieces[4]
+
+    def outputs(self, actions: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        """`[B, A]` actions as class outputs `[B, C, CLASS_OUTPUTS]` and pool outputs `[B, P, POOL_OUTPUTS]`."""
+        split = self.max_classes * CLASS_OUTPUTS
+        wide = np.asarray(actions, dtype=np.float64)
+        return (
+            wide[:, :split].reshape(-1, self.max_classes, CLASS_OUTPUTS),
+            wide[:, split:].reshape(-1, self.max_pools, POOL_OUTPUTS),
+        )
