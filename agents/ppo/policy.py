@@ -19,7 +19,7 @@ LOG_STD_START = -1.0
 DEFERRABLE = CLASS_FEATURES.index("deferrable")
 
 
-class MaskedSetPolicy(ActorCriticPolicy):  # type: ignore[misc]  # stable-baselines3 ships no types for subclassing
+class MaskedSetPolicy(ActorCriticPolicy):
     """Actor and critic over the flat observation that `SpaceLayout` describes."""
 
     def __init__(
@@ -40,7 +40,7 @@ class MaskedSetPolicy(ActorCriticPolicy):  # type: ignore[misc]  # stable-baseli
     def _build(self, lr_schedule: Schedule) -> None:
         self.network = SetNetwork(self.width)
         self.log_std = nn.Parameter(torch.full((CLASS_OUTPUTS + POOL_OUTPUTS,), LOG_STD_START))
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1), eps=1e-5)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions `[B, A]`, values `[B, 1]`, log-probabilities `[B]`."""
@@ -48,7 +48,7 @@ class MaskedSetPolicy(ActorCriticPolicy):  # type: ignore[misc]  # stable-baseli
         actions = mean if deterministic else mean + std * torch.randn_like(mean) * mask
         return actions, self.network.value(*parts), _log_prob(actions, mean, std, mask)
 
-    def evaluate_actions(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Values `[B, 1]`, log-probabilities `[B]` and entropy `[B]` of given actions."""
         mean, std, mask, parts = self._distribution(obs)
         entropy = ((std.log() + 1.4189385) * mask).sum(dim=-1)  # 0.5 * log(2 * pi * e) a dimension

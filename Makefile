@@ -1,0 +1,55 @@
+# Two commands matter: `make demo` and `make test`. Both make what they need and can be run again.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+TRAIN_VENV := $(VENV)
+DEMO_VENV ?= .venv-demo
+# A CPU-only wheel index for torch spares the CUDA packages: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+WORKERS ?= 2
+
+.PHONY: help demo test lint check-python wheel-check clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else 1)' 2>/dev/null \
+	  || { echo "poolpilot needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing). Try: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "$(PYTHON) has no venv module. On Debian or Ubuntu: apt install python3-venv" >&2; exit 2; }
+
+$(DEMO_VENV)/.ready: pyproject.toml constraints.txt | check-python
+	@echo "Installing what the demo needs into $(DEMO_VENV) (no torch), about a minute ..."
+	@$(PYTHON) -m venv $(DEMO_VENV)
+	@$(DEMO_VENV)/bin/python $(PIP) -e '.[embedded]'
+	@touch $@
+
+$(TRAIN_VENV)/.ready: pyproject.toml constraints.txt | check-python
+	@echo "Installing everything into $(TRAIN_VENV) (torch included), a few minutes ..."
+	@$(PYTHON) -m venv $(TRAIN_VENV)
+ifneq ($(TORCH_INDEX),)
+	@$(TRAIN_VENV)/bin/python $(PIP) --index-url $(TORCH_INDEX) torch
+endif
+	@$(TRAIN_VENV)/bin/python $(PIP) -e '.[embedded,train,nvml,dev]'
+	@touch $@
+
+demo: $(DEMO_VENV)/.ready  ## watch a policy steer mixed pools through a real Envoy, no GPU needed
+	@exec $(DEMO_VENV)/bin/poolpilot demo $(ARGS)
+
+test: $(TRAIN_VENV)/.ready  ## run the whole suite in parallel
+	@exec $(TRAIN_VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+lint: $(TRAIN_VENV)/.ready  ## ruff, mypy strict, import contracts
+	$(TRAIN_VENV)/bin/ruff check .
+	$(TRAIN_VENV)/bin/ruff format --check .
+	$(TRAIN_VENV)/bin/mypy
+	PYTHONPATH=.import $(TRAIN_VENV)/bin/lint-imports
+
+wheel-check: $(TRAIN_VENV)/.ready  ## the wheel builds, installs elsewhere, and works there
+	.ci/wheel-check $(PYTHON)
+
+clean:  ## remove what was made
+	rm -rf $(VENV) $(DEMO_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

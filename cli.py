@@ -1,0 +1,65 @@
+"""The command line: wires commands, lazily, so that `--help` and the sidecar load only what they need."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from . import __version__
+
+COMMANDS = {
+    "demo": "Watch a trained policy steer mixed GPU pools through a real Envoy, against baselines.",
+    "simulate": "Run policies over a scenario in the simulator and print what they cost and reach.",
+    "scenarios": "List the shipped scenarios, or check a scenario file of your own.",
+    "plan": "The cheapest replica counts and routing for a scenario's load.",
+    "train": "Train a policy in the simulator.",
+    "evaluate": "Compare policies over scenarios and seeds, with confidence intervals.",
+    "policies": "List the policies and the shipped checkpoints with their cards.",
+    "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",
+    "control": "Run the sidecar: observe, decide, guard, act, record.",
+    "calibrate": "Fit the performance model to measured data, or check it against a table.",
+}
+"""What each command does, in one line. The command is `commands.NAME:NAME`."""
+
+
+class _Lazy(click.Group):
+    """Imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".commands.{cmd_name}", __package__)
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="poolpilot")
+def main() -> None:
+    """An autopilot for LLM serving on mixed GPUs.
+
+    poolpilot decides, every few seconds, which pool of GPUs serves which class of request, how large a batch each
+    pool may run, and how many replicas are up, so that every class meets its latency target at the lowest bill.
+
+    \b
+    Start here:
+      poolpilot demo                       see it work, no GPU needed
+      poolpilot scenarios                  what a cluster and its targets look like as a file
+      poolpilot simulate --scenario NAME   what policies would cost on it
+    """
+
+
+if __name__ == "__main__":
+    sys.exit(main())
