@@ -1,0 +1,81 @@
+"""What policies and planner believe of a scenario's pools and load, from its file alone.
+
+The simulated world's own figures differ (`scenario.world`), as in life. Symbols: `C` classes, `P` pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .catalog.gpus import gpu
+from .contract import FloatArray
+from .perf.capacity import capacity_per_s
+from .perf.law import IterationLaw
+from .perf.roofline import iteration_law, kv_capacity_tokens
+from .scenario import Scenario
+from .workload.requests import Workload
+
+
+def believed_laws(scenario: Scenario) -> tuple[IterationLaw, ...]:
+    """The iteration law of each pool, in the order of the file."""
+    return tuple(
+        iteration_law(gpu(pool.gpu), scenario.pool_model(name), pool.precision, pool.tensor_parallel)
+        for name, pool in scenario.pools.items()
+    )
+
+
+def believed_capacity(scenario: Scenario) -> Callable[[FloatArray, FloatArray], FloatArray]:
+    """A function (mean prompt tokens `[C]`, mean output tokens `[C]`) -> requests/s of one replica `[C, P]`."""
+    laws, serves, targets = believed_laws(scenario), scenario.serves(), scenario.targets()
+    kv_tokens = [
+        kv_capacity_tokens(
+            gpu(pool.gpu),
+            scenario.pool_model(name),
+            pool.precision,
+            pool.tensor_parallel,
+            pool.engine.gpu_memory_utilization,
+        )
+        for name, pool in scenario.pools.items()
+    ]
+    engines = [pool.engine for pool in scenario.pools.values()]
+
+    def capacity(prompt_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:
+        rates = np.zeros(serves.shape)
+        for c, p in zip(*np.nonzero(serves), strict=True):
+            rates[c, p] = capacity_per_s(
+                laws[p],
+                kv_tokens[p],
+                engines[p].max_num_seqs,
+                engines[p].max_num_batched_tokens,
+                float(prompt_tokens[c]),
+                float(output_tokens[c]),
+                float(targets.ttft_s[c]),
+                float(targets.tpot_s[c]),
+            )
+        return rates
+
+    return capacity
+
+
+def mean_load(requests: Workload, duration_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Of each class `[C]`: requests per second over `duration_s`, mean prompt tokens, mean output tokens.
+
+    A class without requests counts as one with a single prompt token, so that it has a capacity.
+    """
+    n_classes = len(requests.class_names)
+    count = np.bincount(requests.class_index, minlength=n_classes)
+    prompt = np.bincount(requests.class_index, weights=requests.prompt_tokens, minlength=n_classes)
+    output = np.bincount(requests.class_index, weights=requests.output_tokens, minlength=n_classes)
+    each = np.maximum(count, 1)
+    return count / duration_s, np.maximum(prompt / each, 1.0), output / each
+
+
+def peak_load(requests: Workload, duration_s: float, bucket_s: float = 60.0, share: float = 0.95) -> FloatArray:
+    """`[C]` the rate per second that only `1 - share` of the buckets exceed."""
+    rates = requests.rates_per_s(min(bucket_s, duration_s))
+    if not len(rates):
+        return np.zeros(len(requests.class_names))
+    peak: FloatArray = np.quantile(rates, share, axis=0)
+    return peak
