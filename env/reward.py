@@ -39,4 +39,5 @@ def reward(
     allowed = np.maximum(1.0 - wanted_attainment, 1e-3) * reference_requests
     misses = np.divide(missed, allowed, out=np.zeros_like(missed), where=allowed > 0)
     dollars: FloatArray = -bill_usd / np.maximum(reference_usd, 1e-9)
-    return dollars - miss_price * np.minimum(misses, WORST_TICK).sum(axis=-1)
+    penalty: FloatArray = miss_price * np.minimum(misses, WORST_TICK).sum(axis=-1)
+    return dollars - penalty

@@ -1,0 +1,76 @@
+"""The vectorised cluster as stable-baselines3 wants it: same-step reset, terminal observation, truncation flag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+
+from ..env.cluster_env import VectorClusterEnv
+
+
+class ClusterVecEnv(VecEnv):
+    """`VecEnv` over a `VectorClusterEnv`; one Python call a step, whatever the number of clusters."""
+
+    def __init__(self, clusters: VectorClusterEnv) -> None:
+        """`clusters` does the work."""
+        self.clusters = clusters
+        layout = clusters.layout
+        super().__init__(clusters.n_clusters, layout.observation_space, layout.action_space)
+        self._actions: NDArray[Any] = np.zeros((clusters.n_clusters, *layout.action_space.shape))
+        self._returns = np.zeros(clusters.n_clusters)
+        self._lengths = np.zeros(clusters.n_clusters, dtype=np.int64)
+
+    def reset(self) -> NDArray[np.float32]:
+        """New episodes everywhere."""
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        return self.clusters.reset()
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Remember the actions; the work is done in `step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """One tick everywhere, with the episode statistics that stable-baselines3 logs."""
+        observation, rewards, done, infos = self.clusters.step(self._actions)
+        self._returns += rewards
+        self._lengths += 1
+        for b in np.flatnonzero(done):
+            infos[b]["episode"] = {"r": float(self._returns[b]), "l": int(self._lengths[b]), "t": 0.0}
+            self._returns[b] = 0.0
+            self._lengths[b] = 0
+        return observation, rewards, done, infos
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Restart the stream of episodes at the next reset."""
+        if seed is not None:
+            self.clusters.seed(seed)
+        return [seed] * self.num_envs
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """The same attribute for every cluster: there is one object behind all."""
+        return [getattr(self.clusters, attr_name, None) for _ in self._chosen(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Refused: clusters share one object."""
+        raise AttributeError(f"cannot set {attr_name!r} on single clusters of a batch; make a new environment")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Refused: clusters share one object."""
+        raise AttributeError(f"cannot call {method_name!r} on single clusters of a batch")
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: Any = None) -> list[bool]:
+        """Never: there are no single environments to wrap."""
+        return [False for _ in self._chosen(indices)]
+
+    def _chosen(self, indices: Any) -> Iterable[int]:
+        chosen: Iterable[int] = self._get_indices(indices)
+        return chosen

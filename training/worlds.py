@@ -1,0 +1,145 @@
+"""Worlds to train and evaluate in: a scenario, or scenarios varied at random so that one policy learns from many.
+
+Randomness comes from one seed an episode; the same seed gives the same world for every policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..agents.planner.replan import Replanner
+from ..env.beliefs import believed_capacity, mean_load, peak_load
+from ..env.cluster_env import Episode
+from ..env.contract import FloatArray
+from ..env.guard import Limits
+from ..env.scenario import Scenario
+from ..env.sim.world import WorldSpec, world_from_scenario
+from ..env.workload.spec import GeneratedSpec
+
+MISS_PRICE_LOW, MISS_PRICE_HIGH = 0.1, 3.0
+"""Range of the price of a miss in training, in reference bills for a whole allowance (see `env.reward`)."""
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How far training worlds stray from the scenario's own figures: factors are exp(uniform(-x, x))."""
+
+    load: float = 0.4
+    price: float = 0.3
+    cold_start: float = 0.5
+    target: float = 0.2
+    drop_pool: float = 0.25
+    """Chance that one pool (of at least three) cannot grow at all."""
+
+
+def limits_of(scenario: Scenario) -> Limits:
+    """The scenario's hard limits as the guard takes them."""
+    own = scenario.guard
+    return Limits(
+        budget_usd_per_hr=np.asarray(own.budget_usd_per_hr or np.inf),
+        scale_up_step=np.asarray(float(own.scale_up_step)),
+        scale_down_step=np.asarray(float(own.scale_down_step)),
+        scale_down_cooldown_s=np.asarray(own.scale_down_cooldown_s),
+        stale_after_s=np.asarray(own.stale_after_s),
+        hot_gpu_c=np.asarray(own.hot_gpu_c),
+        min_admit_frac=np.asarray(own.min_admit_frac),
+    )
+
+
+def planner_of(scenario: Scenario, world: WorldSpec) -> Replanner:
+    """The planner with what it believes of the scenario: data-sheet speeds, and the mean lengths of its requests."""
+    _, prompt, output = mean_load(world.workload, scenario.duration_s)
+    return Replanner(scenario.cluster(), believed_capacity(scenario), prompt, output)
+
+
+def first_load(world: WorldSpec) -> FloatArray:
+    """`[C]` the load that a first plan expects: that of the first five minutes, which a look at yesterday tells."""
+    start = world.workload.slice(0.0, min(300.0, world.duration_s))
+    return mean_load(start, min(300.0, world.duration_s))[0]
+
+
+def episode_of(scenario: Scenario, seed: int, miss_price: float) -> Episode:
+    """One episode of a scenario as it stands."""
+    world = world_from_scenario(scenario, seed)
+    planner = planner_of(scenario, world)
+    load, _, _ = mean_load(world.workload, scenario.duration_s)
+    # Between what the mean load and the peak would rent lies what a good rule pays.
+    mean_usd = float(planner.first(load).usd_per_hr)
+    peak_usd = float(planner.first(peak_load(world.workload, scenario.duration_s)).usd_per_hr)
+    return Episode(
+        world=world,
+        planner=planner,
+        limits=limits_of(scenario),
+        first_load_per_s=first_load(world),
+        reference_usd=0.5 * (mean_usd + peak_usd) * scenario.tick_s / 3600.0,
+        reference_requests=load * scenario.tick_s,
+        miss_price=miss_price,
+    )
+
+
+def varied(scenario: Scenario, variation: Variation, rng: np.random.Generator) -> Scenario:
+    """A scenario like `scenario` with other loads, prices, delays and targets."""
+
+    def factor(spread: float) -> float:
+        return float(np.exp(rng.uniform(-spread, spread)))
+
+    pools = {}
+    dropped = rng.choice(list(scenario.pools)) if rng.random() < variation.drop_pool else None
+    for name, pool in scenario.pools.items():
+        price = pool.price.model_copy(update={"usd_per_hr": pool.price.usd_per_hr * factor(variation.price)})
+        slower = factor(variation.cold_start)
+        cold = pool.cold_start.model_copy(
+            update={"provision_s": pool.cold_start.provision_s * slower, "load_s": pool.cold_start.load_s * slower}
+        )
+        replicas = pool.replicas
+        if name == dropped and len(scenario.pools) >= 3 and _spared(scenario, name):
+            replicas = replicas.model_copy(update={"max": max(1, replicas.min), "start": max(replicas.min, 0)})
+        pools[name] = pool.model_copy(update={"price": price, "cold_start": cold, "replicas": replicas})
+    classes = {
+        name: requests.model_copy(
+            update={
+                "target": requests.target.model_copy(
+                    update={
+                        key: value * factor(variation.target)
+                        for key in ("ttft_s", "tpot_s", "deadline_s")
+                        if (value := getattr(requests.target, key)) is not None
+                    }
+                )
+            }
+        )
+        for name, requests in scenario.classes.items()
+    }
+    workload = scenario.workload
+    if isinstance(workload, GeneratedSpec):
+        loads = {
+            name: load.model_copy(update={"rate_per_s": load.rate_per_s * factor(variation.load)})
+            for name, load in workload.classes.items()
+        }
+        workload = workload.model_copy(update={"classes": loads})
+    return scenario.model_copy(update={"pools": pools, "classes": classes, "workload": workload})
+
+
+@dataclass(frozen=True)
+class TrainingWorlds:
+    """Draws episodes: a scenario at random, varied at random, with the price of a miss at random."""
+
+    scenarios: Sequence[Scenario]
+    variation: Variation = Variation()
+
+    def __call__(self, seed: int) -> Episode:
+        """The episode of a seed."""
+        rng = np.random.default_rng(seed)
+        base = self.scenarios[int(rng.integers(len(self.scenarios)))]
+        scenario = varied(base, self.variation, rng)
+        price = float(np.exp(rng.uniform(np.log(MISS_PRICE_LOW), np.log(MISS_PRICE_HIGH))))
+        return episode_of(scenario, int(rng.integers(2**62)), price)
+
+
+def _spared(scenario: Scenario, dropped: str) -> bool:
+    """Whether every class keeps another pool when `dropped` cannot grow."""
+    serves, index = scenario.serves(), scenario.pool_names.index(dropped)
+    others = np.delete(serves, index, axis=1)
+    return bool(others.any(axis=1).all())
