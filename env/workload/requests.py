@@ -5,6 +5,7 @@ Symbols: `N` requests, `C` classes, `T` time buckets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +128,13 @@ class Workload:
             np.concatenate(new_index).astype(np.int64)[order],
             names,
         )
+
+
+def check_class_names(named: Sequence[str], class_names: Sequence[str]) -> None:
+    """Raise `WorkloadError` if a workload names a class that the scenario lacks."""
+    unknown = [name for name in named if name not in class_names]
+    if unknown:
+        raise WorkloadError(f"workload: unknown class {unknown[0]!r}; classes are {', '.join(class_names)}")
 
 
 def _check_array(field: str, values: object, dtype: np.dtype[np.generic], shape: tuple[int]) -> None:
