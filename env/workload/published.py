@@ -9,7 +9,7 @@ Sources
 - Azure: `AzureLLMInferenceTrace_conv.csv` of Azure/AzurePublicDataset, CC-BY 4.0; 19 366 requests of one hour of a
   conversation service, 16 November 2023. Patel et al., Splitwise, ISCA 2024.
 - Mooncake: `conversation_trace.jsonl` of kvcache-ai/Mooncake, Apache-2.0; 12 031 requests of one hour of the Kimi
-  service. Qin et al., FAST 2025. Its arrival times are rounded to 3 s, so they say nothing of the gaps between requests.
+  service. Qin et al., FAST 2025. Its arrival times are rounded to 3 s: they say nothing of the gaps between requests.
 - ServeGen: `m-large` and `m-small` of alibaba/ServeGen, Apache-2.0; ten days of Alibaba Cloud Model Studio as
   rates and quantiles by client. Xiang et al., arXiv:2505.09999. Lengths of several clients are pooled by their number
   of requests in each 6 hours. What its clients ask for is not published: here they are told apart by their lengths.
@@ -75,8 +75,8 @@ CLASSIFICATION_LENGTHS = Lengths(
 outputs have at most 3 tokens."""
 
 CHAT_CV = 1.04
-"""Azure: coefficient of variation of the gaps between arrivals, median of the trace's five whole 10-minute windows: nearly
-Poisson once the slow movement of the rate (3.2 to 8.4 requests/s from minute to minute) is set aside."""
+"""Azure: coefficient of variation of the gaps between arrivals, median of the five whole 10-minute windows: nearly Poisson
+once the slow movement of the rate (3.2 to 8.4 requests/s in single minutes) is set aside."""
 
 CLIENT_CV_MEDIAN = 1.21
 CLIENT_CV_P75 = 2.25
@@ -98,5 +98,5 @@ DAY_BY_HOUR = Steps(
 
 SERVICE_BURSTS = Bursts(every_s=19_600, duration_s=1040, factor=1.51)
 """ServeGen m-large: 44 runs of 10-minute windows, in ten days, in which the total rate of 162 clients was above 1.25
-times the median of the 3 hours around; mean length, mean distance, mean height over that median. One client's bursts are
-far higher."""
+times the median of the 3 hours around; mean length, mean distance, mean height over that median. Those of a single
+client are far higher."""

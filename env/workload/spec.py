@@ -93,6 +93,8 @@ class Lognormal(_Strict):
         if self.mean is not None and self.p95 is not None and len(given) == 2:
             self._mu_sigma = lognormal_from_mean_p95(self.mean, self.p95, self.min, self.max)
         elif self.median is not None and self.sigma is not None and len(given) == 2:
+            if not self.min <= self.median <= self.max:
+                raise ValueError(f"wanted min <= median <= max, got {self.min}, {self.median:g}, {self.max}")
             self._mu_sigma = math.log(self.median), self.sigma
         else:
             raise ValueError(
@@ -122,7 +124,7 @@ class Bimodal(_Strict):
     kind: Literal["bimodal"] = "bimodal"
     short: Lognormal
     long: Lognormal
-    long_share: Annotated[float, Field(gt=0, lt=1)]
+    long_share: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
     """Share of requests drawn from `long`."""
 
     @property
@@ -144,7 +146,7 @@ class Diurnal(_Strict):
 
     kind: Literal["diurnal"] = "diurnal"
     period_s: Annotated[float, Field(ge=60, allow_inf_nan=False)] = 86_400.0
-    amplitude: Annotated[float, Field(ge=0, le=1)]
+    amplitude: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     peak_at_s: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
 
@@ -155,7 +157,7 @@ class Bursts(_Strict):
     every_s: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     """Mean time from the start of one burst to the start of the next; the quiet between is exponential."""
     duration_s: PositiveFloat
-    factor: Annotated[float, Field(ge=1, le=1000)]
+    factor: Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)]
     """Rate in a burst over rate outside."""
 
     @model_validator(mode="after")
@@ -208,17 +210,17 @@ RateShape: TypeAlias = Annotated[Diurnal | Bursts | Ramp | Steps, Field(discrimi
 class ClassLoad(_Strict):
     """The requests of one class."""
 
-    rate_per_s: Annotated[float, Field(ge=0, le=1e6)]
+    rate_per_s: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
     """Mean rate. `diurnal` and `bursts` keep it in the long run; `ramp` and `steps` multiply it as written."""
     arrivals: Literal["poisson", "gamma", "weibull"] = "poisson"
     """Distribution of the time between arrivals (at a constant rate)."""
-    cv: Annotated[float, Field(ge=0.05, le=10)] = 1.0
+    cv: Annotated[float, Field(ge=0.05, le=10, allow_inf_nan=False)] = 1.0
     """Coefficient of variation of the time between arrivals (at a constant rate); 1 is Poisson, above 1 is bursty."""
     shape: tuple[RateShape, ...] = ()
     """How the rate moves; multiplied together."""
     prompt_tokens: LengthSpec
     output_tokens: LengthSpec
-    correlation: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    correlation: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
     """Between prompt and output length: of the normal scores (Gaussian copula), so about the rank correlation."""
 
     @model_validator(mode="after")
@@ -252,7 +254,7 @@ class AssignRule(_Strict):
     """Bounds are inclusive."""
     min_output_tokens: Tokens | None = None
     max_output_tokens: Tokens | None = None
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     """Of those still without a class that meet the conditions, drawn at random by the run's seed."""
 
     @model_validator(mode="after")
