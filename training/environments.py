@@ -1,14 +1,8 @@
-"""Composes environments: the world of `env` with the planner and the rule of `agents`.
-
-Registers `poolpilot/Cluster-v0`.
-"""
+"""Composes environments: the world of `env` with the planner and the rule of `agents`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import gymnasium
 
 from ..agents.opponents.plan_tracking import PlanTracking
 from ..env.cluster_env import ClusterEnv, VectorClusterEnv
@@ -16,7 +10,6 @@ from ..env.scenario import load_scenario
 from ..env.spaces import SpaceLayout
 from .worlds import TrainingWorlds, Variation
 
-ENV_ID = "poolpilot/Cluster-v0"
 DEFAULT_SCENARIO = "mixed-chat"
 
 
@@ -39,9 +32,3 @@ def make_vector_env(names: Sequence[str], n_clusters: int, seed: int, varied: bo
     if len(ticks) != 1:
         raise ValueError(f"scenarios {', '.join(names)} have ticks of {sorted(ticks)} s; wanted one and the same")
     return VectorClusterEnv(worlds, n_clusters, ticks.pop(), PlanTracking, SpaceLayout(), seed)
-
-
-def register_envs() -> None:
-    """Gymnasium's plugin hook: called when gymnasium is imported."""
-    if ENV_ID not in gymnasium.registry:
-        gymnasium.register(ENV_ID, entry_point=f"{__name__}:make_cluster_env", kwargs=dict[str, Any]())

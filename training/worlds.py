@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..agents.planner.replan import Replanner
+from ..env.batch import Episode
 from ..env.beliefs import believed_capacity, mean_load, peak_load
-from ..env.cluster_env import Episode
 from ..env.contract import FloatArray
 from ..env.guard import Limits
 from ..env.scenario import Scenario
