@@ -1,0 +1,256 @@
+"""The memory of many engines: flat arrays that compiled code changes in place.
+
+All times are whole picoseconds: sums of integers do not depend on how they are grouped, so that leaping over many
+iterations, or running replicas on several threads, gives the same bits as stepping. An int64 of them holds 106 days.
+
+Symbols: `R` replicas, `N` request rows, `S` most sequences a replica may run, `B` tokens of a KV block.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from ..perf.law import LAW_WIDTH, ROW_ATTEND_S, FloatArray
+
+PS_PER_S = 1_000_000_000_000
+NEVER_PS = 2**63 - 1
+NONE = -1
+"""No request: the end of a list."""
+
+FREE, ABSENT, WAITING, PREFILLING, DECODING, FINISHED = range(6)
+"""State of a row: nobody's, the caller's, or an engine's (which keeps FINISHED ones until they are popped)."""
+
+ACCEPTED, LONGER_THAN_MODEL, LARGER_THAN_KV, NOT_ABSENT = range(4)
+"""What `enqueue` answers."""
+
+REQUEST = np.dtype(
+    [
+        ("arrival_ps", np.int64),  # first time it was enqueued anywhere; -1 before
+        ("first_token_ps", np.int64),  # end of the iteration that gave its first token; -1 before
+        ("finish_ps", np.int64),  # -1 before
+        ("prompt", np.int32),
+        ("output", np.int32),
+        ("generated", np.int32),  # not kept up while DECODING: see `generated_tokens`
+        ("computed", np.int32),  # tokens in the KV cache; not kept up while DECODING
+        ("peak", np.int32),  # most tokens it ever had in the KV cache before it was preempted
+        ("previous", np.int32),
+        ("next", np.int32),
+        ("replica", np.int32),  # the last one that accepted it
+        ("preemptions", np.int32),
+        ("klass", np.int16),
+        ("state", np.int16),
+    ]
+)
+"""One row is one cache line of 64 bytes, which is worth several times its speed."""
+
+REPLICA = np.dtype(
+    [
+        ("clock_ps", np.int64),  # end of the last iteration
+        ("busy_ps", np.int64),
+        ("useful_ps", np.int64),  # what the same work, without recomputing, takes in the fullest iterations
+        ("tick", np.int64),  # iterations, as decoding sequences count them
+        ("next_finish_tick", np.int64),
+        ("context", np.int64),  # KV tokens of all decoding sequences
+        ("iterations", np.int64),
+        ("prompt_tokens", np.int64),  # prefilled for the first time
+        ("recomputed_tokens", np.int64),
+        ("generated_tokens", np.int64),
+        ("finished", np.int64),
+        ("sequence_preemptions", np.int64),
+        ("last_start_ps", np.int64),  # of the last iteration, as are all `last_`
+        ("last_useful_ps", np.int64),
+        ("last_generated", np.int32),
+        ("last_finished", np.int32),
+        ("last_scheduled", np.int32),
+        ("last_preempted", np.int32),
+        ("running", np.int32),
+        ("decoding", np.int32),  # of those running; at most one other, the last, is still in prefill
+        ("waiting", np.int32),
+        ("cap", np.int32),
+        ("token_budget", np.int32),
+        ("max_model_len", np.int32),
+        ("blocks_used", np.int32),
+        ("blocks_total", np.int32),
+        ("waiting_head", np.int32),
+        ("waiting_tail", np.int32),
+        ("finished_head", np.int32),  # finished and not yet taken by `pop_finished`
+        ("finished_tail", np.int32),
+        ("reserve_prompt", np.int32),
+    ]
+)
+
+Compiled = Any
+"""Numba's dispatchers carry no types."""
+
+
+class Engine(NamedTuple):
+    """`R` engines over one table of `N` requests. Replicas share nothing else: each may run on its own thread."""
+
+    requests: NDArray[Any]
+    """`[N]` of REQUEST."""
+    replicas: NDArray[Any]
+    """`[R]` of REPLICA."""
+    laws: NDArray[np.int64]
+    """`[R, LAW_WIDTH]` as `IterationLaw.as_row`, in ps; attention in fs, of which a pair takes but hundreds of ps."""
+    running: NDArray[np.int32]
+    """`[R, S]` requests in the order of admission."""
+    finish_tick: NDArray[np.int64]
+    """`[R, S]` tick after which each decoding sequence is done."""
+    phases: NDArray[np.int32]
+    """`[R, B]` decoding sequences by (KV tokens - tick) modulo B: those at -tick need a block in the next iteration."""
+    rows: NDArray[np.int64]
+    """`[2]` for `claim`: the first row given back, and the first row never used."""
+    block_bits: int
+    """log2 of B."""
+
+
+def make_engine(
+    laws: FloatArray,
+    kv_blocks: ArrayLike,
+    caps: ArrayLike,
+    token_budgets: ArrayLike,
+    max_model_len: ArrayLike,
+    max_seqs: int,
+    capacity: int,
+    block_tokens: int = 16,
+    reserve_prompt: bool = True,
+) -> Engine:
+    """Idle engines at time 0. Arguments of shape `[R]` may be scalars.
+
+    Args:
+        laws: `[R, LAW_WIDTH]` rows of `IterationLaw.as_row`.
+        kv_blocks: `[R]` usable blocks (vLLM keeps one of its own for itself).
+        caps: `[R]` most sequences running; change it by `set_limits`.
+        token_budgets: `[R]` most tokens of an iteration.
+        max_seqs: the highest cap that will ever be set.
+        capacity: rows for requests.
+        reserve_prompt: a request is admitted only if its whole prompt has room, not just the first chunk: vLLM's
+            `scheduler_reserve_full_isl`, its default since 2026 (pull requests 37307 and 41064).
+
+    Raises:
+        ValueError: an argument has the wrong shape or range; the message names it.
+    """
+    count = len(laws)
+    bits = block_tokens.bit_length() - 1
+    if block_tokens != 1 << bits:
+        raise ValueError(f"block_tokens: {block_tokens}, wanted a power of two")
+    replicas = np.zeros(count, dtype=REPLICA)
+    for name, values, most in (
+        ("blocks_total", kv_blocks, 2**31 - 1),
+        ("cap", caps, max_seqs),
+        ("token_budget", token_budgets, 2**31 - 1),
+        ("max_model_len", max_model_len, 2**31 - 1),
+    ):
+        limits = np.broadcast_to(np.asarray(values, dtype=np.int64), (count,))
+        if ((limits < 1) | (limits > most)).any():
+            raise ValueError(f"{name}: {limits}, wanted 1 to {most} for each of {count} replicas")
+        replicas[name] = limits
+    for name in ("waiting_head", "waiting_tail", "finished_head", "finished_tail"):
+        replicas[name] = NONE
+    replicas["next_finish_tick"] = NEVER_PS
+    replicas["reserve_prompt"] = reserve_prompt
+    return Engine(
+        requests=_blank_requests(capacity),
+        replicas=replicas,
+        laws=laws_ps(laws),
+        running=np.zeros((count, max_seqs), dtype=np.int32),
+        finish_tick=np.zeros((count, max_seqs), dtype=np.int64),
+        phases=np.zeros((count, block_tokens), dtype=np.int32),
+        rows=np.array([NONE, 0], dtype=np.int64),
+        block_bits=bits,
+    )
+
+
+def laws_ps(laws: FloatArray) -> NDArray[np.int64]:
+    """`[R, LAW_WIDTH]` rows in seconds to rows as `Engine.laws` has them.
+
+    Raises:
+        ValueError: not of that shape, negative, or iterations shorter than one ps.
+    """
+    rows = np.asarray(laws, dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[1] != LAW_WIDTH or not (np.isfinite(rows).all() and (rows >= 0).all()):
+        raise ValueError(f"laws: shape {rows.shape}, wanted (R, {LAW_WIDTH}) of finite seconds >= 0")
+    whole = np.rint(rows * PS_PER_S).astype(np.int64)
+    whole[:, ROW_ATTEND_S] = np.rint(rows[:, ROW_ATTEND_S] * PS_PER_S * 1000.0)
+    if (whole[:, ROW_ATTEND_S + 2 :] < 1).any():
+        raise ValueError("laws: linear_s below one picosecond, wanted the seconds of an iteration")
+    return whole
+
+
+def load_requests(engine: Engine, prompt_tokens: ArrayLike, output_tokens: ArrayLike, class_index: ArrayLike) -> None:
+    """Fill the first rows of the table at once; they are then ready to be enqueued.
+
+    Raises:
+        ValueError: more than fit, or token counts out of range.
+    """
+    prompts, outputs, classes = (np.asarray(a) for a in (prompt_tokens, output_tokens, class_index))
+    if len(prompts) > len(engine.requests):
+        raise ValueError(f"requests: {len(prompts)}, wanted at most the capacity {len(engine.requests)}")
+    if (prompts < 1).any() or (outputs < 0).any():
+        raise ValueError("requests: wanted prompts of 1 or more tokens and outputs of 0 or more")
+    engine.requests[: len(prompts)] = _blank_requests(len(prompts))
+    table = engine.requests[: len(prompts)]
+    table["prompt"], table["output"], table["klass"] = prompts, outputs, classes
+    table["state"] = ABSENT
+    engine.rows[1] = max(engine.rows[1], len(prompts))
+
+
+def grown(engine: Engine, capacity: int) -> Engine:
+    """The same engines with room for more requests; the old value must not be used any more."""
+    if capacity < len(engine.requests):
+        raise ValueError(f"capacity: {capacity}, wanted at least the present {len(engine.requests)}")
+    requests = _blank_requests(capacity)
+    requests[: len(engine.requests)] = engine.requests
+    return engine._replace(requests=requests)
+
+
+@njit(cache=True)
+def claim(engine: Engine) -> int:
+    """A free row, to be filled by `set_request`; NONE if the table is full (see `grown`). Not for several threads."""
+    row = engine.rows[0]
+    if row != NONE:
+        engine.rows[0] = engine.requests[row].next
+    elif engine.rows[1] < len(engine.requests):
+        row = engine.rows[1]
+        engine.rows[1] += 1
+    return row
+
+
+@njit(cache=True)
+def release(engine: Engine, request: int) -> None:
+    """Give a row back for reuse, after it was popped as finished, aborted, evicted or refused."""
+    row = engine.requests[request]
+    if row.state != ABSENT:
+        raise ValueError("release: the row is free or an engine has it; pop, abort or evict the request first")
+    row.state = FREE
+    row.next = engine.rows[0]
+    engine.rows[0] = request
+
+
+@njit(cache=True)
+def set_request(engine: Engine, request: int, prompt_tokens: int, output_tokens: int, class_index: int) -> None:
+    """Describe the request of a row: `prompt_tokens` >= 1; `output_tokens` 0 is prefill only, such as an embedding."""
+    row = engine.requests[request]
+    row.prompt = prompt_tokens
+    row.output = output_tokens
+    row.klass = class_index
+    row.arrival_ps = -1
+    row.first_token_ps = -1
+    row.finish_ps = -1
+    row.generated = 0
+    row.computed = 0
+    row.peak = 0
+    row.preemptions = 0
+    row.replica = NONE
+    row.state = ABSENT
+
+
+def _blank_requests(count: int) -> NDArray[Any]:
+    rows = np.zeros(count, dtype=REQUEST)
+    for name in ("arrival_ps", "first_token_ps", "finish_ps", "previous", "next", "replica"):
+        rows[name] = -1
+    return rows
