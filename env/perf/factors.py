@@ -39,7 +39,7 @@ class FitError:
 
 @dataclass(frozen=True, slots=True)
 class GemmFactors:
-    """A matrix product takes launch_s + (compute^blend + memory^blend)^(1/blend)."""
+    """A matrix product takes launch_s + (compute^blend + memory^blend)^(1/blend) + quantise_s * activations."""
 
     flop_eff: float
     """Share of the peak rate that a large product reaches."""
@@ -48,6 +48,8 @@ class GemmFactors:
     launch_s: float
     blend: float
     """How sharply compute-bound turns into memory-bound; infinity is the plain maximum."""
+    quantise_s: float
+    """Seconds for each activation element brought to 8 bits first, by a kernel of its own; 0 for 16 bits."""
     error: FitError
 
 
@@ -85,7 +87,6 @@ class EngineFactors:
     """Scheduling, input preparation, sampling: once an iteration."""
     kernel_s: float
     """Each of a layer's small kernels (norms, rotary embedding, activation, cache write)."""
-    token_s: float
     seq_s: float
     """Sampling, detokenising and streaming of one sequence's token."""
     error: FitError
@@ -132,7 +133,7 @@ def donor(gpu: Gpu, measured: Mapping[str, T]) -> str:
     for architecture in (gpu.architecture, *_RELATIVES.get(gpu.architecture, ())):
         cards = [name for name in measured if GPUS[name].architecture == architecture]
         if cards:
-            return min(cards, key=lambda name: abs(GPUS[name].fp16_tflops - gpu.fp16_tflops))
+            return min(cards, key=lambda name: abs(GPUS[name].bandwidth_gb_per_s - gpu.bandwidth_gb_per_s))
     raise FactorsError(f"no measured factors for {gpu.name} or a relative; run poolpilot calibrate")
 
 

@@ -1,0 +1,201 @@
+"""Fitting every factor from the public measurements: what is fitted to what, and what judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..catalog.gpus import GPUS
+from ..catalog.models import MODELS
+from .check import Comparison, ServingRow, compare_all
+from .factors import AttentionFactors, CommFactors, EngineFactors, Factors, GemmFactors
+from .fit import (
+    NO_ENGINE,
+    PRODUCTS,
+    Table,
+    fit_attention,
+    fit_comm,
+    fit_engine,
+    fit_gemm,
+    fit_layers,
+    fit_whole_layers,
+)
+from .tables import TableError, read_serving, read_table
+
+_GEMM = "aic_gemm.parquet"
+_ATTENTION = "aic_attention.parquet"
+_COMM = "aic_comm.csv"
+_HELIX = "helix_layer_times.csv"
+_VIDUR = {"A40-48GB": "vidur_mlp_a40.parquet"}
+_SERVING = "measured_serving.csv"
+_HELIX_NODES = {"L4": "L4-24GB", "T4": "T4-16GB", "V100": "V100-SXM-16GB"}
+_MESSAGE_BYTES = (2.0**11, 2.0**28)
+"""All-reduce sizes fitted: one token of a small model to a full prefill of a large one."""
+ENGINE_MODEL = "Qwen/Qwen3-32B"
+"""The engine's factors are fitted to this model's 16-bit runs; every other model's runs judge them."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The tables that the factors are fitted to; see `read_measurements`."""
+
+    gemm: Table
+    attention: Table
+    comm: Table
+    layers: Mapping[str, Table]
+    """By GPU: columns as `fit_layers` wants them."""
+    whole_layers: Table
+    serving: Sequence[ServingRow]
+
+
+def read_measurements(folder: Path) -> Measurements:
+    """The tables in `folder` (measured_serving.csv) and `folder`/kernels.
+
+    Raises:
+        TableError: a file or column is missing; names it.
+    """
+    kernels = folder / "kernels"
+    if not kernels.is_dir():
+        raise TableError(f"{kernels}: no such folder; wanted one with {_GEMM}, {_ATTENTION}, {_COMM}, {_HELIX}")
+    gemm = read_table(kernels / _GEMM, ("gpu", "dtype", "m", "n", "k", "latency_ms"))
+    shape = ("batch_size", "new_tokens", "context_len", "num_heads", "num_kv_heads", "head_dim")
+    attention = read_table(kernels / _ATTENTION, ("gpu", "phase", *shape, "latency_ms"))
+    comm = read_table(kernels / _COMM, ("gpu", "op", "num_gpus", "message_elems", "dtype_bytes", "latency_ms"))
+    helix = read_table(kernels / _HELIX, ("model", "node", "phase", "tokens_or_batch", "ms_per_layer"))
+    products = tuple(f"{product}_ms" for product in PRODUCTS)
+    vidur = {gpu: read_table(kernels / name, ("model", "tp", "num_tokens", *products)) for gpu, name in _VIDUR.items()}
+    serving, _ = read_serving(folder / _SERVING)
+    return Measurements(
+        gemm=_seconds(gemm),
+        attention=_seconds(attention),
+        comm=_seconds({**comm, "message_bytes": comm["message_elems"] * comm["dtype_bytes"]}),
+        layers={gpu: long_layers(table) for gpu, table in vidur.items()},
+        whole_layers=_seconds({**helix, "latency_ms": helix["ms_per_layer"]}),
+        serving=serving,
+    )
+
+
+def refit(measured: Measurements, progress: Callable[[str], None]) -> Factors:
+    """All factors, fitted anew; `progress` is told what is being fitted."""
+    gemm = _refit_gemm(measured, progress)
+    attention: dict[str, AttentionFactors] = {}
+    for name in _gpus(measured.attention):
+        progress(f"attention on {name}")
+        rows = _of_gpu(measured.attention, name)
+        attention[name] = fit_attention(GPUS[name], rows, [_ATTENTION])
+    progress("all-reduce")
+    comm = _refit_comm(measured.comm)
+    progress("engine")
+    factors = Factors(gemm=gemm, attention=attention, comm=comm, engine=NO_ENGINE)
+    return replace(factors, engine=_refit_engine(measured.serving, factors))
+
+
+def _refit_gemm(measured: Measurements, progress: Callable[[str], None]) -> dict[str, dict[str, GemmFactors]]:
+    gemm: dict[str, dict[str, GemmFactors]] = {}
+    for name in _gpus(measured.gemm):
+        progress(f"matrix products on {name}")
+        table = _of_gpu(measured.gemm, name)
+        for dtype, kind, precision in (("bfloat16", "16bit", "bf16"), ("fp8", "8bit", "fp8")):
+            rows = table["dtype"] == dtype
+            if rows.any():
+                gemm.setdefault(name, {})[kind] = fit_gemm(GPUS[name], precision, _where(table, rows), [_GEMM])
+    for name, table in measured.layers.items():
+        progress(f"matrix products on {name}")
+        gemm[name] = {"16bit": fit_layers(GPUS[name], MODELS, table, [_VIDUR[name]])}
+    for node, name in _HELIX_NODES.items():
+        progress(f"matrix products on {name}")
+        rows = measured.whole_layers["node"] == node
+        known = np.isin(measured.whole_layers["model"], list(_HELIX_MODELS))
+        table = _where(measured.whole_layers, rows & known)
+        gemm[name] = {"16bit": fit_whole_layers(GPUS[name], _HELIX_MODELS, table, [_HELIX])}
+    return gemm
+
+
+_HELIX_MODELS = {
+    "huggyllama/llama-30b": MODELS["huggyllama/llama-30b"],
+    "meta-llama/Llama-2-70b": MODELS["meta-llama/Llama-2-70b-hf"],
+}
+
+
+def _refit_comm(table: Table) -> dict[str, dict[str, CommFactors]]:
+    """By GPU and degree: the faster library at each message size, as engines choose."""
+    low, high = _MESSAGE_BYTES
+    comm: dict[str, dict[str, CommFactors]] = {}
+    for name in _gpus(table):
+        reduces = _where(table, (table["gpu"] == name) & (table["op"] == "all_reduce"))
+        for degree in np.unique(reduces["num_gpus"]):
+            rows = _where(reduces, reduces["num_gpus"] == degree)
+            sizes = np.unique(rows["message_bytes"])
+            sizes = sizes[(sizes >= low) & (sizes <= high)]
+            best = np.array([rows["latency_s"][rows["message_bytes"] == size].min() for size in sizes])
+            fitted = fit_comm({"message_bytes": sizes, "latency_s": best}, int(degree), [_COMM])
+            comm.setdefault(name, {})[str(int(degree))] = fitted
+    return comm
+
+
+def _refit_engine(serving: Sequence[ServingRow], kernels: Factors) -> EngineFactors:
+    """The engine's factors from closed-loop vLLM runs on GPUs whose kernels were measured, or share a die with one."""
+    compared, _ = compare_all(engine_rows(serving), kernels)
+    judged = np.array([_held_out(c) for c in compared], dtype=np.bool_)
+    return fit_engine(
+        kernels_s=np.array([c.predicted_s for c in compared]),
+        layers=np.array([float(c.row.model.layers) for c in compared]),
+        sequences=np.array([c.row.concurrency or 0.0 for c in compared]),
+        measured=np.array([c.measured_s for c in compared]),
+        judged=judged,
+        sources=[_SERVING],
+    )
+
+
+def engine_rows(serving: Sequence[ServingRow]) -> list[ServingRow]:
+    """Rows that tell what a recent vLLM adds to its kernels on Hopper cards.
+
+    Left out: 8-bit runs of `ENGINE_MODEL`, three rows at ten times the speed of their neighbours' trend.
+    """
+    return [
+        row
+        for row in serving
+        if row.source == "aiconfigurator_silicon"
+        and row.engine.startswith("vllm")
+        and row.gpu.architecture == "Hopper"
+        and row.concurrency is not None
+        and not (row.model.name == ENGINE_MODEL and row.precision == "fp8")
+    ]
+
+
+def _held_out(comparison: Comparison) -> bool:
+    return comparison.row.model.name != ENGINE_MODEL
+
+
+def long_layers(table: Table) -> Table:
+    """A vidur table with one row for each product; only models of the catalogue."""
+    known = np.isin(table["model"], list(MODELS))
+    count = int(known.sum())
+    return {
+        "model": np.tile(table["model"][known], len(PRODUCTS)),
+        "tp": np.tile(table["tp"][known], len(PRODUCTS)),
+        "num_tokens": np.tile(table["num_tokens"][known], len(PRODUCTS)),
+        "product": np.repeat(np.array(PRODUCTS), count),
+        "latency_s": np.concatenate([table[f"{product}_ms"][known] for product in PRODUCTS]) * 1e-3,
+    }
+
+
+def _gpus(table: Table) -> list[str]:
+    """GPUs of the table that the catalogue knows."""
+    return [str(name) for name in np.unique(table["gpu"]) if str(name) in GPUS]
+
+
+def _of_gpu(table: Table, name: str) -> Table:
+    return _where(table, table["gpu"] == name)
+
+
+def _where(table: Table, rows: Any) -> Table:
+    return {name: column[rows] for name, column in table.items()}
+
+
+def _seconds(table: Table) -> Table:
+    return {**table, "latency_s": table["latency_ms"] * 1e-3}
