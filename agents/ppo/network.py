@@ -20,6 +20,7 @@ class SetNetwork(nn.Module):
     def __init__(self, width: int = 48) -> None:
         """`width` is `E`."""
         super().__init__()
+        self.width = width
         self.of_class = _mlp(len(CLASS_FEATURES), width, width)
         self.of_pool = _mlp(len(POOL_FEATURES), width, width)
         self.of_whole = _mlp(2 * width + len(WHOLE_FEATURES), 2 * width, width)

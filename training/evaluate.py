@@ -1,0 +1,143 @@
+"""Compares policies over scenarios and seeds: paired by seed, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..agents.checkpoint import Checkpoint, load_checkpoint
+from ..agents.learned import learned_policy
+from ..agents.opponents.plan_tracking import PlanTracking
+from ..env.batch import Episode
+from ..env.contract import Cluster, FloatArray, Policy
+from ..env.scenario import Scenario
+from .rollout import PolicyFactory, rollout
+from .tuning import Tuned, static_factory, threshold_factory, tune_static, tune_threshold
+from .worlds import episode_of
+
+RULES = ("static-round-robin", "threshold", "plan-tracking")
+"""The policies that are rules. Anything else names a checkpoint."""
+TUNING_SEED = 1_000_000
+"""Seeds from here on are for tuning; those scored are below."""
+TUNING_EPISODES = 3
+BOOTSTRAP_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A policy that can be run on a scenario's clusters, and how it came by its setting."""
+
+    name: str
+    make: PolicyFactory
+    tuned: Tuned | None = None
+
+
+def contender(
+    name: str,
+    scenario: Scenario,
+    miss_price: float | None = None,
+    tuning: Sequence[Episode] | None = None,
+    on_trial: Callable[[], None] | None = None,
+) -> Contender:
+    """A policy by name; rules with knobs are tuned on `tuning` (drawn from the scenario when left out)."""
+    if name == "plan-tracking":
+        return Contender(name, PlanTracking)
+    if name in RULES:
+        episodes = tuning or tuning_episodes(scenario)
+        if name == "static-round-robin":
+            tuned = tune_static(episodes, scenario.tick_s, on_trial)
+            return Contender(name, static_factory(np.array(tuned.best.setting)), tuned)
+        tuned = tune_threshold(episodes, scenario.tick_s, on_trial)
+        return Contender(name, threshold_factory(*tuned.best.setting), tuned)
+    checkpoint = load_checkpoint(name)
+    return Contender(name, learned_factory(checkpoint, miss_price))
+
+
+def learned_factory(checkpoint: Checkpoint, miss_price: float | None = None) -> PolicyFactory:
+    """A checkpoint over the rule that it was trained to bend."""
+
+    def make(cluster: Cluster) -> Policy:
+        return learned_policy(checkpoint, cluster, PlanTracking(cluster), miss_price)
+
+    return make
+
+
+def tuning_episodes(scenario: Scenario) -> list[Episode]:
+    """Days of the scenario that are never scored."""
+    return [episode_of(scenario, TUNING_SEED + i, miss_price=1.0) for i in range(TUNING_EPISODES)]
+
+
+def scored_episodes(scenario: Scenario, seeds: int) -> list[Episode]:
+    """The days that are scored: seeds 0, 1, 2, ..."""
+    return [episode_of(scenario, seed, miss_price=1.0) for seed in range(seeds)]
+
+
+def compare(
+    scenario: Scenario,
+    contenders: Sequence[Contender],
+    seeds: int,
+    on_run: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """One row a policy and seed. The same worlds for every policy."""
+    episodes = scored_episodes(scenario, seeds)
+    rows = []
+    for entry in contenders:
+        for seed, result in enumerate(rollout(episodes, entry.make, scenario.tick_s)):
+            rows.append({"scenario": scenario.name, "policy": entry.name, "seed": seed, **result.row()})
+        if on_run:
+            on_run(entry.name)
+    return rows
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, float]:
+        """For a JSON document."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
+
+def bootstrap(values: FloatArray, seed: int = 0) -> Interval:
+    """Mean of `[N]` values and the 2.5 and 97.5 percentiles of its bootstrap distribution."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(BOOTSTRAP_DRAWS, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """One record a scenario and policy: means with intervals, and the paired difference to `reference`."""
+    records = []
+    keys = dict.fromkeys((row["scenario"], row["policy"]) for row in rows)
+    for scenario, policy in keys:
+        mine = [r for r in rows if r["scenario"] == scenario and r["policy"] == policy]
+        base = {r["seed"]: r for r in rows if r["scenario"] == scenario and r["policy"] == reference}
+        usd = np.array([r["usd_per_hr"] for r in mine])
+        record: dict[str, Any] = {
+            "scenario": scenario,
+            "policy": policy,
+            "seeds": len(mine),
+            "usd_per_hr": bootstrap(usd).as_json(),
+            "usd_per_1000_met": bootstrap(np.array([r["usd_per_1000_met"] for r in mine])).as_json(),
+            "attainment": {
+                key.removeprefix("attainment_"): float(np.mean([r[key] for r in mine if r[key] is not None]))
+                for key in mine[0]
+                if key.startswith("attainment_") and any(r[key] is not None for r in mine)
+            },
+            "worst_shortfall": bootstrap(np.array([r["worst_shortfall"] for r in mine])).as_json(),
+            "lost": int(sum(r["lost"] for r in mine)),
+            "replica_changes": float(np.mean([r["replica_changes"] for r in mine])),
+        }
+        if policy != reference and base:
+            relative = np.array([r["usd_per_hr"] / base[r["seed"]]["usd_per_hr"] - 1.0 for r in mine])
+            record["bill_against_reference"] = {"reference": reference, **bootstrap(relative).as_json()}
+        records.append(record)
+    return records

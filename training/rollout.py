@@ -1,0 +1,162 @@
+"""Runs a policy over simulated episodes and sums up what came of it.
+
+Symbols: `B` episodes run side by side, `C` classes, `P` pools, `T` ticks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..env.batch import ClusterBatch, Episode
+from ..env.contract import BILL_LAYERS, Bill, Cluster, FloatArray, Memory, Policy
+from ..env.window import FINISHED, LOST, MET, N_BUCKETS, SHED, TPOT, TTFT, empty_tally, percentile_s
+
+PolicyFactory = Callable[[Cluster], Policy]
+"""Makes a policy for a batch of clusters."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One episode under one policy."""
+
+    class_names: tuple[str, ...]
+    pool_names: tuple[str, ...]
+    duration_s: float
+    bill: Bill
+    """`[P, C, L]` dollars of the whole episode."""
+    tally: FloatArray
+    """`[C, W]` of the whole episode (`env.window`)."""
+    attainment_wanted: FloatArray
+    """`[C]`"""
+    replica_changes: int
+    """How many replicas were added or removed."""
+    vetoes: dict[str, int]
+    """Pools or classes changed by the guard, by reason."""
+    replicas: FloatArray
+    """`[T, P]` wanted counts."""
+
+    @property
+    def usd_per_hr(self) -> float:
+        """Mean bill."""
+        return float(self.bill.total_usd) * 3600.0 / self.duration_s
+
+    @property
+    def attainment(self) -> FloatArray:
+        """`[C]` share of requests that met their target, lost ones included in the whole; NaN without requests."""
+        return attainment_of(self.tally)
+
+    @property
+    def usd_per_1000_met(self) -> float:
+        """Dollars per 1,000 requests that met their target."""
+        met = float(self.tally[:, MET].sum())
+        return float(self.bill.total_usd) / met * 1000.0 if met else float("inf")
+
+    @property
+    def worst_shortfall(self) -> float:
+        """By how much the worst class misses its wanted attainment; 0 when all reach it."""
+        short = np.nan_to_num(self.attainment_wanted - self.attainment)
+        return float(max(short.max(), 0.0))
+
+    def latency_s(self, first_bucket: int, share: float) -> FloatArray:
+        """`[C]` percentile of TTFT (`window.TTFT`) or TPOT (`window.TPOT`)."""
+        return percentile_s(self.tally[:, first_bucket : first_bucket + N_BUCKETS], share)
+
+    def row(self) -> dict[str, object]:
+        """The result as one flat, JSON-ready record."""
+        record: dict[str, object] = {
+            "usd_per_hr": self.usd_per_hr,
+            "usd_per_1000_met": self.usd_per_1000_met,
+            "worst_shortfall": self.worst_shortfall,
+            "replica_changes": self.replica_changes,
+            "finished": int(self.tally[:, FINISHED].sum()),
+            "met": int(self.tally[:, MET].sum()),
+            "lost": int(self.tally[:, LOST].sum()),
+            "shed": int(self.tally[:, SHED].sum()),
+            "vetoes": dict(self.vetoes),
+            **{f"usd_{layer}": float(self.bill.layer_usd(layer)) for layer in BILL_LAYERS},
+        }
+        for c, name in enumerate(self.class_names):
+            record[f"attainment_{name}"] = _number(self.attainment[c])
+            for label, first in (("ttft", TTFT), ("tpot", TPOT)):
+                for share in (0.5, 0.95):
+                    record[f"{label}_p{int(share * 100)}_s_{name}"] = _number(self.latency_s(first, share)[c])
+        return record
+
+
+def attainment_of(tally: FloatArray) -> FloatArray:
+    """`[C]` share of done requests in a tally `[C, W]` that met their target; NaN without requests."""
+    done = tally[:, FINISHED] + tally[:, LOST]
+    shares: FloatArray = np.divide(tally[:, MET], done, out=np.full(done.shape, np.nan), where=done > 0)
+    return shares
+
+
+def rollout(
+    episodes: Sequence[Episode],
+    make_policy: PolicyFactory,
+    tick_s: float,
+    on_tick: Callable[[int], None] | None = None,
+) -> list[RunResult]:
+    """Every episode under the policy, side by side; results in the order of `episodes`.
+
+    Episodes must be equally long. `on_tick` is told the number of ticks done.
+    """
+    lengths = {episode.world.duration_s for episode in episodes}
+    if len(lengths) != 1:
+        raise ValueError(f"episodes last {sorted(lengths)} s; run those of one length together")
+    batch = ClusterBatch(episodes, tick_s)
+    policy = make_policy(batch.cluster)
+    memory: Memory = {}
+    n, c = batch.cluster.class_mask.shape
+    p = batch.cluster.pool_mask.shape[1]
+    usd, tally = np.zeros((n, p, c, len(BILL_LAYERS))), empty_tally(n, c)
+    vetoes: list[dict[str, int]] = [{} for _ in episodes]
+    replicas: list[FloatArray] = []
+    done, tick = np.zeros(n, dtype=np.bool_), 0
+    while not done.all():
+        snapshot = batch.snapshot()
+        action, memory = policy.decide(snapshot, batch.plan, memory)
+        outcome, applied, changes = batch.advance(action, snapshot)
+        usd += outcome.bill.usd
+        tally += outcome.tally
+        replicas.append(applied.replicas)
+        for change in changes:
+            for b, hits in enumerate(change.mask.sum(axis=-1)):
+                if hits:
+                    vetoes[b][change.code.value] = vetoes[b].get(change.code.value, 0) + int(hits)
+        done, tick = outcome.done, tick + 1
+        if on_tick:
+            on_tick(tick)
+    counts = np.stack(replicas, axis=1)
+    return [
+        _result(episode, usd[b], tally[b], counts[b], vetoes[b], tick * tick_s) for b, episode in enumerate(episodes)
+    ]
+
+
+def _result(
+    episode: Episode,
+    usd: FloatArray,
+    tally: FloatArray,
+    replicas: FloatArray,
+    vetoes: dict[str, int],
+    duration_s: float,
+) -> RunResult:
+    cluster = episode.world.cluster
+    c, p = len(cluster.class_names), len(cluster.pool_names)
+    return RunResult(
+        class_names=cluster.class_names,
+        pool_names=cluster.pool_names,
+        duration_s=duration_s,
+        bill=Bill(usd=usd[:p, :c]),
+        tally=tally[:c],
+        attainment_wanted=cluster.targets.attainment,
+        replica_changes=int(np.abs(np.diff(replicas[:, :p], axis=0)).sum()),
+        vetoes=vetoes,
+        replicas=replicas[:, :p],
+    )
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
