@@ -24,7 +24,7 @@ def generate(spec: GeneratedSpec, class_names: Sequence[str], duration_s: float,
     """Draw the requests of a run over [0, duration_s).
 
     Each class has random streams of its own, keyed by its place in `class_names`: changing one class, or making the
-    run longer, leaves all other requests as they were.
+    run longer, leaves all other requests as they were (to a microsecond).
 
     Raises:
         WorkloadError: `spec` names a class that is not in `class_names`, or asks for too many requests.

@@ -75,8 +75,8 @@ CLASSIFICATION_LENGTHS = Lengths(
 outputs have at most 3 tokens."""
 
 CHAT_CV = 1.04
-"""Azure: coefficient of variation of the gaps between arrivals, median of the five whole 10-minute windows: nearly Poisson
-once the slow movement of the rate (3.2 to 8.4 requests/s in single minutes) is set aside."""
+"""Azure: coefficient of variation of the gaps between arrivals, median of the five whole 10-minute windows: nearly
+Poisson once the slow movement of the rate (3.2 to 8.4 requests/s in single minutes) is set aside."""
 
 CLIENT_CV_MEDIAN = 1.21
 CLIENT_CV_P75 = 2.25

@@ -17,9 +17,9 @@ from .spec import Bursts, Diurnal, Ramp, RateShape, Steps
 MAX_CELLS = 5_000_000
 CELLS_PER_PERIOD = 32
 # Four Gauss-Legendre points are exact for polynomials up to degree 7, and good to 1e-13 of the integral of a cosine
-# over 1/32 of its period: the change of time is exact to rounding.
+# over 1/32 of its period: no step of simulated time, and no thinning, stands between rate and arrivals.
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(4)
-TOLERANCE = 1e-10  # of a cell's arrivals, so of its width: far below a microsecond
+TOLERANCE = 1e-10  # of a cell's arrivals; rounding late in a run of many days allows no much finer one
 MAX_STEPS = 100
 
 

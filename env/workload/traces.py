@@ -72,7 +72,7 @@ def read_trace(path: Path | str, format: TraceFormat | None = None) -> Trace:
             raise _bad_value(path, row, name, "blank", "a value in every row")
     arrival_s = (_timestamps if names == COLUMNS["azure"] else _numbers)(path, names[0], time)
     return Trace(
-        _from_first(path, names[0], arrival_s),
+        _from_first(path, names[0], time, arrival_s),
         _tokens(path, names[1], prompt, least=1),
         _tokens(path, names[2], output, least=0),
     )
@@ -124,14 +124,12 @@ def _read_table(path: Path) -> Any:
         if not magic:
             raise TraceError(f"{path}: is empty; wanted a CSV or Parquet trace")
         text = {name: pa.string() for names in COLUMNS.values() for name in names}
-        table = pa_csv.read_csv(
-            path, convert_options=pa_csv.ConvertOptions(column_types=text, strings_can_be_null=True)
-        )
+        options = pa_csv.ConvertOptions(column_types=text, strings_can_be_null=True, null_values=[""])
+        table = pa_csv.read_csv(path, convert_options=options)
         table.column_names  # noqa: B018 -- decodes the header, which need not be text
         return table
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        reason = " ".join(str(error).split())[: 2 * SHOWN]
-        raise TraceError(f"{path}: not readable as CSV or Parquet: {reason}") from None
+        raise TraceError(f"{path}: not readable as CSV or Parquet: {_one_line(str(error))}") from None
 
 
 def _read_parquet(path: Path) -> Any:
@@ -192,20 +190,20 @@ def _tokens(path: Path, name: str, column: Any, least: int) -> IntArray:
     return values.astype(np.int64)
 
 
-def _from_first(path: Path, name: str, times_s: FloatArray) -> FloatArray:
+def _from_first(path: Path, name: str, column: Any, times_s: FloatArray) -> FloatArray:
     """Times counted from the first row, if they are sorted and span a plausible time."""
     late = np.zeros(len(times_s), dtype=np.bool_)
     late[1:] = times_s[1:] < times_s[:-1]
     if late.any():
         row = int(np.argmax(late))
-        wanted = f"no earlier than row {row}'s {times_s[row - 1]:.15g} s; sort the file by {name}"
-        raise _bad_value(path, row, name, f"{times_s[row]:.15g} s", wanted)
+        wanted = f"no earlier than row {row}'s {_shown(column, row - 1)}; sort the file by {name}"
+        raise _bad_value(path, row, name, _shown(column, row), wanted)
     with np.errstate(over="ignore"):
         from_first: FloatArray = times_s - times_s[0]
     if from_first[-1] > MAX_SPAN_S:
         row = int(np.argmax(from_first > MAX_SPAN_S))
-        seen = f"{from_first[row]:.6g} s after the first row"
-        raise _bad_value(path, row, name, seen, f"at most {MAX_SPAN_S} s (10 years); are the times in seconds?")
+        wanted = f"at most {MAX_SPAN_S} s (10 years) after the first row; are the times in seconds?"
+        raise _bad_value(path, row, name, _shown(column, row), wanted)
     return from_first
 
 
@@ -224,7 +222,7 @@ def _cast(path: Path, name: str, column: Any, to: Any, wanted: str) -> Any:
         return cast(column)
     except pa.ArrowInvalid:
         row = _first_failing_row(column, cast)
-        raise _bad_value(path, row, name, repr(column[row].as_py()), wanted) from None
+        raise _bad_value(path, row, name, _shown(column, row), wanted) from None
 
 
 def _is_text(kind: Any) -> bool:
@@ -251,12 +249,23 @@ def _first_failing_row(column: Any, cast: Callable[[Any], Any]) -> int:
 def _check(path: Path, name: str, column: Any, bad: BoolArray, wanted: str) -> None:
     if bad.any():
         row = int(np.argmax(bad))
-        raise _bad_value(path, row, name, repr(column[row].as_py()), wanted)
+        raise _bad_value(path, row, name, _shown(column, row), wanted)
 
 
 def _bad_value(path: Path, row: int, name: str, seen: str, wanted: str) -> TraceError:
     return TraceError(f"{path}: row {row + 1}: {name}: {_short(seen)}: wanted {wanted}")
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+def _shown(column: Any, row: int) -> str:
+    """A value as a message shows it; times by Arrow, since Python's have no nanoseconds."""
+    value = column[row]
+    return str(value.cast(pa.string())) if pa.types.is_timestamp(column.type) else repr(value.as_py())
+
+
+def _one_line(text: str) -> str:
+    """A library's reason, fit for a terminal."""
+    return _short("".join(c if c.isprintable() else "?" for c in " ".join(text.split())), 2 * SHOWN)
+
+
+def _short(text: str, most: int = SHOWN) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

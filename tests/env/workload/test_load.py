@@ -1,0 +1,90 @@
+"""From a scenario's words to requests."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from poolpilot.env.workload.load import load_workload
+from poolpilot.env.workload.requests import Workload, WorkloadError
+from poolpilot.env.workload.spec import WorkloadSpec
+from poolpilot.env.workload.traces import TraceError
+
+SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
+CLASSES = ("long", "short")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = "".join(f"{i},{100 * (i % 10 + 1)},{i % 4}\n" for i in range(100))
+    (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n" + rows)
+    return tmp_path
+
+
+def replay(folder: Path, duration_s: float = 1000.0, seed: int = 0, **changes: Any) -> Workload:
+    assign = [{"class": "long", "min_prompt_tokens": 600}, {"class": "short"}]
+    spec = SPEC.validate_python({"kind": "trace", "path": "trace.csv", "assign": assign, **changes})
+    return load_workload(spec, CLASSES, duration_s, seed, folder)
+
+
+def test_a_trace_is_replayed_from_beside_the_scenario(folder: Path) -> None:
+    load = replay(folder)
+    assert load.arrival_s.tolist() == list(range(100))
+    assert np.bincount(load.class_index).tolist() == [50, 50]
+    assert load.class_names == CLASSES
+
+
+def test_an_absolute_path_stays(folder: Path) -> None:
+    assert len(replay(Path("elsewhere"), path=str(folder / "trace.csv"))) == 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "duration_s", "n", "last_s"),
+    [
+        ({}, 10.0, 10, 9.0),
+        ({"start_s": 90}, 1000.0, 10, 9.0),
+        ({"start_s": 10, "end_s": 20}, 1000.0, 10, 9.0),
+        ({"rate_factor": 2}, 10.0, 20, 9.5),
+        ({"start_s": 10, "end_s": 50, "rate_factor": 0.5}, 60.0, 30, 58.0),
+    ],
+    ids=["cut by the run", "from", "from and to", "twice as fast", "half as fast"],
+)
+def test_a_part_is_replayed(folder: Path, changes: dict[str, Any], duration_s: float, n: int, last_s: float) -> None:
+    load = replay(folder, duration_s, **changes)
+    assert (len(load), load.duration_s) == (n, last_s)
+
+
+def test_a_request_keeps_its_class_whatever_part_is_used(folder: Path) -> None:
+    assign = [{"class": "long", "share": 0.5}, {"class": "short"}]
+    whole, part = replay(folder, assign=assign), replay(folder, assign=assign, start_s=40)
+    assert np.array_equal(whole.class_index[40:], part.class_index)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"path": "none.csv"}, TraceError, "none.csv: no such file"),
+        ({"format": "azure"}, TraceError, "wanted each once: TIMESTAMP"),
+        (
+            {"start_s": 100},
+            WorkloadError,
+            "no requests to replay from start_s 100 to end_s inf .* its last arrives at 99 s",
+        ),
+        ({"assign": [{"class": "middle"}]}, WorkloadError, "unknown class 'middle'; classes are long, short"),
+    ],
+)
+def test_what_is_wrong_is_said(folder: Path, changes: dict[str, Any], error: type[ValueError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        replay(folder, **changes)
+
+
+def test_generated_requests_come_in_the_scenarios_class_order(folder: Path) -> None:
+    fixed = {"kind": "fixed", "tokens": 3}
+    chat = {"rate_per_s": 5, "prompt_tokens": fixed, "output_tokens": fixed}
+    spec = SPEC.validate_python({"kind": "generated", "classes": {"short": chat}})
+    load = load_workload(spec, CLASSES, 20.0, 1, folder)
+    assert load.class_names == CLASSES
+    assert set(load.class_index) == {1}
+    assert 0.0 <= load.arrival_s[0] <= load.duration_s < 20.0
