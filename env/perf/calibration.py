@@ -152,10 +152,7 @@ def _refit_engine(serving: Sequence[ServingRow], kernels: Factors) -> EngineFact
 
 
 def engine_rows(serving: Sequence[ServingRow]) -> list[ServingRow]:
-    """Rows that tell what a recent vLLM adds to its kernels on Hopper cards.
-
-    Left out: 8-bit runs of `ENGINE_MODEL`, three rows at ten times the speed of their neighbours' trend.
-    """
+    """Rows that tell what a recent vLLM adds to its kernels, on Hopper cards."""
     return [
         row
         for row in serving
@@ -163,7 +160,6 @@ def engine_rows(serving: Sequence[ServingRow]) -> list[ServingRow]:
         and row.engine.startswith("vllm")
         and row.gpu.architecture == "Hopper"
         and row.concurrency is not None
-        and not (row.model.name == ENGINE_MODEL and row.precision == "fp8")
     ]
 
 

@@ -151,11 +151,11 @@ def _places(kv_tokens: float, max_num_seqs: int, prompt_tokens: float, decodes: 
 
 @lru_cache(maxsize=64)
 def _loads(max_num_seqs: int) -> FloatArray:
-    """`[N]` loads to try: fractions of a sequence, every count to 128, then steps of 1.5 % up to the cap."""
+    """`[N]` loads to try: fractions of a sequence, every count to 16, then steps of 4 % up to the cap."""
     below = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-    few = np.arange(1.0, min(max_num_seqs, 128) + 1.0)
-    steps = max(2, math.ceil(math.log(max(max_num_seqs, 129) / 128.0) / math.log(1.015)) + 1)
-    many = np.geomspace(128.0, max_num_seqs, steps)[1:] if max_num_seqs > 128 else np.empty(0)
+    few = np.arange(1.0, min(max_num_seqs, 16) + 1.0)
+    steps = max(2, math.ceil(math.log(max(max_num_seqs, 17) / 16.0) / math.log(1.04)) + 1)
+    many = np.geomspace(16.0, max_num_seqs, steps)[1:] if max_num_seqs > 16 else np.empty(0)
     loads = np.concatenate([below, few, many])
     loads.setflags(write=False)
     return loads

@@ -63,9 +63,11 @@ class IterationLaw:
     def linear(self, tokens: FloatArray | float) -> FloatArray:
         """Seconds of the part that depends on the token count alone; same shape as `tokens`."""
         t = np.asarray(tokens, dtype=np.float64)
+        within = np.asarray(np.interp(t, TOKENS_GRID, self.linear_s), dtype=np.float64)
+        if not t.size or t.max() <= TOKENS_GRID[-1]:
+            return within
         slope = (self.linear_s[-1] - self.linear_s[-2]) / (TOKENS_GRID[-1] - TOKENS_GRID[-2])
-        beyond = np.maximum(t - TOKENS_GRID[-1], 0.0) * slope
-        return np.asarray(np.interp(t, TOKENS_GRID, self.linear_s) + beyond, dtype=np.float64)
+        return np.asarray(within + np.maximum(t - TOKENS_GRID[-1], 0.0) * slope, dtype=np.float64)
 
     def iteration_s(
         self,

@@ -103,6 +103,10 @@ def _serving_row(record: Mapping[str, Any]) -> ServingRow | str:
     engine = str(record["engine"])
     if "disagg" in note:
         return "prefill and decode on separate workers"
+    if "batch_size_not_concurrency" in note:
+        return "the concurrency is not stated"
+    if "prefix caching on" in note:
+        return "prefix caching hides an unknown part of the prompts"
     if "llama.cpp" in engine.lower():
         return "llama.cpp does not batch continuously"
     precision = _PRECISIONS.get(str(record["precision"]))
