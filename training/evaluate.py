@@ -79,7 +79,7 @@ def compare(
     scenario: Scenario,
     contenders: Sequence[Contender],
     seeds: int,
-    on_run: Callable[[str], None] | None = None,
+    on_run: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
     """One row a policy and seed. The same worlds for every policy."""
     episodes = scored_episodes(scenario, seeds)
@@ -88,7 +88,7 @@ def compare(
         for seed, result in enumerate(rollout(episodes, entry.make, scenario.tick_s)):
             rows.append({"scenario": scenario.name, "policy": entry.name, "seed": seed, **result.row()})
         if on_run:
-            on_run(entry.name)
+            on_run()
     return rows
 
 

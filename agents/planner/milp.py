@@ -78,7 +78,7 @@ def cheapest_plan(
     )
     if result.x is None:
         raise RuntimeError(f"no plan within {time_limit_s:g} s: {result.message}; raise time_limit_s")
-    replicas = np.round(result.x[:n_pools])
+    replicas = np.round(np.maximum(result.x[:n_pools], 0.0)) + 0.0  # no minus zeros
     route = np.maximum(result.x[at_share:at_short].reshape(n_classes, n_pools), 0.0)
     short = result.x[at_short:at_start]
     return Plan(

@@ -1,0 +1,109 @@
+"""`poolpilot evaluate`: policies side by side over scenarios and seeds."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..env.scenario import load_scenario
+from ..training.evaluate import RULES, compare, contender, summary, tuning_episodes
+from .bad_input import one_line_errors
+from .printing import console, percent, print_json, progress, table
+
+
+@click.command()
+@click.option(
+    "--scenario", "scenarios", multiple=True, required=True, help="A shipped scenario's name, or a file; repeatable."
+)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    help=f"One of {', '.join(RULES)}, or a checkpoint's name or folder; repeatable. Default: the rules.",
+)
+@click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Worlds for each scenario.")
+@click.option("--reference", help="The policy that bills are compared with. Default: the first.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Keep rows.parquet and summary.json there."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@one_line_errors
+def evaluate(
+    scenarios: tuple[str, ...],
+    policies: tuple[str, ...],
+    seeds: int,
+    reference: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare policies over scenarios and seeds, with 95 % bootstrap intervals.
+
+    Every policy meets the same worlds (paired by seed). Rules with knobs are tuned on other days of the scenario
+    first; their knobs are then frozen.
+    """
+    names = policies or RULES
+    base = reference or names[0]
+    if base not in names:
+        raise click.UsageError(f"--reference {base}: not among the policies compared ({', '.join(names)})")
+    rows: list[dict[str, Any]] = []
+    with progress(quiet=as_json) as bar:
+        for given in scenarios:
+            scenario = load_scenario(given)
+            tuning = tuning_episodes(scenario) if {"static-round-robin", "threshold"} & set(names) else None
+            contenders = []
+            for name in names:
+                task = bar.add_task(f"{scenario.name}: tuning {name}", total=None)
+                contenders.append(contender(name, scenario, tuning=tuning, on_trial=partial(bar.advance, task)))
+                bar.remove_task(task)
+            task = bar.add_task(f"{scenario.name}: running", total=len(names))
+            rows += compare(scenario, contenders, seeds, on_run=partial(bar.advance, task))
+    records = summary(rows, base)
+    if out is not None:
+        _keep(out, rows, records)
+    if as_json:
+        print_json({"reference": base, "seeds": seeds, "summary": records, "rows": rows})
+        return
+    _print(records, base, seeds)
+
+
+def _keep(folder: Path, rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = [{**row, "vetoes": json.dumps(row["vetoes"])} for row in rows]
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    pq.write_table(pa.table({key: [row.get(key) for row in flat] for key in columns}), folder / "rows.parquet")
+    (folder / "summary.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+
+
+def _print(records: list[dict[str, Any]], reference: str, seeds: int) -> None:
+    for scenario in dict.fromkeys(r["scenario"] for r in records):
+        mine = [r for r in records if r["scenario"] == scenario]
+        classes = list(mine[0]["attainment"])
+        rows = []
+        for r in mine:
+            against = r.get("bill_against_reference")
+            difference = "-"
+            if against:
+                difference = (
+                    f"{against['mean'] * 100:+.1f} % [{against['low'] * 100:+.1f}, {against['high'] * 100:+.1f}]"
+                )
+            usd = r["usd_per_hr"]
+            rows.append(
+                (
+                    r["policy"],
+                    f"{usd['mean']:.2f} [{usd['low']:.2f}, {usd['high']:.2f}]",
+                    difference,
+                    f"{r['usd_per_1000_met']['mean']:.3f}",
+                    *(percent(r["attainment"].get(c), 2) for c in classes),
+                    str(r["lost"]),
+                    f"{r['replica_changes']:.0f}",
+                )
+            )
+        columns = ("policy", "$/h", f"against {reference}", "$ per 1,000 met", *(f"{c} met" for c in classes))
+        caption = f"{seeds} seeds, paired; mean [95 % interval]. Knobs frozen after tuning on other days."
+        console().print(table(scenario, (*columns, "lost", "scalings"), rows, caption))

@@ -1,0 +1,74 @@
+"""`poolpilot scenarios`: list the shipped scenarios, or check a file."""
+
+from __future__ import annotations
+
+import click
+
+from ..env.scenario import Scenario, load_scenario, shipped_scenarios
+from .bad_input import one_line_errors
+from .printing import console, print_json, table
+
+
+@click.command()
+@click.argument("file", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@one_line_errors
+def scenarios(file: str | None, as_json: bool) -> None:
+    """List the shipped scenarios; with FILE (or a name), check it and show what it says.
+
+    A scenario names the pools (GPU, model, precision, price, limits), the classes of requests with their targets, and
+    the workload. Copy a shipped one to begin your own; every mistake is reported with its field and what would be
+    right.
+    """
+    if file is None:
+        found = [(name, load_scenario(path), path) for name, path in shipped_scenarios().items()]
+        if as_json:
+            print_json([{"name": name, "summary": s.summary, "path": str(path)} for name, s, path in found])
+            return
+        rows = [
+            (name, f"{len(s.pools)}", f"{len(s.classes)}", f"{s.duration_s / 60:.0f} min", s.summary)
+            for name, s, _ in found
+        ]
+        console().print(table("Shipped scenarios", ("name", "pools", "classes", "length", "what"), rows))
+        return
+    scenario = load_scenario(file)
+    if as_json:
+        print_json(scenario.model_dump(mode="json", by_alias=True))
+        return
+    _show(scenario)
+
+
+def _show(scenario: Scenario) -> None:
+    out = console()
+    out.print(f"[bold]{scenario.name}[/bold]: {scenario.summary}")
+    pools = [
+        (
+            name,
+            pool.gpu + (f" x{pool.tensor_parallel}" if pool.tensor_parallel > 1 else ""),
+            pool.model or scenario.model,
+            pool.precision,
+            f"{pool.price.usd_per_hr:.2f} $/h",
+            pool.price.kind,
+            f"{pool.replicas.min} - {pool.replicas.max}",
+            f"{pool.cold_start.mean_s:.0f} s",
+        )
+        for name, pool in scenario.pools.items()
+    ]
+    out.print(table("Pools", ("pool", "GPU", "model", "precision", "replica", "kind", "replicas", "cold start"), pools))
+    classes = []
+    for name, requests in scenario.classes.items():
+        target = requests.target
+        wanted = [
+            f"{label} {value:g} s"
+            for label, value in (
+                ("TTFT", target.ttft_s),
+                ("TPOT", target.tpot_s),
+                ("E2E", target.e2e_s),
+                ("deadline", target.deadline_s),
+            )
+            if value is not None
+        ]
+        classes.append(
+            (name, ", ".join(wanted), f"{target.attainment * 100:g} %", ", ".join(requests.pools or ("all",)))
+        )
+    out.print(table("Classes", ("class", "targets", "wanted attainment", "pools"), classes))

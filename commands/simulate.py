@@ -1,0 +1,107 @@
+"""`poolpilot simulate`: run policies over one scenario in the simulator."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+from rich.progress import Progress, TaskID
+
+from ..env.scenario import load_scenario
+from ..env.window import TPOT, TTFT
+from ..training.evaluate import RULES, contender, tuning_episodes
+from ..training.rollout import RunResult, rollout
+from ..training.worlds import episode_of
+from .bad_input import one_line_errors
+from .printing import console, percent, print_json, progress, seconds, table
+
+
+@click.command()
+@click.option("--scenario", required=True, help="A shipped scenario's name, or a file.")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    help=f"One of {', '.join(RULES)}, or a checkpoint's name or folder; repeat for several. Default: the rules.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of the world: requests, true speeds, preemptions."
+)
+@click.option("--duration", type=click.FloatRange(min=10), help="Seconds to simulate instead of the scenario's own.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@one_line_errors
+def simulate(scenario: str, policies: tuple[str, ...], seed: int, duration: float | None, as_json: bool) -> None:
+    """Run policies over a scenario in the simulator and print what they cost and reach.
+
+    Rules with knobs are tuned first, on days of the same scenario that are not the one shown.
+    """
+    loaded = load_scenario(scenario)
+    if duration is not None:
+        loaded = loaded.model_copy(update={"duration_s": duration})
+    names = policies or RULES
+    ticks = int(loaded.duration_s / loaded.tick_s)
+    results: dict[str, RunResult] = {}
+    with progress(quiet=as_json) as bar:
+        tuning = tuning_episodes(loaded) if {"static-round-robin", "threshold"} & set(names) else None
+        for name in names:
+            task = bar.add_task(f"tuning {name}", total=None)
+            entry = contender(name, loaded, tuning=tuning, on_trial=partial(bar.advance, task))
+            bar.update(task, description=f"running {name}", total=ticks, completed=0)
+            episode = episode_of(loaded, seed, miss_price=1.0)
+            (results[name],) = rollout([episode], entry.make, loaded.tick_s, on_tick=partial(_completed, bar, task))
+    if as_json:
+        print_json(
+            {
+                "scenario": loaded.name,
+                "seed": seed,
+                "duration_s": loaded.duration_s,
+                "policies": [_record(n, r) for n, r in results.items()],
+            }
+        )
+        return
+    _print(loaded.name, seed, results)
+
+
+def _completed(bar: Progress, task: TaskID, ticks: int) -> None:
+    bar.update(task, completed=ticks)
+
+
+def _record(name: str, result: RunResult) -> dict[str, object]:
+    row = result.row()
+    requests = {key: row.pop(key) for key in ("finished", "met", "lost", "shed")}
+    return {"policy": name, "requests": requests, **row}
+
+
+def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
+    out = console()
+    classes = next(iter(results.values())).class_names
+    rows = [
+        (
+            policy,
+            f"{r.usd_per_hr:.2f}",
+            f"{r.usd_per_1000_met:.3f}",
+            *(percent(r.attainment[c], 2) for c in range(len(classes))),
+            str(r.row()["lost"]),
+            str(r.replica_changes),
+        )
+        for policy, r in results.items()
+    ]
+    columns = ("policy", "$/h", "$ per 1,000 met", *(f"{c} met" for c in classes), "lost", "scalings")
+    wanted = ", ".join(
+        f"{c} {w * 100:g} %" for c, w in zip(classes, next(iter(results.values())).attainment_wanted, strict=True)
+    )
+    out.print(
+        table(
+            f"{name}, seed {seed}", columns, rows, f"Wanted: {wanted}. Simulated; `poolpilot evaluate` gives intervals."
+        )
+    )
+    latencies = [
+        (
+            policy,
+            cls,
+            *(seconds(float(r.latency_s(first, share)[c])) for first in (TTFT, TPOT) for share in (0.5, 0.95)),
+        )
+        for policy, r in results.items()
+        for c, cls in enumerate(classes)
+    ]
+    out.print(table("Latency", ("policy", "class", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95"), latencies))
