@@ -58,7 +58,7 @@ def linear_ps(engine: Engine, replica: int, tokens: int) -> int:
             high = middle
     start = engine.laws[replica, ROW_LINEAR_S + low]
     rise = engine.laws[replica, ROW_LINEAR_S + high] - start
-    return start + rise * max(tokens - _GRID[low], 0) // (_GRID[high] - _GRID[low])
+    return int(start + rise * max(tokens - _GRID[low], 0) // (_GRID[high] - _GRID[low]))
 
 
 @njit(cache=True)
@@ -72,15 +72,15 @@ def tokens_held(engine: Engine, replica: int, place: int) -> int:
     """KV tokens of the running request at this place of the batch."""
     row = engine.requests[engine.running[replica, place]]
     if row.state != DECODING:
-        return row.computed
+        return int(row.computed)
     ticks_left = engine.finish_tick[replica, place] - engine.replicas[replica].tick
-    return row.prompt + row.output - 1 - ticks_left
+    return int(row.prompt + row.output - 1 - ticks_left)
 
 
 @njit(cache=True)
 def phase_of(engine: Engine, replica: int, tokens: int) -> int:
     """Column of `phases` for a sequence with so many KV tokens now."""
-    return (tokens - engine.replicas[replica].tick) & (engine.phases.shape[1] - 1)
+    return int((tokens - engine.replicas[replica].tick) & (engine.phases.shape[1] - 1))
 
 
 @njit(cache=True)
@@ -222,7 +222,7 @@ def _admissible_chunk(engine: Engine, replica: int, budget_left: int, blocks_fre
     row = engine.requests[rep.waiting_head]
     whole = row.prompt + row.generated
     chunk = min(whole, budget_left)
-    return chunk if blocks_for(engine, whole if rep.reserve_prompt else chunk) <= blocks_free else 0
+    return int(chunk) if blocks_for(engine, whole if rep.reserve_prompt else chunk) <= blocks_free else 0
 
 
 @njit(cache=True)
@@ -381,7 +381,7 @@ def _steps_until_full(engine: Engine, replica: int, free: int) -> int:
     """Iterations that the free blocks suffice for, if all decode."""
     rounds = free // engine.replicas[replica].decoding
     free -= rounds * engine.replicas[replica].decoding
-    steps = rounds << engine.block_bits
+    steps = int(rounds << engine.block_bits)
     while True:
         free -= engine.phases[replica, phase_of(engine, replica, -steps)]
         if free < 0:

@@ -152,7 +152,7 @@ def step(engine: Engine, replica: int, now_ps: int, report: NDArray[np.int64]) -
             report[1, i] = row.output > 0 and row.computed == row.prompt + row.generated
             report[2, i] = row.generated + report[1, i]
     complete(engine, replica, work)
-    return rep.clock_ps
+    return int(rep.clock_ps)
 
 
 def observed_step(engine: Engine, replica: int, now_ps: int) -> Step | None:
@@ -186,7 +186,7 @@ def observed_step(engine: Engine, replica: int, now_ps: int) -> Step | None:
 def pop_finished(engine: Engine, replica: int, now_ps: int) -> int:
     """The next request, in the order of time, that finished at `now_ps` or before; NONE if there is no more."""
     rep = engine.replicas[replica]
-    request = rep.finished_head
+    request = int(rep.finished_head)
     if request == NONE or engine.requests[request].finish_ps > now_ps:
         return NONE
     rep.finished_head = engine.requests[request].next
@@ -311,7 +311,7 @@ def set_law(engine: Engine, replica: int, law: NDArray[np.int64]) -> None:
 def in_flight(engine: Engine, replica: int, now_ps: int) -> int:
     """Requests running or waiting at `now_ps`, to which the replica was run."""
     rep = engine.replicas[replica]
-    return rep.running + rep.waiting + (rep.last_finished if rep.clock_ps > now_ps else 0)
+    return int(rep.running + rep.waiting + (rep.last_finished if rep.clock_ps > now_ps else 0))
 
 
 @njit(cache=True)
@@ -321,24 +321,25 @@ def next_finish_ps(engine: Engine, replica: int) -> int:
     if rep.running + rep.waiting == 0:
         return NEVER_PS
     stretch = stretch_ahead(engine, replica)
-    return rep.clock_ps + spent_ps(stretch, stretch.steps)
+    return int(rep.clock_ps + spent_ps(stretch, stretch.steps))
 
 
 @njit(cache=True)
 def seen(engine: Engine, replica: int, now_ps: int) -> Seen:
     """What an outsider sees at `now_ps`, to which the replica was run: an iteration's tokens appear at its end."""
     rep = engine.replicas[replica]
-    if rep.clock_ps <= now_ps:
-        return Seen(rep.running, rep.waiting, rep.busy_ps, rep.useful_ps, rep.generated_tokens, rep.finished)
-    left_ps = rep.clock_ps - now_ps
-    left_share = left_ps / (rep.clock_ps - rep.last_start_ps)
+    left_ps, finished, generated, useful_ps = 0, 0, 0, 0
+    if rep.clock_ps > now_ps:
+        left_ps = rep.clock_ps - now_ps
+        finished, generated = int(rep.last_finished), int(rep.last_generated)
+        useful_ps = int(rep.last_useful_ps * (left_ps / (rep.clock_ps - rep.last_start_ps)))
     return Seen(
-        rep.running + rep.last_finished,
-        rep.waiting,
+        rep.running + finished,
+        int(rep.waiting),
         rep.busy_ps - left_ps,
-        rep.useful_ps - int(rep.last_useful_ps * left_share),
-        rep.generated_tokens - rep.last_generated,
-        rep.finished - rep.last_finished,
+        rep.useful_ps - useful_ps,
+        rep.generated_tokens - generated,
+        rep.finished - finished,
     )
 
 
@@ -349,5 +350,5 @@ def generated_tokens(engine: Engine, request: int) -> int:
     if row.state == DECODING:
         for place in range(engine.replicas[row.replica].decoding):
             if engine.running[row.replica, place] == request:
-                return tokens_held(engine, row.replica, place) - row.prompt + 1
-    return row.generated
+                return int(tokens_held(engine, row.replica, place) - row.prompt + 1)
+    return int(row.generated)

@@ -1,0 +1,239 @@
+"""The compiled engine does exactly what the plain one does, whatever happens to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from poolpilot.env.perf.law import GRID_POINTS, TOKENS_GRID
+from poolpilot.env.sim.engine import (
+    abort,
+    enqueue,
+    evict_all,
+    generated_tokens,
+    in_flight,
+    next_finish_ps,
+    observed_step,
+    pop_finished,
+    run,
+    seen,
+    set_limits,
+)
+from poolpilot.env.sim.engine_state import ACCEPTED, NEVER_PS, NONE, Engine, load_requests, make_engine
+from poolpilot.tests.env.sim.oracle import Law, Oracle, Request
+
+MAX_SEQS = 8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An engine, its requests, and what happens when."""
+
+    law: tuple[float, ...]
+    kv_blocks: int
+    cap: int
+    token_budget: int
+    max_model_len: int
+    block_tokens: int
+    reserve_prompt: bool
+    requests: tuple[tuple[int, int], ...]
+    """Prompt and output tokens."""
+    events: tuple[tuple[int, str, int, int], ...]
+    """Time, what, and two numbers that it needs, in the order of time."""
+
+
+@st.composite
+def settings_of_engines(draw: st.DrawFn) -> Setting:
+    """Small engines under pressure: few blocks, caps, budgets; times that tie are likely."""
+    steps = draw(st.lists(st.integers(0, 3), min_size=GRID_POINTS, max_size=GRID_POINTS))
+    linear = (draw(st.integers(1, 9)) + np.cumsum(steps)) * 1e-3
+    law = [draw(st.integers(0, n)) * 1e-4 / n for n in (2, 7, 3)]
+    best = float(np.min(linear / TOKENS_GRID))
+    requests = draw(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 40)), min_size=1, max_size=12))
+    count = len(requests)
+    times = st.integers(0, 600)
+    arrivals = [(draw(times), "enqueue", request, 0) for request in range(count)]
+    others = draw(
+        st.lists(
+            st.one_of(
+                st.tuples(times, st.just("look"), st.just(0), st.just(0)),
+                st.tuples(times, st.just("limit"), st.integers(1, MAX_SEQS), st.integers(1, 64)),
+                st.tuples(times, st.just("abort"), st.integers(0, count - 1), st.just(0)),
+                st.tuples(times, st.just("evict"), st.integers(0, 1), st.just(0)),
+            ),
+            max_size=10,
+        )
+    )
+    return Setting(
+        law=(*law, best, *linear),
+        kv_blocks=draw(st.integers(1, 24)),
+        cap=draw(st.integers(1, MAX_SEQS)),
+        token_budget=draw(st.integers(1, 64)),
+        max_model_len=draw(st.sampled_from([50, 200])),
+        block_tokens=draw(st.sampled_from([1, 4, 16])),
+        reserve_prompt=draw(st.booleans()),
+        requests=tuple(requests),
+        events=tuple(sorted(arrivals + others, key=lambda event: event[0])),
+    )
+
+
+def build(setting: Setting) -> tuple[Engine, Oracle, list[Request]]:
+    """The same engine twice."""
+    engine = make_engine(
+        np.array([setting.law]),
+        setting.kv_blocks,
+        setting.cap,
+        setting.token_budget,
+        setting.max_model_len,
+        MAX_SEQS,
+        len(setting.requests),
+        setting.block_tokens,
+        setting.reserve_prompt,
+    )
+    load_requests(engine, *np.array(setting.requests).T, np.zeros(len(setting.requests)))
+    oracle = Oracle(
+        Law.from_row(setting.law, TOKENS_GRID.tolist()),
+        setting.kv_blocks,
+        setting.cap,
+        setting.token_budget,
+        setting.max_model_len,
+        setting.block_tokens,
+        setting.reserve_prompt,
+    )
+    return engine, oracle, [Request(i, prompt, output) for i, (prompt, output) in enumerate(setting.requests)]
+
+
+def waiting_of(engine: Engine) -> list[int]:
+    """Names in the waiting queue, first to last."""
+    names, request = [], int(engine.replicas[0]["waiting_head"])
+    while request != NONE:
+        names.append(request)
+        request = int(engine.requests[request]["next"])
+    return names
+
+
+def assert_same(engine: Engine, oracle: Oracle, requests: list[Request], now: int) -> None:
+    """Everything that both know is equal."""
+    rep = engine.replicas[0]
+    assert engine.running[0, : rep["running"]].tolist() == [request.name for request in oracle.running]
+    assert waiting_of(engine) == [request.name for request in oracle.waiting]
+    assert rep["waiting"] == len(oracle.waiting)
+    assert rep["clock_ps"] == oracle.clock
+    assert rep["blocks_total"] - rep["blocks_used"] == oracle.free_blocks
+    assert rep["iterations"] == len(oracle.log)
+    assert rep["busy_ps"] == oracle.busy(NEVER_PS)
+    assert rep["useful_ps"] == sum(one.useful for one in oracle.log)
+    assert rep["generated_tokens"] == oracle.tokens_generated(NEVER_PS)
+    assert rep["prompt_tokens"] == oracle.prompt_tokens
+    assert rep["recomputed_tokens"] == oracle.recomputed_tokens
+    assert rep["finished"] == len(oracle.finished)
+    assert rep["sequence_preemptions"] == sum(len(one.preempted) for one in oracle.log)
+    view = seen(engine, 0, now)
+    unfinished = [r for r in oracle.finished if r.finish is not None and r.finish > now]
+    assert view.running == len(oracle.running) + len(unfinished)
+    assert in_flight(engine, 0, now) == view.running + view.waiting
+    assert view.busy_ps == oracle.busy(now)
+    assert view.generated_tokens == oracle.tokens_generated(now)
+    for request in requests:
+        row = engine.requests[request.name]
+        assert row["first_token_ps"] == (-1 if request.first_token is None else request.first_token)
+        assert row["finish_ps"] == (-1 if request.finish is None else request.finish)
+        assert row["preemptions"] == request.preemptions
+        assert generated_tokens(engine, request.name) == request.generated
+
+
+@settings(max_examples=400, deadline=None)
+@given(settings_of_engines())
+def test_leaping_engine_equals_stepping_oracle(setting: Setting) -> None:
+    engine, oracle, requests = build(setting)
+    live: set[int] = set()
+    popped: list[int] = []
+    for time_ms, what, first, second in setting.events:
+        now = time_ms * 10**9
+        unchanged_until, before = next_finish_ps(engine, 0), in_flight(engine, 0, now)
+        quiet = engine.replicas[0]["clock_ps"] <= now < unchanged_until
+        run(engine, 0, now)
+        oracle.run(now)
+        assert not quiet or in_flight(engine, 0, now) == before
+        if what == "enqueue" and first not in live:
+            accepted = oracle.enqueue(requests[first], now)
+            assert (enqueue(engine, 0, first, now) == ACCEPTED) == accepted
+            live |= {first} if accepted else set()
+        elif what == "limit":
+            set_limits(engine, 0, first, second)
+            oracle.cap, oracle.token_budget = first, second
+        elif what == "abort":
+            assert abort(engine, 0, first) == oracle.abort(requests[first])
+        elif what == "evict":
+            evicted = np.zeros(len(requests), dtype=np.int64)
+            count = evict_all(engine, 0, now, evicted)
+            lost = oracle.evict_all(now)
+            assert evicted[:count].tolist() == [request.name for request in lost]
+            for request in lost if first else []:
+                assert enqueue(engine, 0, request.name, now) == ACCEPTED
+                assert oracle.enqueue(request, now)
+        while (request := pop_finished(engine, 0, now)) != NONE:
+            popped.append(int(request))
+        assert popped == [r.name for r in oracle.finished if r.finish is not None and r.finish <= now]
+        assert_same(engine, oracle, requests, now)
+    run(engine, 0, NEVER_PS)
+    oracle.run(NEVER_PS)
+    assert_same(engine, oracle, requests, NEVER_PS)
+    assert engine.replicas[0]["blocks_used"] == 0
+    assert not engine.phases.any()
+
+
+@settings(max_examples=150, deadline=None)
+@given(settings_of_engines())
+def test_stepping_engine_reports_what_the_oracle_did(setting: Setting) -> None:
+    engine, oracle, requests = build(setting)
+    for request in requests:
+        assert (enqueue(engine, 0, request.name, 0) == ACCEPTED) == oracle.enqueue(request, 0)
+    limits = [(first, second) for _, what, first, second in setting.events if what == "limit"]
+    while oracle.running or oracle.waiting:
+        if limits:
+            oracle.cap, oracle.token_budget = limits.pop()
+            set_limits(engine, 0, oracle.cap, oracle.token_budget)
+        now = oracle.clock = oracle.clock + 7
+        oracle.iterate()
+        step, truth = observed_step(engine, 0, now), oracle.log[-1]
+        assert step is not None
+        assert (step.start_ps, step.end_ps) == (truth.start, truth.end)
+        assert tuple(step.scheduled) == truth.scheduled
+        got = {name: n for name, new, n in zip(step.scheduled, step.new_tokens, step.generated, strict=True) if new}
+        assert got == truth.tokens_out
+        assert step.finished == tuple(request.name for request in truth.finished)
+        assert step.preempted == truth.preempted
+        assert_same(engine, oracle, requests, oracle.clock)
+    assert observed_step(engine, 0, oracle.clock) is None
+
+
+@pytest.mark.parametrize("reserve_prompt", [True, False], ids=["whole prompt reserved", "first chunk suffices"])
+def test_long_crowded_run_equals_oracle(reserve_prompt: bool) -> None:
+    rng = np.random.default_rng(5)
+    count = 300
+    linear = np.interp(TOKENS_GRID, [1, 64, 16384], [9.58e-3, 9.6e-3, 1.07])
+    setting = Setting(
+        law=(38e-6, 0.286e-6, 1.7e-9, 65e-6, *linear),
+        kv_blocks=60,
+        cap=MAX_SEQS,
+        token_budget=256,
+        max_model_len=4096,
+        block_tokens=16,
+        reserve_prompt=reserve_prompt,
+        requests=tuple(zip(rng.integers(1, 500, count), rng.integers(0, 300, count), strict=True)),
+        events=tuple((int(ms), "enqueue", i, 0) for i, ms in enumerate(np.cumsum(rng.exponential(700, count)))),
+    )
+    engine, oracle, requests = build(setting)
+    for time_ms, _, request, _ in setting.events:
+        now = time_ms * 10**9
+        run(engine, 0, now)
+        oracle.run(now)
+        assert (enqueue(engine, 0, request, now) == ACCEPTED) == oracle.enqueue(requests[request], now)
+    run(engine, 0, NEVER_PS)
+    oracle.run(NEVER_PS)
+    assert engine.replicas[0]["sequence_preemptions"] > 100
+    assert_same(engine, oracle, requests, NEVER_PS)
