@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,9 +58,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class GroupError:
-    """How far the model is off for one GPU and model."""
+    """How far the model is off for one GPU, engine and model."""
 
     gpu: str
+    engine: str
+    """Without its version."""
     model: str
     rows: int
     median: float
@@ -134,24 +137,21 @@ def _loop_tpot_s(row: ServingRow, law: IterationLaw) -> float:
 
 
 def group_errors(comparisons: Iterable[Comparison]) -> list[GroupError]:
-    """The error by GPU and model, and by GPU over all models ("all"), in that order."""
-    groups: dict[tuple[str, str], list[float]] = {}
+    """The error by GPU, engine and model, and by GPU and engine over all models ("all"), in that order."""
+    groups: dict[tuple[str, str, bool, str], list[float]] = {}
     for comparison in comparisons:
-        name = comparison.row.gpu.name
-        for model in (comparison.row.model.name, "all"):
-            groups.setdefault((name, model), []).append(comparison.off_frac)
-    return [_group(gpu, model, off) for (gpu, model), off in sorted(groups.items(), key=_all_last)]
+        row = comparison.row
+        engine = re.sub(r"-v?\d.*$", "", row.engine).lower()
+        for over_all, name in ((False, row.model.name), (True, "all")):
+            groups.setdefault((row.gpu.name, engine, over_all, name), []).append(comparison.off_frac)
+    return [_group(gpu, engine, name, off) for (gpu, engine, _, name), off in sorted(groups.items())]
 
 
-def _all_last(group: tuple[tuple[str, str], list[float]]) -> tuple[str, bool, str]:
-    (gpu, model), _ = group
-    return gpu, model == "all", model
-
-
-def _group(gpu: str, model: str, off: Sequence[float]) -> GroupError:
+def _group(gpu: str, engine: str, model: str, off: Sequence[float]) -> GroupError:
     shares = np.array(off)
     return GroupError(
         gpu=gpu,
+        engine=engine,
         model=model,
         rows=len(off),
         median=float(np.median(np.abs(shares))),

@@ -38,6 +38,10 @@ _CACHE_BYTES = 256e6
 """Decode rows that read fewer bytes may be served from the GPU's L2 cache (up to 96 MB), repeated as they are."""
 
 
+class FitInputError(ValueError):
+    """Measurements that nothing can be fitted to."""
+
+
 def held_out(keys: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """`[R]` whether each row's key is one of every `HELD_OUT_EVERY` distinct keys, in sorted order."""
     order = {key: i for i, key in enumerate(sorted(set(keys)))}
@@ -244,6 +248,12 @@ def _solve(
     high: FloatArray,
 ) -> FloatArray:
     """Parameters that bring predictions closest to the fitted rows, by share of the measured time."""
+    if fitted.sum() < len(start) or fitted.all():
+        raise FitInputError(
+            f"{len(measured)} rows, wanted more than {len(start)} with several shapes, to fit and to judge"
+        )
+    if not (np.isfinite(measured) & (measured > 0)).all():
+        raise FitInputError(f"a measured time is {np.nanmin(measured):g} s or blank, wanted all above 0")
 
     def residuals(p: FloatArray) -> FloatArray:
         return np.asarray(np.log(predict(p)[fitted] / measured[fitted]), dtype=np.float64)

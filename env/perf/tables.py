@@ -39,7 +39,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Table:
     """The wanted columns of a CSV or Parquet file, as arrays (blank numbers are NaN, blank text is "").
 
     Raises:
-        TableError: no such file, not such a file, or a column is missing.
+        TableError: no such file, not such a file, a column is missing, or text stands where a number should.
     """
     try:
         table = pa_parquet.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
@@ -50,16 +50,30 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Table:
         raise TableError(f"{path}: column {missing[0]} is missing; wanted {', '.join(columns)}")
     if not table.num_rows:
         raise TableError(f"{path}: no rows")
-    return {name: _array(table[name]) for name in columns}
+    return {name: _text(table[name]) if name in _TEXT else _numbers(path, name, table[name]) for name in columns}
 
 
-def _array(column: Any) -> np.ndarray[Any, Any]:
-    plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-    if pa.types.is_string(plain.type) or pa.types.is_large_string(plain.type):
-        return np.array(plain.fill_null("").to_pylist(), dtype=np.str_)
-    if pa.types.is_null(plain.type):
-        return np.full(len(plain), np.nan)
-    return np.asarray(plain.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+_TEXT = frozenset(("source", "gpu", "model", "precision", "engine", "slo_note", "dtype", "phase", "op", "node"))
+
+
+def _text(column: Any) -> np.ndarray[Any, Any]:
+    return np.array(["" if value is None else str(value) for value in column.to_pylist()], dtype=np.str_)
+
+
+def _numbers(path: Path, name: str, column: Any) -> np.ndarray[Any, Any]:
+    """Blank is NaN."""
+    try:
+        return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+    except (pa.ArrowException, ValueError):
+        seen = next((v for v in column.to_pylist() if not _is_number(v)), None)
+        raise TableError(f"{path}: column {name}: {seen!r}, wanted a number or blank") from None
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return value is None or float(value) == float(value)
+    except (TypeError, ValueError):
+        return False
 
 
 def read_serving(path: Path) -> tuple[list[ServingRow], Mapping[str, int]]:
@@ -72,11 +86,11 @@ def read_serving(path: Path) -> tuple[list[ServingRow], Mapping[str, int]]:
         TableError: as `read_table`, or a number that cannot be (negative, zero tokens); names file, column, value.
     """
     table = read_table(path, SERVING_COLUMNS)
+    _check_numbers(path, table)
     rows: list[ServingRow] = []
     others: dict[str, int] = {}
     for i in range(len(table["gpu"])):
         record = {name: table[name][i] for name in SERVING_COLUMNS}
-        _check_numbers(path, i, record)
         row = _serving_row(record)
         if isinstance(row, ServingRow):
             rows.append(row)
@@ -85,16 +99,19 @@ def read_serving(path: Path) -> tuple[list[ServingRow], Mapping[str, int]]:
     return rows, others
 
 
-_POSITIVE = ("n_gpu", "tp", "output_tokens", "batch_or_concurrency", "tpot_ms", "ttft_ms")
+_POSITIVE = (
+    *("n_gpu", "tp", "input_tokens", "output_tokens", "batch_or_concurrency", "request_rate"),
+    *("ttft_ms", "tpot_ms", "throughput_out_tok_s"),
+)
 
 
-def _check_numbers(path: Path, i: int, record: Mapping[str, Any]) -> None:
+def _check_numbers(path: Path, table: Table) -> None:
     for name in _POSITIVE:
-        value = record[name]
-        if isinstance(value, np.str_) and value != "":
-            raise TableError(f"{path}: row {i + 2}: {name}: {str(value)!r}, wanted a number")
-        if not isinstance(value, np.str_) and value <= 0:
-            raise TableError(f"{path}: row {i + 2}: {name}: {value:g}, wanted a number above 0")
+        column = table[name]
+        wrong = ~(np.isnan(column) | ((column > 0) & np.isfinite(column)))
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            raise TableError(f"{path}: row {i + 1}: {name}: {column[i]:g}, wanted a number above 0, or blank")
 
 
 def _serving_row(record: Mapping[str, Any]) -> ServingRow | str:
@@ -114,7 +131,7 @@ def _serving_row(record: Mapping[str, Any]) -> ServingRow | str:
         return f"precision {record['precision']} is not modelled"
     n_gpu, pp = _number(record["n_gpu"]), _number(record["pp"])
     tp = _number(record["tp"]) or n_gpu
-    if tp is None or (pp or 1) != 1 or (n_gpu is not None and n_gpu != tp):
+    if tp is None or tp % 1 or (pp or 1) != 1 or (n_gpu or tp) != tp:
         return "not one tensor-parallel replica"
     prompt, output = _number(record["input_tokens"]), _number(record["output_tokens"])
     if prompt is None or output is None:
@@ -151,9 +168,7 @@ def _look_up(gpu_name: str, model_name: str) -> tuple[Gpu, Model] | str:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, np.str_) or np.isnan(value):
-        return None
-    return float(value)
+    return None if np.isnan(value) else float(value)
 
 
 def _scaled(value: Any, factor: float) -> float | None:
