@@ -1,0 +1,126 @@
+"""The deciding half of a tick, pure: policy or fallback, then guard, then the record of both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..env.contract import (
+    Action,
+    Cluster,
+    Decision,
+    FloatArray,
+    Memory,
+    Mode,
+    Plan,
+    Policy,
+    Reason,
+    ReasonCode,
+    Snapshot,
+)
+from ..env.guard import GuardState, Limits, guard, reasons
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """What somebody proposed, and who."""
+
+    action: Action
+    policy_name: str
+    policy_hash: str
+    trouble: Reason | None = None
+    """Why the fallback decided instead of the policy."""
+
+
+@dataclass(frozen=True)
+class Minds:
+    """What policy and fallback remember."""
+
+    policy: Memory
+    fallback: Memory
+
+
+def propose(policy: Policy, fallback: Policy, snapshot: Snapshot, plan: Plan, minds: Minds) -> tuple[Proposed, Minds]:
+    """The policy's proposal; the fallback's if the policy fails or hands out numbers that are not finite.
+
+    The fallback follows along at every tick, so that it knows the recent past when it must step in.
+    """
+    instead, fallback_memory = fallback.decide(snapshot, plan, minds.fallback)
+    trouble: Reason | None = None
+    action, memory = instead, minds.policy
+    try:
+        action, memory = policy.decide(snapshot, plan, minds.policy)
+        if not is_finite(action):
+            trouble = Reason(ReasonCode.NOT_FINITE, name_of(policy), math.nan, math.nan, "fallback decides")
+    except Exception as error:  # noqa: BLE001  # whatever a policy does, traffic goes on
+        trouble = Reason(
+            ReasonCode.POLICY_ERROR, name_of(policy), math.nan, math.nan, f"{type(error).__name__}: {error}"
+        )
+    if trouble:
+        return fall_back(fallback, instead, trouble), Minds(policy=minds.policy, fallback=fallback_memory)
+    proposed = Proposed(action, name_of(policy), getattr(policy, "policy_hash", ""))
+    return proposed, Minds(policy=memory, fallback=fallback_memory)
+
+
+def fall_back(fallback: Policy, action: Action, trouble: Reason) -> Proposed:
+    """The fallback's action as the proposal, and why."""
+    return Proposed(action, name_of(fallback), getattr(fallback, "policy_hash", ""), trouble)
+
+
+def conclude(
+    proposed: Proposed,
+    snapshot: Snapshot,
+    plan: Plan,
+    cluster: Cluster,
+    limits: Limits,
+    state: GuardState,
+    tick: int,
+    mode: Mode,
+    fencing_token: int = 0,
+) -> tuple[Decision, GuardState]:
+    """The decision of a tick: the proposal within all limits, and every reason for a difference."""
+    guarded = guard(proposed.action, snapshot, plan, cluster, limits, state)
+    why = reasons(guarded.changes, cluster)
+    if proposed.trouble:
+        why = (proposed.trouble, *why)
+    price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, cluster.usd_per_hr)
+    decision = Decision(
+        tick=tick,
+        time_s=float(snapshot.time_s),
+        proposed=proposed.action,
+        applied=guarded.action,
+        reasons=why,
+        expected_usd_per_hr=float((guarded.action.replicas * price).sum()),
+        expected_attainment=expected_attainment(snapshot, plan, guarded.action, cluster),
+        policy_name=proposed.policy_name,
+        policy_hash=proposed.policy_hash,
+        mode=mode,
+        fencing_token=fencing_token,
+    )
+    return decision, guarded.state
+
+
+def expected_attainment(snapshot: Snapshot, plan: Plan, action: Action, cluster: Cluster) -> FloatArray:
+    """`[C]` the wanted attainment, scaled down by the share of the load that the wanted replicas can carry."""
+    rate = np.where(snapshot.known("arrival_rate_per_s"), snapshot.arrival_rate_per_s, plan.load_per_s)
+    load = rate[:, None] * action.route
+    need = np.divide(load, plan.capacity_per_s, out=np.zeros_like(load), where=plan.capacity_per_s > 0)
+    per_pool = need.sum(axis=0)
+    carried = np.divide(action.replicas, per_pool, out=np.ones_like(per_pool), where=per_pool > 0)
+    expected: FloatArray = cluster.targets.attainment * (action.route * np.minimum(carried, 1.0)).sum(axis=1)
+    return expected
+
+
+def is_finite(action: Action) -> bool:
+    """Whether every number of an action is."""
+    return all(
+        bool(np.isfinite(values).all())
+        for values in (action.route, action.admit, action.batch_cap, action.token_budget, action.replicas)
+    )
+
+
+def name_of(policy: Policy) -> str:
+    """What people call a policy."""
+    return str(getattr(policy, "name", type(policy).__name__))
