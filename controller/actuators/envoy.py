@@ -1,0 +1,247 @@
+"""Steers Envoy by files: writes what changed, in the order that drops no request, and reads back what Envoy runs.
+
+Envoy watches one folder: `cds.json` (clusters), `eds-<pool>.json` (ready replicas), `rds.json` (routes). Each is
+replaced by a rename, so Envoy never sees half of one, and keeps its last good ones when the writer dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from .envoy_bootstrap import CDS_FILE, RDS_FILE, STAT_PREFIX
+from .envoy_config import ROUTES_NAME, Json, RoutingTable, clusters, discovery, endpoints, endpoints_file, routes
+
+_POLL_S: Final = 0.02
+_FIRST_CHECK_S: Final = 1.0
+_STATS: Final = r"(version_text|update_rejected|update_failure|warming_clusters|membership_healthy|membership_total)$"
+
+
+class EnvoyRejected(RuntimeError):
+    """Envoy refused a configuration and goes on with the one before."""
+
+
+class EnvoyUnreachable(RuntimeError):
+    """Envoy's admin interface did not answer, or Envoy took up neither the new files nor an error in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `EnvoyFiles.apply` changed."""
+
+    written: tuple[str, ...]
+    """Files written, in order."""
+    versions: Mapping[str, str]
+    """The version that Envoy reports of each file."""
+
+
+class EnvoyFiles:
+    """The routing actuator: one folder of files, one Envoy that watches it."""
+
+    def __init__(self, folder: Path, admin_url: str, *, log: Path | None = None, patience_s: float = 5.0) -> None:
+        """Steer by `folder` the Envoy whose admin interface is at `admin_url`.
+
+        Args:
+            folder: what the Envoy was started to watch.
+            admin_url: such as `http://127.0.0.1:9901`.
+            log: Envoy's own log: the only place where it says why it refused something.
+            patience_s: how long Envoy may take to follow.
+        """
+        self.folder, self.admin_url, self.log, self.patience_s = folder, admin_url, log, patience_s
+
+    async def apply(self, table: RoutingTable) -> Applied | None:
+        """Make Envoy run `table`; None if it did already.
+
+        New replicas and clusters come before the routes that use them, old clusters go after; open streams stay.
+
+        Raises:
+            EnvoyRejected: naming file and reason; the files are as before.
+            EnvoyUnreachable: Envoy is down (nothing was written) or does not follow (the files stay, it may yet).
+        """
+        wanted = render(table, self.folder)
+        before = {name: _read(self.folder / name) for name in wanted}
+        supply = {name: _bridged(before[name], wanted[name]) for name in wanted if name != RDS_FILE}
+        trimmed = {name: wanted[name] for name in supply}
+        written: list[str] = []
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.patience_s)) as admin:
+            await self._bring(admin, supply, before, written)
+            await self._until_checked(admin, [name for name in written if _all_new(before[name], wanted[name])])
+            await self._bring(admin, {RDS_FILE: wanted[RDS_FILE]}, before, written)
+            await self._bring(admin, trimmed, before, written)
+        for gone in set(_endpoint_files(self.folder)) - set(wanted):
+            (self.folder / gone).unlink()
+        versions = {name: str(document["version_info"]) for name, document in wanted.items()}
+        return Applied(tuple(written), versions) if written else None
+
+    async def _bring(
+        self,
+        admin: aiohttp.ClientSession,
+        files: Mapping[str, Json],
+        before: Mapping[str, Json | None],
+        written: list[str],
+    ) -> None:
+        """Write what differs, and wait until Envoy runs all of `files`."""
+        log_end = self.log.stat().st_size if self.log and self.log.exists() else 0
+        earlier = await self._stats(admin)
+        changed = [name for name, document in files.items() if _read(self.folder / name) != document]
+        for name in changed:
+            replace(self.folder / name, files[name])
+        written += changed
+        deadline = time.monotonic() + self.patience_s
+        while waiting := _behind(stats := await self._stats(admin), files):
+            if refused := next((name for name in waiting if _refusals(stats, name) > _refusals(earlier, name)), None):
+                self._restore(written, before)
+                raise EnvoyRejected(
+                    f"{self.folder / refused}: Envoy refused version {files[refused]['version_info']} and keeps "
+                    f"{stats.get(_stat(refused, 'version_text'), 'none')}: {await self._reason(log_end)}"
+                )
+            if time.monotonic() > deadline:
+                raise EnvoyUnreachable(
+                    f"Envoy at {self.admin_url} did not take up {', '.join(waiting)} in {self.folder} within "
+                    f"{self.patience_s} s; does it watch this folder, and do new replicas answer /health?"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    async def _until_checked(self, admin: aiohttp.ClientSession, pools: list[str]) -> None:
+        """Give new replicas a moment to pass their first health check; one that does not is not worth waiting for."""
+        deadline = time.monotonic() + _FIRST_CHECK_S
+        while pools and time.monotonic() < deadline:
+            stats = await self._stats(admin)
+            pools = [
+                p for p in pools if stats.get(_stat(p, "membership_healthy")) != stats[_stat(p, "membership_total")]
+            ]
+            await asyncio.sleep(_POLL_S if pools else 0)
+
+    async def _stats(self, admin: aiohttp.ClientSession) -> dict[str, str]:
+        """The statistics that tell what Envoy runs."""
+        try:
+            async with admin.get(f"{self.admin_url}/stats", params={"filter": _STATS}) as answer:
+                answer.raise_for_status()
+                lines = (await answer.text()).splitlines()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EnvoyUnreachable(f"Envoy's admin interface at {self.admin_url} does not answer: {error!r}") from error
+        return {name: value.strip('"') for name, _, value in (line.partition(": ") for line in lines)}
+
+    def _restore(self, written: list[str], before: Mapping[str, Json | None]) -> None:
+        """Put back what was there, so that an Envoy that starts anew finds what worked."""
+        for name in reversed(written):
+            last_good = before[name]
+            if last_good is None:
+                (self.folder / name).unlink(missing_ok=True)
+            else:
+                replace(self.folder / name, last_good)
+
+    async def _reason(self, log_from: int) -> str:
+        """What Envoy's log says since `log_from`, waiting a moment for it to be flushed."""
+        if self.log is None:
+            return "the reason stands in Envoy's log"
+        for _ in range(50):
+            with self.log.open(errors="replace") as log:
+                log.seek(log_from)
+                # Envoy prints the whole document after the reason.
+                if found := re.findall(
+                    r"config update (?:rejected|failure): (.*?)(?:: \{|$)", log.read(), re.MULTILINE
+                ):
+                    return str(found[-1])
+            await asyncio.sleep(_POLL_S)
+        return f"no reason found in {self.log}"
+
+
+def write(folder: Path, table: RoutingTable) -> None:
+    """Write all files for an Envoy that is yet to start; `EnvoyFiles.apply` is for one that runs."""
+    for name, document in render(table, folder).items():
+        replace(folder / name, document)
+
+
+def render(table: RoutingTable, folder: Path) -> dict[str, Json]:
+    """Every file's document by name; endpoints first, routes last."""
+    files = {
+        endpoints_file(pool.name): discovery("endpoint.v3.ClusterLoadAssignment", [endpoints(pool)])
+        for pool in table.pools
+    }
+    files[CDS_FILE] = discovery("cluster.v3.Cluster", clusters(table, str(folder)))
+    files[RDS_FILE] = discovery("route.v3.RouteConfiguration", [routes(table)])
+    return files
+
+
+def replace(path: Path, document: Json) -> None:
+    """Put a JSON file in place by a rename, so that no reader sees half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(document))
+    draft.replace(path)
+
+
+def _read(path: Path) -> Json | None:
+    """The document at `path`; None if there is none or it is no JSON, which both mean: write it."""
+    try:
+        document: Json = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return document
+
+
+def _bridged(old: Json | None, new: Json) -> Json:
+    """What to run while the routes still are the old ones: the new, and what only they need.
+
+    That is clusters which they name, and the replicas of a pool that keeps none of them: the new ones may not have
+    passed their first health check yet. Otherwise a replica that leaves gets no more requests from now on.
+    """
+    if old is None:
+        return new
+    if new["type_url"].endswith(".Cluster"):
+        names = {cluster["name"] for cluster in new["resources"]}
+        leaving = [cluster for cluster in old["resources"] if cluster["name"] not in names]
+        return discovery("cluster.v3.Cluster", [*new["resources"], *leaving]) if leaving else new
+    if not _all_new(old, new):
+        return new
+    pool = copy.deepcopy(new["resources"][0])
+    pool["endpoints"][0]["lb_endpoints"] += _hosts(old)
+    return discovery("endpoint.v3.ClusterLoadAssignment", [pool])
+
+
+def _all_new(old: Json | None, new: Json) -> bool:
+    """None of a pool's old replicas is among its new ones."""
+    if not new["type_url"].endswith(".ClusterLoadAssignment"):
+        return False
+    return old is None or not any(host in _hosts(new) for host in _hosts(old))
+
+
+def _hosts(document: Json) -> list[Json]:
+    """The replicas in a document of endpoints."""
+    hosts: list[Json] = document["resources"][0]["endpoints"][0]["lb_endpoints"]
+    return hosts
+
+
+def _endpoint_files(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob(endpoints_file("*"))]
+
+
+def _stat(name: str, figure: str) -> str:
+    """The name of Envoy's statistic on one of our files."""
+    pool = name.removeprefix("eds-").removesuffix(".json")
+    owner = {CDS_FILE: "cluster_manager.cds", RDS_FILE: f"http.{STAT_PREFIX}.rds.{ROUTES_NAME}"}.get(
+        name, f"cluster.{pool}"
+    )
+    return f"{owner}.{figure}"
+
+
+def _refusals(stats: Mapping[str, str], name: str) -> int:
+    return sum(int(stats.get(_stat(name, figure), 0)) for figure in ("update_rejected", "update_failure"))
+
+
+def _behind(stats: Mapping[str, str], files: Mapping[str, Json]) -> list[str]:
+    """The files that Envoy does not run yet; a cluster whose replicas were not checked yet does not serve."""
+    late = [name for name, doc in files.items() if stats.get(_stat(name, "version_text")) != doc["version_info"]]
+    if not late and CDS_FILE in files and stats.get("cluster_manager.warming_clusters") != "0":
+        return [CDS_FILE]
+    return late
