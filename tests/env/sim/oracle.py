@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 PS_PER_S = 10**12
 
@@ -73,8 +74,7 @@ class Law:
 
     def linear_at(self, tokens: int) -> int:
         """Piecewise linear, rounded down, last slope beyond the end."""
-        knots = list(zip(self.grid, self.linear, strict=True))
-        for (x0, y0), (x1, y1) in zip(knots, knots[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(zip(self.grid, self.linear, strict=True)):
             if tokens < x1 or x1 == self.grid[-1]:
                 return y0 + (y1 - y0) * (tokens - x0) // (x1 - x0)
         raise AssertionError("a grid has at least two points")
