@@ -1,0 +1,246 @@
+"""A batch of simulated clusters: hand in an action, let a tick pass, look.
+
+Symbols: `B` clusters, `C`/`P` the batch's maxima of classes and pools, `R` replica slots, `K` window ticks or price
+steps, `W` tally width, `L` layers of the bill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from .. import forecast, ledger
+from ..contract import Action, Bill, BoolArray, Cluster, FloatArray, Snapshot
+from ..window import ARRIVED, TALLY_WIDTH
+from .advance import advance, arrivals_before, open_one
+from .engine_state import PS_PER_S
+from .gpus import GpuBank, nothing_read
+from .loading import batched_cluster, load_world, padded, size_of, whole_ps
+from .sight import snapshot_of
+from .state import (
+    BACKING_OFF,
+    CAP,
+    IDLE,
+    IN_FLIGHT,
+    IN_START,
+    NEXT_ARRIVAL,
+    NOW_PS,
+    TOKEN_BUDGET,
+    USEFUL,
+    WANTED,
+    WASTED,
+    Clusters,
+    of_cluster,
+    room_for,
+    with_room,
+)
+from .world import WorldSpec
+
+_FEWEST_ROWS = 256
+"""Rows for requests to begin with; there are more when a tick may need them."""
+
+
+@dataclass(frozen=True, eq=False)
+class TickOutcome:
+    """What a tick cost and brought."""
+
+    bill: Bill
+    """`[B, P, C, L]`"""
+    tally: FloatArray
+    """`[B, C, W]` (`env.window`)"""
+    meter: ledger.Meter
+    """`[B, ...]` what the bill was made from."""
+    done: BoolArray
+    """`[B]` whether the episode is over."""
+
+
+class SimulatedClusters:
+    """`B` worlds that move together, tick by tick. Worlds do not touch each other.
+
+    What happens to a cluster depends on its world and the actions alone: not on its place in the batch, the other
+    clusters or the number of threads.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[WorldSpec],
+        tick_s: float,
+        window_s: float = 60.0,
+        max_classes: int | None = None,
+        max_pools: int | None = None,
+    ) -> None:
+        """The maxima make room for larger worlds to come (`replace`).
+
+        Raises:
+            ValueError: no spec, a tick that is not positive, or a world above the maxima.
+        """
+        if not specs or tick_s <= 0:
+            raise ValueError(f"specs, tick_s: {len(specs)} and {tick_s}, wanted at least one world and a tick above 0")
+        self.tick_s = tick_s
+        self.specs = list(specs)
+        sizes = [size_of(spec) for spec in specs]
+        largest = {axis: max(size[axis] for size in sizes) for axis in sizes[0]}
+        largest["C"], largest["P"] = max_classes or largest["C"], max_pools or largest["P"]
+        for spec in specs:
+            _check_fits(spec, largest["C"], largest["P"])
+        count = len(specs)
+        count, shape = len(specs), (len(specs), largest["C"])
+        self._tick_ps = int(whole_ps(tick_s))
+        self._every: Clusters = room_for({**largest, "B": count, "M": _FEWEST_ROWS})
+        self._recent = np.zeros((max(1, round(window_s / tick_s)), *shape, TALLY_WIDTH))
+        self._place = 0
+        self._window = np.zeros((*shape, TALLY_WIDTH))
+        self._ticks = np.zeros(count, dtype=np.int64)
+        self._forecast = forecast.start(*shape)
+        self._gpus = GpuBank(count, largest["P"], largest["R"])
+        self._readings = nothing_read(count, largest["P"])
+        for b, spec in enumerate(specs):
+            self._load(b, spec)
+        self._restate(largest["C"], largest["P"])
+
+    @property
+    def now_s(self) -> FloatArray:
+        """`[B]` seconds since each episode began."""
+        now: FloatArray = self._every.clock[:, NOW_PS] / PS_PER_S
+        return now
+
+    def replace(self, b: int, spec: WorldSpec) -> None:
+        """Put a new world in place `b`, at its time 0; the others go on undisturbed.
+
+        Raises:
+            ValueError: it has more classes or pools than the batch has room for.
+        """
+        n_classes, n_pools = self.cluster.serves.shape[1:]
+        _check_fits(spec, n_classes, n_pools)
+        self.specs[b] = spec
+        self._every = with_room(self._every, {**size_of(spec), "C": n_classes, "P": n_pools})
+        self._load(b, spec)
+        self._restate(n_classes, n_pools)
+
+    def advance(self, action: Action) -> TickOutcome:
+        """Let the clusters run for exactly `tick_s` under `action` (`[B, ...]`, padding ignored).
+
+        Raises:
+            ValueError: an array of the action has another shape, or a number that is not finite.
+        """
+        self._apply(action)
+        self._make_rows()
+        usd_per_hr = self._usd_per_hr()
+        advance(self._every, self._tick_ps)
+        self._readings = self._gpus.pass_tick(self._every, self.tick_s)
+        tally = self._every.tally.copy()
+        self._remember(tally)
+        meter = self._meter(usd_per_hr)
+        return TickOutcome(
+            bill=ledger.charge(meter, self._tariff),
+            tally=tally,
+            meter=meter,
+            done=self._every.clock[:, NOW_PS] >= self._duration_ps,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """`[B, ...]` what a controller would see now; padding is unknown."""
+        return snapshot_of(
+            self._every,
+            self.cluster,
+            window_tally=self._window,
+            window_s=np.minimum(self._ticks, len(self._recent)) * self.tick_s,
+            forecast_per_s=forecast.predict(self._forecast),
+            readings=self._readings,
+            usd_per_hr=self._usd_per_hr(),
+            preemptions_per_hr=self._preemptions_per_hr,
+            tick_s=self.tick_s,
+        )
+
+    def _apply(self, action: Action) -> None:
+        every = self._every
+        shapes = {"route": every.route.shape, "admit": every.admit.shape}
+        for name in ("route", "admit", "batch_cap", "token_budget", "replicas"):
+            values, shape = getattr(action, name), shapes.get(name, every.pools.shape[:2])
+            if values.shape != shape or not np.isfinite(values).all():
+                raise ValueError(f"action.{name}: shape {values.shape}, wanted {shape} of finite numbers")
+        np.maximum(action.route, 0.0, out=every.route)
+        every.admit[:] = action.admit
+        limits = self.cluster
+        for column, wanted, low, high in (
+            (WANTED, action.replicas, 0.0, limits.max_replicas),
+            (CAP, action.batch_cap, 1.0, limits.max_batch_cap),
+            (TOKEN_BUDGET, action.token_budget, 1.0, limits.max_token_budget),
+        ):
+            every.pools[..., column] = np.rint(np.clip(wanted, low, high))
+
+    def _make_rows(self) -> None:
+        """Have a row for every request that may be in a cluster before the tick is over."""
+        held = self._every.classes[..., (IN_FLIGHT, BACKING_OFF)].sum(axis=(1, 2))
+        last = arrivals_before(self._every, self._every.clock[:, NOW_PS] + self._tick_ps)
+        needed = int((held + last - self._every.clock[:, NEXT_ARRIVAL]).max())
+        if needed > self._every.desk.shape[1]:
+            self._every = with_room(self._every, {"M": 2 * needed})
+
+    def _remember(self, tally: FloatArray) -> None:
+        """Slide the window, and let the forecast see the tick's arrivals."""
+        place = self._place
+        self._window += tally - self._recent[place]
+        self._recent[place] = tally
+        self._place = (place + 1) % len(self._recent)
+        self._ticks += 1
+        self._forecast = forecast.observe(self._forecast, tally[..., ARRIVED] / self.tick_s, self.tick_s)
+
+    def _meter(self, usd_per_hr: FloatArray) -> ledger.Meter:
+        every = self._every
+        span_s = every.used_ps / PS_PER_S
+        # What nobody is routed to is charged to those who could be.
+        claim = np.swapaxes(every.route * every.serves, 1, 2)
+        claim = np.where(claim.sum(axis=-1, keepdims=True) > 0, claim, np.swapaxes(every.serves, 1, 2))
+        return ledger.Meter(
+            usd_per_hr=usd_per_hr,
+            useful_s=span_s[..., USEFUL],
+            wasted_s=span_s[..., WASTED],
+            starting_s=span_s[..., IN_START],
+            waiting_s=span_s[..., IDLE],
+            energy_j=self._readings.energy_j,
+            egress_bytes=every.sent * self._bytes_per_token[:, None, None],
+            class_work=every.work.copy(),
+            class_claim=claim,
+        )
+
+    def _usd_per_hr(self) -> FloatArray:
+        """`[B, P]` price of a replica now."""
+        step = (self._price_from_s <= self.now_s[:, None]).sum(axis=1) - 1
+        return self._price_usd_per_hr[np.arange(len(step)), step]
+
+    def _load(self, b: int, spec: WorldSpec) -> None:
+        """Begin world `b` at its time 0, with nothing remembered."""
+        load_world(self._every, b, spec)
+        open_one(of_cluster(self._every.engine, self._every, b))
+        self._gpus.load(b, spec, self._every.slots.shape[1])
+        self._ticks[b] = 0
+        self._recent[:, b] = 0.0
+        self._window[b] = 0.0
+        for known in (*vars(self._forecast).values(), *vars(self._readings).values()):
+            known[b] = np.nan
+
+    def _restate(self, n_classes: int, n_pools: int) -> None:
+        """Put together what is the same in every tick."""
+        specs = self.specs
+        self.cluster: Cluster = batched_cluster([spec.cluster for spec in specs], n_classes, n_pools)
+        self._duration_ps = np.array([whole_ps(spec.duration_s) for spec in specs])
+        self._bytes_per_token = np.array([spec.bytes_per_token for spec in specs])
+        self._preemptions_per_hr = np.stack([padded(spec.preemptions_per_hr, (n_pools,)) for spec in specs])
+        self._tariff = ledger.Tariff(
+            **{f.name: np.array([float(getattr(s.tariff, f.name)) for s in specs]) for f in fields(ledger.Tariff)}
+        )
+        steps = max(len(spec.price_from_s) for spec in specs)
+        self._price_from_s = np.stack([padded(spec.price_from_s, (steps,), np.inf) for spec in specs])
+        self._price_usd_per_hr = np.stack([padded(spec.price_usd_per_hr, (steps, n_pools)) for spec in specs])
+
+
+def _check_fits(spec: WorldSpec, max_classes: int, max_pools: int) -> None:
+    n_classes, n_pools = len(spec.cluster.class_names), len(spec.cluster.pool_names)
+    if n_classes > max_classes or n_pools > max_pools:
+        raise ValueError(
+            f"a world of {n_classes} classes and {n_pools} pools, wanted at most {max_classes} and {max_pools}; "
+            "raise max_classes and max_pools"
+        )

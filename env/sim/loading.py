@@ -1,0 +1,172 @@
+"""A world laid out as one cluster of the structure of arrays.
+
+Symbols as in `state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from ..contract import Cluster, FloatArray, Targets
+from ..perf.roofline import KV_BLOCK_TOKENS
+from .engine_state import NEVER_PS, NONE, laws_ps
+from .state import (
+    BACKOFF_HEAD,
+    BACKOFF_TAIL,
+    CAP,
+    COLD_SPREAD_FRAC,
+    COLD_START_PS,
+    FAR_PS,
+    FAULT_AT_PS,
+    FAULT_COUNT,
+    FAULT_DURATION_PS,
+    FAULT_KIND,
+    FAULT_KINDS,
+    FAULT_POOL,
+    GIVE_UP_PS,
+    N_ARRIVALS,
+    N_FAULTS,
+    NOTICE_PS,
+    POOL,
+    PREEMPTIONS_PER_S,
+    RETRY_PS,
+    SEED,
+    SLOT_FROM,
+    SLOT_TO,
+    TOKEN_BUDGET,
+    WANTED,
+    Clusters,
+    Ints,
+    of_cluster,
+)
+from .world import WorldSpec
+
+SLOTS_PER_REPLICA = 2
+"""Slots of a pool for each replica it may have: as many may drain while others already take their place."""
+
+
+def size_of(spec: WorldSpec) -> dict[str, int]:
+    """Sizes that this world needs; keys are the symbols."""
+    return {
+        "C": len(spec.cluster.class_names),
+        "P": len(spec.cluster.pool_names),
+        "R": int(SLOTS_PER_REPLICA * spec.cluster.max_replicas.sum()),
+        "N": len(spec.workload),
+        "S": int(spec.cluster.max_batch_cap.max()),
+        "F": max(len(spec.faults), 1),
+    }
+
+
+def whole_ps(seconds: FloatArray | float) -> Ints:
+    """Whole picoseconds, `FAR_PS` for what lies beyond 50 days."""
+    return np.rint(np.minimum(np.asarray(seconds, dtype=np.float64), FAR_PS / 1e12) * 1e12).astype(np.int64)
+
+
+def load_world(every: Clusters, b: int, spec: WorldSpec) -> None:
+    """Lay `spec` out as cluster `b`, at time 0; nothing that was there remains."""
+    sim = of_cluster.py_func(every.engine, every, b)
+    for array in (*sim.engine[:-1], *sim[1:]):
+        array[...] = np.zeros((), dtype=array.dtype)
+    n_classes, n_pools = len(spec.cluster.class_names), len(spec.cluster.pool_names)
+    sim.clock[SEED] = spec.seed
+    sim.clock[RETRY_PS] = whole_ps(spec.retry_after_s)
+    sim.clock[[BACKOFF_HEAD, BACKOFF_TAIL]] = NONE
+    sim.classes[:n_classes, GIVE_UP_PS] = whole_ps(spec.give_up_after_s)
+    targets = spec.cluster.targets
+    sim.targets_s[:] = np.nan
+    sim.targets_s[:n_classes] = np.stack([targets.ttft_s, targets.tpot_s, targets.e2e_s, targets.deadline_s], axis=-1)
+    sim.serves[:n_classes, :n_pools] = spec.cluster.serves
+    sim.laws[:n_pools] = laws_ps(spec.law_rows)
+    _load_pools(sim, spec)
+    _load_requests(sim, spec)
+    _load_faults(sim, spec)
+
+
+def _load_pools(sim: Clusters, spec: WorldSpec) -> None:
+    cluster, n_pools = spec.cluster, len(spec.cluster.pool_names)
+    last = SLOTS_PER_REPLICA * cluster.max_replicas.astype(np.int64).cumsum()
+    own = sim.pools[:n_pools]
+    own[:, SLOT_TO] = last
+    own[1:, SLOT_FROM] = last[:-1]
+    own[:, COLD_START_PS] = whole_ps(cluster.cold_start_s)
+    own[:, NOTICE_PS] = whole_ps(spec.preemption_notice_s)
+    own[:, WANTED] = spec.start_replicas
+    own[:, CAP] = cluster.max_batch_cap
+    own[:, TOKEN_BUDGET] = cluster.max_token_budget
+    sim.chances[:n_pools, COLD_SPREAD_FRAC] = spec.cold_start_spread_frac
+    sim.chances[:n_pools, PREEMPTIONS_PER_S] = spec.preemptions_per_hr / 3600.0
+    replicas = sim.engine.replicas
+    for name in ("waiting_head", "waiting_tail", "finished_head", "finished_tail"):
+        replicas[name] = NONE
+    replicas["next_finish_tick"] = NEVER_PS
+    replicas["reserve_prompt"] = True
+    for pool in range(n_pools):
+        slots = slice(own[pool, SLOT_FROM], own[pool, SLOT_TO])
+        sim.slots[slots, POOL] = pool
+        replicas["blocks_total"][slots] = int(spec.kv_tokens[pool]) // KV_BLOCK_TOKENS
+        replicas["max_model_len"][slots] = int(spec.max_model_len[pool])
+
+
+def _load_requests(sim: Clusters, spec: WorldSpec) -> None:
+    count = len(spec.workload)
+    sim.clock[N_ARRIVALS] = count
+    sim.arrival_ps[:count] = whole_ps(spec.workload.arrival_s)
+    columns = (spec.workload.prompt_tokens, spec.workload.output_tokens, spec.workload.class_index)
+    sim.shapes[:count] = np.stack(columns, axis=-1)
+    sim.engine.rows[:] = (NONE, 0)
+    for name in ("previous", "next", "replica"):
+        sim.engine.requests[name] = NONE
+
+
+def _load_faults(sim: Clusters, spec: WorldSpec) -> None:
+    sim.clock[N_FAULTS] = len(spec.faults)
+    for row, fault in zip(sim.faults, sorted(spec.faults, key=lambda f: f.at_s), strict=False):
+        row[FAULT_AT_PS] = whole_ps(fault.at_s)
+        row[FAULT_KIND] = FAULT_KINDS.index(fault.kind)
+        row[FAULT_POOL] = spec.cluster.pool_names.index(fault.pool)
+        row[FAULT_COUNT] = fault.count
+        row[FAULT_DURATION_PS] = whole_ps(fault.duration_s)
+
+
+def batched_cluster(clusters: Iterable[Cluster], n_classes: int, n_pools: int) -> Cluster:
+    """`B` clusters as one, padded to `n_classes` and `n_pools`; padding has its masks False and is worth nothing."""
+    rows = list(clusters)
+    c, p = (n_classes,), (n_pools,)
+
+    def stacked(name: str, shape: tuple[int, ...], filler: float = 0.0) -> FloatArray:
+        return np.stack([padded(getattr(row, name), shape, filler) for row in rows])
+
+    def wanted(name: str) -> FloatArray:
+        return np.stack([padded(getattr(row.targets, name), c, np.nan) for row in rows])
+
+    return Cluster(
+        class_names=tuple(f"class-{i}" for i in range(n_classes)),
+        pool_names=tuple(f"pool-{i}" for i in range(n_pools)),
+        class_mask=stacked("class_mask", c).astype(np.bool_),
+        pool_mask=stacked("pool_mask", p).astype(np.bool_),
+        serves=stacked("serves", (n_classes, n_pools)).astype(np.bool_),
+        spot=stacked("spot", p).astype(np.bool_),
+        min_replicas=stacked("min_replicas", p),
+        max_replicas=stacked("max_replicas", p),
+        max_batch_cap=stacked("max_batch_cap", p, 1.0),
+        max_token_budget=stacked("max_token_budget", p, 1.0),
+        usd_per_hr=stacked("usd_per_hr", p),
+        cold_start_s=stacked("cold_start_s", p),
+        targets=Targets(
+            ttft_s=wanted("ttft_s"),
+            tpot_s=wanted("tpot_s"),
+            e2e_s=wanted("e2e_s"),
+            deadline_s=wanted("deadline_s"),
+            attainment=wanted("attainment"),
+            budget_usd_per_hr=np.array([float(row.targets.budget_usd_per_hr) for row in rows]),
+        ),
+    )
+
+
+def padded(values: FloatArray, shape: tuple[int, ...], filler: float = 0.0) -> FloatArray:
+    """`values` in the corner of an array of `shape`, the rest `filler`."""
+    out = np.full(shape, filler)
+    out[tuple(slice(0, n) for n in values.shape)] = values
+    return out

@@ -1,0 +1,207 @@
+"""One cluster's world, drawn for an episode: what is true, beside what policies believe.
+
+Symbols: `C` classes, `P` pools, `K` price steps, `F` faults, `N` requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..catalog.gpus import gpu
+from ..contract import Cluster, FloatArray
+from ..ledger import Tariff
+from ..perf.law import LAW_WIDTH
+from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
+from ..scenario import Fault, Pool, Scenario
+from ..workload.load import load_workload
+from ..workload.requests import Workload
+from .power import IDLE_TDP_FRAC, Thermal
+
+
+class WorldError(ValueError):
+    """A world that cannot be simulated; the message names the field."""
+
+
+@dataclass(frozen=True, eq=False)
+class WorldSpec:
+    """Everything that decides how one cluster moves, except the actions."""
+
+    cluster: Cluster
+    """What policies know, unbatched."""
+    workload: Workload
+    """Classes in the order of `cluster.class_names`; no request is longer than any pool that serves it holds."""
+    duration_s: float
+    """When the episode ends."""
+    seed: int
+    """Decides admission, routing, cold starts and preemptions: the same for every policy that meets this world."""
+    law_rows: FloatArray
+    """`[P, LAW_WIDTH]` the true law of each pool's replicas."""
+    kv_tokens: FloatArray
+    """`[P]` tokens that the KV cache of a replica holds."""
+    max_model_len: FloatArray
+    """`[P]` tokens."""
+    start_replicas: FloatArray
+    """`[P]` replicas that serve from the first second."""
+    cold_start_spread_frac: FloatArray
+    """`[P]` standard deviation over mean; the mean is `cluster.cold_start_s`."""
+    preemptions_per_hr: FloatArray
+    """`[P]` machine preemptions per replica."""
+    preemption_notice_s: FloatArray
+    """`[P]`"""
+    price_from_s: FloatArray
+    """`[K]` when each price begins, 0 first."""
+    price_usd_per_hr: FloatArray
+    """`[K, P]` price of one replica."""
+    gpus_per_replica: FloatArray
+    """`[P]`"""
+    tdp_w: FloatArray
+    """`[P]` of one GPU."""
+    idle_w: FloatArray
+    """`[P]` of one GPU."""
+    thermal: Thermal
+    tariff: Tariff
+    """Scalars."""
+    bytes_per_token: float
+    retry_after_s: float
+    """When a request that was turned away comes back."""
+    give_up_after_s: FloatArray
+    """`[C]` since first arrival; after that it does not come back."""
+    faults: tuple[Fault, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what compiled code relies on."""
+        n_classes, n_pools = len(self.cluster.class_names), len(self.cluster.pool_names)
+        steps = len(self.price_from_s)
+        shapes = {
+            "law_rows": (n_pools, LAW_WIDTH),
+            "price_usd_per_hr": (steps, n_pools),
+            "give_up_after_s": (n_classes,),
+            **{name: (n_pools,) for name in _PER_POOL},
+        }
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise WorldError(f"{name}: shape {getattr(self, name).shape}, wanted {shape}")
+        if self.workload.class_names != self.cluster.class_names:
+            raise WorldError(f"workload: classes {self.workload.class_names}, wanted {self.cluster.class_names}")
+        if steps == 0 or self.price_from_s[0] != 0 or (np.diff(self.price_from_s) <= 0).any():
+            raise WorldError(f"price_from_s: {self.price_from_s}, wanted rising seconds that begin with 0")
+        if self.retry_after_s <= 0:
+            raise WorldError(f"retry_after_s: {self.retry_after_s}, wanted above 0")
+        if (self.start_replicas > self.cluster.max_replicas).any():
+            raise WorldError(f"start_replicas: {self.start_replicas}, wanted at most {self.cluster.max_replicas}")
+        limits = longest_allowed(self.cluster, tokens_held(self.kv_tokens, self.max_model_len))
+        tokens = self.workload.prompt_tokens + self.workload.output_tokens
+        too_long = tokens > limits[self.workload.class_index]
+        if too_long.any():
+            row = int(np.argmax(too_long))
+            limit = limits[self.workload.class_index[row]]
+            raise WorldError(f"workload: row {row}: {tokens[row]} tokens, wanted at most {limit:g}; use `fitted`")
+
+
+_PER_POOL = (
+    "kv_tokens",
+    "max_model_len",
+    "start_replicas",
+    "cold_start_spread_frac",
+    "preemptions_per_hr",
+    "preemption_notice_s",
+    "gpus_per_replica",
+    "tdp_w",
+    "idle_w",
+)
+
+
+def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None = None) -> WorldSpec:
+    """Draw a world: requests (unless handed in), each pool's true speed, and the seed of everything later."""
+    names = scenario.class_names
+    speed_seed, workload_seed, run_seed = (
+        int(part.generate_state(1, np.uint64)[0] >> np.uint64(1)) for part in np.random.SeedSequence(seed).spawn(3)
+    )
+    pools = list(scenario.pools.values())
+    cluster = scenario.cluster()
+    error = scenario.world.performance_error_frac
+    factors = 1.0 + np.random.default_rng(speed_seed).uniform(-error, error, size=len(pools))
+    kv_tokens = np.array([_kv_tokens(scenario, name) for name in scenario.pool_names])
+    max_model_len = np.array([float(p.engine.max_model_len) for p in pools])
+    requests = workload or load_workload(
+        scenario.workload, names, scenario.duration_s, workload_seed, scenario.base_dir
+    )
+    give_up_s = np.full(len(names), scenario.world.give_up_after_s)
+    deferrable = cluster.targets.deferrable
+    # Work that may wait is put off by 429 until its deadline: such a client does not lose patience before.
+    give_up_s[deferrable] = np.maximum(give_up_s[deferrable], cluster.targets.deadline_s[deferrable])
+    tdp_w = np.array([gpu(p.gpu).tdp_w for p in pools])
+    paid = scenario.energy.paid_by_user
+    return WorldSpec(
+        cluster=cluster,
+        workload=fitted(requests, cluster, tokens_held(kv_tokens, max_model_len)),
+        duration_s=scenario.duration_s,
+        seed=run_seed,
+        law_rows=np.stack([_law_row(scenario, name, f) for name, f in zip(scenario.pool_names, factors, strict=True)]),
+        kv_tokens=kv_tokens,
+        max_model_len=max_model_len,
+        start_replicas=np.array([float(p.replicas.start) for p in pools]),
+        cold_start_spread_frac=np.array([p.cold_start.spread_frac for p in pools]),
+        preemptions_per_hr=np.array([p.spot.preemptions_per_hr if p.spot else 0.0 for p in pools]),
+        preemption_notice_s=np.array([p.spot.notice_s if p.spot else 0.0 for p in pools]),
+        price_from_s=np.zeros(1),
+        price_usd_per_hr=cluster.usd_per_hr[None, :].copy(),
+        gpus_per_replica=np.array([float(p.tensor_parallel) for p in pools]),
+        tdp_w=tdp_w,
+        idle_w=IDLE_TDP_FRAC * tdp_w,
+        thermal=Thermal(room_c=scenario.energy.room_c),
+        tariff=Tariff(
+            usd_per_kwh=np.array(scenario.energy.usd_per_kwh if paid else 0.0),
+            pue=np.array(scenario.energy.pue),
+            egress_usd_per_gb=np.array(scenario.network.egress_usd_per_gb),
+        ),
+        bytes_per_token=scenario.network.bytes_per_token,
+        retry_after_s=scenario.world.retry_after_s,
+        give_up_after_s=give_up_s,
+        faults=scenario.faults,
+    )
+
+
+def tokens_held(kv_tokens: FloatArray, max_model_len: FloatArray) -> FloatArray:
+    """`[P]` tokens of the longest request that a replica takes: whole KV blocks, and no more than its context."""
+    held: FloatArray = np.minimum(kv_tokens // KV_BLOCK_TOKENS * KV_BLOCK_TOKENS, max_model_len)
+    return held
+
+
+def longest_allowed(cluster: Cluster, pool_tokens: FloatArray) -> FloatArray:
+    """`[C]` tokens of the longest request that every pool of the class takes, where a pool takes `pool_tokens` `[P]`."""
+    limits: FloatArray = np.where(cluster.serves, pool_tokens, np.inf).min(axis=1)
+    return limits
+
+
+def fitted(requests: Workload, cluster: Cluster, pool_tokens: FloatArray) -> Workload:
+    """The requests cut to what any pool of their class takes: first the answer, then the prompt.
+
+    An engine refuses longer ones outright. A router that knows no lengths cannot send them to a larger pool, so they
+    would only be a constant loss, the same for every policy.
+    """
+    limits = longest_allowed(cluster, pool_tokens)[requests.class_index].astype(np.int64)
+    prompt_tokens = np.minimum(requests.prompt_tokens, np.maximum(limits - np.minimum(requests.output_tokens, 1), 1))
+    output_tokens = np.minimum(requests.output_tokens, limits - prompt_tokens)
+    return Workload(requests.arrival_s, prompt_tokens, output_tokens, requests.class_index, requests.class_names)
+
+
+def _law_row(scenario: Scenario, name: str, factor: float) -> FloatArray:
+    pool: Pool = scenario.pools[name]
+    law = iteration_law(gpu(pool.gpu), scenario.pool_model(name), pool.precision, pool.tensor_parallel)
+    return law.scaled(factor).as_row()
+
+
+def _kv_tokens(scenario: Scenario, name: str) -> float:
+    pool = scenario.pools[name]
+    return float(
+        kv_capacity_tokens(
+            gpu(pool.gpu),
+            scenario.pool_model(name),
+            pool.precision,
+            pool.tensor_parallel,
+            pool.engine.gpu_memory_utilization,
+        )
+    )
