@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .catalog.gpus import gpu
 from .catalog.models import Model, model
 from .contract import Cluster, Targets
+from .ledger import Tariff
 from .workload.spec import WorkloadSpec
 
 SHIPPED = Path(__file__).parent / "scenarios"
@@ -306,6 +307,14 @@ class Scenario(_Strict):
             deadline_s=column("deadline_s"),
             attainment=column("attainment"),
             budget_usd_per_hr=np.array(self.guard.budget_usd_per_hr or np.inf),
+        )
+
+    def tariff(self) -> Tariff:
+        """What energy and bytes cost whoever pays the bill."""
+        return Tariff(
+            usd_per_kwh=np.array(self.energy.usd_per_kwh if self.energy.paid_by_user else 0.0),
+            pue=np.array(self.energy.pue),
+            egress_usd_per_gb=np.array(self.network.egress_usd_per_gb),
         )
 
     def cluster(self) -> Cluster:

@@ -39,7 +39,9 @@ class ClientRecord:
 
     class_index: int
     sent_s: float
+    streamed: bool
     first_token_s: float | None = None
+    """First body byte: of a plain answer that is all of it, and tells no time to first token."""
     end_s: float | None = None
     output_tokens: int = 0
     turned_away: int = 0
@@ -79,7 +81,7 @@ async def replay(
                     await asyncio.sleep(delay_s)
                 to = addressees[int(workload.class_index[i])]
                 sender = _Sender(session, to, speed_up, start)
-                record = ClientRecord(int(workload.class_index[i]), sender.now_s())
+                record = ClientRecord(int(workload.class_index[i]), sender.now_s(), to.stream)
                 progress.records.append(record)
                 task = asyncio.create_task(
                     _one(sender, record, int(workload.prompt_tokens[i]), int(workload.output_tokens[i]), progress)

@@ -1,0 +1,144 @@
+"""The eyes of the sidecar: log, metrics pages and replica states of a tick, as one Snapshot and one Bill.
+
+Symbols: `C` classes, `P` pools.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..env import forecast
+from ..env.contract import Bill, Cluster, FloatArray, Snapshot
+from ..env.ledger import charge
+from ..env.scenario import Scenario
+from ..env.window import ARRIVED
+from ..telemetry.assemble import Measured, PoolState, assemble
+from ..telemetry.engine_collector import EngineCollector, ReplicaEndpoint
+from ..telemetry.envoy_log import LogTail, StartRecord
+from ..telemetry.metering import Used, busy_share, meter, nothing_known
+from ..telemetry.readings import ReplicaReading
+from ..telemetry.tally import ClassWindow, TickTally, tally
+
+WINDOW_S = 60.0
+"""Length of the sliding window of per-class figures, in the decider's seconds; the simulator's is the same."""
+
+
+@dataclass(frozen=True)
+class ReplicaUse:
+    """Replica-seconds of one pool so far, in the decider's seconds."""
+
+    up_s: float
+    """Ready, draining or asleep."""
+    starting_s: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything seen at one tick."""
+
+    snapshot: Snapshot
+    bill: Bill
+    """`[P, C, L]` of the time since the tick before."""
+    tick: TickTally
+    readings: tuple[ReplicaReading, ...]
+    broken_log_lines: int
+
+
+class Observer:
+    """Collects, and hands what it got to pure functions."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        log: LogTail,
+        collector: EngineCollector,
+        speed_up: float,
+    ) -> None:
+        """`speed_up` is how many of the decider's seconds pass in a second of the wall."""
+        self.cluster: Cluster = scenario.cluster()
+        self._scenario, self._log, self._collector, self._speed_up = scenario, log, collector, speed_up
+        self._window = ClassWindow(WINDOW_S)
+        self._forecast = forecast.start(len(self.cluster.class_names))
+        self._open: Mapping[str, StartRecord] = {}
+        self._busy = nothing_known(len(self.cluster.pool_names))
+        self._used_before: Mapping[str, ReplicaUse] = {}
+        self._seen_at_s = math.nan
+        self._tariff = scenario.tariff()
+
+    async def observe(
+        self,
+        now_s: float,
+        replicas: Sequence[ReplicaEndpoint],
+        states: Mapping[str, PoolState],
+        used: Mapping[str, ReplicaUse],
+        route: FloatArray,
+    ) -> Observation:
+        """What is to be seen at `now_s`.
+
+        Args:
+            replicas: whose pages to read.
+            states: of the pools, as the process actuator says.
+            used: replica-seconds so far.
+            route: `[C, P]` that was in force since the tick before.
+        """
+        readings = await self._collector.collect(replicas)
+        span_s = now_s - self._seen_at_s
+        tick = self._count()
+        if span_s > 0:
+            self._window = self._window.pushed(now_s, span_s, tick)
+            self._forecast = forecast.observe(self._forecast, tick.counts[:, ARRIVED] / span_s, span_s)
+        self._seen_at_s = now_s
+        measured = Measured(
+            time_s=now_s,
+            window=self._window,
+            readings=readings,
+            pools=states,
+            usd_per_hr=self.cluster.usd_per_hr,
+            cold_start_s=self.cluster.cold_start_s,
+            preemptions_per_hr=self._preemptions_per_hr(),
+            forecast=self._forecast,
+        )
+        snapshot = assemble(self.cluster, measured, self._scenario.guard.stale_after_s)
+        bill = self._bill(span_s if span_s > 0 else 0.0, readings, used, route, tick, snapshot)
+        return Observation(snapshot, bill, tick, readings, self._log.broken_lines)
+
+    def _count(self) -> TickTally:
+        counted = tally(self._log.read(), self._open, self.cluster, time.time(), self._speed_up)
+        self._open = counted.open_requests
+        return counted
+
+    def _bill(
+        self,
+        span_s: float,
+        readings: Sequence[ReplicaReading],
+        used: Mapping[str, ReplicaUse],
+        route: FloatArray,
+        tick: TickTally,
+        snapshot: Snapshot,
+    ) -> Bill:
+        self._busy = busy_share(self.cluster, readings, self._busy)
+        nothing = ReplicaUse(0.0, 0.0)
+        names = self.cluster.pool_names
+        since = [(used.get(name, nothing), self._used_before.get(name, nothing)) for name in names]
+        self._used_before = dict(used)
+        power_w = np.where(snapshot.known("power_w"), snapshot.power_w, np.nan)
+        amounts = Used(
+            span_s=span_s,
+            usd_per_hr=self.cluster.usd_per_hr,
+            up_s=np.array([now.up_s - before.up_s for now, before in since]),
+            starting_s=np.array([now.starting_s - before.starting_s for now, before in since]),
+            busy=self._busy,
+            power_w=power_w,
+            route=route,
+            tick=tick,
+        )
+        return charge(meter(amounts, self._tariff), self._tariff)
+
+    def _preemptions_per_hr(self) -> FloatArray:
+        return np.array([p.spot.preemptions_per_hr if p.spot else 0.0 for p in self._scenario.pools.values()])
+
