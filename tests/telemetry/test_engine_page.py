@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolpilot.telemetry.engine_page import EnginePage, PageError, SleepState, parse_engine_page
+from poolpilot.telemetry.engine_page import PageError, SleepState, parse_engine_page
 
 SOURCE = "http://127.0.0.1:8001/metrics"
 LABELS = '{engine="0",model_name="tiny"}'

@@ -1,0 +1,116 @@
+"""The sidecar's own metrics, for Prometheus, and for autoscalers that act on `poolpilot_desired_replicas`.
+
+All live on a registry of their own: two sidecars in one process, or a host application's metrics, stay apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ..env.contract import BILL_LAYERS, Bill, Cluster, Decision, FloatArray, Mode, ReasonCode, Snapshot
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+"""HTTP content type of `SidecarMetrics.page`."""
+TICK_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SECONDS_PER_HOUR = 3600.0
+
+
+class SidecarMetrics:
+    """Gauges hold the last tick's value, NaN where it is unknown; counters add up since the sidecar's start."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        """One time series for each pool, class, mode and reason; those that count begin at 0."""
+        self._classes, self._pools = cluster.class_names, cluster.pool_names
+        self.registry = CollectorRegistry()
+        self._bill_usd = self._counter("bill_usd", "Dollars spent, as far as known", "layer", "pool")
+        self._bill_unknown = self._counter("bill_unknown_ticks", "Ticks with dollars of unknown split", "pool")
+        self._usd_per_hr = self._gauge("bill_usd_per_hour", "Dollars per hour over the last tick")
+        self._expected_usd_per_hr = self._gauge("expected_usd_per_hour", "Dollars per hour the decision expects")
+        self._attainment = self._gauge("attainment_ratio", "Share of requests that met their targets", "class")
+        self._wanted = self._gauge("attainment_target_ratio", "Share of requests that should", "class")
+        self._decisions = self._counter("decisions", "Ticks decided", "mode")
+        self._vetoes = self._counter("vetoes", "Changes the guard made to a proposal", "reason")
+        self._mode = self._gauge("mode", "1 for the mode in force", "mode")
+        self._age_s = self._gauge("telemetry_age_seconds", "Age of the newest telemetry", "pool")
+        self._ready = self._gauge("ready_replicas", "Replicas that serve", "pool")
+        self._desired = self._gauge("desired_replicas", "Replicas wanted, after the guard", "pool")
+        self._proposed = self._gauge("proposed_replicas", "Replicas wanted, before the guard", "pool")
+        self._cap = self._gauge("applied_batch_cap", "Most sequences an engine may run", "pool")
+        self._budget = self._gauge("applied_token_budget", "Most tokens of an engine's iteration", "pool")
+        self._admit = self._gauge("admit_ratio", "Share of requests let in", "class")
+        self._route = self._gauge("route_weight", "Share of the class sent to the pool", "class", "pool")
+        self._tick_s = Histogram(
+            "poolpilot_tick_seconds",
+            "From the tick's beginning until its decision is recorded",
+            buckets=TICK_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._begin(cluster)
+
+    def show_snapshot(self, snapshot: Snapshot) -> None:
+        """What is known of the cluster now."""
+        _set(self._attainment, self._classes, snapshot.attainment)
+        _set(self._age_s, self._pools, snapshot.telemetry_age_s)
+        _set(self._ready, self._pools, snapshot.ready)
+
+    def show_decision(self, decision: Decision) -> None:
+        """Count a decision and show what it wants."""
+        self._decisions.labels(decision.mode.value).inc()
+        for reason in decision.reasons:
+            self._vetoes.labels(reason.code.value).inc()
+        for mode in Mode:
+            self._mode.labels(mode.value).set(mode is decision.mode)
+        self._expected_usd_per_hr.set(decision.expected_usd_per_hr)
+        _set(self._desired, self._pools, decision.applied.replicas)
+        _set(self._proposed, self._pools, decision.proposed.replicas)
+        _set(self._cap, self._pools, decision.applied.batch_cap)
+        _set(self._budget, self._pools, decision.applied.token_budget)
+        _set(self._admit, self._classes, decision.applied.admit)
+        for name, weights in zip(self._classes, decision.applied.route, strict=True):
+            for pool, weight in zip(self._pools, weights, strict=True):
+                self._route.labels(name, pool).set(float(weight))
+
+    def add_bill(self, bill: Bill, span_s: float) -> None:
+        """Add the dollars of a span of `span_s` seconds; unknown ones (NaN) are left out, and counted as such."""
+        by_pool = bill.usd.sum(axis=1)  # [P, L]
+        for pool, layers in zip(self._pools, by_pool, strict=True):
+            for layer, usd in zip(BILL_LAYERS, layers, strict=True):
+                if not np.isnan(usd):
+                    self._bill_usd.labels(layer, pool).inc(float(usd))
+            if np.isnan(layers).any():
+                self._bill_unknown.labels(pool).inc()
+        self._usd_per_hr.set(float(bill.total_usd) / span_s * _SECONDS_PER_HOUR)
+
+    def add_tick(self, seconds: float) -> None:
+        """How long a tick took."""
+        self._tick_s.observe(seconds)
+
+    def page(self) -> bytes:
+        """The metrics page, of the type `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    def _begin(self, cluster: Cluster) -> None:
+        for pool in self._pools:
+            self._bill_unknown.labels(pool)
+            for layer in BILL_LAYERS:
+                self._bill_usd.labels(layer, pool)
+        for mode in Mode:
+            self._decisions.labels(mode.value)
+        for code in ReasonCode:
+            self._vetoes.labels(code.value)
+        _set(self._wanted, self._classes, cluster.targets.attainment)
+
+    def _counter(self, name: str, doc: str, *labels: str) -> Counter:
+        return Counter(f"poolpilot_{name}", doc, labels, registry=self.registry)
+
+    def _gauge(self, name: str, doc: str, *labels: str) -> Gauge:
+        return Gauge(f"poolpilot_{name}", doc, labels, registry=self.registry)
+
+
+def _set(gauge: Gauge, names: Sequence[str], values: FloatArray) -> None:
+    for name, value in zip(names, values, strict=True):
+        gauge.labels(name).set(float(value))
