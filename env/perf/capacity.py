@@ -56,23 +56,24 @@ def capacity_per_s(
     places = _places(kv_tokens, max_num_seqs, prompt_tokens, decodes)
     if decodes == 0.0:
         return _prefill_only_per_s(law, places, token_budget, prompt_tokens, ttft_s)
-    running = _loads(max_num_seqs)
-    iterating = np.maximum(running, 1.0)
-    joining = running / decodes
-    room = token_budget - iterating
-    fits = (running <= places) & (room >= 1.0) & (joining * prompt_tokens <= room)
-    running, iterating, joining, room = running[fits], iterating[fits], joining[fits], room[fits]
+    per_decode = prompt_tokens / decodes  # prompt tokens that must run beside each decoded one
+    most = min(places, token_budget - 1.0, token_budget / (1.0 + per_decode), (token_budget - 1.0) / per_decode)
+    running, iterating = _loads(max_num_seqs)
+    tried = int(np.searchsorted(running, most, side="right"))
+    if not tried:
+        return 0.0
+    running, iterating = running[:tried], iterating[:tried]
+    joining, room = running / decodes, token_budget - iterating
     seconds = mean_iteration_s(law, iterating, joining, room, prompt_tokens, decodes)
-    kept = np.ones(running.shape, dtype=np.bool_)
+    rates = joining / seconds
     if math.isfinite(tpot_s):
-        kept &= seconds <= tpot_margin * tpot_s
+        rates = np.where(seconds <= tpot_margin * tpot_s, rates, 0.0)
     if math.isfinite(ttft_s):
         own = _own_prefill_s(law, iterating, room, prompt_tokens, decodes)
-        prompts_wait = _single_server_wait(joining * prompt_tokens / room, own)
+        prompts_wait = _single_server_wait(running * per_decode / room, own)
         place_wait = _many_server_wait(running / places, places, own + decodes * seconds)
-        kept &= own + seconds / 2.0 + _TAIL * (prompts_wait + place_wait) <= ttft_s
-    rates = joining[kept] / seconds[kept]
-    return float(rates.max()) if rates.size else 0.0
+        rates = np.where(own + seconds / 2.0 + _TAIL * (prompts_wait + place_wait) <= ttft_s, rates, 0.0)
+    return float(rates.max())
 
 
 def mean_iteration_s(
@@ -108,16 +109,15 @@ def _prefill_only_per_s(
     """The rate for requests that end with their prompt."""
     room = float(token_budget)
     widest = min(room / prompt_tokens, places)
-    joining = np.unique(np.minimum(_loads(max(1, math.ceil(widest))), widest))
+    joining = np.minimum(_loads(max(1, math.ceil(widest)))[0], widest)
     batch = np.maximum(joining, min(1.0, widest))
     pairs = law.attend_s_per_pair * prompt_tokens**2 / 2.0
     seconds = law.linear(np.maximum(batch * prompt_tokens, 1.0)) + batch * (pairs + law.seq_s)
-    kept = np.ones(joining.shape, dtype=np.bool_)
+    rates = joining / seconds
     if math.isfinite(ttft_s):
         own = seconds * max(1.0, 1.0 / widest)
-        kept &= own + seconds / 2.0 + _TAIL * _single_server_wait(joining / widest, own) <= ttft_s
-    rates = joining[kept] / seconds[kept]
-    return float(rates.max()) if rates.size else 0.0
+        rates = np.where(own + seconds / 2.0 + _TAIL * _single_server_wait(joining / widest, own) <= ttft_s, rates, 0.0)
+    return float(rates.max())
 
 
 def _own_prefill_s(
@@ -150,12 +150,15 @@ def _places(kv_tokens: float, max_num_seqs: int, prompt_tokens: float, decodes: 
 
 
 @lru_cache(maxsize=64)
-def _loads(max_num_seqs: int) -> FloatArray:
-    """`[N]` loads to try: fractions of a sequence, every count to 16, then steps of 4 % up to the cap."""
+def _loads(max_num_seqs: int) -> tuple[FloatArray, FloatArray]:
+    """`[N]` loads to try: fractions of a sequence, every count to 16, then steps of 4 % up to the cap; and `[N]`
+    sequences of an iteration at that load, at least one."""
     below = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     few = np.arange(1.0, min(max_num_seqs, 16) + 1.0)
     steps = max(2, math.ceil(math.log(max(max_num_seqs, 17) / 16.0) / math.log(1.04)) + 1)
     many = np.geomspace(16.0, max_num_seqs, steps)[1:] if max_num_seqs > 16 else np.empty(0)
     loads = np.concatenate([below, few, many])
+    iterating = np.maximum(loads, 1.0)
     loads.setflags(write=False)
-    return loads
+    iterating.setflags(write=False)
+    return loads, iterating

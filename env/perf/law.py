@@ -5,7 +5,7 @@ Symbols: P prefill tokens, A attended token pairs, n decoding sequences, K KV to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ TOKENS_GRID: FloatArray = np.array(_STEPS + _LONG_STEPS, dtype=np.float64)
 """`[G]` token counts at which every law's `linear_s` is tabled: powers of two with a point between."""
 TOKENS_GRID.setflags(write=False)
 GRID_POINTS = len(TOKENS_GRID)
+_FAR_TOKENS = 1e9
+_REACH = np.append(TOKENS_GRID, _FAR_TOKENS)
 
 # Layout of a law as a row of float64, for compiled code that holds many laws as one 2-D array.
 ROW_SEQ_S = 0
@@ -48,6 +50,8 @@ class IterationLaw:
     """Seconds for each KV token that decoding reads, all layers together."""
     seq_s: float
     """Seconds for each decoding sequence beyond its token's share: output head, sampling, bookkeeping."""
+    _reach_s: FloatArray = field(init=False, repr=False)
+    """`[G + 1]` `linear_s` and one point far beyond, on the last slope."""
 
     def __post_init__(self) -> None:
         if self.linear_s.shape != TOKENS_GRID.shape or not np.array_equal(self.tokens_grid, TOKENS_GRID):
@@ -59,15 +63,13 @@ class IterationLaw:
             raise ValueError(f"linear_s: {self.linear_s}, wanted finite positive seconds that never fall")
         if not all(np.isfinite(v) and v >= 0 for v in scalars):
             raise ValueError(f"attend, kv_read, seq: {scalars}, wanted finite seconds >= 0")
+        slope = (self.linear_s[-1] - self.linear_s[-2]) / (TOKENS_GRID[-1] - TOKENS_GRID[-2])
+        far_s = self.linear_s[-1] + slope * (_FAR_TOKENS - TOKENS_GRID[-1])
+        object.__setattr__(self, "_reach_s", np.append(self.linear_s, far_s))
 
     def linear(self, tokens: FloatArray | float) -> FloatArray:
         """Seconds of the part that depends on the token count alone; same shape as `tokens`."""
-        t = np.asarray(tokens, dtype=np.float64)
-        within = np.asarray(np.interp(t, TOKENS_GRID, self.linear_s), dtype=np.float64)
-        if not t.size or t.max() <= TOKENS_GRID[-1]:
-            return within
-        slope = (self.linear_s[-1] - self.linear_s[-2]) / (TOKENS_GRID[-1] - TOKENS_GRID[-2])
-        return np.asarray(within + np.maximum(t - TOKENS_GRID[-1], 0.0) * slope, dtype=np.float64)
+        return np.asarray(np.interp(tokens, _REACH, self._reach_s), dtype=np.float64)
 
     def iteration_s(
         self,

@@ -43,11 +43,13 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Table:
     """
     try:
         table = pa_parquet.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
-    except (OSError, pa.ArrowException) as error:
+        names = table.column_names
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise TableError(f"{path}: cannot be read as {path.suffix or 'CSV'}: {str(error).splitlines()[0]}") from None
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        raise TableError(f"{path}: column {missing[0]} is missing; wanted {', '.join(columns)}")
+    for name in columns:
+        if names.count(name) != 1:
+            problem = "is missing" if name not in names else "stands twice"
+            raise TableError(f"{path}: column {name} {problem}; wanted {', '.join(columns)}")
     if not table.num_rows:
         raise TableError(f"{path}: no rows")
     return {name: _text(table[name]) if name in _TEXT else _numbers(path, name, table[name]) for name in columns}

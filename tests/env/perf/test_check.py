@@ -1,0 +1,98 @@
+"""Rows of measured serving beside what the model says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from poolpilot.env.catalog.gpus import gpu
+from poolpilot.env.catalog.models import model
+from poolpilot.env.perf.capacity import mean_iteration_s
+from poolpilot.env.perf.check import Comparison, NotComparableError, ServingRow, compare, compare_all, group_errors
+from poolpilot.env.perf.roofline import iteration_law
+
+ROW = ServingRow(
+    source="lab",
+    gpu=gpu("H100"),
+    model=model("llama-3.1-8b"),
+    precision="bf16",
+    tensor_parallel=1,
+    engine="vllm-0.19.0",
+    prompt_tokens=1000.0,
+    output_tokens=201.0,
+    concurrency=16.0,
+    request_rate_per_s=None,
+    static_batch=False,
+    tpot_s=0.01,
+    output_tokens_per_s=None,
+    max_num_seqs=None,
+)
+LAW = iteration_law(ROW.gpu, ROW.model, "bf16")
+
+
+def loop_s(n: float) -> float:
+    running = np.array([n])
+    return float(mean_iteration_s(LAW, running, running / 200, 8192 - running, 1000, 200)[0])
+
+
+def test_in_a_closed_loop_prompts_run_beside_the_decoding() -> None:
+    assert compare(ROW).predicted_s == pytest.approx(loop_s(16.0))
+    assert compare(ROW).off_frac == pytest.approx(loop_s(16.0) / 0.01 - 1)
+
+
+def test_an_open_loop_settles_where_arrivals_equal_departures() -> None:
+    predicted = compare(replace(ROW, concurrency=None, request_rate_per_s=5.0)).predicted_s
+    running = 5.0 * 200 * predicted
+    assert loop_s(running) == pytest.approx(predicted, rel=1e-6)
+
+
+def test_an_overloaded_open_loop_fills_the_batch() -> None:
+    row = replace(ROW, concurrency=None, request_rate_per_s=1e6, max_num_seqs=32.0)
+    assert compare(row).predicted_s == pytest.approx(loop_s(32.0))
+
+
+def test_a_static_batch_decodes_without_prompts() -> None:
+    row = replace(ROW, static_batch=True)
+    assert compare(row).predicted_s == pytest.approx(float(LAW.iteration_s(0, 0, 16, 16 * 1100.5)))
+
+
+def test_a_static_batch_without_tpot_is_compared_as_a_whole() -> None:
+    row = replace(ROW, static_batch=True, tpot_s=None, output_tokens_per_s=1000.0)
+    comparison = compare(row)
+    assert comparison.measured_s == pytest.approx(16 * 201 / 1000)
+    assert comparison.predicted_s > 201 * float(LAW.iteration_s(0, 0, 16, 16 * 1100.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tpot_s": None}, "no tpot_ms"),
+        ({"concurrency": None}, "neither batch_or_concurrency nor request_rate"),
+        ({"concurrency": 5000.0}, "more tokens in flight than the KV cache holds"),
+        ({"static_batch": True, "concurrency": None}, "without batch_or_concurrency"),
+        ({"static_batch": True, "tpot_s": None}, "neither tpot_ms nor throughput_out_tok_s"),
+        ({"model": model("llama-3.1-405b")}, "does not fit"),
+        ({"tensor_parallel": 3}, "does not divide"),
+    ],
+)
+def test_rows_that_cannot_be_compared_say_why(changes: dict[str, object], reason: str) -> None:
+    row = replace(ROW, **changes)  # type: ignore[arg-type]
+    with pytest.raises(NotComparableError, match=reason):
+        compare(row)
+    compared, left_out = compare_all([ROW, row, row])
+    assert len(compared) == 1
+    assert list(left_out.values()) == [2]
+
+
+def test_errors_are_grouped_by_card_engine_and_model() -> None:
+    other = replace(ROW, engine="sglang-0.5.9", model=model("qwen3-8b"))
+    comparisons = [Comparison(ROW, 1.0, p) for p in (0.9, 1.0, 1.2)] + [Comparison(other, 1.0, 2.0)]
+    groups = group_errors(comparisons)
+    assert [(g.engine, g.model, g.rows) for g in groups] == [
+        ("sglang", "Qwen/Qwen3-8B", 1),
+        ("sglang", "all", 1),
+        ("vllm", "meta-llama/Llama-3.1-8B", 3),
+        ("vllm", "all", 3),
+    ]
+    assert groups[-1].median == pytest.approx(0.1)
+    assert groups[-1].bias == pytest.approx(0.1 / 3)
