@@ -319,7 +319,8 @@ def _pool_cluster(name: str, xds_dir: str) -> Json:
         "lb_policy": "LEAST_REQUEST",
         "least_request_lb_config": {"choice_count": 2},
         # No panic: with every replica down the request must go on to the next pool, not to a dead replica.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # And no merging: workers would learn a second late that a replica is healthy, or is not.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "ignore_health_on_host_removal": True,
         "circuit_breakers": _NO_LIMITS,
         "health_checks": [

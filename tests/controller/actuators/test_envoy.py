@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from poolpilot.controller.actuators.envoy import Applied
-from poolpilot.controller.actuators.envoy_config import ClassRoute, RoutingTable
-from poolpilot.telemetry.envoy_log import added_s, tpot_s, ttft_s
+from poolpilot.controller.actuators.envoy import Applied, EnvoyRejected, EnvoyUnreachable
+from poolpilot.controller.actuators.envoy_config import ClassRoute, Endpoint, PoolBackends, RoutingTable
+from poolpilot.controller.actuators.envoy_process import stop
+from poolpilot.telemetry.envoy_log import StartRecord, added_s, still_open, tpot_s, ttft_s
 
 pytestmark = pytest.mark.e2e
 
@@ -119,3 +120,138 @@ async def test_tokens_and_times_in_the_log(proxy: Any, table: Table) -> None:
     assert statistics.median(map(added_s, streams)) < 0.03
     assert math.isnan(ttft_s(plain))
     assert math.isnan(tpot_s(plain))
+
+
+async def test_a_request_is_in_flight_from_its_start_entry_to_its_end(proxy: Any, table: Table) -> None:
+    await proxy.files.apply(table(CHAT, BATCH, A="a1", B="b1"))
+    body = {"stream": True, "first_s": 0.4, "metadata": {"slo_class": "batch"}}
+    asked = asyncio.create_task(proxy.ask(body))
+    await asyncio.sleep(0.25)
+    begun = proxy.log.read()
+    (start,) = still_open({}, begun).values()
+    assert (start.class_name, start.pool) == ("batch", "B")
+    await asked
+    await proxy.ended(1)
+    assert still_open({start.stream_id: start}, proxy.records) == {}
+
+
+async def test_a_client_that_leaves_is_logged_as_no_success(proxy: Any) -> None:
+    asked = asyncio.create_task(proxy.ask({"stream": True, "first_s": 5.0}))
+    await asyncio.sleep(0.2)
+    asked.cancel()
+    (record,) = await proxy.ended(1)
+    assert "DC" in record.flags
+    assert not record.succeeded
+    assert record.class_name == "chat"
+
+
+async def test_a_prompt_of_megabytes_is_routed_by_its_body(proxy: Any, table: Table) -> None:
+    await proxy.files.apply(table(CHAT, BATCH, A="a1", B="b1"))
+    answer = await proxy.ask({"prompt_text": "x" * 5_000_000, "metadata": {"slo_class": "batch"}})
+    assert (answer.status, answer.replica) == (200, "b1")
+
+
+async def test_a_class_timeout_ends_what_takes_too_long(proxy: Any, table: Table) -> None:
+    await proxy.files.apply(table(ClassRoute("chat", A_ONLY, timeout_s=0.2), A="a1", B="b1"))
+    assert (await proxy.ask({"first_s": 3.0})).status == 504
+    assert (await proxy.ask({"first_s": 0.01})).status == 200
+
+
+async def test_a_pool_without_ready_replicas_spills(proxy: Any, table: Table) -> None:
+    share = ClassRoute("chat", (("A", 1.0), ("B", 0.0)))
+    await proxy.files.apply(table(share, A="a1", B="b1"))
+    assert set(await flood(proxy, 25)) == {(200, "a1")}
+    await proxy.files.apply(table(share, A="", B="b1"))
+    assert set(await flood(proxy, 25)) == {(200, "b1")}
+    await proxy.files.apply(table(share, A="", B=""))
+    nobody = await proxy.ask()
+    assert (nobody.status, nobody.retry_after) == (503, "1")
+    await proxy.files.apply(table(share, A="a1", B=""))
+    assert set(await flood(proxy, 25)) == {(200, "a1")}
+
+
+async def test_a_pool_that_dies_between_two_ticks_spills_too(proxy: Any, table: Table) -> None:
+    await proxy.files.apply(table(CHAT, A="a1 a2", B="b1 b2"))
+    waiting = [asyncio.create_task(proxy.ask({"first_s": 0.3})) for _ in range(20)]
+    await asyncio.sleep(0.1)
+    await proxy.replicas["a1"].die()
+    await proxy.replicas["a2"].die()
+    seen = await flood(proxy, 300)
+    for _ in range(30):  # past the health checks' verdict
+        seen += await flood(proxy, 25)
+        await asyncio.sleep(0.03)
+    seen.update((a.status, a.replica) for a in await asyncio.gather(*waiting))
+    assert {status for status, _ in seen} == {200}
+    assert {replica for _, replica in seen} == {"b1", "b2"}
+    records = await proxy.ended(seen.total())
+    assert {record.pool for record in records} == {"B"}  # where it was served, not where it was sent first
+    assert max(record.attempts for record in records) > 1
+    assert records[-1].attempts == 1
+
+
+async def test_a_replica_that_dies_costs_only_answers_begun(proxy: Any, table: Table) -> None:
+    await proxy.files.apply(table(ClassRoute("chat", (("A", 1.0), ("B", 1.0))), A="a1 a2", B="b1"))
+    streams = [asyncio.create_task(proxy.ask({"stream": True, "gap_s": 0.1, "n": 8})) for _ in range(12)]
+    plain = [asyncio.create_task(proxy.ask({"first_s": 0.5})) for _ in range(30)]
+    await asyncio.sleep(0.25)
+    on_a1 = sum(
+        record.host.endswith(f":{proxy.replicas['a1'].port}")
+        for record in proxy.log.read()
+        if isinstance(record, StartRecord)
+    )
+    await proxy.replicas["a1"].die()
+    assert {answer.status for answer in await asyncio.gather(*plain)} == {200}
+    broken = [answer.status for answer in await asyncio.gather(*streams)].count(0)
+    assert on_a1 > 0
+    assert broken < min(on_a1, 12)
+
+
+@pytest.mark.parametrize("failing", [503, 500], ids=["503 is tried elsewhere", "500 is the client's to see"])
+async def test_a_replica_that_answers_an_error(proxy: Any, table: Table, failing: int) -> None:
+    await proxy.files.apply(table(CHAT, A="a1 a2", B="b1"))
+    proxy.replicas["a1"].status = failing
+    seen = await flood(proxy, 50)
+    assert ((500, "a1") in seen) == (failing == 500)
+    assert {status for status, _ in seen} <= {200, 500}
+
+
+@pytest.mark.parametrize(
+    "after",
+    [{"A": "a2", "B": "b1"}, {"A": "", "B": "b1"}, {"B": "b1"}],
+    ids=["one replica", "the last replica", "the whole pool"],
+)
+async def test_draining_cuts_no_stream(proxy: Any, table: Table, after: dict[str, str]) -> None:
+    await proxy.files.apply(table(CHAT, A="a1", B="b1"))
+    stream = asyncio.create_task(proxy.ask({"stream": True, "gap_s": 0.1, "n": 12}))
+    await asyncio.sleep(0.3)
+    share = ClassRoute("chat", tuple((name, 1.0) for name in after))
+    await proxy.files.apply(table(share, **after))
+    assert (200, "a1") not in await flood(proxy, 50)
+    answer = await stream
+    assert (answer.status, answer.replica) == (200, "a1")
+    assert "[DONE]" in answer.text
+
+
+async def test_the_same_table_twice_writes_nothing(proxy: Any, table: Table) -> None:
+    wanted = table(CHAT, A="a1", B="b1")
+    changed = await proxy.files.apply(wanted)
+    stamps = {path.name: path.stat().st_mtime_ns for path in proxy.files.folder.iterdir()}
+    assert set(changed.versions) == {"cds.json", "rds.json", "eds-A.json", "eds-B.json"} == set(stamps)
+    assert await proxy.files.apply(wanted) is None
+    assert stamps == {path.name: path.stat().st_mtime_ns for path in proxy.files.folder.iterdir()}
+
+
+async def test_what_envoy_refuses_is_reported_and_the_old_goes_on(proxy: Any, table: Table) -> None:
+    good = table(CHAT, A="a1", B="b1")
+    await proxy.files.apply(good)
+    bad = RoutingTable((CHAT,), (PoolBackends("A", (Endpoint("not-an-address", 80),)), good.pools[1]), "chat")
+    with pytest.raises(EnvoyRejected, match=r"eds-A\.json.*malformed IP address: not-an-address"):
+        await proxy.files.apply(bad)
+    assert set(await flood(proxy, 25)) == {(200, "a1")}
+    assert await proxy.files.apply(good) is None
+
+
+async def test_an_envoy_that_is_gone_is_reported(proxy: Any, table: Table) -> None:
+    await stop(proxy.envoy)
+    with pytest.raises(EnvoyUnreachable, match=proxy.envoy.admin_url):
+        await proxy.files.apply(table(CHAT, A="a1", B="b1"))
