@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolpilot.env.catalog.gpus import gpu
@@ -28,6 +28,7 @@ def carried(
     return capacity_per_s(law, KV, cap, 2048, prompt, output, ttft_s, tpot_s)
 
 
+@settings(deadline=None)
 @given(PROMPT, OUTPUT, TARGET, TARGET, LOOSER, LOOSER)
 def test_looser_targets_never_carry_less(
     prompt: float, output: float, ttft_s: float, tpot_s: float, ttft_factor: float, tpot_factor: float
@@ -37,6 +38,7 @@ def test_looser_targets_never_carry_less(
     assert carried(prompt, output, ttft_s * ttft_factor, tpot_s * tpot_factor) >= strict
 
 
+@settings(deadline=None)
 @given(PROMPT, OUTPUT, TARGET, TARGET, *[st.floats(0.2, 1.0)] * 4)
 def test_a_faster_law_never_carries_less(
     prompt: float, output: float, ttft_s: float, tpot_s: float, a: float, b: float, c: float, d: float
@@ -48,6 +50,7 @@ def test_a_faster_law_never_carries_less(
     assert carried(prompt, output, ttft_s, tpot_s, faster) >= slow * (1 - 1e-9)
 
 
+@settings(deadline=None)
 @given(PROMPT, OUTPUT, TARGET, TARGET)
 def test_more_kv_space_never_carries_less(prompt: float, output: float, ttft_s: float, tpot_s: float) -> None:
     small, large = (capacity_per_s(LAW, kv, 128, 2048, prompt, output, ttft_s, tpot_s) for kv in (KV, 2 * KV))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolpilot.env.perf import law as laws
@@ -29,6 +29,7 @@ def test_flat_below_a_token_and_straight_on_beyond_the_grid() -> None:
     assert float(LAW.linear(50_000.0)) == pytest.approx(5.0)
 
 
+@settings(deadline=None)
 @given(AMOUNT, AMOUNT, AMOUNT, AMOUNT, AMOUNT)
 def test_more_work_never_takes_less_time(p: float, a: float, n: float, k: float, more: float) -> None:
     time_s = LAW.iteration_s(p, a, n, k)
@@ -36,6 +37,7 @@ def test_more_work_never_takes_less_time(p: float, a: float, n: float, k: float,
         assert LAW.iteration_s(*grown) >= time_s
 
 
+@settings(deadline=None)
 @given(st.lists(AMOUNT, min_size=1, max_size=5), st.floats(0.1, 10.0))
 def test_arrays_give_what_single_values_give_and_scale(tokens: list[float], factor: float) -> None:
     together = LAW.iteration_s(np.array(tokens), 10.0, 2.0, 300.0)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolpilot.env.catalog.gpus import GPUS, gpu
@@ -55,6 +55,7 @@ def test_a_better_card_is_nowhere_slower(fast: str, slow: str, shape: str) -> No
     assert nowhere_slower(laws[0], laws[1].scaled(1.02))
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(GPUS)),
     st.sampled_from(DENSE),
@@ -77,6 +78,7 @@ def test_more_bandwidth_and_rate_never_slow_a_card_down(
     )
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["A100-SXM-80GB", "H100-SXM-80GB", "L4-24GB"]),
     st.sampled_from(DENSE),

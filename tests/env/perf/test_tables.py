@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolpilot.env.perf.tables import SERVING_COLUMNS, TableError, read_serving, read_table
@@ -111,6 +111,7 @@ CELL = st.one_of(st.sampled_from(sorted(GOOD.values())), st.text(max_size=8), st
 LINE = st.lists(CELL, min_size=len(SERVING_COLUMNS), max_size=len(SERVING_COLUMNS)).map(",".join)
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=200),
