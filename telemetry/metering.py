@@ -13,7 +13,6 @@ import numpy as np
 
 from ..env.contract import Cluster, FloatArray
 from ..env.ledger import Meter, Tariff
-from ..env.window import ARRIVED
 from .readings import ReplicaReading
 from .tally import TickTally
 
@@ -90,9 +89,6 @@ def meter(used: Used, tariff: Tariff) -> Meter:
     busy_s = used.up_s * used.busy.busy_frac
     useful_s = used.up_s * np.minimum(used.busy.useful_frac, used.busy.busy_frac)
     energy_j = used.power_w * used.span_s
-    arrived = used.tick.counts[:, ARRIVED]
-    sent = (used.route * arrived[:, None]).T
-    idle = sent.sum(axis=1, keepdims=True) <= 0
     return Meter(
         usd_per_hr=used.usd_per_hr,
         useful_s=_none_of_nothing(useful_s, used.up_s),
@@ -102,7 +98,7 @@ def meter(used: Used, tariff: Tariff) -> Meter:
         energy_j=energy_j if tariff.usd_per_kwh > 0 else np.nan_to_num(energy_j),
         egress_bytes=used.tick.response_bytes,
         class_work=used.tick.work_tokens,
-        class_claim=np.where(idle, used.route.T, sent),
+        class_claim=used.route.T,
     )
 
 

@@ -28,7 +28,7 @@ from poolpilot.telemetry.store import Store, StoreError
 from poolpilot.telemetry.valkey import EmbeddedValkey, embedded_valkey
 
 pytestmark = pytest.mark.e2e
-PATIENCE_S = 0.3
+PATIENCE_S = 1.0
 
 
 @pytest_asyncio.fixture
@@ -121,7 +121,7 @@ async def test_a_key_of_another_kind_is_a_store_error(store: Store, server: Embe
 
 
 async def test_a_server_that_died_is_an_error_until_it_is_back(tmp_path: Path) -> None:
-    async with embedded_valkey(tmp_path) as server, Store(server.url, timeout_s=PATIENCE_S) as store:
+    async with embedded_valkey(tmp_path) as server, Store(server.url, timeout_s=10.0) as store:
         port = int(server.url.split(":")[-1].split("/")[0])
         await store.append_snapshot(a_snapshot(0.0))
         os.kill(server.pid, signal.SIGKILL)
@@ -172,7 +172,7 @@ async def test_a_server_that_accepts_and_says_nothing_is_an_error() -> None:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         async with Store(f"redis://127.0.0.1:{mute.getsockname()[1]}/0", timeout_s=PATIENCE_S) as store:
-            with pytest.raises(StoreError, match=r"within 0\.3 s|[Tt]imeout"):
+            with pytest.raises(StoreError, match=r"within 1 s|[Tt]imeout"):
                 await store.latest_snapshot()
 
 
