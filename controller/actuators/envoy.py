@@ -74,8 +74,11 @@ class EnvoyFiles:
         trimmed = {name: wanted[name] for name in supply}
         written: list[str] = []
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.patience_s)) as admin:
+            if before == wanted and not _behind(await self._stats(admin), wanted):
+                return None
             await self._bring(admin, supply, before, written)
-            await self._until_checked(admin, [name for name in written if _all_new(before[name], wanted[name])])
+            untried = [name for name in written if _all_new(before[name], wanted[name]) and _hosts(wanted[name])]
+            await self._until_checked(admin, untried)
             await self._bring(admin, {RDS_FILE: wanted[RDS_FILE]}, before, written)
             await self._bring(admin, trimmed, before, written)
         for gone in set(_endpoint_files(self.folder)) - set(wanted):

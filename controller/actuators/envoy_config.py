@@ -6,7 +6,7 @@ change, `envoy_process` starts an Envoy on both.
 - A request's class is the header `x-slo-class`; else what `body_match` and `path_prefix` recognise; else the default.
 - One cluster per pool, shared by all classes: clusters of their own would blind least-request to the others' load.
 - A pool is reached through a *chain*: a composite cluster that starts with the pool and goes on to the class's other
-  pools when it has no healthy replica, or when two attempts failed. So a pool that dies between two ticks costs a
+  pools when it has no healthy replica, or when three attempts failed. So a pool that dies between two ticks costs a
   retry and never a 503. Chains hold names only; the true pool is read from the replica that answered.
 - Endpoints come by EDS: adding or draining a replica then leaves its cluster, its health checks and its open streams
   alone, where a changed static cluster would be built anew.
@@ -39,8 +39,10 @@ MILLION: Final = 1_000_000
 
 _TYPE: Final = "type.googleapis.com/envoy."
 _UNLIMITED: Final = 1_000_000_000
-_ATTEMPTS_IN_POOL: Final = 2
+_ATTEMPTS_IN_POOL: Final = 3
 """Attempts in a request's own pool before the next pool is tried."""
+_CONNECT_TIMEOUT: Final = "0.5s"
+"""Longer than any link's round trip; a machine that is gone costs each request this much until it is found out."""
 _CHAIN_MARK: Final = ">"
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 """What a header, a file name and Envoy's statistics all carry unchanged."""
@@ -315,13 +317,17 @@ def _pool_cluster(name: str, xds_dir: str) -> Json:
         "name": name,
         "type": "EDS",
         "eds_cluster_config": {"eds_config": watched(xds_dir, endpoints_file(name))},
-        "connect_timeout": "1s",
+        "connect_timeout": _CONNECT_TIMEOUT,
         "lb_policy": "LEAST_REQUEST",
         "least_request_lb_config": {"choice_count": 2},
         # No panic: with every replica down the request must go on to the next pool, not to a dead replica.
         # And no merging: workers would learn a second late that a replica is healthy, or is not.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "ignore_health_on_host_removal": True,
+        # A machine that vanished (spot) resets nothing; probes find out after half a minute.
+        "upstream_connection_options": {
+            "tcp_keepalive": {"keepalive_time": 15, "keepalive_interval": 5, "keepalive_probes": 3}
+        },
         "circuit_breakers": _NO_LIMITS,
         "health_checks": [
             {
@@ -355,7 +361,7 @@ def _chain_cluster(chain: tuple[str, ...]) -> Json:
     return {
         "@type": _TYPE + "config.cluster.v3.Cluster",
         "name": chain_name(chain),
-        "connect_timeout": "1s",
+        "connect_timeout": _CONNECT_TIMEOUT,
         "lb_policy": "CLUSTER_PROVIDED",
         "circuit_breakers": _NO_LIMITS,
         "cluster_type": {

@@ -54,14 +54,14 @@ class Replica:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else {}
-        headers = {"x-replica": self.name, "x-body-bytes": str(request.content_length or 0)}
+        headers = {"x-replica": self.name}
         if self.status != 200:
             return web.Response(status=self.status, headers=headers)
         first_s, gap_s, n = body.get("first_s", 0.0), body.get("gap_s", 0.0), body.get("n", 3)
         if not body.get("stream"):
             await asyncio.sleep(first_s)
             usage = {"prompt_tokens": body.get("prompt", 7), "completion_tokens": n}
-            return web.json_response({"usage": usage}, headers=headers)
+            return web.json_response({"pad": "x" * body.get("pad_bytes", 0), "usage": usage}, headers=headers)
         answer = web.StreamResponse(headers={**headers, "content-type": "text/event-stream; charset=utf-8"})
         await answer.prepare(request)
         await asyncio.sleep(first_s)

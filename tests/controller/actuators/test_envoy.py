@@ -112,12 +112,12 @@ async def test_tokens_and_times_in_the_log(proxy: Any, table: Table) -> None:
     *streams, plain = await proxy.ended(8)
     assert {(r.prompt_tokens, r.completion_tokens, r.streamed) for r in streams} == {(11, 6, True)}
     assert (plain.prompt_tokens, plain.completion_tokens, plain.streamed) == (9, 4, False)
-    # Medians, for a machine that has other work: 30 ms is a sixth of the delay, headers would be 150 ms off.
+    # Medians and wide ends, for a machine that has other work: the headers come 150 ms before the first token.
     logged_s = statistics.median(map(ttft_s, streams))
-    assert 0.15 <= logged_s < 0.18
-    assert abs(logged_s - statistics.median(a.first_body_s for a in answers)) < 0.03
-    assert 0.02 <= statistics.median(map(tpot_s, streams)) < 0.04
-    assert statistics.median(map(added_s, streams)) < 0.03
+    assert 0.149 <= logged_s < 0.3
+    assert abs(logged_s - statistics.median(a.first_body_s for a in answers)) < 0.05
+    assert 0.019 <= statistics.median(map(tpot_s, streams)) < 0.06
+    assert statistics.median(map(added_s, streams)) < 0.1
     assert math.isnan(ttft_s(plain))
     assert math.isnan(tpot_s(plain))
 
@@ -145,10 +145,14 @@ async def test_a_client_that_leaves_is_logged_as_no_success(proxy: Any) -> None:
     assert record.class_name == "chat"
 
 
-async def test_a_prompt_of_megabytes_is_routed_by_its_body(proxy: Any, table: Table) -> None:
+async def test_prompt_and_answer_of_megabytes(proxy: Any, table: Table) -> None:
     await proxy.files.apply(table(CHAT, BATCH, A="a1", B="b1"))
-    answer = await proxy.ask({"prompt_text": "x" * 5_000_000, "metadata": {"slo_class": "batch"}})
+    body = {"text": "x" * 5_000_000, "metadata": {"slo_class": "batch"}, "pad_bytes": 3_000_000, "prompt": 77}
+    answer = await proxy.ask(body)
+    (record,) = await proxy.ended(1)
     assert (answer.status, answer.replica) == (200, "b1")
+    assert len(answer.text) > 3_000_000
+    assert record.prompt_tokens == 77
 
 
 async def test_a_class_timeout_ends_what_takes_too_long(proxy: Any, table: Table) -> None:

@@ -103,7 +103,7 @@ def test_chains_start_at_their_pool_and_stay_within_the_class() -> None:
         for cluster in clusters(table, "/x")
         if "cluster_type" in cluster
     }
-    assert chains == {">A>B": ["A", "A", "B"], ">B>A": ["B", "B", "A"], ">C": ["C", "C"]}
+    assert chains == {">A>B": [*"AAAB"], ">B>A": [*"BBBA"], ">C": [*"CCC"]}
 
 
 def test_weights_do_not_touch_clusters() -> None:
