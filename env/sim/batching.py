@@ -11,14 +11,12 @@ sequences all advance by one together, so their lengths follow from the replica'
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from ..perf.law import GRID_POINTS, ROW_ATTEND_S, ROW_BEST_TOKEN_S, ROW_KV_READ_S, ROW_LINEAR_S, ROW_SEQ_S, TOKENS_GRID
-from .engine_state import DECODING, FINISHED, NEVER_PS, NONE, PREFILLING, WAITING, Engine
+from .engine_state import DECODING, FINISHED, NEVER_PS, NONE, PREFILLING, WAITING, Engine, compiled
 
 _GRID = TOKENS_GRID.astype(np.int64)
 
@@ -37,16 +35,7 @@ class Work(NamedTuple):
     fresh_square: int
 
 
-class Stretch(NamedTuple):
-    """Iterations ahead in which the same sequences decode and nothing else happens before the last has ended."""
-
-    steps: int
-    first_ps: int
-    growth_ps: int
-    """Each iteration takes this much longer than the one before."""
-
-
-@njit(cache=True)
+@compiled
 def linear_ps(engine: Engine, replica: int, tokens: int) -> int:
     """The law's linear part, in whole numbers throughout."""
     low, high = 0, GRID_POINTS - 1
@@ -61,13 +50,13 @@ def linear_ps(engine: Engine, replica: int, tokens: int) -> int:
     return int(start + rise * max(tokens - _GRID[low], 0) // (_GRID[high] - _GRID[low]))
 
 
-@njit(cache=True)
+@compiled
 def blocks_for(engine: Engine, tokens: int) -> int:
     """KV blocks that hold so many tokens of one request."""
     return (tokens + (1 << engine.block_bits) - 1) >> engine.block_bits
 
 
-@njit(cache=True)
+@compiled
 def tokens_held(engine: Engine, replica: int, place: int) -> int:
     """KV tokens of the running request at this place of the batch."""
     row = engine.requests[engine.running[replica, place]]
@@ -77,13 +66,13 @@ def tokens_held(engine: Engine, replica: int, place: int) -> int:
     return int(row.prompt + row.output - 1 - ticks_left)
 
 
-@njit(cache=True)
+@compiled
 def phase_of(engine: Engine, replica: int, tokens: int) -> int:
     """Column of `phases` for a sequence with so many KV tokens now."""
     return int((tokens - engine.replicas[replica].tick) & (engine.phases.shape[1] - 1))
 
 
-@njit(cache=True)
+@compiled
 def push_back(engine: Engine, replica: int, request: int) -> None:
     """Append to the waiting queue."""
     rep, row = engine.replicas[replica], engine.requests[request]
@@ -97,7 +86,7 @@ def push_back(engine: Engine, replica: int, request: int) -> None:
     rep.waiting += 1
 
 
-@njit(cache=True)
+@compiled
 def push_front(engine: Engine, replica: int, request: int) -> None:
     """Put before all others in the waiting queue."""
     rep, row = engine.replicas[replica], engine.requests[request]
@@ -111,7 +100,7 @@ def push_front(engine: Engine, replica: int, request: int) -> None:
     rep.waiting += 1
 
 
-@njit(cache=True)
+@compiled
 def unlink(engine: Engine, replica: int, request: int) -> None:
     """Take out of the waiting queue."""
     rep, row = engine.replicas[replica], engine.requests[request]
@@ -126,7 +115,7 @@ def unlink(engine: Engine, replica: int, request: int) -> None:
     rep.waiting -= 1
 
 
-@njit(cache=True)
+@compiled
 def vacate(engine: Engine, replica: int, place: int) -> None:
     """Free the KV blocks of a running request and keep what it has computed; its place stays to be closed."""
     rep, row = engine.replicas[replica], engine.requests[engine.running[replica, place]]
@@ -141,7 +130,7 @@ def vacate(engine: Engine, replica: int, place: int) -> None:
     row.peak = max(row.peak, held)
 
 
-@njit(cache=True)
+@compiled
 def preempt_last(engine: Engine, replica: int) -> None:
     """Throw the last running request out of the KV cache, to the front of the queue."""
     rep = engine.replicas[replica]
@@ -156,7 +145,7 @@ def preempt_last(engine: Engine, replica: int) -> None:
     push_front(engine, replica, request)
 
 
-@njit(cache=True)
+@compiled
 def find_next_finish(engine: Engine, replica: int) -> None:
     """Set the tick at which the first decoding sequence is done."""
     rep = engine.replicas[replica]
@@ -166,7 +155,7 @@ def find_next_finish(engine: Engine, replica: int) -> None:
     rep.next_finish_tick = nearest
 
 
-@njit(cache=True)
+@compiled
 def _decode_scarce(engine: Engine, replica: int) -> tuple[int, int]:
     """Give decoding sequences their token one by one, where blocks or budget do not suffice for all.
 
@@ -195,7 +184,7 @@ def _decode_scarce(engine: Engine, replica: int) -> tuple[int, int]:
     return place, context
 
 
-@njit(cache=True)
+@compiled
 def _compute_chunk(engine: Engine, replica: int, request: int, chunk: int) -> tuple[int, int, int]:
     """Prefill a chunk, for which there is room.
 
@@ -213,8 +202,8 @@ def _compute_chunk(engine: Engine, replica: int, request: int, chunk: int) -> tu
     return end * end - start * start, end - fresh_start, end * end - fresh_start * fresh_start
 
 
-@njit(cache=True)
-def _admissible_chunk(engine: Engine, replica: int, budget_left: int, blocks_free: int) -> int:
+@compiled
+def admissible_chunk(engine: Engine, replica: int, budget_left: int, blocks_free: int) -> int:
     """Tokens of its prefill that the first waiting request may compute now; 0 if it must wait."""
     rep = engine.replicas[replica]
     if rep.waiting == 0 or budget_left <= 0 or rep.running >= rep.cap:
@@ -225,7 +214,7 @@ def _admissible_chunk(engine: Engine, replica: int, budget_left: int, blocks_fre
     return int(chunk) if blocks_for(engine, whole if rep.reserve_prompt else chunk) <= blocks_free else 0
 
 
-@njit(cache=True)
+@compiled
 def schedule(engine: Engine, replica: int) -> Work:
     """Decide the next iteration: allocate its blocks, preempt, admit. There must be somebody running or waiting."""
     rep = engine.replicas[replica]
@@ -250,7 +239,7 @@ def schedule(engine: Engine, replica: int) -> Work:
             left -= chunk
             scheduled += 1
     while rep.last_preempted == 0:
-        chunk = _admissible_chunk(engine, replica, left, rep.blocks_total - rep.blocks_used)
+        chunk = admissible_chunk(engine, replica, left, rep.blocks_total - rep.blocks_used)
         if chunk == 0:
             break
         request = rep.waiting_head
@@ -268,7 +257,7 @@ def schedule(engine: Engine, replica: int) -> Work:
     return Work(decodes, context + decodes, int(rep.token_budget) - decodes - left, square, fresh, fresh_square)
 
 
-@njit(cache=True)
+@compiled
 def complete(engine: Engine, replica: int, work: Work) -> None:
     """Let the scheduled iteration pass: clock, tokens, first tokens, finishes."""
     rep, law = engine.replicas[replica], engine.laws[replica]
@@ -292,10 +281,10 @@ def complete(engine: Engine, replica: int, work: Work) -> None:
             break
     rep.generated_tokens += rep.last_generated
     if rep.next_finish_tick == rep.tick:
-        _finish_due(engine, replica)
+        finish_due(engine, replica)
 
 
-@njit(cache=True)
+@compiled
 def _end_prefill(engine: Engine, replica: int, place: int) -> bool:
     """Turn the request at this place, the first that does not decode, into a decoding one if it has no more to prefill."""
     rep, row = engine.replicas[replica], engine.requests[engine.running[replica, place]]
@@ -318,8 +307,8 @@ def _end_prefill(engine: Engine, replica: int, place: int) -> bool:
     return True
 
 
-@njit(cache=True)
-def _finish_due(engine: Engine, replica: int) -> None:
+@compiled
+def finish_due(engine: Engine, replica: int) -> None:
     """Take those out that are done at this tick, keep the order of the others, and find who is next."""
     rep = engine.replicas[replica]
     decoding, kept, nearest = int(rep.decoding), 0, NEVER_PS
@@ -338,7 +327,7 @@ def _finish_due(engine: Engine, replica: int) -> None:
     rep.next_finish_tick = nearest
 
 
-@njit(cache=True)
+@compiled
 def _finish(engine: Engine, replica: int, place: int) -> None:
     """Free a request that is done and append it to the finished ones."""
     rep, request = engine.replicas[replica], engine.running[replica, place]
@@ -354,92 +343,3 @@ def _finish(engine: Engine, replica: int, place: int) -> None:
     rep.finished_tail = request
     rep.finished += 1
     rep.last_finished += 1
-
-
-@njit(cache=True)
-def stretch_ahead(engine: Engine, replica: int) -> Stretch:
-    """The longest run of iterations whose course is settled: up to a finish or a lack of blocks; 0 steps if none."""
-    rep, law = engine.replicas[replica], engine.laws[replica]
-    count = int(rep.decoding)
-    if count == 0 or rep.running > count or count > rep.token_budget:
-        return Stretch(0, 0, 0)
-    free = rep.blocks_total - rep.blocks_used
-    growing = engine.phases[replica, phase_of(engine, replica, 0)]
-    # Free blocks only become fewer until somebody finishes: who cannot be admitted now cannot be before that.
-    if growing > free or _admissible_chunk(engine, replica, rep.token_budget - count, free - growing) > 0:
-        return Stretch(0, 0, 0)
-    steps = rep.next_finish_tick - rep.tick
-    if count * ((steps >> engine.block_bits) + 1) > free:
-        steps = min(steps, _steps_until_full(engine, replica, free))
-    growth_ps = law[ROW_KV_READ_S] * count
-    first_ps = linear_ps(engine, replica, count) + law[ROW_SEQ_S] * count
-    return Stretch(steps, first_ps + law[ROW_KV_READ_S] * (rep.context + count), growth_ps)
-
-
-@njit(cache=True)
-def _steps_until_full(engine: Engine, replica: int, free: int) -> int:
-    """Iterations that the free blocks suffice for, if all decode."""
-    rounds = free // engine.replicas[replica].decoding
-    free -= rounds * engine.replicas[replica].decoding
-    steps = int(rounds << engine.block_bits)
-    while True:
-        free -= engine.phases[replica, phase_of(engine, replica, -steps)]
-        if free < 0:
-            return steps
-        steps += 1
-
-
-@njit(cache=True)
-def spent_ps(stretch: Stretch, steps: int) -> int:
-    """Time of the first iterations of a stretch."""
-    return stretch.first_ps * steps + stretch.growth_ps * (steps * (steps - 1) // 2)
-
-
-@njit(cache=True)
-def _steps_started(stretch: Stretch, within_ps: int) -> int:
-    """How many of its iterations start before `within_ps` (above 0) has passed."""
-    if spent_ps(stretch, stretch.steps - 1) < within_ps:
-        return stretch.steps
-    slope = stretch.first_ps - 0.5 * stretch.growth_ps
-    root = sqrt(slope * slope + 2.0 * stretch.growth_ps * within_ps)
-    # The float only guesses, written so that nothing cancels; whole numbers decide.
-    ended = int(2.0 * within_ps / (slope + root))
-    while spent_ps(stretch, ended) >= within_ps:
-        ended -= 1
-    while spent_ps(stretch, ended + 1) < within_ps:
-        ended += 1
-    return ended + 1
-
-
-@njit(cache=True)
-def leap(engine: Engine, replica: int, until_ps: int) -> bool:
-    """Pass all iterations of the stretch ahead that start before `until_ps`, at once; false if there is no stretch."""
-    rep, law = engine.replicas[replica], engine.laws[replica]
-    stretch = stretch_ahead(engine, replica)
-    if stretch.steps == 0:
-        return False
-    steps = _steps_started(stretch, until_ps - rep.clock_ps)
-    count = rep.decoding
-    best_ps = (law[ROW_BEST_TOKEN_S] + law[ROW_SEQ_S]) * count
-    reads = (rep.context + count) * steps + count * (steps * (steps - 1) // 2)
-    blocks = (steps >> engine.block_bits) * count
-    for step in range(steps & (engine.phases.shape[1] - 1)):
-        blocks += engine.phases[replica, phase_of(engine, replica, -step)]
-    total_ps = spent_ps(stretch, steps)
-    rep.blocks_used += blocks
-    rep.clock_ps += total_ps
-    rep.busy_ps += total_ps
-    rep.useful_ps += best_ps * steps + law[ROW_KV_READ_S] * reads
-    rep.tick += steps
-    rep.iterations += steps
-    rep.context += count * steps
-    rep.generated_tokens += count * steps
-    rep.last_start_ps = rep.clock_ps - (stretch.first_ps + stretch.growth_ps * (steps - 1))
-    rep.last_useful_ps = best_ps + law[ROW_KV_READ_S] * rep.context
-    rep.last_generated = count
-    rep.last_scheduled = count
-    rep.last_preempted = 0
-    rep.last_finished = 0
-    if rep.tick == rep.next_finish_tick:
-        _finish_due(engine, replica)
-    return True

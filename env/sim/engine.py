@@ -18,18 +18,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from .batching import (
     blocks_for,
     complete,
     find_next_finish,
-    leap,
     push_back,
     schedule,
-    spent_ps,
-    stretch_ahead,
     tokens_held,
     unlink,
     vacate,
@@ -47,7 +43,9 @@ from .engine_state import (
     PS_PER_S,
     WAITING,
     Engine,
+    compiled,
 )
+from .leaping import leap, spent_ps, stretch_ahead
 
 
 class Seen(NamedTuple):
@@ -77,13 +75,13 @@ class Step:
     preempted: tuple[int, ...]
 
 
-@njit(cache=True)
+@compiled
 def to_ps(seconds: float) -> int:
     """Whole picoseconds."""
     return int(np.rint(seconds * PS_PER_S))
 
 
-@njit(cache=True)
+@compiled
 def enqueue(engine: Engine, replica: int, request: int, now_ps: int) -> int:
     """Put a request (from `set_request`, `load_requests`, or evicted) at the end of the queue; it starts from nothing.
 
@@ -115,7 +113,7 @@ def enqueue(engine: Engine, replica: int, request: int, now_ps: int) -> int:
     return ACCEPTED
 
 
-@njit(cache=True)
+@compiled
 def run(engine: Engine, replica: int, until_ps: int) -> None:
     """Pass every iteration that starts before `until_ps`; an engine without work stands still."""
     rep = engine.replicas[replica]
@@ -124,7 +122,7 @@ def run(engine: Engine, replica: int, until_ps: int) -> None:
             complete(engine, replica, schedule(engine, replica))
 
 
-@njit(cache=True)
+@compiled
 def step(engine: Engine, replica: int, now_ps: int, report: NDArray[np.int64]) -> int:
     """Pass one iteration, which starts at `now_ps` or, if later, when the last one ended.
 
@@ -182,7 +180,7 @@ def observed_step(engine: Engine, replica: int, now_ps: int) -> Step | None:
     )
 
 
-@njit(cache=True)
+@compiled
 def pop_finished(engine: Engine, replica: int, now_ps: int) -> int:
     """The next request, in the order of time, that finished at `now_ps` or before; NONE if there is no more."""
     rep = engine.replicas[replica]
@@ -195,7 +193,7 @@ def pop_finished(engine: Engine, replica: int, now_ps: int) -> int:
     return request
 
 
-@njit(cache=True)
+@compiled
 def abort(engine: Engine, replica: int, request: int) -> bool:
     """Drop a request whose client hung up, and free its KV blocks; run the replica to the time of it first.
 
@@ -223,7 +221,7 @@ def abort(engine: Engine, replica: int, request: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def evict_all(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.int64]) -> int:
     """Stop at once, in the midst of an iteration: its time after `now_ps`, its tokens and its finishes did not happen.
 
@@ -253,7 +251,7 @@ def evict_all(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.int
     return count
 
 
-@njit(cache=True)
+@compiled
 def _undo_last(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.int64], count: int) -> int:
     """Cut the last iteration off at `now_ps`; appends to `evicted` what finished in it, and returns its new length."""
     rep = engine.replicas[replica]
@@ -280,7 +278,7 @@ def _undo_last(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.in
     return count
 
 
-@njit(cache=True)
+@compiled
 def _let_go(engine: Engine, request: int) -> None:
     row = engine.requests[request]
     row.state = ABSENT
@@ -289,7 +287,7 @@ def _let_go(engine: Engine, request: int) -> None:
     row.finish_ps = -1
 
 
-@njit(cache=True)
+@compiled
 def set_limits(engine: Engine, replica: int, cap: int, token_budget: int) -> None:
     """Change the most sequences running and the most tokens of an iteration, from the next iteration on.
 
@@ -301,20 +299,21 @@ def set_limits(engine: Engine, replica: int, cap: int, token_budget: int) -> Non
     engine.replicas[replica].token_budget = token_budget
 
 
-@njit(cache=True)
+@compiled
 def set_law(engine: Engine, replica: int, law: NDArray[np.int64]) -> None:
     """Make iterations from the next one on take what this row of `laws_ps` says (a throttled GPU, say)."""
-    engine.laws[replica] = law
+    for i in range(len(law)):
+        engine.laws[replica, i] = law[i]
 
 
-@njit(cache=True)
+@compiled
 def in_flight(engine: Engine, replica: int, now_ps: int) -> int:
     """Requests running or waiting at `now_ps`, to which the replica was run."""
     rep = engine.replicas[replica]
     return int(rep.running + rep.waiting + (rep.last_finished if rep.clock_ps > now_ps else 0))
 
 
-@njit(cache=True)
+@compiled
 def next_finish_ps(engine: Engine, replica: int) -> int:
     """Before this time `in_flight` does not change but by calls from outside: no need to `run` the replica until then."""
     rep = engine.replicas[replica]
@@ -324,7 +323,7 @@ def next_finish_ps(engine: Engine, replica: int) -> int:
     return int(rep.clock_ps + spent_ps(stretch, stretch.steps))
 
 
-@njit(cache=True)
+@compiled
 def seen(engine: Engine, replica: int, now_ps: int) -> Seen:
     """What an outsider sees at `now_ps`, to which the replica was run: an iteration's tokens appear at its end."""
     rep = engine.replicas[replica]
@@ -343,7 +342,7 @@ def seen(engine: Engine, replica: int, now_ps: int) -> Seen:
     )
 
 
-@njit(cache=True)
+@compiled
 def generated_tokens(engine: Engine, request: int) -> int:
     """Tokens of a request's answer so far."""
     row = engine.requests[request]

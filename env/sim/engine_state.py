@@ -8,7 +8,8 @@ Symbols: `R` replicas, `N` request rows, `S` most sequences a replica may run, `
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
@@ -43,7 +44,8 @@ REQUEST = np.dtype(
         ("preemptions", np.int32),
         ("klass", np.int16),
         ("state", np.int16),
-    ]
+    ],
+    align=True,
 )
 """One row is one cache line of 64 bytes, which is worth several times its speed."""
 
@@ -80,11 +82,18 @@ REPLICA = np.dtype(
         ("finished_head", np.int32),  # finished and not yet taken by `pop_finished`
         ("finished_tail", np.int32),
         ("reserve_prompt", np.int32),
-    ]
+    ],
+    align=True,
 )
 
-Compiled = Any
-"""Numba's dispatchers carry no types."""
+_OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Compile a kernel that allocates nothing: counting references to the arrays it is handed took half its time."""
+    kernel: Function = njit(**_OPTIONS)(function)
+    return kernel
 
 
 class Engine(NamedTuple):
@@ -208,7 +217,7 @@ def grown(engine: Engine, capacity: int) -> Engine:
     return engine._replace(requests=requests)
 
 
-@njit(cache=True)
+@compiled
 def claim(engine: Engine) -> int:
     """A free row, to be filled by `set_request`; NONE if the table is full (see `grown`). Not for several threads."""
     row = engine.rows[0]
@@ -217,10 +226,10 @@ def claim(engine: Engine) -> int:
     elif engine.rows[1] < len(engine.requests):
         row = engine.rows[1]
         engine.rows[1] += 1
-    return row
+    return int(row)
 
 
-@njit(cache=True)
+@compiled
 def release(engine: Engine, request: int) -> None:
     """Give a row back for reuse, after it was popped as finished, aborted, evicted or refused."""
     row = engine.requests[request]
@@ -231,7 +240,7 @@ def release(engine: Engine, request: int) -> None:
     engine.rows[0] = request
 
 
-@njit(cache=True)
+@compiled
 def set_request(engine: Engine, request: int, prompt_tokens: int, output_tokens: int, class_index: int) -> None:
     """Describe the request of a row: `prompt_tokens` >= 1; `output_tokens` 0 is prefill only, such as an embedding."""
     row = engine.requests[request]
