@@ -5,8 +5,8 @@ Symbols: `C` classes, `P` pools.
 
 from __future__ import annotations
 
+import highspy
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ...env.contract import BoolArray, Cluster, FloatArray, Plan
 
@@ -66,21 +66,12 @@ def cheapest_plan(
     low = np.concatenate([np.ones(n_classes), np.full(2 * n_pools, -np.inf)])
     high = np.concatenate([np.ones(n_classes), np.zeros(n_pools), up])
     upper = np.concatenate([cluster.max_replicas, usable.ravel().astype(float), np.ones(n_classes)])
-    result = milp(
-        cost,
-        constraints=LinearConstraint(rows, low, high),
-        integrality=np.concatenate([np.ones(n_pools), np.zeros(width - n_pools)]),
-        bounds=Bounds(
-            np.concatenate([cluster.min_replicas, np.zeros(width - n_pools)]),
-            np.concatenate([upper, np.full(n_pools, np.inf)]),
-        ),
-        options={"time_limit": time_limit_s, "mip_rel_gap": 1e-3},
-    )
-    if result.x is None:
-        raise RuntimeError(f"no plan within {time_limit_s:g} s: {result.message}; raise time_limit_s")
-    replicas = np.round(np.maximum(result.x[:n_pools], 0.0)) + 0.0  # no minus zeros
-    route = np.maximum(result.x[at_share:at_short].reshape(n_classes, n_pools), 0.0)
-    short = result.x[at_short:at_start]
+    floor = np.concatenate([cluster.min_replicas, np.zeros(width - n_pools)])
+    ceiling = np.concatenate([upper, np.full(n_pools, np.inf)])
+    answer = _solve(cost, rows, (low, high), (floor, ceiling), n_pools, time_limit_s)
+    replicas = np.round(np.maximum(answer[:n_pools], 0.0)) + 0.0  # no minus zeros
+    route = np.maximum(answer[at_share:at_short].reshape(n_classes, n_pools), 0.0)
+    short = answer[at_short:at_start]
     return Plan(
         replicas=replicas,
         route=_normalised(route, usable, replicas, cluster),
@@ -90,6 +81,41 @@ def cheapest_plan(
         usd_per_hr=np.asarray((replicas * usd_per_hr).sum()),
         attainment=cluster.targets.attainment * (1.0 - np.clip(short, 0.0, 1.0)),
     )
+
+
+def _solve(
+    cost: FloatArray,
+    rows: FloatArray,
+    row_bounds: tuple[FloatArray, FloatArray],
+    bounds: tuple[FloatArray, FloatArray],
+    n_whole: int,
+    time_limit_s: float,
+) -> FloatArray:
+    """The cheapest point with `rows @ x` and `x` within bounds, its first `n_whole` entries whole."""
+    solver = highspy.Highs()
+    solver.silent()
+    # One thread: a plan takes milliseconds, and threads cost more to start than they save.
+    for option, value in (("threads", 1), ("time_limit", time_limit_s), ("mip_rel_gap", 1e-3)):
+        solver.setOptionValue(option, value)
+    program = highspy.HighsLp()
+    program.num_row_, program.num_col_ = rows.shape
+    program.col_cost_ = cost
+    program.col_lower_, program.col_upper_ = bounds
+    program.row_lower_, program.row_upper_ = row_bounds
+    row, column = np.nonzero(rows)
+    program.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    program.a_matrix_.start_ = np.searchsorted(row, np.arange(len(rows) + 1)).astype(np.int32)
+    program.a_matrix_.index_ = column.astype(np.int32)
+    program.a_matrix_.value_ = rows[row, column]
+    kinds = highspy.HighsVarType
+    program.integrality_ = [kinds.kInteger if i < n_whole else kinds.kContinuous for i in range(len(cost))]
+    solver.passModel(program)
+    solver.run()
+    answer = np.asarray(solver.getSolution().col_value, dtype=np.float64)
+    if answer.size != len(cost):
+        status = solver.modelStatusToString(solver.getModelStatus())
+        raise RuntimeError(f"no plan within {time_limit_s:g} s: {status}; raise time_limit_s")
+    return answer
 
 
 def _normalised(route: FloatArray, usable: BoolArray, replicas: FloatArray, cluster: Cluster) -> FloatArray:
