@@ -66,7 +66,9 @@ def _http(settings: ProxySettings) -> Json:
         "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": STAT_PREFIX,
         "rds": {"route_config_name": ROUTES_NAME, "config_source": watched(settings.xds_dir, RDS_FILE)},
+        # No client is one of us: whatever Envoy's own headers could switch (timeouts, retries) is taken off.
         "use_remote_address": True,
+        "internal_address_config": {"unix_sockets": False},
         "server_header_transformation": "PASS_THROUGH",
         "stream_idle_timeout": "0s",  # a queued request is silent for as long as it waits
         "request_timeout": "0s",

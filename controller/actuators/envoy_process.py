@@ -161,6 +161,18 @@ async def stop(envoy: RunningEnvoy, *, drain_s: float = 0.0, patience_s: float =
         (envoy.folder.path / _RUNNING_FILE).unlink(missing_ok=True)
 
 
+async def rotate_access_log(envoy: RunningEnvoy) -> Path:
+    """Set the access log aside as `access.log.1`, over the one before, and let Envoy begin anew; where it is now.
+
+    A `LogTail` that reads on before the next rotation misses nothing.
+    """
+    aside = envoy.folder.access_log.with_name("access.log.1")
+    envoy.folder.access_log.replace(aside)
+    async with aiohttp.ClientSession() as admin, admin.post(f"{envoy.admin_url}/reopen_logs") as answer:
+        answer.raise_for_status()
+    return aside
+
+
 @asynccontextmanager
 async def embedded(folder: EnvoyFolder, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[RunningEnvoy]:
     """An Envoy for the length of a block; it dies with this process too."""

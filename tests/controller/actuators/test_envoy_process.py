@@ -13,7 +13,15 @@ import pytest
 
 from poolpilot.controller.actuators import envoy
 from poolpilot.controller.actuators.envoy_config import ClassRoute, PoolBackends, RoutingTable
-from poolpilot.controller.actuators.envoy_process import EnvoyFolder, EnvoyStartError, embedded, find, start, stop
+from poolpilot.controller.actuators.envoy_process import (
+    EnvoyFolder,
+    EnvoyStartError,
+    embedded,
+    find,
+    rotate_access_log,
+    start,
+    stop,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -93,6 +101,17 @@ async def test_a_stop_that_drains_lets_streams_end(proxy: Any, table: Callable[.
     answer = await stream
     assert (answer.status, "[DONE]" in answer.text) == (200, True)
     assert find(proxy.envoy.folder) is None
+
+
+async def test_a_rotated_log_loses_no_request(proxy: Any) -> None:
+    answers = asyncio.gather(*(proxy.ask({"first_s": n / 200}) for n in range(100)))
+    await asyncio.sleep(0.3)
+    await proxy.ended(1)
+    aside = await rotate_access_log(proxy.envoy)
+    await answers
+    assert len({record.stream_id for record in await proxy.ended(100)}) == 100
+    assert aside.stat().st_size > 0
+    assert proxy.envoy.folder.access_log.stat().st_size > 0
 
 
 async def test_two_do_not_share_a_port(folder: EnvoyFolder, tmp_path: Path) -> None:
