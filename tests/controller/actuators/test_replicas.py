@@ -1,0 +1,158 @@
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poolpilot.controller.actuators.envoy_config import Endpoint
+from poolpilot.controller.actuators.replicas import (
+    PoolReplicas,
+    RentedSeconds,
+    RentMeter,
+    Replica,
+    Stage,
+    Step,
+    StepKind,
+    backoff_s,
+    reconcile,
+)
+
+STAGES = {
+    "w": Stage.WAITING,
+    "p": Stage.PROVISIONING,
+    "l": Stage.LOADING,
+    "r": Stage.READY,
+    "d": Stage.DRAINING,
+    "s": Stage.STOPPING,
+}
+LETTERS = {stage: letter for letter, stage in STAGES.items()}
+
+
+def pool(stages: str, name: str = "a") -> list[Replica]:
+    return [Replica(f"{name}{i}", name, STAGES[letter]) for i, letter in enumerate(stages)]
+
+
+def written(steps: tuple[Step, ...]) -> str:
+    return " ".join(f"{step.kind}:{step.subject}" for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("stages", "target", "load", "expected"),
+    [
+        ("", 0, {}, ""),
+        ("", 2, {}, "start:a start:a"),
+        ("rr", 2, {}, ""),
+        ("rl", 2, {}, ""),
+        ("wp", 2, {}, ""),
+        ("rd", 1, {}, ""),
+        ("rd", 2, {}, "revive:a1"),
+        ("ddd", 2, {}, "revive:a2 revive:a1"),
+        ("rd", 4, {}, "revive:a1 start:a start:a"),
+        ("rs", 2, {}, "start:a"),
+        ("ds", 2, {}, "revive:a0 start:a"),
+        ("rr", 1, {}, "drain:a1"),
+        ("rrr", 1, {"a0": 0, "a1": 5, "a2": 3}, "drain:a0 drain:a2"),
+        ("rrr", 2, {"a1": 4}, "drain:a1"),
+        ("rlpw", 2, {}, "cancel:a3 cancel:a2"),
+        ("rlpw", 0, {"a0": 0}, "cancel:a3 cancel:a2 cancel:a1 drain:a0"),
+        ("ds", 0, {}, ""),
+    ],
+    ids=[
+        "nothing of nothing",
+        "from nothing",
+        "there already",
+        "a start counts",
+        "a start held back counts",
+        "one that leaves does not count",
+        "called back before it is stopped",
+        "the last to leave comes back first",
+        "called back, and the rest started",
+        "none that was told to stop comes back",
+        "called back and started, none that was told to stop",
+        "the newest goes in a tie",
+        "the least busy go first",
+        "one that does not say how busy it is goes last",
+        "starts furthest from serving are given up first",
+        "all, starts first",
+        "those that leave are left alone",
+    ],
+)
+def test_steps_to_a_count(stages: str, target: int, load: dict[str, float], expected: str) -> None:
+    assert written(reconcile(pool(stages), {"a": target}, load)) == expected
+
+
+def test_a_pool_that_is_not_named_stays_as_it_is() -> None:
+    assert reconcile([*pool("rr", "a"), *pool("r", "b")], {"b": 0}, {}) == (Step(StepKind.DRAIN, "b0"),)
+
+
+def done(replicas: list[Replica], steps: tuple[Step, ...]) -> list[Replica]:
+    """The replicas after the steps; a start that was given up is told to stop or is gone."""
+    after = {r.name: r for r in replicas}
+    for i, step in enumerate(steps):
+        if step.kind == StepKind.START:
+            after[f"new{i}"] = Replica(f"new{i}", step.subject, Stage.PROVISIONING)
+            continue
+        old = after[step.subject]
+        becomes = {StepKind.REVIVE: Stage.READY, StepKind.DRAIN: Stage.DRAINING, StepKind.CANCEL: Stage.STOPPING}
+        after[step.subject] = Replica(old.name, old.pool, becomes[step.kind])
+    return list(after.values())
+
+
+@given(
+    st.text("wplrds", max_size=8), st.text("wplrds", max_size=8), st.integers(0, 6), st.dictionaries(
+        st.sampled_from([f"a{i}" for i in range(8)]), st.floats(0, 100)
+    )
+)  # fmt: skip
+def test_the_steps_reach_the_count_once_and_then_there_is_nothing_to_do(
+    stages: str, other: str, target: int, load: dict[str, float]
+) -> None:
+    before = [*pool(stages), *pool(other, "b")]
+    steps = reconcile(before, {"a": target}, load)
+    after = done(before, steps)
+    own = PoolReplicas(tuple(r for r in after if r.pool == "a"), 0, "", math.nan)
+    assert own.ready + own.starting == target
+    assert reconcile(after, {"a": target}, load) == ()
+    assert [r for r in after if r.pool == "b"] == pool(other, "b")
+    touched = {s.subject for s in steps}
+    assert not touched & {r.name for r in before if r.stage == Stage.STOPPING}
+
+
+def test_only_ready_replicas_are_listed() -> None:
+    replicas = tuple(
+        Replica(f"a{i}", "a", stage, Endpoint("127.0.0.1", 8000 + i) if i > 1 else None)
+        for i, stage in enumerate(STAGES.values())
+    )
+    states = PoolReplicas(replicas, 0, "", math.nan)
+    assert (states.starting, states.ready, states.draining) == (3, 1, 2)
+    assert states.endpoints == (Endpoint("127.0.0.1", 8003),)
+
+
+@pytest.mark.parametrize(("failures", "expected"), [(0, 0.0), (1, 2.0), (2, 4.0), (4, 16.0), (5, 20.0), (5000, 20.0)])
+def test_backoff_doubles_up_to_a_limit(failures: int, expected: float) -> None:
+    assert backoff_s(failures, 2.0, 20.0) == expected
+
+
+def test_rent_is_the_sum_of_the_time_in_each_stage() -> None:
+    now_s = [100.0]
+    meter = RentMeter(lambda: now_s[0])
+    life = [Stage.WAITING, Stage.PROVISIONING, Stage.LOADING, Stage.READY, Stage.DRAINING, Stage.STOPPING, None]
+    spans_s = [5.0, 7.0, 11.0, 13.0, 17.0, 19.0]
+    meter.move("a", None, life[0])
+    for (left, entered), span_s in zip(itertools.pairwise(life), spans_s, strict=True):
+        now_s[0] += span_s
+        meter.move("a", left, entered)
+    now_s[0] += 1000.0
+    assert meter.read() == {"a": RentedSeconds(starting_s=18.0, ready_s=13.0, draining_s=36.0)}
+
+
+def test_rent_of_a_replica_counts_while_it_lasts() -> None:
+    now_s = [0.0]
+    meter = RentMeter(lambda: now_s[0])
+    meter.move("a", None, Stage.READY)
+    now_s[0] = 10.0
+    meter.move("a", None, Stage.READY)
+    meter.move("b", None, Stage.LOADING)
+    now_s[0] = 13.0
+    assert meter.read() == {"a": RentedSeconds(ready_s=16.0), "b": RentedSeconds(starting_s=3.0)}
+    assert meter.read()["a"].total_s == 16.0
