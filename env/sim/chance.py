@@ -7,18 +7,16 @@ paired comparisons sharp, and a cluster behaves the same alone and inside any ba
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from numba import njit, uint64
+from numba import uint64
+
+from .engine_state import compiled
 
 ADMIT, POOL, FIRST_REPLICA, SECOND_REPLICA, COLD_START, PREEMPTION, VICTIM = range(7)
 """What a number is drawn for."""
 
-Compiled = Any
-"""Numba's dispatchers carry no types."""
 
-
-@njit(cache=True, inline="always")
+@compiled
 def uniform(seed: int, purpose: int, subject: int, attempt: int) -> float:
     """A number in [0, 1): the finaliser of SplitMix64 (Steele et al., 2014) over the four arguments."""
     z = uint64(seed) + uint64(purpose + 1) * uint64(0x9E3779B97F4A7C15)
@@ -30,13 +28,13 @@ def uniform(seed: int, purpose: int, subject: int, attempt: int) -> float:
     return float(z >> uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True)
+@compiled
 def exponential(seed: int, purpose: int, subject: int, attempt: int) -> float:
     """Exponential with mean 1."""
     return -math.log(1.0 - uniform(seed, purpose, subject, attempt))
 
 
-@njit(cache=True)
+@compiled
 def log_normal(mean: float, spread_frac: float, seed: int, purpose: int, subject: int, attempt: int) -> float:
     """Log-normal of this mean, with standard deviation `spread_frac` times the mean."""
     if spread_frac <= 0.0 or mean <= 0.0:

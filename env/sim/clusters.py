@@ -6,7 +6,9 @@ steps, `W` tally width, `L` layers of the bill.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -14,30 +16,16 @@ import numpy as np
 from .. import forecast, ledger
 from ..contract import Action, Bill, BoolArray, Cluster, FloatArray, Snapshot
 from ..window import ARRIVED, TALLY_WIDTH
-from .advance import advance, arrivals_before, open_one
+from .advance import advance_some, open_one
 from .engine_state import PS_PER_S
 from .gpus import GpuBank, nothing_read
 from .loading import batched_cluster, load_world, padded, size_of, whole_ps
 from .sight import snapshot_of
-from .state import (
-    BACKING_OFF,
-    CAP,
-    IDLE,
-    IN_FLIGHT,
-    IN_START,
-    NEXT_ARRIVAL,
-    NOW_PS,
-    TOKEN_BUDGET,
-    USEFUL,
-    WANTED,
-    WASTED,
-    Clusters,
-    of_cluster,
-    room_for,
-    with_room,
-)
+from .state import Clusters, room_for, with_room
 from .world import WorldSpec
 
+_CLUSTERS_PER_THREAD = 16
+_CHUNKS_PER_THREAD = 4
 _FEWEST_ROWS = 256
 """Rows for requests to begin with; there are more when a tick may need them."""
 
@@ -70,8 +58,12 @@ class SimulatedClusters:
         window_s: float = 60.0,
         max_classes: int | None = None,
         max_pools: int | None = None,
+        threads: int | None = None,
     ) -> None:
         """The maxima make room for larger worlds to come (`replace`).
+
+        Without `threads`, large batches use every core. Plain threads, not numba's parallel loops: these spin at their
+        barrier, which took 30 times as long as a small batch on a busy machine, and OpenMP does not survive a fork.
 
         Raises:
             ValueError: no spec, a tick that is not positive, or a world above the maxima.
@@ -88,6 +80,8 @@ class SimulatedClusters:
         count = len(specs)
         count, shape = len(specs), (len(specs), largest["C"])
         self._tick_ps = int(whole_ps(tick_s))
+        self.threads = threads or max(1, min(os.cpu_count() or 1, count // _CLUSTERS_PER_THREAD))
+        self._threads = ThreadPoolExecutor(self.threads, "clusters") if self.threads > 1 else None
         self._every: Clusters = room_for({**largest, "B": count, "M": _FEWEST_ROWS})
         self._recent = np.zeros((max(1, round(window_s / tick_s)), *shape, TALLY_WIDTH))
         self._place = 0
@@ -103,7 +97,7 @@ class SimulatedClusters:
     @property
     def now_s(self) -> FloatArray:
         """`[B]` seconds since each episode began."""
-        now: FloatArray = self._every.clock[:, NOW_PS] / PS_PER_S
+        now: FloatArray = self._every.clock["now_ps"][:, 0] / PS_PER_S
         return now
 
     def replace(self, b: int, spec: WorldSpec) -> None:
@@ -128,7 +122,7 @@ class SimulatedClusters:
         self._apply(action)
         self._make_rows()
         usd_per_hr = self._usd_per_hr()
-        advance(self._every, self._tick_ps)
+        self._run_tick()
         self._readings = self._gpus.pass_tick(self._every, self.tick_s)
         tally = self._every.tally.copy()
         self._remember(tally)
@@ -137,7 +131,7 @@ class SimulatedClusters:
             bill=ledger.charge(meter, self._tariff),
             tally=tally,
             meter=meter,
-            done=self._every.clock[:, NOW_PS] >= self._duration_ps,
+            done=self._every.clock["now_ps"][:, 0] >= self._duration_ps,
         )
 
     def snapshot(self) -> Snapshot:
@@ -154,30 +148,50 @@ class SimulatedClusters:
             tick_s=self.tick_s,
         )
 
+    def _run_tick(self) -> None:
+        count, every, tick_ps = len(self.specs), self._every, self._tick_ps
+        if self._threads is None:
+            advance_some(every, 0, count, tick_ps)
+            return
+        size = -(-count // (_CHUNKS_PER_THREAD * self.threads))
+        chunks = [
+            self._threads.submit(advance_some, every, first, min(first + size, count), tick_ps)
+            for first in range(0, count, size)
+        ]
+        for chunk in chunks:
+            chunk.result()
+
     def _apply(self, action: Action) -> None:
         every = self._every
-        shapes = {"route": every.route.shape, "admit": every.admit.shape}
+        shapes = {"route": every.pairs.shape, "admit": every.classes.shape}
         for name in ("route", "admit", "batch_cap", "token_budget", "replicas"):
-            values, shape = getattr(action, name), shapes.get(name, every.pools.shape[:2])
+            values, shape = getattr(action, name), shapes.get(name, every.pools.shape)
             if values.shape != shape or not np.isfinite(values).all():
                 raise ValueError(f"action.{name}: shape {values.shape}, wanted {shape} of finite numbers")
-        np.maximum(action.route, 0.0, out=every.route)
-        every.admit[:] = action.admit
+        every.pairs["route"] = np.maximum(action.route, 0.0)
+        every.classes["admit"] = action.admit
         limits = self.cluster
-        for column, wanted, low, high in (
-            (WANTED, action.replicas, 0.0, limits.max_replicas),
-            (CAP, action.batch_cap, 1.0, limits.max_batch_cap),
-            (TOKEN_BUDGET, action.token_budget, 1.0, limits.max_token_budget),
+        for name, wanted, low, high in (
+            ("wanted", action.replicas, 0.0, limits.max_replicas),
+            ("cap", action.batch_cap, 1.0, limits.max_batch_cap),
+            ("token_budget", action.token_budget, 1.0, limits.max_token_budget),
         ):
-            every.pools[..., column] = np.rint(np.clip(wanted, low, high))
+            every.pools[name] = np.rint(np.clip(wanted, low, high))
 
     def _make_rows(self) -> None:
         """Have a row for every request that may be in a cluster before the tick is over."""
-        held = self._every.classes[..., (IN_FLIGHT, BACKING_OFF)].sum(axis=(1, 2))
-        last = arrivals_before(self._every, self._every.clock[:, NOW_PS] + self._tick_ps)
-        needed = int((held + last - self._every.clock[:, NEXT_ARRIVAL]).max())
-        if needed > self._every.desk.shape[1]:
-            self._every = with_room(self._every, {"M": 2 * needed})
+        every = self._every
+        held = (every.classes["in_flight"] + every.classes["backing_off"]).sum(axis=1)
+        until_ps = every.clock["now_ps"][:, 0] + self._tick_ps
+        due = [
+            np.searchsorted(arrivals[:known], until_ps)
+            for arrivals, known, until_ps in zip(
+                every.arrivals["at_ps"], every.clock["n_arrivals"][:, 0], until_ps, strict=True
+            )
+        ]
+        needed = int((held + due - every.clock["next_arrival"][:, 0]).max())
+        if needed > every.desk.shape[1]:
+            self._every = with_room(every, {"M": 2 * needed})
 
     def _remember(self, tally: FloatArray) -> None:
         """Slide the window, and let the forecast see the tick's arrivals."""
@@ -190,19 +204,19 @@ class SimulatedClusters:
 
     def _meter(self, usd_per_hr: FloatArray) -> ledger.Meter:
         every = self._every
-        span_s = every.used_ps / PS_PER_S
+        route, serves = every.pairs["route"], every.pairs["serves"].astype(np.float64)
         # What nobody is routed to is charged to those who could be.
-        claim = np.swapaxes(every.route * every.serves, 1, 2)
-        claim = np.where(claim.sum(axis=-1, keepdims=True) > 0, claim, np.swapaxes(every.serves, 1, 2))
+        claim = np.swapaxes(route * serves, 1, 2)
+        claim = np.where(claim.sum(axis=-1, keepdims=True) > 0, claim, np.swapaxes(serves, 1, 2))
         return ledger.Meter(
             usd_per_hr=usd_per_hr,
-            useful_s=span_s[..., USEFUL],
-            wasted_s=span_s[..., WASTED],
-            starting_s=span_s[..., IN_START],
-            waiting_s=span_s[..., IDLE],
+            useful_s=every.pools["useful_ps"] / PS_PER_S,
+            wasted_s=every.pools["wasted_ps"] / PS_PER_S,
+            starting_s=every.pools["start_ps"] / PS_PER_S,
+            waiting_s=every.pools["idle_ps"] / PS_PER_S,
             energy_j=self._readings.energy_j,
-            egress_bytes=every.sent * self._bytes_per_token[:, None, None],
-            class_work=every.work.copy(),
+            egress_bytes=np.swapaxes(every.pairs["sent"], 1, 2) * self._bytes_per_token[:, None, None],
+            class_work=np.swapaxes(every.pairs["work"], 1, 2).copy(),
             class_claim=claim,
         )
 
@@ -214,7 +228,7 @@ class SimulatedClusters:
     def _load(self, b: int, spec: WorldSpec) -> None:
         """Begin world `b` at its time 0, with nothing remembered."""
         load_world(self._every, b, spec)
-        open_one(of_cluster(self._every.engine, self._every, b))
+        open_one(self._every, b)
         self._gpus.load(b, spec, self._every.slots.shape[1])
         self._ticks[b] = 0
         self._recent[:, b] = 0.0

@@ -7,80 +7,43 @@ Each pool has a range of slots. `sim` is one cluster (`state.of_cluster`), chang
 
 from __future__ import annotations
 
-from numba import njit
-
 from . import chance
 from .engine import evict_all, in_flight, run, seen, set_law, set_limits, to_ps
-from .engine_state import NONE
-from .state import (
-    BUSY_SEEN_PS,
-    CAP,
-    COLD_SPREAD_FRAC,
-    COLD_START_PS,
-    DRAINING,
-    FAR_PS,
-    GONE,
-    IDLE,
-    IDLE_FROM_PS,
-    IN_START,
-    N_READY,
-    N_STARTED,
-    NEXT_LIFE_PS,
-    NOTICE_PS,
-    POOL,
-    PREEMPTIONS_PER_S,
-    READY,
-    READY_PS,
-    RECLAIM_PS,
-    RENTED,
-    SEED,
-    SETTLED_PS,
-    SLOT_FROM,
-    SLOT_TO,
-    SOLD_OUT_UNTIL_PS,
-    STARTING,
-    STATE,
-    TAKEN_PS,
-    TOKEN_BUDGET,
-    USEFUL,
-    USEFUL_SEEN_PS,
-    WANTED,
-    WASTED,
-    Clusters,
-)
+from .engine_state import NONE, compiled
+from .state import DRAINING, FAR_PS, GONE, READY, STARTING, Clusters
 
 
-@njit(cache=True)
+@compiled
 def settle(sim: Clusters, slot: int, at_ps: int) -> None:
     """Charge the time since the slot was last settled; its engine has been run to `at_ps`."""
-    row, span = sim.slots[slot], sim.spans[slot]
-    rented = at_ps - row[SETTLED_PS]
-    span[RENTED] += rented
-    row[SETTLED_PS] = at_ps
-    if row[STATE] == STARTING:
-        span[IN_START] += rented
+    row = sim.slots[slot]
+    rented = at_ps - row.settled_ps
+    row.rented_ps += rented
+    row.settled_ps = at_ps
+    if row.state == STARTING:
+        row.start_ps += rented
         return
     sight = seen(sim.engine, slot, at_ps)
-    busy = sight.busy_ps - row[BUSY_SEEN_PS]
+    busy = sight.busy_ps - row.busy_seen_ps
     # An iteration that is cut off loses the useful part that was counted ahead.
-    useful = min(max(sight.useful_ps - row[USEFUL_SEEN_PS], 0), busy)
-    span[USEFUL] += useful
-    span[WASTED] += busy - useful
-    row[BUSY_SEEN_PS] = sight.busy_ps
-    row[USEFUL_SEEN_PS] = sight.useful_ps
+    useful = min(max(sight.useful_ps - row.useful_seen_ps, 0), busy)
+    row.useful_ps += useful
+    row.wasted_ps += busy - useful
+    row.busy_seen_ps = sight.busy_ps
+    row.useful_seen_ps = sight.useful_ps
     close_idle(sim, slot, at_ps)
 
 
-@njit(cache=True)
+@compiled
 def close_idle(sim: Clusters, slot: int, at_ps: int) -> None:
     """Charge the time since the engine had nothing to do, if it has nothing at `at_ps`."""
     row, rep = sim.slots[slot], sim.engine.replicas[slot]
     if rep.running + rep.waiting == 0 and rep.clock_ps <= at_ps:
-        sim.spans[slot, IDLE] += at_ps - max(rep.clock_ps, row[IDLE_FROM_PS])
-        row[IDLE_FROM_PS] = at_ps
+        row.idle_ps += at_ps - max(rep.clock_ps, row.idle_from_ps)
+        row.idle_from_ps = at_ps
 
 
-@njit(cache=True)
+@compiled
 def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     """Rent one more replica, which serves after its cold start (or at once).
 
@@ -88,74 +51,74 @@ def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
         False if the pool is sold out or has no free slot.
     """
     own = sim.pools[pool]
-    slot = own[SLOT_FROM]
-    while slot < own[SLOT_TO] and sim.slots[slot, STATE] != GONE:
+    slot = own.slot_from
+    while slot < own.slot_to and sim.slots[slot].state != GONE:
         slot += 1
-    if slot == own[SLOT_TO] or at_ps < own[SOLD_OUT_UNTIL_PS]:
+    if slot == own.slot_to or at_ps < own.sold_out_until_ps:
         return False
-    seed, nth = sim.clock[SEED], own[N_STARTED]
-    own[N_STARTED] += 1
+    seed, nth = sim.clock[0].seed, own.n_started
+    own.n_started += 1
     delay_ps, life_ps = 0, FAR_PS
     if cold:
-        spread = sim.chances[pool, COLD_SPREAD_FRAC]
-        delay_ps = int(chance.log_normal(float(own[COLD_START_PS]), spread, seed, chance.COLD_START, pool, nth))
-    rate = sim.chances[pool, PREEMPTIONS_PER_S]
+        spread = own.cold_spread_frac
+        delay_ps = int(chance.log_normal(float(own.cold_start_ps), spread, seed, chance.COLD_START, pool, nth))
+    rate = own.preemptions_per_s
     if rate > 0.0:
         life_ps = min(FAR_PS, to_ps(min(chance.exponential(seed, chance.PREEMPTION, pool, nth) / rate, 1e6)))
     row, rep = sim.slots[slot], sim.engine.replicas[slot]
-    row[STATE] = STARTING if cold else READY
-    row[READY_PS] = at_ps + delay_ps
-    row[TAKEN_PS] = at_ps + life_ps
-    row[RECLAIM_PS] = FAR_PS
-    row[SETTLED_PS] = at_ps
-    row[IDLE_FROM_PS] = at_ps
-    row[BUSY_SEEN_PS] = rep.busy_ps
-    row[USEFUL_SEEN_PS] = rep.useful_ps
+    row.state = STARTING if cold else READY
+    row.ready_ps = at_ps + delay_ps
+    row.taken_ps = at_ps + life_ps
+    row.reclaim_ps = FAR_PS
+    row.settled_ps = at_ps
+    row.idle_from_ps = at_ps
+    row.busy_seen_ps = rep.busy_ps
+    row.useful_seen_ps = rep.useful_ps
     set_law(sim.engine, slot, sim.laws[pool])
-    set_limits(sim.engine, slot, own[CAP], own[TOKEN_BUDGET])
+    set_limits(sim.engine, slot, own.cap, own.token_budget)
     return True
 
 
-@njit(cache=True)
+@compiled
 def stop(sim: Clusters, slot: int, at_ps: int) -> None:
     """End the rent. The engine has been run to `at_ps` and holds no request."""
     settle(sim, slot, at_ps)
-    sim.slots[slot, STATE] = GONE
+    sim.slots[slot].state = GONE
 
 
-@njit(cache=True)
+@compiled
 def drain(sim: Clusters, slot: int, at_ps: int) -> None:
     """Send it no more requests; it stops when it is empty."""
-    sim.slots[slot, STATE] = DRAINING
+    sim.slots[slot].state = DRAINING
     if in_flight(sim.engine, slot, at_ps) == 0:
         stop(sim, slot, at_ps)
 
 
-@njit(cache=True)
+@compiled
 def stop_if_drained(sim: Clusters, slot: int, at_ps: int) -> None:
     """Stop a draining replica when its last request ended, at `at_ps` or before."""
-    if sim.slots[slot, STATE] == DRAINING and in_flight(sim.engine, slot, at_ps) == 0:
-        stop(sim, slot, max(sim.engine.replicas[slot].clock_ps, sim.slots[slot, SETTLED_PS]))
+    if sim.slots[slot].state == DRAINING and in_flight(sim.engine, slot, at_ps) == 0:
+        stop(sim, slot, max(sim.engine.replicas[slot].clock_ps, sim.slots[slot].settled_ps))
 
 
-@njit(cache=True)
+@compiled
 def give_notice(sim: Clusters, slot: int, at_ps: int) -> None:
     """A spot machine will be taken away: drain until then. One that has not loaded yet is let go."""
     row = sim.slots[slot]
-    row[TAKEN_PS] = FAR_PS
-    if row[STATE] == STARTING:
+    row.taken_ps = FAR_PS
+    if row.state == STARTING:
         stop(sim, slot, at_ps)
         return
-    row[RECLAIM_PS] = at_ps + sim.pools[row[POOL], NOTICE_PS]
+    row.reclaim_ps = at_ps + sim.pools[row.pool].notice_ps
     run(sim.engine, slot, at_ps)
     settle(sim, slot, at_ps)
     drain(sim, slot, at_ps)
 
 
-@njit(cache=True)
+@compiled
 def break_off(sim: Clusters, slot: int, at_ps: int) -> int:
     """The machine is gone, requests and all; returns how many are in `sim.evicted`."""
-    if sim.slots[slot, STATE] == STARTING:
+    if sim.slots[slot].state == STARTING:
         stop(sim, slot, at_ps)
         return 0
     count = evict_all(sim.engine, slot, at_ps, sim.evicted)
@@ -163,74 +126,74 @@ def break_off(sim: Clusters, slot: int, at_ps: int) -> int:
     return int(count)
 
 
-@njit(cache=True)
+@compiled
 def reconcile(sim: Clusters, pool: int, at_ps: int) -> None:
     """Bring the pool to the number of replicas wanted, as far as can be; what cannot be is tried again next tick."""
     own = sim.pools[pool]
     serving = 0
-    for slot in range(own[SLOT_FROM], own[SLOT_TO]):
-        serving += sim.slots[slot, STATE] == STARTING or sim.slots[slot, STATE] == READY
-    while serving > own[WANTED]:
+    for slot in range(own.slot_from, own.slot_to):
+        serving += sim.slots[slot].state == STARTING or sim.slots[slot].state == READY
+    while serving > own.wanted:
         slot = _least_missed(sim, pool, at_ps)
-        if sim.slots[slot, STATE] == STARTING:
+        if sim.slots[slot].state == STARTING:
             stop(sim, slot, at_ps)
         else:
             drain(sim, slot, at_ps)
         serving -= 1
-    while serving < own[WANTED]:
+    while serving < own.wanted:
         slot = _revivable(sim, pool)
         if slot != NONE:
-            sim.slots[slot, STATE] = READY
+            sim.slots[slot].state = READY
         elif not start_replica(sim, pool, at_ps, True):
             break
         serving += 1
 
 
-@njit(cache=True)
+@compiled
 def _least_missed(sim: Clusters, pool: int, at_ps: int) -> int:
     """The replica to give up: the start that is furthest from serving, else the ready one with fewest requests."""
     chosen, least, latest_ps = NONE, FAR_PS, -1
-    for slot in range(sim.pools[pool, SLOT_FROM], sim.pools[pool, SLOT_TO]):
+    for slot in range(sim.pools[pool].slot_from, sim.pools[pool].slot_to):
         row = sim.slots[slot]
-        if row[STATE] == STARTING and row[READY_PS] > latest_ps:
-            chosen, latest_ps = slot, row[READY_PS]
-        elif row[STATE] == READY and latest_ps < 0:
+        if row.state == STARTING and row.ready_ps > latest_ps:
+            chosen, latest_ps = slot, row.ready_ps
+        elif row.state == READY and latest_ps < 0:
             load = in_flight(sim.engine, slot, at_ps)
             if load < least:
                 chosen, least = slot, load
     return chosen
 
 
-@njit(cache=True)
+@compiled
 def _revivable(sim: Clusters, pool: int) -> int:
     """A draining replica whose machine stays, or NONE."""
-    for slot in range(sim.pools[pool, SLOT_FROM], sim.pools[pool, SLOT_TO]):
-        if sim.slots[slot, STATE] == DRAINING and sim.slots[slot, RECLAIM_PS] == FAR_PS:
+    for slot in range(sim.pools[pool].slot_from, sim.pools[pool].slot_to):
+        if sim.slots[slot].state == DRAINING and sim.slots[slot].reclaim_ps == FAR_PS:
             return slot
     return NONE
 
 
-@njit(cache=True)
+@compiled
 def _next_event_ps(sim: Clusters, slot: int) -> int:
     """When the slot's life changes next by itself."""
     row = sim.slots[slot]
-    if row[STATE] == GONE:
+    if row.state == GONE:
         return FAR_PS
-    if row[STATE] == STARTING:
-        return min(row[READY_PS], row[TAKEN_PS])
-    return min(row[TAKEN_PS], row[RECLAIM_PS])
+    if row.state == STARTING:
+        return min(row.ready_ps, row.taken_ps)
+    return min(row.taken_ps, row.reclaim_ps)
 
 
-@njit(cache=True)
+@compiled
 def refresh(sim: Clusters) -> None:
     """List each pool's ready slots again, and find the next event of any slot."""
     nearest = FAR_PS
     for pool in range(len(sim.pools)):
-        start, count = sim.pools[pool, SLOT_FROM], 0
-        for slot in range(start, sim.pools[pool, SLOT_TO]):
-            if sim.slots[slot, STATE] == READY:
-                sim.ready[start + count] = slot
+        start, count = sim.pools[pool].slot_from, 0
+        for slot in range(start, sim.pools[pool].slot_to):
+            if sim.slots[slot].state == READY:
+                sim.slots[start + count].listed = slot
                 count += 1
             nearest = min(nearest, _next_event_ps(sim, slot))
-        sim.pools[pool, N_READY] = count
-    sim.clock[NEXT_LIFE_PS] = nearest
+        sim.pools[pool].n_ready = count
+    sim.clock[0].next_life_ps = nearest

@@ -12,7 +12,7 @@ import numpy as np
 from ..contract import BoolArray, FloatArray
 from .engine_state import PS_PER_S
 from .power import Thermal, power_w, throttles, warmed_c
-from .state import GONE, IN_START, POOL, RENTED, STATE, USEFUL, WASTED, Clusters
+from .state import GONE, Clusters
 from .world import WorldSpec
 
 
@@ -58,14 +58,17 @@ class GpuBank:
     def pass_tick(self, every: Clusters, tick_s: float) -> GpuReadings:
         """Warm and cool by what the tick's spans say; replicas that became hot (or cool) get their law changed."""
         heat = self._thermal
-        pool = every.slots[..., POOL]
-        tdp_w, idle_w, gpus = (np.take_along_axis(held, pool, axis=1) for held in (self._tdp_w, self._idle_w, self._gpus))
-        span_s = every.spans / PS_PER_S
-        rented_s, busy_s = span_s[..., RENTED], span_s[..., USEFUL] + span_s[..., WASTED]
+        pool = every.slots["pool"]
+        tdp_w, idle_w, gpus = (
+            np.take_along_axis(held, pool, axis=1) for held in (self._tdp_w, self._idle_w, self._gpus)
+        )
+        slots = every.slots
+        rented_s, useful_s = slots["rented_ps"] / PS_PER_S, slots["useful_ps"] / PS_PER_S
+        busy_s = useful_s + slots["wasted_ps"] / PS_PER_S
         rented_frac = np.where(rented_s > 0, rented_s, 1.0)
-        watts = power_w(busy_s / rented_frac, span_s[..., USEFUL] / rented_frac, tdp_w, idle_w)
+        watts = power_w(busy_s / rented_frac, useful_s / rented_frac, tdp_w, idle_w)
         watts = np.where(rented_s > 0, watts, 0.0)
-        here = every.slots[..., STATE] != GONE
+        here = every.slots["state"] != GONE
         warmed = warmed_c(
             self._temp_c, watts, tdp_w, heat["room_c"], heat["rise_at_tdp_c"], heat["time_constant_s"], tick_s
         )
@@ -75,7 +78,7 @@ class GpuBank:
             factor = heat["slow_factor"][b, 0] if slow[b, slot] else 1.0
             every.engine.laws[b, slot] = np.rint(every.laws[b, pool[b, slot]] * factor)
         self._slow = slow
-        loaded_s = rented_s - span_s[..., IN_START]
+        loaded_s = rented_s - slots["start_ps"] / PS_PER_S
         count = _by_pool(every, here.astype(np.float64))
         return GpuReadings(
             energy_j=_by_pool(every, watts * gpus * rented_s),
@@ -85,16 +88,16 @@ class GpuBank:
         )
 
     def _hottest(self, every: Clusters, here: BoolArray) -> FloatArray:
-        hottest = np.full(every.pools.shape[:2], -np.inf)
+        hottest = np.full(every.pools.shape, -np.inf)
         rows = np.broadcast_to(np.arange(len(here))[:, None], here.shape)
-        np.maximum.at(hottest, (rows[here], every.slots[..., POOL][here]), self._temp_c[here])
+        np.maximum.at(hottest, (rows[here], every.slots["pool"][here]), self._temp_c[here])
         return np.where(np.isfinite(hottest), hottest, np.nan)
 
 
 def _by_pool(every: Clusters, per_slot: FloatArray) -> FloatArray:
     """`[B, P]` sums of `[B, R]` over the slots of each pool."""
-    n_clusters, n_pools = every.pools.shape[:2]
-    place = (np.arange(n_clusters)[:, None] * n_pools + every.slots[..., POOL]).ravel()
+    n_clusters, n_pools = every.pools.shape
+    place = (np.arange(n_clusters)[:, None] * n_pools + every.slots["pool"]).ravel()
     sums = np.bincount(place, weights=per_slot.ravel(), minlength=n_clusters * n_pools)
     return sums.reshape(n_clusters, n_pools)
 

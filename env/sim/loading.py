@@ -9,38 +9,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..contract import Cluster, FloatArray, Targets
+from ..contract import Cluster, FloatArray, IntArray, Targets
 from ..perf.roofline import KV_BLOCK_TOKENS
 from .engine_state import NEVER_PS, NONE, laws_ps
-from .state import (
-    BACKOFF_HEAD,
-    BACKOFF_TAIL,
-    CAP,
-    COLD_SPREAD_FRAC,
-    COLD_START_PS,
-    FAR_PS,
-    FAULT_AT_PS,
-    FAULT_COUNT,
-    FAULT_DURATION_PS,
-    FAULT_KIND,
-    FAULT_KINDS,
-    FAULT_POOL,
-    GIVE_UP_PS,
-    N_ARRIVALS,
-    N_FAULTS,
-    NOTICE_PS,
-    POOL,
-    PREEMPTIONS_PER_S,
-    RETRY_PS,
-    SEED,
-    SLOT_FROM,
-    SLOT_TO,
-    TOKEN_BUDGET,
-    WANTED,
-    Clusters,
-    Ints,
-    of_cluster,
-)
+from .state import FAR_PS, FAULT_KINDS, Clusters, arrays_of, of_cluster
 from .world import WorldSpec
 
 SLOTS_PER_REPLICA = 2
@@ -59,75 +31,82 @@ def size_of(spec: WorldSpec) -> dict[str, int]:
     }
 
 
-def whole_ps(seconds: FloatArray | float) -> Ints:
+def whole_ps(seconds: FloatArray | float) -> IntArray:
     """Whole picoseconds, `FAR_PS` for what lies beyond 50 days."""
     return np.rint(np.minimum(np.asarray(seconds, dtype=np.float64), FAR_PS / 1e12) * 1e12).astype(np.int64)
 
 
 def load_world(every: Clusters, b: int, spec: WorldSpec) -> None:
     """Lay `spec` out as cluster `b`, at time 0; nothing that was there remains."""
-    sim = of_cluster.py_func(every.engine, every, b)
-    for array in (*sim.engine[:-1], *sim[1:]):
-        array[...] = np.zeros((), dtype=array.dtype)
-    n_classes, n_pools = len(spec.cluster.class_names), len(spec.cluster.pool_names)
-    sim.clock[SEED] = spec.seed
-    sim.clock[RETRY_PS] = whole_ps(spec.retry_after_s)
-    sim.clock[[BACKOFF_HEAD, BACKOFF_TAIL]] = NONE
-    sim.classes[:n_classes, GIVE_UP_PS] = whole_ps(spec.give_up_after_s)
-    targets = spec.cluster.targets
-    sim.targets_s[:] = np.nan
-    sim.targets_s[:n_classes] = np.stack([targets.ttft_s, targets.tpot_s, targets.e2e_s, targets.deadline_s], axis=-1)
-    sim.serves[:n_classes, :n_pools] = spec.cluster.serves
-    sim.laws[:n_pools] = laws_ps(spec.law_rows)
+    sim = of_cluster.py_func(every, b)  # type: ignore[attr-defined]
+    for array in arrays_of(every):
+        array[b] = np.zeros((), dtype=array.dtype)
+    sim.clock["seed"] = spec.seed
+    sim.clock["retry_ps"] = whole_ps(spec.retry_after_s)
+    sim.clock["backoff_head"] = sim.clock["backoff_tail"] = NONE
+    _load_classes(sim, spec)
     _load_pools(sim, spec)
     _load_requests(sim, spec)
     _load_faults(sim, spec)
 
 
+def _load_classes(sim: Clusters, spec: WorldSpec) -> None:
+    n_classes, n_pools = spec.cluster.serves.shape
+    targets = spec.cluster.targets
+    sim.classes["give_up_ps"][:n_classes] = whole_ps(spec.give_up_after_s)
+    for name in ("ttft_s", "tpot_s", "e2e_s", "deadline_s"):
+        sim.classes[name] = np.nan
+        sim.classes[name][:n_classes] = getattr(targets, name)
+    sim.pairs["serves"][:n_classes, :n_pools] = spec.cluster.serves
+
+
 def _load_pools(sim: Clusters, spec: WorldSpec) -> None:
     cluster, n_pools = spec.cluster, len(spec.cluster.pool_names)
     last = SLOTS_PER_REPLICA * cluster.max_replicas.astype(np.int64).cumsum()
-    own = sim.pools[:n_pools]
-    own[:, SLOT_TO] = last
-    own[1:, SLOT_FROM] = last[:-1]
-    own[:, COLD_START_PS] = whole_ps(cluster.cold_start_s)
-    own[:, NOTICE_PS] = whole_ps(spec.preemption_notice_s)
-    own[:, WANTED] = spec.start_replicas
-    own[:, CAP] = cluster.max_batch_cap
-    own[:, TOKEN_BUDGET] = cluster.max_token_budget
-    sim.chances[:n_pools, COLD_SPREAD_FRAC] = spec.cold_start_spread_frac
-    sim.chances[:n_pools, PREEMPTIONS_PER_S] = spec.preemptions_per_hr / 3600.0
+    for name, values in {
+        "slot_from": np.concatenate([[0], last[:-1]]),
+        "slot_to": last,
+        "cold_start_ps": whole_ps(cluster.cold_start_s),
+        "notice_ps": whole_ps(spec.preemption_notice_s),
+        "cold_spread_frac": spec.cold_start_spread_frac,
+        "preemptions_per_s": spec.preemptions_per_hr / 3600.0,
+        "wanted": spec.start_replicas,
+        "cap": cluster.max_batch_cap,
+        "token_budget": cluster.max_token_budget,
+    }.items():
+        sim.pools[name][:n_pools] = values
+    sim.laws[:n_pools] = laws_ps(spec.law_rows)
     replicas = sim.engine.replicas
     for name in ("waiting_head", "waiting_tail", "finished_head", "finished_tail"):
         replicas[name] = NONE
     replicas["next_finish_tick"] = NEVER_PS
     replicas["reserve_prompt"] = True
     for pool in range(n_pools):
-        slots = slice(own[pool, SLOT_FROM], own[pool, SLOT_TO])
-        sim.slots[slots, POOL] = pool
+        slots = slice(sim.pools["slot_from"][pool], sim.pools["slot_to"][pool])
+        sim.slots["pool"][slots] = pool
         replicas["blocks_total"][slots] = int(spec.kv_tokens[pool]) // KV_BLOCK_TOKENS
         replicas["max_model_len"][slots] = int(spec.max_model_len[pool])
 
 
 def _load_requests(sim: Clusters, spec: WorldSpec) -> None:
     count = len(spec.workload)
-    sim.clock[N_ARRIVALS] = count
-    sim.arrival_ps[:count] = whole_ps(spec.workload.arrival_s)
-    columns = (spec.workload.prompt_tokens, spec.workload.output_tokens, spec.workload.class_index)
-    sim.shapes[:count] = np.stack(columns, axis=-1)
+    sim.clock["n_arrivals"] = count
+    own = sim.arrivals[:count]
+    own["at_ps"] = whole_ps(spec.workload.arrival_s)
+    own["prompt"] = spec.workload.prompt_tokens
+    own["output"] = spec.workload.output_tokens
+    own["klass"] = spec.workload.class_index
     sim.engine.rows[:] = (NONE, 0)
-    for name in ("previous", "next", "replica"):
-        sim.engine.requests[name] = NONE
 
 
 def _load_faults(sim: Clusters, spec: WorldSpec) -> None:
-    sim.clock[N_FAULTS] = len(spec.faults)
+    sim.clock["n_faults"] = len(spec.faults)
     for row, fault in zip(sim.faults, sorted(spec.faults, key=lambda f: f.at_s), strict=False):
-        row[FAULT_AT_PS] = whole_ps(fault.at_s)
-        row[FAULT_KIND] = FAULT_KINDS.index(fault.kind)
-        row[FAULT_POOL] = spec.cluster.pool_names.index(fault.pool)
-        row[FAULT_COUNT] = fault.count
-        row[FAULT_DURATION_PS] = whole_ps(fault.duration_s)
+        row["at_ps"] = whole_ps(fault.at_s)
+        row["kind"] = FAULT_KINDS.index(fault.kind)
+        row["pool"] = spec.cluster.pool_names.index(fault.pool)
+        row["count"] = fault.count
+        row["duration_ps"] = whole_ps(fault.duration_s)
 
 
 def batched_cluster(clusters: Iterable[Cluster], n_classes: int, n_pools: int) -> Cluster:

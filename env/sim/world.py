@@ -78,7 +78,7 @@ class WorldSpec:
             "law_rows": (n_pools, LAW_WIDTH),
             "price_usd_per_hr": (steps, n_pools),
             "give_up_after_s": (n_classes,),
-            **{name: (n_pools,) for name in _PER_POOL},
+            **dict.fromkeys(_PER_POOL, (n_pools,)),
         }
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
