@@ -11,8 +11,9 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..agents.portfolio import RULES
 from ..env.scenario import load_scenario
-from ..training.evaluate import RULES, compare, contender, summary, tuning_episodes
+from ..training.evaluate import compare, contender, summary, tuning_episodes
 from .bad_input import one_line_errors
 from .printing import console, percent, print_json, progress, table
 
@@ -55,7 +56,7 @@ def evaluate(
     with progress(quiet=as_json) as bar:
         for given in scenarios:
             scenario = load_scenario(given)
-            tuning = tuning_episodes(scenario) if {"static-round-robin", "threshold"} & set(names) else None
+            tuning = tuning_episodes(scenario) if set(RULES) & set(names) else None
             contenders = []
             for name in names:
                 task = bar.add_task(f"{scenario.name}: tuning {name}", total=None)

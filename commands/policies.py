@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..agents.checkpoint import load_checkpoint, shipped_checkpoints
-from ..training.evaluate import RULES
+from ..agents.portfolio import RULES
 from .bad_input import one_line_errors
 from .printing import console, print_json, table
 

@@ -7,9 +7,10 @@ from functools import partial
 import click
 from rich.progress import Progress, TaskID
 
+from ..agents.portfolio import RULES
 from ..env.scenario import load_scenario
 from ..env.window import TPOT, TTFT
-from ..training.evaluate import RULES, contender, tuning_episodes
+from ..training.evaluate import contender, tuning_episodes
 from ..training.rollout import RunResult, rollout
 from ..training.worlds import episode_of
 from .bad_input import one_line_errors
@@ -42,7 +43,7 @@ def simulate(scenario: str, policies: tuple[str, ...], seed: int, duration: floa
     ticks = int(loaded.duration_s / loaded.tick_s)
     results: dict[str, RunResult] = {}
     with progress(quiet=as_json) as bar:
-        tuning = tuning_episodes(loaded) if {"static-round-robin", "threshold"} & set(names) else None
+        tuning = tuning_episodes(loaded) if set(RULES) & set(names) else None
         for name in names:
             task = bar.add_task(f"tuning {name}", total=None)
             entry = contender(name, loaded, tuning=tuning, on_trial=partial(bar.advance, task))

@@ -6,18 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .. import __version__
 from ..agents.checkpoint import load_checkpoint
-from ..agents.opponents.plan_tracking import PlanTracking
+from ..agents.portfolio import PLAN_TRACKING, PolicyFactory, policy_factory
 from ..agents.ppo.export import export_checkpoint
 from ..agents.ppo.policy import MaskedSetPolicy
 from ..env.batch import Episode
 from ..env.scenario import load_scenario
-from .evaluate import learned_factory
 from .ppo import TrainConfig
 from .rollout import RunResult, rollout
 from .worlds import episode_of
@@ -58,7 +56,7 @@ class BestCheckpoint:
             scenario = load_scenario(name)
             drawn = [episode_of(scenario, EVALUATION_SEED + i, self.miss_price) for i in range(self.seeds)]
             self._episodes.append((scenario.tick_s, drawn))
-        self.rule_score = self._scored(PlanTracking)
+        self.rule_score = self._scored(policy_factory(PLAN_TRACKING))
         if (self.folder / "card.json").is_file():
             card = load_checkpoint(self.folder).card
             self.best_score, self.best_steps = float(card["score"]), int(card["steps"])
@@ -67,7 +65,7 @@ class BestCheckpoint:
         """The policy's score; exported to `folder` when it is the best."""
         candidate = self.folder.with_name(self.folder.name + ".candidate")
         self._export(policy, candidate, steps, score=None)
-        value = self._scored(learned_factory(load_checkpoint(candidate), self.miss_price))
+        value = self._scored(policy_factory(str(candidate), miss_price=self.miss_price))
         self.history.append({"steps": steps, "score": value, "rule_score": self.rule_score})
         (self.folder.parent / "evaluations.json").write_text(json.dumps(self.history, indent=2) + "\n")
         if value > self.best_score:
@@ -75,7 +73,7 @@ class BestCheckpoint:
             self._export(policy, self.folder, steps, score=value)
         return value
 
-    def _scored(self, make: Any) -> float:
+    def _scored(self, make: PolicyFactory) -> float:
         return float(
             np.mean([score(rollout(drawn, make, tick_s), drawn, self.miss_price) for tick_s, drawn in self._episodes])
         )

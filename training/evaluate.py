@@ -8,22 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from ..agents.checkpoint import Checkpoint, load_checkpoint
-from ..agents.learned import learned_policy
-from ..agents.opponents.plan_tracking import PlanTracking
+from ..agents.portfolio import PLAN_TRACKING, STATIC, THRESHOLD, PolicyFactory, policy_factory
 from ..env.batch import Episode
-from ..env.contract import Cluster, FloatArray, Policy
+from ..env.contract import FloatArray
 from ..env.scenario import Scenario
-from .rollout import PolicyFactory, rollout
-from .tuning import Tuned, static_factory, threshold_factory, tune_static, tune_threshold
+from .rollout import rollout
+from .tuning import Tuned, tune_static, tune_threshold, tune_tracking
 from .worlds import episode_of
 
-RULES = ("static-round-robin", "threshold", "plan-tracking")
-"""The policies that are rules. Anything else names a checkpoint."""
 TUNING_SEED = 1_000_000
 """Seeds from here on are for tuning; those scored are below."""
 TUNING_EPISODES = 3
 BOOTSTRAP_DRAWS = 2000
+TUNERS = {STATIC: tune_static, THRESHOLD: tune_threshold, PLAN_TRACKING: tune_tracking}
+"""How each rule's knobs are chosen."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +40,12 @@ def contender(
     tuning: Sequence[Episode] | None = None,
     on_trial: Callable[[], None] | None = None,
 ) -> Contender:
-    """A policy by name; rules with knobs are tuned on `tuning` (drawn from the scenario when left out)."""
-    if name == "plan-tracking":
-        return Contender(name, PlanTracking)
-    if name in RULES:
-        episodes = tuning or tuning_episodes(scenario)
-        if name == "static-round-robin":
-            tuned = tune_static(episodes, scenario.tick_s, on_trial)
-            return Contender(name, static_factory(np.array(tuned.best.setting)), tuned)
-        tuned = tune_threshold(episodes, scenario.tick_s, on_trial)
-        return Contender(name, threshold_factory(*tuned.best.setting), tuned)
-    checkpoint = load_checkpoint(name)
-    return Contender(name, learned_factory(checkpoint, miss_price))
-
-
-def learned_factory(checkpoint: Checkpoint, miss_price: float | None = None) -> PolicyFactory:
-    """A checkpoint over the rule that it was trained to bend."""
-
-    def make(cluster: Cluster) -> Policy:
-        return learned_policy(checkpoint, cluster, PlanTracking(cluster), miss_price)
-
-    return make
+    """A policy by name; rules are tuned on `tuning` (drawn from the scenario when left out)."""
+    tuner = TUNERS.get(name)
+    if tuner is None:
+        return Contender(name, policy_factory(name, miss_price=miss_price))
+    tuned = tuner(tuning or tuning_episodes(scenario), scenario.tick_s, on_trial)
+    return Contender(name, policy_factory(name, tuned.best.setting), tuned)
 
 
 def tuning_episodes(scenario: Scenario) -> list[Episode]:

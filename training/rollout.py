@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..agents.portfolio import PolicyFactory
 from ..env.batch import ClusterBatch, Episode
-from ..env.contract import BILL_LAYERS, Bill, Cluster, FloatArray, Memory, Policy
+from ..env.contract import BILL_LAYERS, Bill, FloatArray, Memory
 from ..env.window import FINISHED, LOST, MET, N_BUCKETS, SHED, TPOT, TTFT, empty_tally, percentile_s
-
-PolicyFactory = Callable[[Cluster], Policy]
-"""Makes a policy for a batch of clusters."""
 
 
 @dataclass(frozen=True)

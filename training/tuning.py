@@ -11,11 +11,10 @@ from itertools import product
 
 import numpy as np
 
-from ..agents.opponents.static_round_robin import StaticRoundRobin
-from ..agents.opponents.threshold import Threshold
+from ..agents.portfolio import PLAN_TRACKING, STATIC, THRESHOLD, PolicyFactory, policy_factory
 from ..env.batch import Episode
-from ..env.contract import Cluster, FloatArray, Policy
-from .rollout import PolicyFactory, RunResult, attainment_of, rollout
+from ..env.contract import Cluster, FloatArray
+from .rollout import RunResult, attainment_of, rollout
 
 TOLERATED_SHORTFALL = 0.002
 """A setting that misses the wanted attainment by less than this on the tuning days counts as reaching it."""
@@ -53,60 +52,63 @@ def tune_static(episodes: Sequence[Episode], tick_s: float, on_trial: Callable[[
     those already known to reach the targets.
     """
     cluster = episodes[0].world.cluster
-    best: Trial | None = None
-    fallback: Trial | None = None
-    tried = 0
+    trials: list[Trial] = []
     for counts in _counts_by_rent(cluster, episodes, tick_s):
-        if tried >= MOST_TRIALS or (best and float(counts @ cluster.usd_per_hr) >= best.usd_per_hr):
+        reached = [trial.usd_per_hr for trial in trials if trial.reached]
+        if len(trials) >= MOST_TRIALS or (reached and float(counts @ cluster.usd_per_hr) >= min(reached)):
             break
-        trial = _trial(episodes, tick_s, tuple(counts), static_factory(counts))
-        tried += 1
+        trials.append(_trial(episodes, tick_s, tuple(counts), policy_factory(STATIC, tuple(counts))))
         if on_trial:
             on_trial()
-        if trial.reached and (best is None or trial.usd_per_hr < best.usd_per_hr):
-            best = trial
-        if fallback is None or trial.shortfall < fallback.shortfall:
-            fallback = trial
-    chosen = best or fallback
-    if chosen is None:
-        raise ValueError("no counts to try: every pool's maximum is 0")
-    return Tuned(best=chosen, trials=tried)
+    if not trials:
+        raise ValueError("no counts to try: the pools' maxima cannot carry the mean load")
+    return Tuned(best=_cheapest(trials), trials=len(trials))
 
 
-THRESHOLD_SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)
+THRESHOLD_SHARES = (0.15, 0.25, 0.35, 0.5, 0.65, 0.8)
 THRESHOLD_WINDOWS_S = (60.0, 180.0, 300.0)
 
 
 def tune_threshold(episodes: Sequence[Episode], tick_s: float, on_trial: Callable[[], None] | None = None) -> Tuned:
-    """The cheapest target concurrency (share of the batch cap) and stabilisation window that reach the targets."""
-    trials = []
-    for share, window_s in product(THRESHOLD_SHARES, THRESHOLD_WINDOWS_S):
-        trials.append(_trial(episodes, tick_s, (share, window_s), threshold_factory(share, window_s)))
+    """The cheapest pools, target concurrency and stabilisation window that reach the targets.
+
+    First which pools are worth using, at three concurrencies; then concurrency and window for the best of them.
+    """
+    cluster = episodes[0].world.cluster
+    trials: list[Trial] = []
+
+    def attempt(setting: tuple[float, ...]) -> None:
+        trials.append(_trial(episodes, tick_s, setting, policy_factory(THRESHOLD, setting)))
         if on_trial:
             on_trial()
-    reached = [t for t in trials if t.reached]
-    best = min(reached, key=lambda t: t.usd_per_hr) if reached else min(trials, key=lambda t: t.shortfall)
-    return Tuned(best=best, trials=len(trials))
+
+    for used in product((1.0, 0.0), repeat=len(cluster.pool_names)):
+        if (cluster.serves & (np.array(used) > 0)).any(axis=1).all():
+            for share in THRESHOLD_SHARES[1::2]:
+                attempt((share, THRESHOLD_WINDOWS_S[1], *used))
+    pools = _cheapest(trials).setting[2:]
+    for share, window_s in product(THRESHOLD_SHARES, THRESHOLD_WINDOWS_S):
+        attempt((share, window_s, *pools))
+    return Tuned(best=_cheapest(trials), trials=len(trials))
 
 
-def static_factory(counts: FloatArray) -> PolicyFactory:
-    """Static round robin with the given counts `[P]`."""
-
-    def make(cluster: Cluster) -> Policy:
-        replicas = np.zeros(cluster.max_replicas.shape)
-        replicas[..., : len(counts)] = counts
-        return StaticRoundRobin(cluster, replicas)
-
-    return make
+TRACKING_SETTINGS = tuple(product((1.05, 1.2, 1.35), (0.25, 0.5), (120.0, 240.0)))
 
 
-def threshold_factory(share: float, window_s: float) -> PolicyFactory:
-    """The threshold autoscaler with its target at a share of each pool's batch cap."""
+def tune_tracking(episodes: Sequence[Episode], tick_s: float, on_trial: Callable[[], None] | None = None) -> Tuned:
+    """The cheapest head-room, burst allowance and hold time of plan tracking that reach the targets."""
+    trials = []
+    for setting in TRACKING_SETTINGS:
+        trials.append(_trial(episodes, tick_s, setting, policy_factory(PLAN_TRACKING, setting)))
+        if on_trial:
+            on_trial()
+    return Tuned(best=_cheapest(trials), trials=len(trials))
 
-    def make(cluster: Cluster) -> Policy:
-        return Threshold(cluster, np.maximum(share * cluster.max_batch_cap, 1.0), window_s)
 
-    return make
+def _cheapest(trials: Sequence[Trial]) -> Trial:
+    """The cheapest that reaches the targets; the one that comes nearest if none does."""
+    reached = [trial for trial in trials if trial.reached]
+    return min(reached, key=lambda t: t.usd_per_hr) if reached else min(trials, key=lambda t: t.shortfall)
 
 
 def _trial(episodes: Sequence[Episode], tick_s: float, setting: tuple[float, ...], make_policy: PolicyFactory) -> Trial:

@@ -15,6 +15,9 @@ import numpy as np
 from ...env.codec import Proposal, whole_replicas
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 
+QUEUE_AVERSION = 4.0
+"""A queue of a quarter of a replica's batch halves the weight of its pool."""
+
 
 @dataclass(frozen=True)
 class PlanTracking:
@@ -23,7 +26,9 @@ class PlanTracking:
     cluster: Cluster
     headroom: float = 1.15
     """Need is load times this."""
-    hold_s: float = 120.0
+    burst: float = 0.25
+    """Plus this times the square root of the load in replicas: the fewer there are, the less bursts even out."""
+    hold_s: float = 180.0
     """A need that has passed fades over about this long before replicas go."""
     backlog_drain_s: float = 60.0
     """A queue is to be worked off within this time."""
@@ -61,7 +66,9 @@ class PlanTracking:
         # Work that may wait is carried at its mean rate: its peaks are what waiting is for.
         seen = np.where(self.cluster.targets.deferrable, np.fmin(seen, snapshot.forecast_per_s[..., -1]), seen)
         load = np.where(np.isnan(seen), plan.load_per_s, seen)
-        need = self.headroom * _over(load[..., None] * plan.route, plan.capacity_per_s)
+        bare = _over(load[..., None] * plan.route, plan.capacity_per_s)
+        size = bare.sum(axis=-2)
+        need = bare * (self.headroom + self.burst * _over(np.sqrt(size), size))[..., None, :]
         per_pool = need.sum(axis=-2)
         replica_s_per_request = _over(per_pool, (load[..., None] * plan.route).sum(axis=-2))
         waiting = np.nan_to_num(snapshot.waiting)
@@ -73,8 +80,11 @@ class PlanTracking:
         ready = np.where(snapshot.known("ready"), snapshot.ready, plan.replicas)
         covered = np.clip(_over(ready, need), 0.0, 1.0)
         covered = np.where((need <= 0) & (ready > 0), 1.0, covered)
-        kept = plan.route * covered[..., None, :]
-        spare = np.maximum(ready - need, 0.0) + 0.05 * ready
+        # A pool with a queue gets less until it has worked it off.
+        queue = _over(np.nan_to_num(snapshot.waiting), ready * self.cluster.max_batch_cap)
+        ease = 1.0 / (1.0 + QUEUE_AVERSION * queue)
+        kept = plan.route * (covered * ease)[..., None, :]
+        spare = (np.maximum(ready - need, 0.0) + 0.05 * ready) * ease
         elsewhere = np.where(self.cluster.serves, plan.capacity_per_s * spare[..., None, :], 0.0)
         rest = np.maximum(1.0 - kept.sum(axis=-1, keepdims=True), 0.0)
         route = kept + rest * _over(elsewhere, elsewhere.sum(axis=-1, keepdims=True))

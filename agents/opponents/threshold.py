@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
+from ...env.contract import Action, BoolArray, Cluster, FloatArray, Memory, Plan, Snapshot
 
 TOLERANCE = 0.1
 """No change while metric / target is this close to 1 (the autoscaler's default)."""
@@ -26,6 +26,8 @@ class Threshold:
     cluster: Cluster
     target_per_replica: FloatArray
     """`[..., P]` requests running and waiting that one replica should have."""
+    used: BoolArray
+    """`[..., P]` pools that it scales at all; the others stay empty."""
     stabilisation_s: float = 120.0
     """Scale down to the highest recommendation of this long only (the autoscaler's own default is 300 s)."""
     name: str = "threshold"
@@ -41,13 +43,13 @@ class Threshold:
         wanted = np.where(ready > 0, wanted, target)
         wanted, memory = self._stabilised(wanted, snapshot, memory)
         # This autoscaler cannot start from nothing: no replica, no metric.
-        least = np.where(cluster.pool_mask, np.maximum(cluster.min_replicas, 1.0), 0.0)
+        least = np.where(self.used, np.maximum(cluster.min_replicas, 1.0), cluster.min_replicas)
         action = Action(
             route=self._least_loaded(ready, busy),
             admit=np.ones(cluster.class_mask.shape),
             batch_cap=cluster.max_batch_cap,
             token_budget=cluster.max_token_budget,
-            replicas=np.clip(wanted, least, np.maximum(cluster.max_replicas, least)),
+            replicas=np.where(self.used, np.clip(wanted, least, np.maximum(cluster.max_replicas, least)), least),
         )
         return action, memory
 

@@ -5,6 +5,8 @@ Symbols: `C` classes, `P` pools.
 
 from __future__ import annotations
 
+from typing import Any
+
 import highspy
 import numpy as np
 
@@ -12,7 +14,7 @@ from ...env.contract import BoolArray, Cluster, FloatArray, Plan
 
 SHORTFALL_FACTOR = 1e3
 """Load that fits nowhere costs this many times the dearest replica: the plan then carries as much as it can."""
-START_HORIZON_S = 900.0
+START_HORIZON_S = 300.0
 """A start's rent before it serves is spread over this long when it is weighed against a cheaper mix."""
 
 
@@ -69,7 +71,7 @@ def cheapest_plan(
     floor = np.concatenate([cluster.min_replicas, np.zeros(width - n_pools)])
     ceiling = np.concatenate([upper, np.full(n_pools, np.inf)])
     answer = _solve(cost, rows, (low, high), (floor, ceiling), n_pools, time_limit_s)
-    replicas = np.round(np.maximum(answer[:n_pools], 0.0)) + 0.0  # no minus zeros
+    replicas = np.asarray(np.round(np.maximum(answer[:n_pools], 0.0)) + 0.0, dtype=np.float64)  # no minus zeros
     route = np.maximum(answer[at_share:at_short].reshape(n_classes, n_pools), 0.0)
     short = answer[at_short:at_start]
     return Plan(
@@ -92,10 +94,11 @@ def _solve(
     time_limit_s: float,
 ) -> FloatArray:
     """The cheapest point with `rows @ x` and `x` within bounds, its first `n_whole` entries whole."""
-    solver = highspy.Highs()
-    solver.silent()
+    # The core class: the convenience class around it prints a banner to stdout before it can be silenced.
+    solver: Any = highspy._core._Highs()
     # One thread: a plan takes milliseconds, and threads cost more to start than they save.
-    for option, value in (("threads", 1), ("time_limit", time_limit_s), ("mip_rel_gap", 1e-3)):
+    options = {"output_flag": False, "threads": 1, "time_limit": time_limit_s, "mip_rel_gap": 1e-3}
+    for option, value in options.items():
         solver.setOptionValue(option, value)
     program = highspy.HighsLp()
     program.num_row_, program.num_col_ = rows.shape

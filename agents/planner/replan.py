@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...env.contract import Cluster, FloatArray, Plan, Snapshot
+from ...env.contract import BoolArray, Cluster, FloatArray, Plan, Snapshot
 from .milp import cheapest_plan
 
 Capacity = Callable[[FloatArray, FloatArray], FloatArray]
@@ -42,6 +42,8 @@ class Replanner:
         """Whether a new plan is allowed and worth it."""
         if float(snapshot.time_s) - planned_at_s < self.every_s:
             return False
+        if _out_of_stock(snapshot).any():
+            return True
         wanted = self._load(plan, snapshot)
         return bool((np.abs(wanted - plan.load_per_s) > self.moved * np.maximum(plan.load_per_s, 0.05)).any())
 
@@ -52,13 +54,21 @@ class Replanner:
         price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, self.cluster.usd_per_hr)
         running = np.nan_to_num(snapshot.ready) + np.nan_to_num(snapshot.starting)
         capacity = self.capacity(_coarse(prompt), _coarse(output))
-        return cheapest_plan(self.cluster, self._load(plan, snapshot), capacity, price, running)
+        reachable = np.where(_out_of_stock(snapshot), running, self.cluster.max_replicas)
+        cluster = replace(self.cluster, max_replicas=np.maximum(reachable, self.cluster.min_replicas))
+        return cheapest_plan(cluster, self._load(plan, snapshot), capacity, price, running)
 
     def _load(self, plan: Plan, snapshot: Snapshot) -> FloatArray:
         ahead = snapshot.forecast_per_s[:, self.horizon]
         seen = np.fmax(snapshot.arrival_rate_per_s, ahead) * self.headroom
         load: FloatArray = np.where(np.isnan(seen), plan.load_per_s, seen)
         return load
+
+
+def _out_of_stock(snapshot: Snapshot) -> BoolArray:
+    """`[P]` pools whose wish for more replicas nobody answers: fewer are up or starting than were asked for."""
+    up = snapshot.ready + snapshot.starting
+    return np.asarray(snapshot.target > up + 0.5)  # unknown counts compare as False
 
 
 def _coarse(tokens: FloatArray) -> FloatArray:

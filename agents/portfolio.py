@@ -1,0 +1,77 @@
+"""Policies by name: the rules with their settings, and checkpoints. One place for sidecar, simulator and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from ..env.contract import Cluster, FloatArray, Policy
+from .checkpoint import load_checkpoint
+from .learned import learned_policy
+from .opponents.plan_tracking import PlanTracking
+from .opponents.static_round_robin import StaticRoundRobin
+from .opponents.threshold import Threshold
+
+PolicyFactory = Callable[[Cluster], Policy]
+"""Makes a policy for a cluster, or for a batch of clusters."""
+
+STATIC: Final = "static-round-robin"
+THRESHOLD: Final = "threshold"
+PLAN_TRACKING: Final = "plan-tracking"
+RULES: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
+"""The policies that are rules. Anything else names a checkpoint."""
+
+
+class SettingError(ValueError):
+    """A rule was given a setting that it cannot have."""
+
+
+def policy_factory(name: str, setting: Sequence[float] = (), miss_price: float | None = None) -> PolicyFactory:
+    """A policy by name.
+
+    Args:
+        name: one of `RULES`, or a checkpoint's name or folder.
+        setting: of static-round-robin a replica count for each pool; of threshold the target concurrency (share of
+            the batch cap), the stabilisation window in seconds, and for each pool whether it is used (1 or 0; left
+            out: all are); of plan-tracking nothing, or head-room, burst and hold_s.
+        miss_price: what a checkpoint should act by instead of its card's.
+
+    Raises:
+        SettingError: the setting does not fit the rule.
+        CheckpointError: no such checkpoint, or one that does not fit this build.
+    """
+    if name == STATIC:
+        if not setting or min(setting) < 0:
+            raise SettingError(f"{STATIC}: setting {tuple(setting)}, wanted a replica count of 0 or more for each pool")
+        return lambda cluster: StaticRoundRobin(cluster, padded(setting, cluster))
+    if name == THRESHOLD:
+        share, window_s, *used = setting or (0.5, 120.0)
+        if not 0 < share <= 1 or window_s < 0:
+            raise SettingError(f"{THRESHOLD}: share {share}, window {window_s}; wanted 0 < share <= 1 and window >= 0")
+        return lambda cluster: Threshold(
+            cluster,
+            target_per_replica=np.maximum(share * cluster.max_batch_cap, 1.0),
+            stabilisation_s=window_s,
+            used=padded(used, cluster) > 0 if used else cluster.pool_mask,
+        )
+    if name == PLAN_TRACKING:
+        if len(setting) not in (0, 3):
+            raise SettingError(f"{PLAN_TRACKING}: setting {tuple(setting)}, wanted none, or head-room, burst, hold_s")
+        knobs = dict(zip(("headroom", "burst", "hold_s"), setting, strict=False))
+        return lambda cluster: PlanTracking(cluster, **knobs)
+    if setting:
+        raise SettingError(f"{name}: a checkpoint takes no setting, got {tuple(setting)}")
+    checkpoint = load_checkpoint(name)
+    return lambda cluster: learned_policy(checkpoint, cluster, PlanTracking(cluster), miss_price)
+
+
+def padded(values: Sequence[float], cluster: Cluster) -> FloatArray:
+    """`[..., P]` the values for the first pools, zero for padding; SettingError if there are too few or too many."""
+    real = int(cluster.pool_mask.reshape(-1, cluster.pool_mask.shape[-1])[0].sum())
+    if len(values) != real:
+        raise SettingError(f"{len(values)} values {tuple(values)}, wanted {real}: one for each pool")
+    out = np.zeros(cluster.max_replicas.shape)
+    out[..., :real] = values
+    return out

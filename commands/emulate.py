@@ -1,0 +1,144 @@
+"""`poolpilot emulate`: one emulated vLLM replica."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .bad_input import one_line_errors, refuse
+
+_PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
+_FLAGS = ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization")
+_HARDWARE = ("gpu", "model", "precision", "tensor_parallel")
+
+
+@click.command()
+@click.option("--gpu", help="GPU type, such as L40S-48GB or H100-SXM-80GB.")
+@click.option("--model", help="Model, such as llama-2-13b. A wrong name lists the closest ones.")
+@click.option("--precision", type=click.Choice(_PRECISIONS), help="Of the weights.  [default: bf16]")
+@click.option("--tensor-parallel", type=click.IntRange(1, 8), help="GPUs of the replica.  [default: 1]")
+@click.option("--scenario", help="Take all of the above and below from a scenario: a shipped one's name, or a file.")
+@click.option("--pool", help="With --scenario: which of its pools.")
+@click.option("--max-num-seqs", type=click.IntRange(1, 4096), help="Most sequences at once.  [default: 128]")
+@click.option(
+    "--max-num-batched-tokens", type=click.IntRange(16, 65536), help="Most tokens an iteration.  [default: 2048]"
+)
+@click.option("--max-model-len", type=click.IntRange(min=16), help="Most tokens of a request.  [default: 8192]")
+@click.option(
+    "--gpu-memory-utilization",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the GPU's memory for weights and KV cache.  [default: 0.9]",
+)
+@click.option(
+    "--slowness",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Iterations take this many times as long as the performance model says.",
+)
+@click.option("--served-model-name", "names", multiple=True, help="The model's name in requests; repeat for several.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option(
+    "--speed-up",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Simulated seconds per real second. Metrics stay in simulated seconds.",
+)
+@click.option(
+    "--stream-interval",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Iterations between two events of a stream; more spares CPU. First and last tokens always come on time.",
+)
+@click.option("--cap-file", type=click.Path(path_type=Path), help="JSON with the live batch cap; see above.")
+@click.option(
+    "--load-seconds",
+    type=click.FloatRange(min=0),
+    help="Simulated seconds from the process's start until it listens, as a real one loads its model."
+    "  [default: 0, or the scenario's]",
+)
+@click.option(
+    "--shutdown-timeout",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Real seconds that requests in flight get after SIGTERM.",
+)
+@click.option("--dev-mode", is_flag=True, help="Offer /sleep, /wake_up and /is_sleeping. They ask for no password.")
+@click.option("--die-with-parent", is_flag=True, help="Be killed when the starting process ends. Linux.")
+@one_line_errors
+def emulate(**options: Any) -> None:
+    """Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.
+
+    Tokens come when the chosen GPU would give them: the simulator's engine (continuous batching, chunked prefill, KV
+    blocks, preemption) decides, in real time or faster. The text is filler, and an answer always has exactly
+    `max_tokens` tokens. A prompt given as a list of token ids has exactly that many; of text, four characters make one.
+
+    \b
+      poolpilot emulate --gpu L40S-48GB --model llama-2-13b --precision fp8 --port 8000
+      poolpilot emulate --scenario mixed-chat --pool l40s --speed-up 10 --port 0
+      curl localhost:8000/v1/completions -H 'Content-Type: application/json' \\
+           -d '{"model": "llama-2-13b", "prompt": "Hello", "max_tokens": 50, "stream": true}'
+
+    It offers /v1/completions, /v1/chat/completions, /v1/embeddings, /v1/models, /health, /load, /version and /metrics
+    with vLLM's names. When it is ready it prints one line with its address.
+
+    --cap-file is read whenever it changes: {"fencing_token": 1, "batch_cap": 32, "token_budget": 2048} lets at most 32
+    sequences run at once. Replace it by a rename. Values above the start values, and broken files, change nothing.
+
+    SIGTERM drains: new requests get 503, those in flight finish, then it exits with 0. A second signal ends it at once.
+    """
+    from ..env.emulator.serving import (  # imports numba and aiohttp: not for --help
+        ServeSettings,
+        bound_socket,
+        die_with_parent,
+        run,
+    )
+
+    if options["die_with_parent"]:
+        die_with_parent()
+    bound = bound_socket(options["host"], options["port"])
+    spec, load_s, typed = _replica(options)
+    settings = ServeSettings(
+        names=options["names"] or tuple(dict.fromkeys((typed, spec.model.name))),
+        speed_up=options["speed_up"],
+        stream_interval=options["stream_interval"],
+        load_s=load_s,
+        shutdown_timeout_s=options["shutdown_timeout"],
+        cap_file=options["cap_file"],
+        dev_mode=options["dev_mode"],
+    )
+    run(spec, settings, bound)
+
+
+def _replica(options: dict[str, Any]) -> tuple[Any, float, str]:
+    """The replica, how long it loads, and the model's name as it was asked for."""
+    from ..env.emulator.replica import EngineFlags, pool_options, replica_spec
+
+    given = {name: options[name] for name in (*_HARDWARE, *_FLAGS, "load_seconds") if options[name] is not None}
+    if options["scenario"] is not None:
+        from ..env.scenario import load_scenario
+
+        if options["pool"] is None:
+            refuse("--scenario needs --pool: which of its pools the replica is of")
+        given = pool_options(load_scenario(options["scenario"]), options["pool"]) | given
+    elif options["pool"] is not None:
+        refuse("--pool needs --scenario")
+    for name in ("gpu", "model"):
+        if name not in given:
+            refuse(f"--{name} is missing; give --gpu and --model, or --scenario and --pool")
+    flags = EngineFlags(**{name: given[name] for name in _FLAGS if name in given})
+    spec = replica_spec(
+        given["gpu"],
+        given["model"],
+        given.get("precision", "bf16"),
+        given.get("tensor_parallel", 1),
+        flags,
+        options["slowness"],
+    )
+    return spec, given.get("load_seconds", 0.0), given["model"]
