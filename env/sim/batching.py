@@ -146,16 +146,6 @@ def preempt_last(engine: Engine, replica: int) -> None:
 
 
 @compiled
-def find_next_finish(engine: Engine, replica: int) -> None:
-    """Set the tick at which the first decoding sequence is done."""
-    rep = engine.replicas[replica]
-    nearest = NEVER_PS
-    for place in range(rep.decoding):
-        nearest = min(nearest, engine.finish_tick[replica, place])
-    rep.next_finish_tick = nearest
-
-
-@compiled
 def _decode_scarce(engine: Engine, replica: int) -> tuple[int, int]:
     """Give decoding sequences their token one by one, where blocks or budget do not suffice for all.
 
@@ -180,7 +170,6 @@ def _decode_scarce(engine: Engine, replica: int) -> tuple[int, int]:
         engine.phases[replica, phase] -= 1
         engine.phases[replica, (phase - 1) & mask] += 1
         engine.finish_tick[replica, starved] += 1
-    find_next_finish(engine, replica)
     return place, context
 
 

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from .batching import (
     blocks_for,
     complete,
-    find_next_finish,
     push_back,
     schedule,
     tokens_held,
@@ -214,7 +213,6 @@ def abort(engine: Engine, replica: int, request: int) -> bool:
         for i in range(place, rep.running):
             engine.running[replica, i] = engine.running[replica, i + 1]
             engine.finish_tick[replica, i] = engine.finish_tick[replica, i + 1]
-        find_next_finish(engine, replica)
     else:
         return False
     _let_go(engine, request)
@@ -247,6 +245,9 @@ def evict_all(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.int
     if rep.clock_ps > now_ps:
         count = _undo_last(engine, replica, now_ps, evicted, count)
     for i in range(count):
+        row = engine.requests[evicted[i]]
+        if row.first_token_ps > now_ps:
+            row.first_token_ps = -1
         _let_go(engine, evicted[i])
     return count
 

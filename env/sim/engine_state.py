@@ -55,7 +55,7 @@ REPLICA = np.dtype(
         ("busy_ps", np.int64),
         ("useful_ps", np.int64),  # what the same work, without recomputing, takes in the fullest iterations
         ("tick", np.int64),  # iterations, as decoding sequences count them
-        ("next_finish_tick", np.int64),
+        ("next_finish_tick", np.int64),  # nobody decoding is done before
         ("context", np.int64),  # KV tokens of all decoding sequences
         ("iterations", np.int64),
         ("prompt_tokens", np.int64),  # prefilled for the first time

@@ -218,6 +218,8 @@ class Oracle:
         for request in lost:
             request.blocks = 0
             request.finish = None
+            if request.first_token is not None and request.first_token > now:
+                request.first_token = None
         return lost
 
     @property
