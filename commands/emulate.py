@@ -93,22 +93,25 @@ def emulate(**options: Any) -> None:
 
     SIGTERM drains: new requests get 503, those in flight finish, then it exits with 0. A second signal ends it at once.
     """
-    from ..env.emulator.serving import (  # imports numba and aiohttp: not for --help
-        ServeSettings,
-        bound_socket,
-        die_with_parent,
-        run,
-    )
+    from ..env.emulator.process import bound_socket, die_with_parent, lean_start
 
     if options["die_with_parent"]:
         die_with_parent()
     bound = bound_socket(options["host"], options["port"])
-    spec, load_s, typed = _replica(options)
+    given = _given(options)
+    with lean_start():
+        from ..env.emulator.replica import EngineFlags, replica_spec
+        from ..env.emulator.serving import ServeSettings, run, warm_up
+
+        flags = EngineFlags(**{name: given[name] for name in _FLAGS if name in given})
+        precision, tensor_parallel = given.get("precision", "bf16"), given.get("tensor_parallel", 1)
+        spec = replica_spec(given["gpu"], given["model"], precision, tensor_parallel, flags, options["slowness"])
+        warm_up(spec)
     settings = ServeSettings(
-        names=options["names"] or tuple(dict.fromkeys((typed, spec.model.name))),
+        names=options["names"] or tuple(dict.fromkeys((given["model"], spec.model.name))),
         speed_up=options["speed_up"],
         stream_interval=options["stream_interval"],
-        load_s=load_s,
+        load_s=given.get("load_seconds", 0.0),
         shutdown_timeout_s=options["shutdown_timeout"],
         cap_file=options["cap_file"],
         dev_mode=options["dev_mode"],
@@ -116,29 +119,19 @@ def emulate(**options: Any) -> None:
     run(spec, settings, bound)
 
 
-def _replica(options: dict[str, Any]) -> tuple[Any, float, str]:
-    """The replica, how long it loads, and the model's name as it was asked for."""
-    from ..env.emulator.replica import EngineFlags, pool_options, replica_spec
-
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for on the command line, over what the scenario says."""
     given = {name: options[name] for name in (*_HARDWARE, *_FLAGS, "load_seconds") if options[name] is not None}
     if options["scenario"] is not None:
-        from ..env.scenario import load_scenario
-
         if options["pool"] is None:
             refuse("--scenario needs --pool: which of its pools the replica is of")
+        from ..env.emulator.pool_options import pool_options
+        from ..env.scenario import load_scenario
+
         given = pool_options(load_scenario(options["scenario"]), options["pool"]) | given
     elif options["pool"] is not None:
         refuse("--pool needs --scenario")
     for name in ("gpu", "model"):
         if name not in given:
             refuse(f"--{name} is missing; give --gpu and --model, or --scenario and --pool")
-    flags = EngineFlags(**{name: given[name] for name in _FLAGS if name in given})
-    spec = replica_spec(
-        given["gpu"],
-        given["model"],
-        given.get("precision", "bf16"),
-        given.get("tensor_parallel", 1),
-        flags,
-        options["slowness"],
-    )
-    return spec, given.get("load_seconds", 0.0), given["model"]
+    return given

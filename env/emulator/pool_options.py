@@ -1,0 +1,26 @@
+"""What a scenario says of a pool's replicas, as `poolpilot emulate` takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..scenario import Scenario, ScenarioError
+
+
+def pool_options(scenario: Scenario, pool_name: str) -> dict[str, Any]:
+    """What a scenario says of one of its pools, by the names of `poolpilot emulate`'s options.
+
+    Raises:
+        ScenarioError: there is no such pool.
+    """
+    pool = scenario.pools.get(pool_name)
+    if pool is None:
+        raise ScenarioError(f"pool {pool_name!r}: not in {scenario.name}; pools are {', '.join(scenario.pools)}")
+    return {
+        "gpu": pool.gpu,
+        "model": pool.model or scenario.model,
+        "precision": pool.precision,
+        "tensor_parallel": pool.tensor_parallel,
+        **pool.engine.model_dump(),
+        "load_seconds": pool.cold_start.load_s,
+    }
