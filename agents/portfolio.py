@@ -59,8 +59,10 @@ def policy_factory(name: str, setting: Sequence[float] = (), miss_price: float |
     if name == PLAN_TRACKING:
         if len(setting) not in (0, 3):
             raise SettingError(f"{PLAN_TRACKING}: setting {tuple(setting)}, wanted none, or head-room, burst, hold_s")
-        knobs = dict(zip(("headroom", "burst", "hold_s"), setting, strict=False))
-        return lambda cluster: PlanTracking(cluster, **knobs)
+        if not setting:
+            return PlanTracking
+        headroom, burst, hold_s = setting
+        return lambda cluster: PlanTracking(cluster, headroom, burst, hold_s)
     if setting:
         raise SettingError(f"{name}: a checkpoint takes no setting, got {tuple(setting)}")
     checkpoint = load_checkpoint(name)

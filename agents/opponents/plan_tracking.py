@@ -18,6 +18,9 @@ from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 QUEUE_AVERSION = 4.0
 """A queue of a quarter of a replica's batch halves the weight of its pool."""
 
+SHORT_OF = 0.3
+"""Replicas missing beyond this count as a pool that is short; the head-room bridges less."""
+
 
 @dataclass(frozen=True)
 class PlanTracking:
@@ -49,7 +52,8 @@ class PlanTracking:
         else:
             need = now
         cluster = self.cluster
-        replicas = np.clip(whole_replicas(need.sum(axis=-2)), cluster.min_replicas, cluster.max_replicas)
+        wanted = self._made_before_broken(whole_replicas(need.sum(axis=-2)), need.sum(axis=-2), snapshot)
+        replicas = np.clip(wanted, cluster.min_replicas, cluster.max_replicas)
         action = Action(
             route=self._route(snapshot, plan, need.sum(axis=-2)),
             admit=np.ones(cluster.class_mask.shape),
@@ -74,6 +78,12 @@ class PlanTracking:
         waiting = np.nan_to_num(snapshot.waiting)
         backlog = waiting * replica_s_per_request / self.backlog_drain_s
         return need * (1.0 + _over(backlog, per_pool))[..., None, :]
+
+    def _made_before_broken(self, wanted: FloatArray, need: FloatArray, snapshot: Snapshot) -> FloatArray:
+        """While a pool is short of ready replicas the others keep theirs: they carry what it cannot yet."""
+        ready = np.nan_to_num(snapshot.ready)
+        short = (need - ready > SHORT_OF).any(axis=-1, keepdims=True)
+        return np.where(short, np.maximum(wanted, ready), wanted)
 
     def _route(self, snapshot: Snapshot, plan: Plan, need: FloatArray) -> FloatArray:
         """The plan's weights as far as its replicas are ready; the rest goes where ready replicas have room."""
