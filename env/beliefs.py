@@ -79,3 +79,13 @@ def peak_load(requests: Workload, duration_s: float, bucket_s: float = 60.0, sha
         return np.zeros(len(requests.class_names))
     peak: FloatArray = np.quantile(rates, share, axis=0)
     return peak
+
+
+OPENING_S = 120.0
+"""What a first plan is made for: about a cold start, and one look at the load."""
+
+
+def opening_load(requests: Workload, duration_s: float) -> FloatArray:
+    """`[C]` requests per second of the first minutes."""
+    span_s = min(OPENING_S, duration_s)
+    return mean_load(requests.slice(0.0, span_s), span_s)[0]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .catalog.gpus import gpu
 from .catalog.models import Model, model
 from .contract import Cluster, Targets
+from .guard import Limits
 from .ledger import Tariff
 from .workload.spec import WorkloadSpec
 
@@ -307,6 +308,19 @@ class Scenario(_Strict):
             deadline_s=column("deadline_s"),
             attainment=column("attainment"),
             budget_usd_per_hr=np.array(self.guard.budget_usd_per_hr or np.inf),
+        )
+
+    def limits(self) -> Limits:
+        """The hard limits, as the guard takes them."""
+        own = self.guard
+        return Limits(
+            budget_usd_per_hr=np.asarray(own.budget_usd_per_hr or np.inf),
+            scale_up_step=np.asarray(float(own.scale_up_step)),
+            scale_down_step=np.asarray(float(own.scale_down_step)),
+            scale_down_cooldown_s=np.asarray(own.scale_down_cooldown_s),
+            stale_after_s=np.asarray(own.stale_after_s),
+            hot_gpu_c=np.asarray(own.hot_gpu_c),
+            min_admit_frac=np.asarray(own.min_admit_frac),
         )
 
     def tariff(self) -> Tariff:

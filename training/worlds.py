@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..agents.planner.replan import Replanner
+from ..agents.planner.replan import replanner_of
 from ..env.batch import Episode
-from ..env.beliefs import believed_capacity, mean_load, peak_load
+from ..env.beliefs import mean_load, opening_load, peak_load
 from ..env.contract import FloatArray
-from ..env.guard import Limits
 from ..env.scenario import Scenario
 from ..env.sim.world import WorldSpec, world_from_scenario
 from ..env.workload.spec import GeneratedSpec
@@ -35,36 +34,15 @@ class Variation:
     """Chance that one pool (of at least three) cannot grow at all."""
 
 
-def limits_of(scenario: Scenario) -> Limits:
-    """The scenario's hard limits as the guard takes them."""
-    own = scenario.guard
-    return Limits(
-        budget_usd_per_hr=np.asarray(own.budget_usd_per_hr or np.inf),
-        scale_up_step=np.asarray(float(own.scale_up_step)),
-        scale_down_step=np.asarray(float(own.scale_down_step)),
-        scale_down_cooldown_s=np.asarray(own.scale_down_cooldown_s),
-        stale_after_s=np.asarray(own.stale_after_s),
-        hot_gpu_c=np.asarray(own.hot_gpu_c),
-        min_admit_frac=np.asarray(own.min_admit_frac),
-    )
-
-
-def planner_of(scenario: Scenario, world: WorldSpec) -> Replanner:
-    """The planner with what it believes of the scenario: data-sheet speeds, and the mean lengths of its requests."""
-    _, prompt, output = mean_load(world.workload, scenario.duration_s)
-    return Replanner(scenario.cluster(), believed_capacity(scenario), prompt, output)
-
-
 def first_load(world: WorldSpec) -> FloatArray:
-    """`[C]` the load that a first plan expects: that of the first five minutes, which a look at yesterday tells."""
-    start = world.workload.slice(0.0, min(300.0, world.duration_s))
-    return mean_load(start, min(300.0, world.duration_s))[0]
+    """`[C]` the load that a first plan expects: that of the first minutes, which a look at yesterday tells."""
+    return opening_load(world.workload, world.duration_s)
 
 
 def episode_of(scenario: Scenario, seed: int, miss_price: float) -> Episode:
     """One episode of a scenario as it stands."""
     world = world_from_scenario(scenario, seed)
-    planner = planner_of(scenario, world)
+    planner = replanner_of(scenario, world.workload)
     load, _, _ = mean_load(world.workload, scenario.duration_s)
     # Between what the mean load and the peak would rent lies what a good rule pays.
     mean_usd = float(planner.first(load).usd_per_hr)
@@ -72,7 +50,7 @@ def episode_of(scenario: Scenario, seed: int, miss_price: float) -> Episode:
     return Episode(
         world=world,
         planner=planner,
-        limits=limits_of(scenario),
+        limits=scenario.limits(),
         first_load_per_s=first_load(world),
         reference_usd=0.5 * (mean_usd + peak_usd) * scenario.tick_s / 3600.0,
         reference_requests=load * scenario.tick_s,

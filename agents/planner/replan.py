@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...env.beliefs import believed_capacity, mean_load
 from ...env.contract import BoolArray, Cluster, FloatArray, Plan, Snapshot
+from ...env.scenario import Scenario
+from ...env.workload.requests import Workload
 from .milp import cheapest_plan
 
 Capacity = Callable[[FloatArray, FloatArray], FloatArray]
@@ -63,6 +66,12 @@ class Replanner:
         seen = np.fmax(snapshot.arrival_rate_per_s, ahead) * self.headroom
         load: FloatArray = np.where(np.isnan(seen), plan.load_per_s, seen)
         return load
+
+
+def replanner_of(scenario: Scenario, requests: Workload) -> Replanner:
+    """The planner with what is believed of a scenario: data-sheet speeds, and the mean lengths of `requests`."""
+    _, prompt, output = mean_load(requests, scenario.duration_s)
+    return Replanner(scenario.cluster(), believed_capacity(scenario), prompt, output)
 
 
 def _out_of_stock(snapshot: Snapshot) -> BoolArray:

@@ -1,0 +1,149 @@
+"""`poolpilot control`: the sidecar."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from ..agents.portfolio import RULES, PolicyFactory, policy_factory
+from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
+from ..controller.assembly import ControlSettings, StartError, steer
+from ..env.contract import Mode
+from ..env.scenario import Scenario, load_scenario, shipped_scenarios
+from ..telemetry.store import StoreError
+from ..telemetry.valkey import ValkeyError, valkey_url
+from .bad_input import one_line_errors, refuse
+from .printing import log_console
+
+
+@click.command()
+@click.option("--scenario", required=True, help="A shipped scenario's name, or a file.")
+@click.option(
+    "--policy",
+    default="plan-tracking",
+    show_default=True,
+    help=f"One of {', '.join(RULES)}, or a checkpoint's name or folder.",
+)
+@click.option(
+    "--setting",
+    default="",
+    help="Of a rule, comma-separated: replica counts of static-round-robin; share, window_s and pools used (1/0) of threshold; head-room, burst, hold_s of plan-tracking.",
+)
+@click.option("--miss-price", type=click.FloatRange(min=0.01), help="What a checkpoint acts by instead of its card's.")
+@click.option(
+    "--mode",
+    type=click.Choice([Mode.ADVISE.value, Mode.ACTIVE.value]),
+    default=Mode.ADVISE.value,
+    show_default=True,
+    help="advise: record what it would do, and leave the replicas that the scenario starts with alone.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Working folder: Envoy's files, logs, the decision log, the bill. A sidecar that starts where another one died takes over.",
+)
+@click.option("--store", help="redis://host:port of Redis or Valkey. Default: an embedded Valkey.")
+@click.option("--store-prefix", default="poolpilot", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of Envoy; default a free one.")
+@click.option(
+    "--api-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Of /healthz, /readyz, /metrics, /v1; loopback only; default a free one.",
+)
+@click.option(
+    "--speed-up",
+    type=click.FloatRange(1, 100),
+    default=1.0,
+    show_default=True,
+    help="Scenario seconds in a second; above 1 only with emulated replicas.",
+)
+@click.option(
+    "--stream-interval",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Tokens that emulated replicas put into one event.",
+)
+@click.option("--seed", type=int, default=0, help="Draws the provisioning delays of local replicas.")
+@click.option("--leave-running", is_flag=True, help="At the end leave Envoy and replicas to the next sidecar.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@one_line_errors
+def control(
+    scenario: str,
+    policy: str,
+    setting: str,
+    miss_price: float | None,
+    mode: str,
+    folder: Path,
+    store: str | None,
+    store_prefix: str,
+    port: int,
+    api_port: int,
+    speed_up: float,
+    stream_interval: int,
+    seed: int,
+    leave_running: bool,
+    verbose: bool,
+) -> None:
+    """Run the sidecar: every tick observe, decide, guard, act, record.
+
+    Replicas are local processes (a pool's `command` in the scenario, or emulated), Envoy routes by class to them, and
+    every decision is logged with its inputs. Stop it with Ctrl-C or SIGTERM: it drains and stops what it started. If
+    it is killed, Envoy and the replicas go on with the last weights, and the next sidecar takes them over.
+    """
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    loaded = load_scenario(scenario)
+    if speed_up > 1 and any(pool.command for pool in loaded.pools.values()):
+        refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has a command")
+    make_policy = policy_factory(policy, _numbers(setting), miss_price)
+    settings = ControlSettings(
+        folder=folder,
+        scenario_file=_file_of(scenario),
+        store_url="",
+        store_prefix=store_prefix,
+        mode=Mode(mode),
+        speed_up=speed_up,
+        port=port,
+        api_port=api_port,
+        stream_interval=stream_interval,
+        seed=seed,
+        leave_running=leave_running,
+    )
+    try:
+        asyncio.run(_run(loaded, make_policy, settings, store))
+    except (StartError, EnvoyStartError, StoreError, ValkeyError) as error:
+        refuse(str(error))
+
+
+async def _run(scenario: Scenario, make_policy: PolicyFactory, settings: ControlSettings, store: str | None) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+
+    def ready(envoy: RunningEnvoy, address: str) -> None:
+        click.echo(f"steering {scenario.name}: requests to {envoy.url}, sidecar at {address}")
+
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    async with valkey_url(store) as url:
+        status = await steer(scenario, make_policy, replace(settings, store_url=url), stopping, ready)
+    log_console().print(f"{status.ticks} ticks, the fallback decided {status.fallback_ticks} of them")
+
+
+def _numbers(setting: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in setting.split(",") if part.strip())
+    except ValueError:
+        refuse(f"--setting {setting}: wanted numbers with commas between them")
+
+
+def _file_of(scenario: str) -> Path:
+    """The file behind a scenario's name."""
+    return shipped_scenarios().get(scenario, Path(scenario)).resolve()

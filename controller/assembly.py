@@ -1,0 +1,273 @@
+"""Puts a sidecar together on this machine: replicas as local processes, Envoy by files, caps by files, a store.
+
+A working folder holds everything of one cluster: `envoy/`, `caps/`, `logs/`, `roster.json`, `decisions.jsonl`,
+`bill.json`. A sidecar that starts in a folder where another one died takes over its Envoy and its replicas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import numpy as np
+
+from ..agents.planner.replan import Replanner, replanner_of
+from ..agents.portfolio import PLAN_TRACKING, PolicyFactory, policy_factory
+from ..env.beliefs import opening_load
+from ..env.contract import Action, Mode, Plan
+from ..env.guard import first_state
+from ..env.scenario import Scenario
+from ..env.workload.load import load_workload
+from ..telemetry.engine_collector import EngineCollector
+from ..telemetry.envoy_log import LogTail
+from ..telemetry.exporter import SidecarMetrics
+from ..telemetry.store import Store
+from .actuators import envoy_process
+from .actuators.caps import CapFiles
+from .actuators.child import ReplicaCommand
+from .actuators.envoy import EnvoyFiles, write
+from .actuators.envoy_config import Endpoint
+from .actuators.envoy_process import EnvoyFolder, RunningEnvoy
+from .actuators.in_flight import requests_at
+from .actuators.local_replica import LocalSettings
+from .actuators.processes import LocalProcesses
+from .api import View, api, serving
+from .clock import Clock
+from .decision_log import DecisionLog, Sitting
+from .loop import Sidecar, Status
+from .observing import Observer
+from .recording import Records
+from .routing import routing_table
+
+_LOG: Final = logging.getLogger(__name__)
+YESTERDAY_SEED: Final = 1_000_000
+"""The load that planning starts from is that of another day than any that is replayed."""
+WARM_UP_S: Final = 120.0
+"""Wall-clock patience for the first replicas."""
+MISSED_TICKS_ALIVE: Final = 5
+"""A sidecar whose last tick is older than this many ticks is not alive."""
+
+
+class StartError(RuntimeError):
+    """The sidecar cannot start; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class ControlSettings:
+    """How one sidecar is run."""
+
+    folder: Path
+    """The working folder; made when it is not there."""
+    scenario_file: Path
+    """Handed to emulated replicas."""
+    store_url: str
+    """Of Redis or Valkey."""
+    store_prefix: str = "poolpilot"
+    mode: Mode = Mode.ADVISE
+    speed_up: float = 1.0
+    """Scenario seconds in a second of the wall; above 1 for emulated clusters only."""
+    port: int = 0
+    """Of Envoy; 0 takes a free one."""
+    api_port: int = 0
+    stream_interval: int = 1
+    """Tokens that emulated replicas put into one event."""
+    seed: int = 0
+    """Draws provisioning delays."""
+    leave_running: bool = False
+    """At the end, leave Envoy and replicas to the next sidecar."""
+
+
+async def steer(
+    scenario: Scenario,
+    make_policy: PolicyFactory,
+    settings: ControlSettings,
+    stopping: asyncio.Event,
+    on_ready: Callable[[RunningEnvoy, str], None],
+) -> Status:
+    """Run one sidecar until `stopping`; how it was at the end.
+
+    The replicas that the scenario starts with are brought up first, without a provisioning delay; scenario time
+    begins, and `on_ready` is told Envoy's and the API's addresses, when they serve.
+
+    Raises:
+        StartError: the first replicas do not come up.
+        EnvoyStartError: Envoy does not start.
+        StoreError: the store does not answer.
+    """
+    time_of: list[Clock] = []
+
+    def now_s() -> float:
+        return time_of[0].now_s() if time_of else 0.0
+
+    folder = settings.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    cluster = scenario.cluster()
+    planner, plan = first_plan(scenario)
+    caps = CapFiles(folder / "caps")
+    warming = [True]
+    rng = np.random.default_rng(settings.seed)
+
+    def provision_s(pool: str) -> float:
+        return 0.0 if warming[0] else _drawn_delay_s(scenario, pool, rng)
+
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        store = await stack.enter_async_context(Store(settings.store_url, prefix=settings.store_prefix))
+        await store.ping()
+        sitting = Sitting(scenario.name, cluster, scenario.limits())
+        log = stack.enter_context(DecisionLog(folder / "decisions.jsonl", sitting))
+        processes = LocalProcesses(
+            commands={name: _command(scenario, name, settings, caps.path(name)) for name in scenario.pool_names},
+            settings=LocalSettings(
+                log_dir=folder / "logs",
+                roster=folder / "roster.json",
+                speed_up=settings.speed_up,
+                grace_s=0.3,
+                poll_s=0.1,
+                first_backoff_s=0.5,
+            ),
+            clock=now_s,
+            provision_s=provision_s,
+            in_flight=lambda endpoint: requests_at(session, endpoint),
+        )
+        envoy = await _envoy(scenario, plan, settings)
+        try:
+            await processes.adopt()
+            for name, cap, budget in zip(
+                scenario.pool_names, cluster.max_batch_cap, cluster.max_token_budget, strict=True
+            ):
+                caps.apply(name, int(cap), int(budget))
+            await processes.apply({name: pool.replicas.start for name, pool in scenario.pools.items()})
+            await _until_ready(processes, scenario)
+            routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log)
+            await routing.apply(routing_table(scenario, _opening(plan, scenario), _ready(processes)))
+            warming[0] = False
+            clock = Clock(scenario.tick_s, settings.speed_up)
+            time_of.append(clock)
+            metrics = SidecarMetrics(cluster)
+            sidecar = Sidecar(
+                scenario=scenario,
+                policy=make_policy(cluster),
+                fallback=policy_factory(PLAN_TRACKING)(cluster),
+                planner=planner,
+                limits=scenario.limits(),
+                observer=Observer(
+                    scenario,
+                    LogTail(envoy.folder.access_log, from_start=False),
+                    EngineCollector(session, now_s),
+                    settings.speed_up,
+                ),
+                processes=processes,
+                routing=routing,
+                caps=caps,
+                recorder=Records(sitting, log, store, metrics, folder),
+                first_plan=plan,
+                mode=settings.mode,
+                speed_up=settings.speed_up,
+            )
+            tick_wall_s = scenario.tick_s / settings.speed_up
+            app = api(lambda: _view(sidecar), metrics.registry, alive_within_s=MISSED_TICKS_ALIVE * tick_wall_s)
+            address = await stack.enter_async_context(serving(app, settings.api_port))
+            on_ready(envoy, address)
+            await sidecar.run(_until(clock.ticks(), stopping))
+            return sidecar.status
+        finally:
+            if settings.leave_running:
+                await processes.detach()
+            else:
+                await processes.stop_all()
+                await envoy_process.stop(envoy)
+
+
+def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:
+    """The planner, and its plan for the load that a day like this one opens with."""
+    yesterday = load_workload(
+        scenario.workload, scenario.class_names, scenario.duration_s, YESTERDAY_SEED, scenario.base_dir
+    )
+    planner = replanner_of(scenario, yesterday)
+    return planner, planner.first(opening_load(yesterday, scenario.duration_s))
+
+
+async def _envoy(scenario: Scenario, plan: Plan, settings: ControlSettings) -> RunningEnvoy:
+    """The Envoy that still runs in the folder, or a new one; it outlives this process."""
+    folder = EnvoyFolder(settings.folder / "envoy")
+    found = envoy_process.find(folder)
+    if found:
+        return found
+    folder.xds.mkdir(parents=True, exist_ok=True)
+    write(folder.xds, routing_table(scenario, _opening(plan, scenario), {}))
+    return await envoy_process.start(folder, port=settings.port, outlives_us=True)
+
+
+def _opening(plan: Plan, scenario: Scenario) -> Action:
+    """What is in force before the first tick."""
+    return first_state(plan, scenario.cluster()).applied
+
+
+def _ready(processes: LocalProcesses) -> Mapping[str, tuple[Endpoint, ...]]:
+    return {name: pool.endpoints for name, pool in processes.states().items()}
+
+
+async def _until_ready(processes: LocalProcesses, scenario: Scenario) -> None:
+    """Wait until the replicas that the scenario starts with serve."""
+    try:
+        async with asyncio.timeout(WARM_UP_S):
+            while any(processes.states()[name].ready < pool.replicas.start for name, pool in scenario.pools.items()):
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        failures = [pool.last_failure for pool in processes.states().values() if pool.last_failure]
+        raise StartError(f"the first replicas did not serve within {WARM_UP_S:g} s: {'; '.join(failures)}") from None
+
+
+def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file: Path) -> ReplicaCommand:
+    """How a replica of the pool is started: as the scenario says, or emulated."""
+    own = scenario.pools[name].command
+    if own is not None:
+        return ReplicaCommand(own, cap_file)
+    emulate = (sys.executable, "-m", "poolpilot", "emulate", "--scenario", str(settings.scenario_file), "--pool", name)
+    where = ("--host", "{host}", "--port", "{port}", "--cap-file", "{cap_file}")
+    pace = ("--speed-up", f"{settings.speed_up:g}", "--stream-interval", str(settings.stream_interval))
+    return ReplicaCommand((*emulate, *where, *pace), cap_file)
+
+
+def _drawn_delay_s(scenario: Scenario, pool: str, rng: np.random.Generator) -> float:
+    """A cold start: log-normal with the scenario's mean and spread."""
+    cold = scenario.pools[pool].cold_start
+    variance = math.log1p(cold.spread_frac**2)
+    return cold.mean_s * float(np.exp(rng.normal(-variance / 2.0, math.sqrt(variance))))
+
+
+async def _until(ticks: AsyncIterator[float], stopping: asyncio.Event) -> AsyncIterator[float]:
+    """The ticks, until `stopping` is set; a tick that is being waited for is given up."""
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        while not stopping.is_set():
+            following = asyncio.ensure_future(anext(ticks))
+            done, _ = await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if following not in done:
+                following.cancel()
+                return
+            yield following.result()
+    finally:
+        stopped.cancel()
+
+
+def _view(sidecar: Sidecar) -> View:
+    status = sidecar.status
+    last = status.last
+    return View(
+        tick_age_s=time.monotonic() - status.last_tick_at_s if last else 0.0,
+        decided=last is not None,
+        troubles=status.troubles,
+        snapshot=last.snapshot if last else None,
+        decision=last.decision if last else None,
+    )

@@ -1,0 +1,88 @@
+"""Keeps every tick: decision log, store, metrics, and the running bill as a small file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..env.contract import BILL_LAYERS, Cluster, FloatArray
+from ..telemetry.exporter import SidecarMetrics
+from ..telemetry.store import Store
+from .decision_log import DecisionLog, Sitting, TickRecord
+from .loop import Tick
+
+BILL_FILE = "bill.json"
+
+
+@dataclass
+class Records:
+    """Everything that is kept of a sitting."""
+
+    sitting: Sitting
+    log: DecisionLog
+    store: Store
+    metrics: SidecarMetrics
+    folder: Path
+    _usd: FloatArray = field(init=False)
+    _since_s: float = field(default=float("nan"), init=False)
+    _ticks: int = field(default=0, init=False)
+    _fallback_ticks: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing was spent yet."""
+        self.cluster: Cluster = self.sitting.cluster
+        pools, classes = len(self.cluster.pool_names), len(self.cluster.class_names)
+        self._usd = np.zeros((pools, classes, len(BILL_LAYERS)))
+
+    async def record(self, tick: Tick) -> None:
+        """Keep one tick: on this machine first, then in the store.
+
+        Raises:
+            OSError: the log cannot be written.
+            StoreError: the store is gone.
+        """
+        decision = tick.decision
+        now_s = decision.time_s
+        span_s = 0.0 if np.isnan(self._since_s) else now_s - self._since_s
+        self._since_s = now_s
+        self._ticks += 1
+        self._fallback_ticks += tick.fell_back
+        self._usd += np.nan_to_num(tick.observation.bill.usd)
+        self.metrics.show_snapshot(tick.snapshot)
+        self.metrics.show_decision(decision)
+        if span_s > 0:
+            self.metrics.add_bill(tick.observation.bill, span_s)
+        self.metrics.add_tick(tick.took_s)
+        self.log.append(
+            TickRecord(
+                self.sitting,
+                tick.snapshot,
+                tick.plan,
+                tick.memory,
+                tick.guard_state,
+                decision,
+                fell_back=tick.fell_back,
+            )
+        )
+        self._write_bill(now_s, tick.troubles)
+        await self.store.append_snapshot(tick.snapshot)
+        await self.store.append_decision(decision)
+
+    def _write_bill(self, now_s: float, troubles: tuple[str, ...]) -> None:
+        document: dict[str, Any] = {
+            "time_s": now_s,
+            "ticks": self._ticks,
+            "fallback_ticks": self._fallback_ticks,
+            "usd": float(self._usd.sum()),
+            "usd_by_layer": dict(zip(BILL_LAYERS, self._usd.sum(axis=(0, 1)).tolist(), strict=True)),
+            "usd_by_pool": dict(zip(self.cluster.pool_names, self._usd.sum(axis=(1, 2)).tolist(), strict=True)),
+            "usd_by_class": dict(zip(self.cluster.class_names, self._usd.sum(axis=(0, 2)).tolist(), strict=True)),
+            "troubles": list(troubles),
+        }
+        part = self.folder / (BILL_FILE + ".part")
+        part.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        part.replace(self.folder / BILL_FILE)
