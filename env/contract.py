@@ -127,13 +127,12 @@ class Snapshot:
             seen = getattr(self, block).shape[-2:]
             if seen != shape:
                 raise SchemaError(f"snapshot.{block}: shape {seen}, wanted {shape} for this cluster")
-        for column in CLASS_COLUMNS + POOL_COLUMNS:
-            values = getattr(self, column.name)
+        ranges = [(c.name, getattr(self, c.name), c) for c in CLASS_COLUMNS + POOL_COLUMNS]
+        ranges.append(("forecast_per_s", self.forecast_per_s, Snapshot.arrival_rate_per_s))
+        for name, values, column in ranges:
             bad = (values < 0) | (values > column.high)  # comparisons with NaN are False: unknown is allowed
             if bad.any():
-                raise SchemaError(
-                    f"snapshot.{column.name}: {values[bad].flat[0]} {column.unit}, wanted 0 to {column.high:g}"
-                )
+                raise SchemaError(f"snapshot.{name}: {values[bad].flat[0]} {column.unit}, wanted 0 to {column.high:g}")
         return self
 
 

@@ -6,17 +6,31 @@ Infinity is written as the string "inf", since JSON has no such number.
 from __future__ import annotations
 
 import dataclasses
-import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from . import contract
-from .contract import CLASS_COLUMNS, FORECAST_HORIZON_S, POOL_COLUMNS, SCHEMA_VERSION, Memory, SchemaError, Snapshot
+from .contract import (
+    CLASS_COLUMNS,
+    FORECAST_HORIZON_S,
+    POOL_COLUMNS,
+    SCHEMA_VERSION,
+    BoolArray,
+    Column,
+    FloatArray,
+    Memory,
+    SchemaError,
+    Snapshot,
+)
 
 T = TypeVar("T")
+G = TypeVar("G", np.float64, np.bool_)
+
+MAX_DEPTH = 8
+"""Deepest nesting of an array; the contract's deepest has five axes."""
 
 
 def to_json(value: Any) -> Any:
@@ -53,18 +67,11 @@ def from_json(kind: type[T], document: Any, where: str = "") -> T:
         raise SchemaError(f"{where}: {_short(document)}, wanted an object")
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = get_type_hints(kind, vars(contract))
-    for name in document:
-        if name not in known:
-            raise SchemaError(f"{where}.{name}: unknown field; wanted {', '.join(known)}")
-    values: dict[str, Any] = {}
-    for name, field in known.items():
-        if name not in document:
-            if field.default is dataclasses.MISSING:
-                raise SchemaError(f"{where}.{name}: missing")
-            continue
-        values[name] = _read(hints[name], document[name], f"{where}.{name}")
-    if values.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise SchemaError(f"{where}.schema: {values['schema']}, this build reads {SCHEMA_VERSION}")
+    if "schema" in known:
+        _check_schema(document, where)  # first: another version may have other fields
+    needed = [name for name, field in known.items() if field.default is dataclasses.MISSING]
+    _check_names(document, needed, list(known), where)
+    values = {name: _read(hints[name], document[name], f"{where}.{name}") for name in known if name in document}
     return kind(**values)
 
 
@@ -88,41 +95,73 @@ def _array_to_json(value: Any) -> Any:
     return value
 
 
+def _check_schema(document: Mapping[Any, Any], where: str) -> None:
+    if "schema" not in document:
+        raise SchemaError(f"{where}.schema: missing, this build reads {SCHEMA_VERSION}")
+    seen = document["schema"]
+    if isinstance(seen, bool) or seen != SCHEMA_VERSION:
+        raise SchemaError(f"{where}.schema: {_short(seen)}, this build reads {SCHEMA_VERSION}")
+
+
+def _check_names(document: Mapping[Any, Any], needed: list[str], known: list[str], where: str) -> None:
+    for name in document:
+        if name not in known:
+            raise SchemaError(f"{where}.{_cut(str(name))}: unknown field; wanted {', '.join(known)}")
+    for name in needed:
+        if name not in document:
+            raise SchemaError(f"{where}.{name}: missing")
+
+
+def _nested(document: Any, item: Callable[[Any], Any], where: str, depth: int = 0) -> Any:
+    """Nested lists with `item` applied to what is no list."""
+    if depth > MAX_DEPTH:
+        raise SchemaError(f"{where}: nested deeper than {MAX_DEPTH} lists, wanted an array")
+    if isinstance(document, list):
+        return [_nested(v, item, where, depth + 1) for v in document]
+    return item(document)
+
+
 def _float_array(document: Any, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, list):
-            return [plain(v) for v in value]
+    def number(value: Any) -> float:
         if value is None:
             return np.nan
-        if value in ("inf", "-inf"):
+        if isinstance(value, str) and value in ("inf", "-inf"):
             return float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SchemaError(f"{where}: {_short(value)}, wanted numbers")
+        try:
+            return float(value)
+        except OverflowError:
+            raise SchemaError(f"{where}: {_short(value)}, wanted numbers below 1.8e308") from None
+
+    return _array(_nested(document, number, where), np.float64, document, where)
+
+
+def _bool_array(document: Any, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def truth(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise SchemaError(f"{where}: {_short(value)}, wanted true or false")
         return value
 
+    return _array(_nested(document, truth, where), np.bool_, document, where)
+
+
+def _array(rows: Any, dtype: type[G], document: Any, where: str) -> np.ndarray[Any, np.dtype[G]]:
     try:
-        return np.asarray(plain(document), dtype=np.float64)
-    except ValueError as error:
-        raise SchemaError(f"{where}: {_short(document)}, wanted an array of equal rows ({error})") from None
+        return np.asarray(rows, dtype=dtype)
+    except ValueError:
+        raise SchemaError(f"{where}: {_short(document)}, wanted an array of equal rows") from None
 
 
 def _read(hint: Any, document: Any, where: str) -> Any:
     origin = get_origin(hint)
     if origin is np.ndarray:
-        if "bool" in str(get_args(hint)[1]):
-            array = np.asarray(document)
-            if array.dtype != np.bool_ and array.size:
-                raise SchemaError(f"{where}: {_short(document)}, wanted true or false")
-            return array.astype(np.bool_)
-        return _float_array(document, where)
+        return _bool_array(document, where) if hint == BoolArray else _float_array(document, where)
     if origin is tuple:
         if not isinstance(document, list):
             raise SchemaError(f"{where}: {_short(document)}, wanted a list")
         inner = get_args(hint)[0]
         return tuple(_read(inner, v, f"{where}[{i}]") for i, v in enumerate(document))
-    if origin in (Union, types.UnionType):
-        inner = next(a for a in get_args(hint) if a is not type(None))
-        return None if document is None else _read(inner, document, where)
     if dataclasses.is_dataclass(hint):
         return from_json(hint, document, where)  # type: ignore[arg-type]
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -131,7 +170,10 @@ def _read(hint: Any, document: Any, where: str) -> Any:
         except ValueError:
             raise SchemaError(f"{where}: {_short(document)}, wanted one of {[m.value for m in hint]}") from None
     if hint is float:
-        return float(_float_array(document, where))
+        value = _float_array(document, where)
+        if value.ndim:
+            raise SchemaError(f"{where}: {_short(document)}, wanted one number")
+        return float(value)
     if not isinstance(document, hint) or (hint is int and isinstance(document, bool)):
         raise SchemaError(f"{where}: {_short(document)}, wanted {hint.__name__}")
     return document
@@ -150,30 +192,45 @@ def _snapshot_to_json(snapshot: Snapshot) -> dict[str, Any]:
 def _snapshot_from_json(document: Any, where: str) -> Snapshot:
     if not isinstance(document, Mapping):
         raise SchemaError(f"{where}: {_short(document)}, wanted an object")
-    if document.get("schema") != SCHEMA_VERSION:
-        raise SchemaError(f"{where}.schema: {document.get('schema')}, this build reads {SCHEMA_VERSION}")
-    blocks = {}
-    for block, columns in (("classes", CLASS_COLUMNS), ("pools", POOL_COLUMNS)):
-        part = document.get(block)
-        names = [c.name for c in columns]
-        if not isinstance(part, Mapping) or set(part) != set(names):
-            raise SchemaError(f"{where}.{block}: wanted exactly the columns {', '.join(names)}")
-        arrays = [_float_array(part[name], f"{where}.{block}.{name}") for name in names]
-        if len({a.shape for a in arrays}) != 1:
-            raise SchemaError(f"{where}.{block}: columns of unequal length")
-        blocks[block] = np.stack(arrays, axis=-1)
-    forecast = _float_array(document.get("forecast_per_s"), f"{where}.forecast_per_s")
+    _check_schema(document, where)
+    names = ["schema", "time_s", "classes", "pools", "forecast_per_s"]
+    _check_names(document, names, names, where)
+    time_s = _float_array(document["time_s"], f"{where}.time_s")
+    if np.isnan(time_s).any():
+        raise SchemaError(f"{where}.time_s: {_short(document['time_s'])}, wanted seconds")
+    blocks = {
+        block: _block(document[block], columns, time_s.shape, f"{where}.{block}")
+        for block, columns in (("classes", CLASS_COLUMNS), ("pools", POOL_COLUMNS))
+    }
+    forecast = _float_array(document["forecast_per_s"], f"{where}.forecast_per_s")
     wanted = (*blocks["classes"].shape[:-1], len(FORECAST_HORIZON_S))
     if forecast.shape != wanted:
         raise SchemaError(f"{where}.forecast_per_s: shape {forecast.shape}, wanted {wanted}")
-    return Snapshot(
-        time_s=_float_array(document.get("time_s"), f"{where}.time_s"),
-        classes=blocks["classes"],
-        pools=blocks["pools"],
-        forecast_per_s=forecast,
-    )
+    return Snapshot(time_s=time_s, forecast_per_s=forecast, **blocks)
+
+
+def _block(document: Any, columns: tuple[Column, ...], batch: tuple[int, ...], where: str) -> FloatArray:
+    """`[*batch, N, len(columns)]` from one list a column."""
+    if not isinstance(document, Mapping):
+        raise SchemaError(f"{where}: {_short(document)}, wanted an object of columns")
+    names = [c.name for c in columns]
+    _check_names(document, names, names, where)
+    arrays = {name: _float_array(document[name], f"{where}.{name}") for name in names}
+    wanted = arrays[names[0]].shape
+    for name, array in arrays.items():
+        if array.ndim != len(batch) + 1 or array.shape[:-1] != batch:
+            raise SchemaError(f"{where}.{name}: shape {array.shape}, wanted {(*batch, 'N')} as time_s is {batch}")
+        if array.shape != wanted:
+            raise SchemaError(f"{where}.{name}: shape {array.shape}, wanted {wanted} as {names[0]}")
+    return np.stack(list(arrays.values()), axis=-1)
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        return _cut(repr(value))
+    except (ValueError, RecursionError):  # a number of very many digits, very deep lists
+        return f"a {type(value).__name__}"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
