@@ -97,6 +97,8 @@ class Child:
     def launch(cls, argv: tuple[str, ...], environment: Mapping[str, str], log: Path, *, die_with_parent: bool) -> Self:
         """Start a process in a session of its own, so that a Ctrl-C at the terminal stops it in our order only.
 
+        To die with its parent means, to the kernel, with the thread that starts it: run the event loop in the main one.
+
         Raises:
             OSError: the program or its log cannot be opened.
         """
