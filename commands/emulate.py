@@ -94,18 +94,18 @@ def emulate(**options: Any) -> None:
     SIGTERM drains: new requests get 503, those in flight finish, then it exits with 0. A second signal ends it at once.
     """
     from ..env.emulator.process import bound_socket, die_with_parent, lean_start
+    from ..env.emulator.replica import EngineFlags, replica_spec
 
     if options["die_with_parent"]:
         die_with_parent()
     bound = bound_socket(options["host"], options["port"])
     given = _given(options)
+    flags = EngineFlags(**{name: given[name] for name in _FLAGS if name in given})
+    precision, tensor_parallel = given.get("precision", "bf16"), given.get("tensor_parallel", 1)
+    spec = replica_spec(given["gpu"], given["model"], precision, tensor_parallel, flags, options["slowness"])
     with lean_start():
-        from ..env.emulator.replica import EngineFlags, replica_spec
         from ..env.emulator.serving import ServeSettings, run, warm_up
 
-        flags = EngineFlags(**{name: given[name] for name in _FLAGS if name in given})
-        precision, tensor_parallel = given.get("precision", "bf16"), given.get("tensor_parallel", 1)
-        spec = replica_spec(given["gpu"], given["model"], precision, tensor_parallel, flags, options["slowness"])
         warm_up(spec)
     settings = ServeSettings(
         names=options["names"] or tuple(dict.fromkeys((given["model"], spec.model.name))),
