@@ -27,12 +27,12 @@ class PlanTracking:
     """The rule and its knobs."""
 
     cluster: Cluster
-    headroom: float = 1.15
+    headroom: float = 1.3
     """Need is load times this."""
     burst: float = 0.25
     """Plus this times the square root of the load in replicas: the fewer there are, the less bursts even out."""
-    hold_s: float = 180.0
-    """A need that has passed fades over about this long before replicas go."""
+    hold_s: float = 120.0
+    """A load that has passed fades over about this long before replicas go."""
     backlog_drain_s: float = 60.0
     """A queue is to be worked off within this time."""
     name: str = "plan-tracking"
@@ -44,13 +44,11 @@ class PlanTracking:
 
     def propose(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Proposal, Memory]:
         """Counts from need, routing from the plan as far as its replicas are ready."""
-        now = self._need(snapshot, plan)
+        load = self._load(snapshot, plan)
         if memory:
-            elapsed_s = snapshot.time_s - memory["time_s"]
-            faded = memory["need"] * np.exp(-np.maximum(elapsed_s, 0.0) / self.hold_s)[..., None, None]
-            need = np.maximum(now, faded)
-        else:
-            need = now
+            elapsed_s = np.maximum(snapshot.time_s - memory["time_s"], 0.0)
+            load = np.maximum(load, memory["load"] * np.exp(-elapsed_s / self.hold_s)[..., None])
+        need = self._need(load, snapshot, plan)
         cluster = self.cluster
         wanted = self._made_before_broken(whole_replicas(need.sum(axis=-2)), need.sum(axis=-2), snapshot)
         replicas = np.clip(wanted, cluster.min_replicas, cluster.max_replicas)
@@ -61,15 +59,18 @@ class PlanTracking:
             token_budget=cluster.max_token_budget,
             replicas=replicas,
         )
-        return Proposal(action=action, need=need), {"time_s": np.asarray(snapshot.time_s), "need": need}
+        return Proposal(action=action, need=need), {"time_s": np.asarray(snapshot.time_s), "load": load}
 
-    def _need(self, snapshot: Snapshot, plan: Plan) -> FloatArray:
-        """`[..., C, P]` replicas needed: load over capacity, and the queue's share."""
+    def _load(self, snapshot: Snapshot, plan: Plan) -> FloatArray:
+        """`[..., C]` requests per second to be ready for: what is seen or expected soon."""
         ahead = snapshot.forecast_per_s[..., :2].max(axis=-1)
         seen = np.fmax(snapshot.arrival_rate_per_s, ahead)
         # Work that may wait is carried at its mean rate: its peaks are what waiting is for.
         seen = np.where(self.cluster.targets.deferrable, np.fmin(seen, snapshot.forecast_per_s[..., -1]), seen)
-        load = np.where(np.isnan(seen), plan.load_per_s, seen)
+        return np.where(np.isnan(seen), plan.load_per_s, seen)
+
+    def _need(self, load: FloatArray, snapshot: Snapshot, plan: Plan) -> FloatArray:
+        """`[..., C, P]` replicas needed: load over capacity, head-room for bursts, and the queue's share."""
         bare = _over(load[..., None] * plan.route, plan.capacity_per_s)
         size = bare.sum(axis=-2)
         need = bare * (self.headroom + self.burst * _over(np.sqrt(size), size))[..., None, :]
