@@ -28,8 +28,14 @@ def drive(session: Session, until_ps: int = NEVER_PS) -> list[tuple[int, News]]:
     return told
 
 
-def kernel_times(spec: ReplicaSpec, requests: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
-    """First token and finish of each (arrival, prompt, output) by the simulator's own way of driving the engine."""
+Arrival = tuple[int, int, int, bool]
+"""Time in ps, prompt tokens, output tokens, whether it streams."""
+Limits = tuple[int, int, int]
+"""Time in ps, batch cap, token budget."""
+
+
+def kernel_times(spec: ReplicaSpec, arrivals: list[Arrival], limits: list[Limits]) -> list[tuple[int, int]]:
+    """First token and finish of each request by the simulator's own way of driving the engine."""
     flags = spec.flags
     engine = make_engine(
         spec.law.as_row()[None],
@@ -38,12 +44,16 @@ def kernel_times(spec: ReplicaSpec, requests: list[tuple[int, int, int]]) -> lis
         flags.max_num_batched_tokens,
         flags.max_model_len,
         max_seqs=flags.max_num_seqs,
-        capacity=len(requests),
+        capacity=len(arrivals),
     )
-    load_requests(engine, [r[1] for r in requests], [r[2] for r in requests], np.zeros(len(requests)))
-    for row, (arrival_ps, _, _) in enumerate(requests):
-        kernel.run(engine, 0, arrival_ps)
-        kernel.enqueue(engine, 0, row, arrival_ps)
+    load_requests(engine, [a[1] for a in arrivals], [a[2] for a in arrivals], np.zeros(len(arrivals)))
+    events = sorted([(a[0], 0, row) for row, a in enumerate(arrivals)] + [(at[0], 1, i) for i, at in enumerate(limits)])
+    for at_ps, is_limit, i in events:
+        kernel.run(engine, 0, at_ps)
+        if is_limit:
+            kernel.set_limits(engine, 0, *limits[i][1:])
+        else:
+            kernel.enqueue(engine, 0, i, at_ps)
     kernel.run(engine, 0, NEVER_PS)
     return [(int(row["first_token_ps"]), int(row["finish_ps"])) for row in engine.requests]
 
@@ -56,29 +66,34 @@ Arrivals = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(
     arrivals=Arrivals,
+    limits=st.lists(
+        st.tuples(st.integers(0, 2000 * MS), st.integers(1, 8), st.sampled_from([1, 3, 5, 64])), max_size=4
+    ),
     looks=st.lists(st.integers(0, 2000 * MS), max_size=8),
     kv_blocks=st.sampled_from([17, 40, 256]),
     token_budget=st.sampled_from([4, 64, 512]),
     every=st.sampled_from([1, 7]),
 )
 def test_told_at_the_times_at_which_the_simulator_has_it(
-    arrivals: list[tuple[int, int, int, bool]], looks: list[int], kv_blocks: int, token_budget: int, every: int
+    arrivals: list[Arrival], limits: list[Limits], looks: list[int], kv_blocks: int, token_budget: int, every: int
 ) -> None:
     spec = a_spec(kv_blocks=kv_blocks, token_budget=token_budget)
-    arrivals = sorted(arrivals)
+    arrivals, limits = sorted(arrivals), sorted(limits)
     session = Session(spec, every)
     told: list[tuple[int, News]] = []
     tickets: list[Ticket] = []
-    events = sorted([(a[0], 0, i) for i, a in enumerate(arrivals)] + [(at, 1, 0) for at in looks])
-    for at_ps, is_look, i in events:
+    events = [(a[0], 0, i) for i, a in enumerate(arrivals)] + [(limit[0], 1, i) for i, limit in enumerate(limits)]
+    for at_ps, kind, i in sorted(events + [(at, 2, 0) for at in looks]):
         told += drive(session, at_ps)
-        if is_look:
-            session.figures(at_ps)  # somebody scrapes: changes nothing
+        if kind == 0:
+            tickets.append(session.submit(*arrivals[i]))
+        elif kind == 1:
+            session.set_limits(*limits[i])
         else:
-            tickets.append(session.submit(at_ps, arrivals[i][1], arrivals[i][2], arrivals[i][3]))
+            session.figures(at_ps)  # somebody scrapes: changes nothing
     told += drive(session)
 
-    expected = kernel_times(spec, [a[:3] for a in arrivals])
+    expected = kernel_times(spec, arrivals, limits)
     for ticket, (first_ps, finish_ps), (arrival_ps, _, output, streams) in zip(
         tickets, expected, arrivals, strict=True
     ):
@@ -107,9 +122,7 @@ def test_told_at_the_times_at_which_the_simulator_has_it(
 
 @settings(deadline=None, max_examples=30)
 @given(arrivals=Arrivals, stride_ms=st.integers(1, 500), every=st.sampled_from([1, 7]))
-def test_a_server_that_is_always_late_loses_nothing(
-    arrivals: list[tuple[int, int, int, bool]], stride_ms: int, every: int
-) -> None:
+def test_a_server_that_is_always_late_loses_nothing(arrivals: list[Arrival], stride_ms: int, every: int) -> None:
     session = Session(a_spec(kv_blocks=40), every)
     waiting = sorted(arrivals)
     told: list[News] = []
@@ -142,6 +155,19 @@ def test_the_gap_histogram_has_each_gap_in_its_bucket() -> None:
     # Decoding alone takes 9.75 ms and 1 us for each of 61 to 160 tokens read: 9.811 to 9.91 ms.
     assert session.figures(PS_PER_S * 100).gap_counts[0] == 100
     assert GAP_BOUNDS_S[0] == 0.01
+
+
+def test_a_request_starved_by_a_low_token_budget_has_one_long_gap() -> None:
+    session = Session(a_spec(token_budget=512))
+    for output in (30, 40, 50, 60, 60):
+        session.submit(0, 20, output)
+    drive(session, 100 * MS)
+    session.set_limits(100 * MS, 8, 4)  # the fifth starves until the first is done
+    drive(session)
+    figures, tally = session.figures(PS_PER_S * 100), session.tally
+    assert figures.gap_total_s == pytest.approx(tally.e2e.total - tally.ttft.total)
+    assert sum(figures.gap_counts) == 29 + 39 + 49 + 59 + 59
+    assert sum(figures.gap_counts[4:]) == 1  # the others are far below 75 ms
 
 
 def test_aborted_request_frees_its_kv_blocks_and_is_told_nothing_more() -> None:
