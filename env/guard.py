@@ -1,8 +1,9 @@
 """The guard between any policy and the world: hard limits that no network can cross, in training as in production.
 
-Pure and batched. Whatever is proposed, NaN and infinities included, what comes out obeys every limit. Where limits
-clash the order of precedence is: minimum replicas, budget, held while telemetry is stale, maximum and steps, floor
-for the present load, cooldown.
+Pure and batched. Whatever is proposed and whatever is seen, NaN and infinities included, what comes out obeys every
+limit; a figure that cannot be (`Column.high`) counts as unknown. Where limits clash the order of precedence is:
+minimum and maximum replicas, budget, held while telemetry is stale, steps and pending starts, floor for the present
+load, cooldown.
 
 Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
 """
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .contract import Action, BoolArray, Cluster, FloatArray, Plan, Reason, ReasonCode, Snapshot
+from .contract import Action, BoolArray, Cluster, Column, FloatArray, Plan, Reason, ReasonCode, Snapshot
 
 FLOOR_FRAC = 0.8
 """A pool keeps at least this share of the replicas that its present load needs within target."""
@@ -56,6 +57,8 @@ class Change:
     mask: BoolArray
     wanted: FloatArray
     applied: FloatArray
+    detail: str = ""
+    """Which number it was, where a code may speak of several."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +103,28 @@ def reasons(changes: tuple[Change, ...], cluster: Cluster) -> tuple[Reason, ...]
     """The changes to a single cluster's action, one reason for each pool or class touched."""
     names = {"pool": cluster.pool_names, "class": cluster.class_names}
     return tuple(
-        Reason(change.code, names[change.subject][i], float(change.wanted[i]), float(change.applied[i]))
+        Reason(change.code, names[change.subject][i], float(change.wanted[i]), float(change.applied[i]), change.detail)
         for change in changes
         for i in np.flatnonzero(change.mask)
     )
 
 
-def _note(changes: list[Change], code: ReasonCode, subject: str, wanted: FloatArray, applied: FloatArray) -> FloatArray:
+def _note(
+    changes: list[Change], code: ReasonCode, subject: str, wanted: FloatArray, applied: FloatArray, detail: str = ""
+) -> FloatArray:
     """Record where `applied` differs from `wanted`, and hand `applied` on."""
     same = np.isclose(wanted, applied, rtol=1e-9, atol=1e-9, equal_nan=True)
     mask: BoolArray = np.asarray(np.logical_not(same))
     if mask.any():
-        changes.append(Change(code, subject, mask, wanted, applied))
+        changes.append(Change(code, subject, mask, wanted, applied, detail))
     return applied
+
+
+def _plausible(snapshot: Snapshot, name: str, instead: FloatArray) -> FloatArray:
+    """A column, with `instead` where it is unknown or cannot be."""
+    values: FloatArray = getattr(snapshot, name)
+    column: Column = vars(Snapshot)[name]
+    return np.where((values >= 0.0) & (values <= column.high), values, instead)
 
 
 def _finite(proposed: Action, last: Action, changes: list[Change]) -> Action:
@@ -122,11 +134,12 @@ def _finite(proposed: Action, last: Action, changes: list[Change]) -> Action:
         new: FloatArray = np.asarray(getattr(proposed, name), dtype=np.float64)
         good = np.where(np.isfinite(new), new, getattr(last, name))
         if name == "route":
-            bad_rows = ~np.isfinite(new).all(axis=-1)
+            bad_rows: BoolArray = np.asarray(~np.isfinite(new).all(axis=-1))
             good = np.where(bad_rows[..., None], last.route, new)
-            _note(changes, ReasonCode.NOT_FINITE, subject, np.where(bad_rows, np.nan, 0.0), np.zeros(bad_rows.shape))
+            unknown = np.where(bad_rows, np.nan, 0.0)
+            _note(changes, ReasonCode.NOT_FINITE, subject, unknown, np.zeros(bad_rows.shape), name)
             return good
-        return _note(changes, ReasonCode.NOT_FINITE, subject, new, good)
+        return _note(changes, ReasonCode.NOT_FINITE, subject, new, good, name)
 
     return Action(
         route=repair("route", "class"),
@@ -138,15 +151,21 @@ def _finite(proposed: Action, last: Action, changes: list[Change]) -> Action:
 
 
 def _servable(route: FloatArray, plan: Plan, cluster: Cluster, changes: list[Change]) -> FloatArray:
-    """Rows of weights over the pools that can serve the class, each summing to 1; padding stays zero."""
+    """Rows of weights over the pools that can serve the class, scaled to sum to 1; padding stays zero.
+
+    The reason's `wanted` is the weight that was proposed where it cannot be, 1 where none was left.
+    """
     allowed = cluster.serves & cluster.pool_mask[..., None, :] & cluster.class_mask[..., :, None]
-    kept = np.where(allowed, np.clip(route, 0.0, 1e6), 0.0)
+    asked = np.where(allowed, np.clip(route, 0.0, 1e6), 0.0)
     instead = np.where(allowed, np.where(np.isfinite(plan.route), np.maximum(plan.route, 0.0), 0.0), 0.0)
     instead = np.where(instead.sum(axis=-1, keepdims=True) > 0, instead, allowed.astype(np.float64))
-    kept = np.where(kept.sum(axis=-1, keepdims=True) > 1e-9, kept, instead)
+    kept = np.where(asked.sum(axis=-1, keepdims=True) > 1e-9, asked, instead)
+    empty = (asked.sum(axis=-1) <= 1e-9) & allowed.any(axis=-1)
     total = kept.sum(axis=-1, keepdims=True)
     weights: FloatArray = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
-    lost = np.where(allowed, 0.0, np.abs(np.clip(route, -1e6, 1e6))).sum(axis=-1)
+    # What is routed right already is not divided again: it would change in its last digit.
+    weights = np.where(np.abs(total - 1.0) < 1e-9, kept, weights)
+    lost = np.where(empty, 1.0, np.abs(np.clip(route, -1e6, 1e6) - asked).sum(axis=-1))
     _note(changes, ReasonCode.ROUTE_UNSERVABLE, "class", lost, np.zeros_like(lost))
     return weights
 
@@ -163,13 +182,13 @@ def _caps(
 ) -> tuple[FloatArray, FloatArray]:
     """Whole caps and budgets between what keeps an engine alive and its start values."""
     cap = np.clip(np.round(action.batch_cap), 1.0, np.maximum(cluster.max_batch_cap, 1.0))
-    cap = _note(changes, ReasonCode.CAP_RANGE, "pool", np.round(action.batch_cap), cap)
+    cap = _note(changes, ReasonCode.CAP_RANGE, "pool", np.round(action.batch_cap), cap, "batch_cap")
     hot = snapshot.known("gpu_temp_c") & (snapshot.gpu_temp_c > limits.hot_gpu_c[..., None])
     derated = np.maximum(np.floor(cluster.max_batch_cap * HOT_CAP_FRAC), 1.0)
     cap = _note(changes, ReasonCode.HOT_GPU, "pool", cap, np.where(hot, np.minimum(cap, derated), cap))
     least = np.minimum(np.maximum(cap, LEAST_TOKEN_BUDGET), cluster.max_token_budget)
     budget = np.clip(np.round(action.token_budget), least, cluster.max_token_budget)
-    return cap, _note(changes, ReasonCode.CAP_RANGE, "pool", np.round(action.token_budget), budget)
+    return cap, _note(changes, ReasonCode.CAP_RANGE, "pool", np.round(action.token_budget), budget, "token_budget")
 
 
 def _replicas(
@@ -185,13 +204,14 @@ def _replicas(
     """The wanted counts within all limits, and the counts that were wanted until now."""
     low = np.where(cluster.pool_mask, cluster.min_replicas, 0.0)
     high = np.where(cluster.pool_mask, cluster.max_replicas, 0.0)
-    current = np.where(snapshot.known("target"), snapshot.target, state.applied.replicas)
-    wanted = np.clip(np.round(proposed), 0.0, 1e6)
+    current: FloatArray = np.round(_plausible(snapshot, "target", state.applied.replicas))
+    wanted: FloatArray = np.asarray(np.round(np.clip(proposed, -1e6, 1e6)))
+    wanted = _note(changes, ReasonCode.MIN_REPLICAS, "pool", wanted, np.maximum(wanted, 0.0))
     wanted = _note(changes, ReasonCode.MAX_REPLICAS, "pool", wanted, np.minimum(wanted, high))
 
     up_to = np.minimum(current + limits.scale_up_step[..., None], high)
     wanted = _note(changes, ReasonCode.SCALE_STEP, "pool", wanted, np.minimum(wanted, up_to))
-    ready = np.where(snapshot.known("ready"), snapshot.ready, current)
+    ready: FloatArray = np.round(_plausible(snapshot, "ready", current))
     # Starts that are under way count as pending: asking again for the same load would rent it twice.
     pending = np.maximum(current, ready + limits.scale_up_step[..., None])
     wanted = _note(changes, ReasonCode.PENDING_STARTS, "pool", wanted, np.minimum(wanted, pending))
@@ -214,7 +234,7 @@ def _replicas(
 
 def _floor(route: FloatArray, snapshot: Snapshot, plan: Plan) -> FloatArray:
     """`[..., P]` replicas that the present load needs at least, by the plan's own capacities."""
-    rate = np.where(snapshot.known("arrival_rate_per_s"), snapshot.arrival_rate_per_s, 0.0)
+    rate = _plausible(snapshot, "arrival_rate_per_s", np.zeros(()))
     load = rate[..., None] * route
     need = np.divide(load, plan.capacity_per_s, out=np.zeros_like(load), where=plan.capacity_per_s > 0)
     floor: FloatArray = np.floor(np.minimum(need.sum(axis=-2) * FLOOR_FRAC, 1e6))
@@ -225,7 +245,7 @@ def _within_budget(
     wanted: FloatArray, low: FloatArray, snapshot: Snapshot, cluster: Cluster, limits: Limits
 ) -> FloatArray:
     """Take replicas away, dearest first, until the rent is within budget or only minimum replicas are left."""
-    price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, cluster.usd_per_hr)
+    price = _plausible(snapshot, "usd_per_hr", cluster.usd_per_hr)
     wanted = wanted.copy()
     while True:
         over = (wanted * price).sum(axis=-1) > limits.budget_usd_per_hr * (1 + 1e-9)
