@@ -78,7 +78,18 @@ class PlanTracking:
         replica_s_per_request = _over(per_pool, (load[..., None] * plan.route).sum(axis=-2))
         waiting = np.nan_to_num(snapshot.waiting)
         backlog = waiting * replica_s_per_request / self.backlog_drain_s
-        return need * (1.0 + _over(backlog, per_pool))[..., None, :]
+        return self._overflowed(need * (1.0 + _over(backlog, per_pool))[..., None, :], plan)
+
+    def _overflowed(self, need: FloatArray, plan: Plan) -> FloatArray:
+        """What a pool's maximum cannot take goes to pools with room, the cheapest for the work first."""
+        cluster = self.cluster
+        per_pool = need.sum(axis=-2)
+        within = need * np.minimum(_over(cluster.max_replicas, per_pool), 1.0)[..., None, :]
+        left_per_s = ((need - within) * plan.capacity_per_s).sum(axis=-1, keepdims=True)
+        room = np.maximum(cluster.max_replicas - within.sum(axis=-2), 0.0)
+        worth = np.where(cluster.serves, plan.capacity_per_s * _over(room, cluster.usd_per_hr)[..., None, :], 0.0)
+        share = _over(worth, worth.sum(axis=-1, keepdims=True))
+        return within + _over(left_per_s * share, plan.capacity_per_s)
 
     def _made_before_broken(self, wanted: FloatArray, need: FloatArray, snapshot: Snapshot) -> FloatArray:
         """While a pool is short of ready replicas the others keep theirs: they carry what it cannot yet."""
