@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +54,8 @@ YESTERDAY_SEED: Final = 1_000_000
 """The load that planning starts from is that of another day than any that is replayed."""
 WARM_UP_S: Final = 120.0
 """Wall-clock patience for the first replicas."""
+PROCESS_START_S: Final = 1.5
+"""Wall-clock seconds from starting an emulated replica until it serves, as measured on two busy cores."""
 MISSED_TICKS_ALIVE: Final = 5
 """A sidecar whose last tick is older than this many ticks is not alive."""
 
@@ -117,7 +120,7 @@ async def steer(
     rng = np.random.default_rng(settings.seed)
 
     def provision_s(pool: str) -> float:
-        return 0.0 if warming[0] else _drawn_delay_s(scenario, pool, rng)
+        return 0.0 if warming[0] else _drawn_delay_s(scenario, pool, settings.speed_up, rng)
 
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -137,7 +140,7 @@ async def steer(
             ),
             clock=now_s,
             provision_s=provision_s,
-            in_flight=lambda endpoint: requests_at(session, endpoint),
+            in_flight=partial(requests_at, session),
         )
         envoy = await _envoy(scenario, plan, settings)
         try:
@@ -235,15 +238,18 @@ def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file:
         return ReplicaCommand(own, cap_file)
     emulate = (sys.executable, "-m", "poolpilot", "emulate", "--scenario", str(settings.scenario_file), "--pool", name)
     where = ("--host", "{host}", "--port", "{port}", "--cap-file", "{cap_file}")
+    # The drawn delay covers loading: what is left is to start the process.
     pace = ("--speed-up", f"{settings.speed_up:g}", "--stream-interval", str(settings.stream_interval))
+    pace += ("--load-seconds", "0")
     return ReplicaCommand((*emulate, *where, *pace), cap_file)
 
 
-def _drawn_delay_s(scenario: Scenario, pool: str, rng: np.random.Generator) -> float:
-    """A cold start: log-normal with the scenario's mean and spread."""
+def _drawn_delay_s(scenario: Scenario, pool: str, speed_up: float, rng: np.random.Generator) -> float:
+    """A cold start, log-normal with the scenario's mean and spread, less what the process itself takes to start."""
     cold = scenario.pools[pool].cold_start
     variance = math.log1p(cold.spread_frac**2)
-    return cold.mean_s * float(np.exp(rng.normal(-variance / 2.0, math.sqrt(variance))))
+    whole_s = cold.mean_s * float(np.exp(rng.normal(-variance / 2.0, math.sqrt(variance))))
+    return max(0.0, whole_s - PROCESS_START_S * speed_up)
 
 
 async def _until(ticks: AsyncIterator[float], stopping: asyncio.Event) -> AsyncIterator[float]:

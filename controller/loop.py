@@ -191,7 +191,7 @@ class Sidecar:
         for name, cap, budget in zip(names, action.batch_cap, action.token_budget, strict=True):
             try:
                 self.caps.apply(name, int(cap), int(budget))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 troubles.append(f"caps of {name}: {error}")
         await self.processes.apply({name: int(count) for name, count in zip(names, action.replicas, strict=True)})
         states = self.processes.states()
@@ -202,7 +202,9 @@ class Sidecar:
             troubles.append(f"routing: {error}")
         else:
             self.processes.release(frozenset(e for endpoints in ready.values() for e in endpoints))
-        troubles += [f"{name}: {pool.last_failure}" for name, pool in states.items() if pool.last_failure]
+        for name, pool in states.items():
+            if pool.last_failure:  # the actuator replaces it; the sidecar itself stays ready
+                _LOG.warning("%s: %s", name, pool.last_failure)
         self._applied = action
         return tuple(troubles)
 

@@ -29,7 +29,7 @@ class PlanTracking:
     cluster: Cluster
     headroom: float = 1.3
     """Need is load times this."""
-    burst: float = 0.25
+    burst: float = 0.5
     """Plus this times the square root of the load in replicas: the fewer there are, the less bursts even out."""
     hold_s: float = 120.0
     """A load that has passed fades over about this long before replicas go."""

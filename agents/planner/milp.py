@@ -14,7 +14,7 @@ from ...env.contract import BoolArray, Cluster, FloatArray, Plan
 
 SHORTFALL_FACTOR = 1e3
 """Load that fits nowhere costs this many times the dearest replica: the plan then carries as much as it can."""
-START_HORIZON_S = 300.0
+START_HORIZON_S = 120.0
 """A start's rent before it serves is spread over this long when it is weighed against a cheaper mix."""
 
 

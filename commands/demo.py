@@ -1,0 +1,241 @@
+"""`poolpilot demo`: a trained policy steers mixed pools through a real Envoy, against tuned baselines."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import click
+import yaml
+from rich.live import Live
+
+from ..agents.portfolio import RULES, STATIC, THRESHOLD
+from ..controller.actuators.envoy_process import EnvoyStartError, envoy_binary
+from ..env.emulator.replay import Replay
+from ..env.scenario import Scenario, load_scenario
+from ..env.workload.load import load_workload
+from ..telemetry.store import Store, StoreError
+from ..telemetry.valkey import ValkeyError, valkey_url
+from .bad_input import one_line_errors, refuse
+from .demonstration.display import render
+from .demonstration.entrants import entrants_for
+from .demonstration.measures import RunFigures, as_json
+from .demonstration.stack import DemoError, Entrant, Stage, run_entrant
+from .demonstration.tracing import with_trace
+from .printing import console, log_console, percent, print_json, seconds, table
+
+DEFAULT_POLICIES = ("first-light", STATIC, THRESHOLD)
+REFRESH_S = 0.5
+PLAIN_EVERY_S = 5.0
+"""Where there is no terminal, a line of progress this often."""
+
+
+@click.command()
+@click.option("--scenario", default="mixed-chat", show_default=True, help="A shipped scenario's name, or a file.")
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    help="Replay this trace instead of the scenario's workload: the Azure LLM inference format, CSV or Parquet. Its rate is scaled to the scenario's.",
+)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    help=f"A checkpoint's name or folder, or one of {', '.join(RULES)}; repeatable. Default: {', '.join(DEFAULT_POLICIES)}.",
+)
+@click.option("--duration", type=click.FloatRange(min=30), help="Scenario seconds instead of the scenario's own.")
+@click.option(
+    "--speed-up", type=click.FloatRange(1, 10), default=10.0, show_default=True, help="Scenario seconds in a second."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the workload.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of Envoy; default a free one.")
+@click.option("--store", help="redis://host:port of a Redis or Valkey. Default: an embedded Valkey.")
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs, decisions and bills there.")
+@click.option("--json", "as_document", is_flag=True, help="One JSON document on stdout instead of the table.")
+@one_line_errors
+def demo(
+    scenario: str,
+    trace: Path | None,
+    policies: tuple[str, ...],
+    duration: float | None,
+    speed_up: float,
+    seed: int,
+    port: int,
+    store: str | None,
+    keep: Path | None,
+    as_document: bool,
+) -> None:
+    """Watch a trained policy steer mixed GPU pools through a real Envoy, against baselines. No GPU needed.
+
+    Starts an embedded Valkey, Envoy, and emulated vLLM replicas of unlike GPUs; replays a workload of several classes
+    through Envoy, faster than real time; and lets the sidecar route, cap and scale, first with the shipped
+    checkpoint, then with each baseline on the same requests. Baselines are tuned on other days of the same shape.
+    """
+    loaded = load_scenario(scenario)
+    if duration is not None:
+        loaded = loaded.model_copy(update={"duration_s": duration})
+    replayed, tuned_on = with_trace(loaded, trace) if trace else (loaded, loaded)
+    names = policies or DEFAULT_POLICIES
+    try:
+        envoy_binary()
+        figures = asyncio.run(_run(replayed, tuned_on, names, speed_up, seed, port, store, keep, quiet=as_document))
+    except (EnvoyStartError, StoreError, ValkeyError, DemoError) as error:
+        refuse(str(error))
+    except asyncio.CancelledError:
+        log_console().print("stopped; nothing was left running")
+        sys.exit(130)
+    if as_document:
+        print_json(
+            {
+                "scenario": loaded.name,
+                "speed_up": speed_up,
+                "seed": seed,
+                "trace": str(trace) if trace else None,
+                "runs": [as_json(f) for f in figures],
+            }
+        )
+    else:
+        _print(replayed, figures, speed_up)
+
+
+async def _run(
+    scenario: Scenario,
+    tuned_on: Scenario,
+    policies: tuple[str, ...],
+    speed_up: float,
+    seed: int,
+    port: int,
+    store: str | None,
+    keep: Path | None,
+    quiet: bool,
+) -> list[RunFigures]:
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    folder = keep or Path(tempfile.mkdtemp(prefix="poolpilot-demo-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        scenario_file = folder / "scenario.yaml"
+        # The sidecar knows the other days only: what it will meet is not for it to read.
+        document = tuned_on.model_dump(mode="json", by_alias=True)
+        scenario_file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        workload = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, seed, scenario.base_dir)
+        entrants = await asyncio.to_thread(entrants_for, tuned_on, policies, log_console())
+        figures = []
+        async with valkey_url(store) as url:
+            stage = Stage(scenario, scenario_file, workload, url, folder, speed_up, stream_interval=16, port=port)
+            for entrant in entrants:
+                figures.append(await _shown(stage, entrant, quiet))
+        return figures
+    finally:
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _shown(stage: Stage, entrant: Entrant, quiet: bool) -> RunFigures:
+    """One entrant's run, with the display beside it."""
+    out = log_console()
+    out.print(f"[bold]{entrant.name}[/bold]: starting sidecar, Envoy and replicas ...")
+    watching: list[asyncio.Task[None]] = []
+
+    def start(progress: Replay) -> None:
+        watching.append(asyncio.create_task(_watch(stage, entrant, progress, quiet or not out.is_terminal)))
+
+    try:
+        return await run_entrant(stage, entrant, start)
+    finally:
+        for task in watching:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _watch(stage: Stage, entrant: Entrant, progress: Replay, plain: bool) -> None:
+    """Show the run until cancelled: a live panel on a terminal, a line now and then elsewhere."""
+    out, started = log_console(), time.monotonic()
+    async with Store(stage.store_url, prefix=entrant.name) as store:
+        with Live(console=out, auto_refresh=False, transient=False) if not plain else _Nothing() as live:
+            while True:
+                time_s = (time.monotonic() - started) * stage.speed_up
+                with suppress(StoreError):
+                    snapshot, decision = await store.latest_snapshot(), await store.latest_decision()
+                    if isinstance(live, Live):
+                        picture = render(
+                            stage.scenario,
+                            entrant.name,
+                            time_s,
+                            progress.records,
+                            progress.in_flight,
+                            snapshot,
+                            decision,
+                        )
+                        live.update(picture, refresh=True)
+                    elif decision is not None:
+                        counts = " ".join(
+                            f"{n} {r:.0f}"
+                            for n, r in zip(stage.scenario.pool_names, decision.applied.replicas, strict=True)
+                        )
+                        out.print(
+                            f"  minute {time_s / 60:4.1f}: sent {len(progress.records)}, in flight {progress.in_flight},"
+                            f" replicas {counts}, {decision.expected_usd_per_hr:.2f} $/h"
+                        )
+                await asyncio.sleep(PLAIN_EVERY_S if plain else REFRESH_S)
+
+
+class _Nothing:
+    """Stands where there is no live display."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _print(scenario: Scenario, figures: list[RunFigures], speed_up: float) -> None:
+    out = console()
+    wanted = scenario.targets().attainment
+    rows = []
+    for run in figures:
+        met = [
+            f"{percent(c.attainment)}" + ("" if c.attainment >= w else " [red]short[/red]")
+            for c, w in zip(run.classes, wanted, strict=True)
+        ]
+        served, shed = sum(c.served for c in run.classes), sum(c.shed for c in run.classes)
+        rows.append(
+            (
+                run.policy,
+                f"{run.usd_per_hr:.2f}",
+                f"{run.usd_per_1000_met:.3f}",
+                *met,
+                str(run.sent),
+                str(served),
+                str(shed),
+                str(run.lost),
+                f"{run.proxy_added_p50_ms:.2f} / {run.proxy_added_p95_ms:.2f}",
+            )
+        )
+    goals = [f"{c} met ({w * 100:g} %)" for c, w in zip(scenario.class_names, wanted, strict=True)]
+    columns = ("policy", "$/h", "$ per 1,000 met", *goals, "sent", "served", "shed", "lost", "Envoy adds p50 / p95 ms")
+    caption = f"Emulated GPUs, real Envoy and Valkey, {speed_up:g} times faster than real time. Met: of all requests sent, by the clients' clocks."
+    out.print(table(f"{scenario.name}: what it cost and what it reached", columns, rows, caption))
+    latencies = [
+        (run.policy, c.name, seconds(c.ttft_p50_s), seconds(c.ttft_p95_s), seconds(c.tpot_p50_s), seconds(c.tpot_p95_s))
+        for run in figures
+        for c in run.classes
+    ]
+    out.print(
+        table(
+            "Latency as the clients measured it (scenario time)",
+            ("policy", "class", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95"),
+            latencies,
+        )
+    )
