@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .catalog.gpus import gpu
@@ -18,9 +17,14 @@ from .catalog.models import Model, model
 from .contract import Cluster, Targets
 from .guard import Limits
 from .ledger import Tariff
+from .one_line import first_problem, one_line, shown
+from .perf.roofline import kv_capacity_tokens
+from .plain_yaml import PlainYamlError, plain_yaml
 from .workload.spec import WorkloadSpec
 
 SHIPPED = Path(__file__).parent / "scenarios"
+MAX_FILE_BYTES = 256 << 10
+"""A larger file is no scenario: Python reads YAML at some 50 kB/s. Long series of rates belong in a trace."""
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -175,7 +179,7 @@ class Energy(_Strict):
     paid_by_user: bool = False
     usd_per_kwh: NonNegativeFloat = 0.12
     pue: Annotated[float, Field(ge=1, le=3)] = 1.3
-    room_c: float = 25.0
+    room_c: Annotated[float, Field(ge=-50, le=60)] = 25.0
 
 
 class Network(_Strict):
@@ -239,8 +243,13 @@ class Scenario(_Strict):
     def _first_problem(self) -> str | None:
         for name, pool in self.pools.items():
             try:
-                gpu(pool.gpu)
-                model(pool.model or self.model)
+                kv_capacity_tokens(
+                    gpu(pool.gpu),
+                    model(pool.model or self.model),
+                    pool.precision,
+                    pool.tensor_parallel,
+                    pool.engine.gpu_memory_utilization,
+                )
             except ValueError as error:
                 return f"pools.{name}: {error}"
         for name, requests in self.classes.items():
@@ -260,9 +269,9 @@ class Scenario(_Strict):
         for i, fault in enumerate(self.faults):
             if fault.pool not in self.pools:
                 return f"faults[{i}].pool: unknown pool {fault.pool!r}; pools are {', '.join(self.pools)}"
-        unknown = set(getattr(self.workload, "classes", {})) - set(self.classes)
+        unknown = set(self.workload.named_classes) - set(self.classes)
         if unknown:
-            return f"workload.classes: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"
+            return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"
         return None
 
     @property
@@ -368,30 +377,34 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
     """
     shipped = shipped_scenarios()
     path = shipped.get(str(name_or_path), Path(name_or_path))
-    if not path.is_file():
-        raise ScenarioError(f"{name_or_path}: no such file and no shipped scenario; shipped are {', '.join(shipped)}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ScenarioError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:300]}") from None
-    if not isinstance(document, dict):
-        raise ScenarioError(f"{path}: wanted a mapping with schema, name, pools, classes, workload")
-    return parse_scenario(document, path)
+        if not path.is_file():
+            known = ", ".join(shipped)
+            raise _problem(name_or_path, f"no such file and no shipped scenario; shipped are {known}")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise _problem(path, f"larger than {MAX_FILE_BYTES} bytes, wanted a scenario")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _problem(name_or_path, f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise _problem(path, f"not readable as YAML: {error}") from None
+    try:
+        return parse_scenario(plain_yaml(text), path)
+    except PlainYamlError as error:
+        raise _problem(path, str(error)) from None
 
 
-def parse_scenario(document: dict[str, Any], path: Path) -> Scenario:
+def parse_scenario(document: Any, path: Path) -> Scenario:
     """A scenario from an already read document; `path` names it in errors and anchors relative paths."""
+    if not isinstance(document, dict):
+        raise _problem(path, f"{shown(document)}: wanted a mapping with schema, name, pools, classes, workload")
+    if "base_dir" in document:
+        raise _problem(path, "base_dir: unknown field; relative paths start at the file's folder")
     try:
         return Scenario.model_validate({**document, "base_dir": path.parent})
     except ValidationError as error:
-        raise ScenarioError(f"{path}: {_first_line(error)}") from None
+        raise _problem(path, first_problem(error)) from None
 
 
-def _first_line(error: ValidationError) -> str:
-    """The first problem, as `field: value: what would be right`."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "scenario"
-    message = first["msg"].removeprefix("Value error, ")
-    seen = first["input"]
-    plain = isinstance(seen, str | int | float | bool) or seen is None
-    return f"{where}: {seen!r}: {message}" if plain else f"{where}: {message}"
+def _problem(path: str | Path, message: str) -> ScenarioError:
+    return ScenarioError(one_line(f"{path}: {message}"))
