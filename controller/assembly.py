@@ -240,8 +240,8 @@ def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file:
     where = ("--host", "{host}", "--port", "{port}", "--cap-file", "{cap_file}")
     # The drawn delay covers loading: what is left is to start the process.
     pace = ("--speed-up", f"{settings.speed_up:g}", "--stream-interval", str(settings.stream_interval))
-    pace += ("--load-seconds", "0")
-    return ReplicaCommand((*emulate, *where, *pace), cap_file)
+    loaded = ("--load-seconds", "0")
+    return ReplicaCommand((*emulate, *where, *pace, *loaded), cap_file)
 
 
 def _drawn_delay_s(scenario: Scenario, pool: str, speed_up: float, rng: np.random.Generator) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from .contract import FloatArray
 from .window import FINISHED, LOST, MET
 
-WORST_TICK = 25.0
+WORST_TICK = 15.0
 """Misses of one tick, in allowances, beyond which a worse tick is not punished further: a lost minute is lost."""
 
 

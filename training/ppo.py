@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import configure
 from ..agents.ppo.policy import MaskedSetPolicy
 from ..env.window import FINISHED, LOST, MET
 from .environments import make_vector_env
-from .vec_env import ClusterVecEnv
+from .vec_env import REWARD_SCALE, ClusterVecEnv
 
 STATE_WEIGHTS = "state.safetensors"
 STATE_COUNTERS = "state.json"
@@ -220,7 +220,7 @@ class _Progress(BaseCallback):
         rewards = model.rollout_buffer.rewards
         ticks = rewards.size
         figures = {
-            "reward": float(np.mean(rewards)),
+            "reward": float(np.mean(rewards)) / REWARD_SCALE,
             "bill_of_reference": self.usd / max(self.reference_usd, 1e-9),
             "attainment": self.met / max(self.done, 1.0),
             "steps_per_s": self.num_timesteps / max(time.monotonic() - self.started_s, 1e-9),

@@ -18,7 +18,7 @@ from ..env.scenario import Scenario
 from ..env.sim.world import WorldSpec, world_from_scenario
 from ..env.workload.spec import GeneratedSpec
 
-MISS_PRICE_LOW, MISS_PRICE_HIGH = 0.1, 3.0
+MISS_PRICE_LOW, MISS_PRICE_HIGH = 0.05, 1.0
 """Range of the price of a miss in training, in reference bills for a whole allowance (see `env.reward`)."""
 
 
