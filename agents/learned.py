@@ -35,10 +35,11 @@ class LearnedPolicy:
             "class_mask": seen.class_mask,
             "pool_mask": seen.pool_mask,
         }
-        class_output, pool_output = self.session.run(
-            None, {name: np.atleast_1d(value)[None].astype(np.float32) for name, value in inputs.items()}
-        )
-        action = self.bending.act(_double(class_output[0]), _double(pool_output[0]), proposal)
+        single = seen.whole.ndim == 1  # the network takes batches: one cluster is a batch of one
+        rows = {name: value[None] if single else value for name, value in inputs.items()}
+        outputs = self.session.run(None, {name: value.astype(np.float32) for name, value in rows.items()})
+        class_output, pool_output = (_double(output[0] if single else output) for output in outputs)
+        action = self.bending.act(class_output, pool_output, proposal)
         return action, memory
 
 
