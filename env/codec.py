@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from .contract import FORECAST_HORIZON_S, SCHEMA_VERSION, Action, Cluster, FloatArray, Memory, Plan, Snapshot
+from .contract import FORECAST_HORIZON_S, SCHEMA_VERSION, Action, Cluster, Column, FloatArray, Memory, Plan, Snapshot
 
 CLASS_OUTPUTS: Final = 2
 """Per class: head-room, admission (deferrable classes only)."""
@@ -142,9 +142,10 @@ def encode(
         budget_left: `[..., C]` allowance of misses left in the rolling window, 1 untouched, below 0 overdrawn.
     """
     need = proposal.need.sum(axis=-2)
-    pools = _pool_features(snapshot, plan, proposal, cluster, need)
-    classes = _class_features(snapshot, plan, cluster, budget_left)
-    whole = _whole_features(snapshot, proposal, cluster, need, miss_price)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # what comes of absurd figures is bounded below
+        pools = _pool_features(snapshot, plan, proposal, cluster, need)
+        classes = _class_features(snapshot, plan, cluster, budget_left)
+        whole = _whole_features(snapshot, proposal, cluster, need, miss_price)
     return Observation(
         classes=_bounded(classes) * cluster.class_mask[..., None],
         pools=_bounded(pools) * cluster.pool_mask[..., None],
@@ -168,17 +169,19 @@ def decode(class_output: FloatArray, pool_output: FloatArray, proposal: Proposal
     need = (proposal.need * headroom[..., None]).sum(axis=-2) * np.exp(REPLICA_BEND * by_pool[..., 0])
     plain_need = proposal.need.sum(axis=-2)
     # The rule may hold more than its need (a cooldown, a floor): what it adds on top stays.
-    on_top = base.replicas - whole_replicas(plain_need)
+    on_top = base.replicas - np.minimum(whole_replicas(plain_need), cluster.max_replicas)
     tilted = base.route * np.exp(TILT_BEND * by_pool[..., 1])[..., None, :]
     total = tilted.sum(axis=-1, keepdims=True)
+    # Back to the sum it had: without a tilt a factor of exactly 1, so that the rule's weights stay bit for bit.
+    scale = np.divide(base.route.sum(axis=-1, keepdims=True), total, out=np.zeros_like(total), where=total > 0)
     admit = base.admit + ADMIT_BEND * by_class[..., 1]
     cap = base.batch_cap * np.exp(CAP_BEND * by_pool[..., 2])
     return Action(
-        route=np.divide(tilted, total, out=np.zeros_like(tilted), where=total > 0),
+        route=tilted * scale,
         admit=np.where(cluster.targets.deferrable, np.clip(admit, 0.0, 1.0), base.admit),
         batch_cap=np.clip(np.round(cap), 1.0, np.maximum(cluster.max_batch_cap, 1.0)),
         token_budget=base.token_budget,
-        replicas=np.clip(whole_replicas(need) + on_top, 0.0, cluster.max_replicas),
+        replicas=np.clip(np.minimum(whole_replicas(need), cluster.max_replicas) + on_top, 0.0, cluster.max_replicas),
     )
 
 
@@ -309,9 +312,15 @@ def track_budget(snapshot: Snapshot, cluster: Cluster, memory: Memory) -> tuple[
         elapsed_s = np.zeros(snapshot.time_s.shape)
         done = missed = np.zeros(cluster.class_mask.shape)
     fade = np.exp(-elapsed_s / BUDGET_WINDOW_S)[..., None]
-    seen = np.nan_to_num(snapshot.arrival_rate_per_s) * elapsed_s[..., None]
+    # Bounded, so that one impossible figure is not remembered for ever.
+    seen = _within(snapshot, Snapshot.arrival_rate_per_s, unknown=0.0) * elapsed_s[..., None]
     done = done * fade + seen
-    missed = missed * fade + seen * np.nan_to_num(1.0 - snapshot.attainment)
+    missed = missed * fade + seen * (1.0 - _within(snapshot, Snapshot.attainment, unknown=1.0))
     allowed = np.maximum(1.0 - cluster.targets.attainment, 1e-3) * done
     left = 1.0 - np.divide(missed, allowed, out=np.zeros_like(missed), where=allowed > 0)
     return left, {"done": done, "missed": missed, "budget_at_s": np.asarray(snapshot.time_s)}
+
+
+def _within(snapshot: Snapshot, column: Column, unknown: float) -> FloatArray:
+    bounded: FloatArray = np.clip(np.nan_to_num(getattr(snapshot, column.name), nan=unknown), 0.0, column.high)
+    return bounded
