@@ -7,34 +7,28 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 import click
 import yaml
-from rich.live import Live
+from rich.console import Console
 
 from ..agents.portfolio import RULES, STATIC, THRESHOLD
 from ..controller.actuators.envoy_process import EnvoyStartError, envoy_binary
 from ..env.emulator.replay import Replay
 from ..env.scenario import Scenario, load_scenario
 from ..env.workload.load import load_workload
-from ..telemetry.store import Store, StoreError
+from ..telemetry.store import StoreError
 from ..telemetry.valkey import ValkeyError, valkey_url
 from .bad_input import one_line_errors, refuse
-from .demonstration.display import render
 from .demonstration.entrants import entrants_for
 from .demonstration.measures import RunFigures, as_json
 from .demonstration.stack import DemoError, Entrant, Stage, run_entrant
 from .demonstration.tracing import with_trace
+from .demonstration.watching import watch
 from .printing import console, log_console, percent, print_json, seconds, table
 
 DEFAULT_POLICIES = ("first-light", STATIC, THRESHOLD)
-REFRESH_S = 0.5
-PLAIN_EVERY_S = 5.0
-"""Where there is no terminal, a line of progress this often."""
 
 
 @click.command()
@@ -58,6 +52,11 @@ PLAIN_EVERY_S = 5.0
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of Envoy; default a free one.")
 @click.option("--store", help="redis://host:port of a Redis or Valkey. Default: an embedded Valkey.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs, decisions and bills there.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Save the first run's display at a busy moment, as SVG.",
+)
 @click.option("--json", "as_document", is_flag=True, help="One JSON document on stdout instead of the table.")
 @one_line_errors
 def demo(
@@ -70,6 +69,7 @@ def demo(
     port: int,
     store: str | None,
     keep: Path | None,
+    picture: Path | None,
     as_document: bool,
 ) -> None:
     """Watch a trained policy steer mixed GPU pools through a real Envoy, against baselines. No GPU needed.
@@ -85,7 +85,9 @@ def demo(
     names = policies or DEFAULT_POLICIES
     try:
         envoy_binary()
-        figures = asyncio.run(_run(replayed, tuned_on, names, speed_up, seed, port, store, keep, quiet=as_document))
+        figures = asyncio.run(
+            _run(replayed, tuned_on, names, speed_up, seed, port, store, keep, picture, quiet=as_document)
+        )
     except (EnvoyStartError, StoreError, ValkeyError, DemoError) as error:
         refuse(str(error))
     except asyncio.CancelledError:
@@ -114,6 +116,7 @@ async def _run(
     port: int,
     store: str | None,
     keep: Path | None,
+    picture: Path | None,
     quiet: bool,
 ) -> list[RunFigures]:
     task = asyncio.current_task()
@@ -133,71 +136,28 @@ async def _run(
         async with valkey_url(store) as url:
             stage = Stage(scenario, scenario_file, workload, url, folder, speed_up, stream_interval=16, port=port)
             for entrant in entrants:
-                figures.append(await _shown(stage, entrant, quiet))
+                figures.append(await _shown(stage, entrant, quiet, picture if entrant is entrants[0] else None))
         return figures
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _shown(stage: Stage, entrant: Entrant, quiet: bool) -> RunFigures:
-    """One entrant's run, with the display beside it."""
-    out = log_console()
+async def _shown(stage: Stage, entrant: Entrant, quiet: bool, picture: Path | None) -> RunFigures:
+    """One entrant's run, shown while it goes on."""
+    out = Console(stderr=True, force_terminal=False) if quiet else log_console()
     out.print(f"[bold]{entrant.name}[/bold]: starting sidecar, Envoy and replicas ...")
     watching: list[asyncio.Task[None]] = []
 
     def start(progress: Replay) -> None:
-        watching.append(asyncio.create_task(_watch(stage, entrant, progress, quiet or not out.is_terminal)))
+        watching.append(asyncio.create_task(watch(stage, entrant, progress, out, picture)))
 
     try:
         return await run_entrant(stage, entrant, start)
     finally:
         for task in watching:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-
-async def _watch(stage: Stage, entrant: Entrant, progress: Replay, plain: bool) -> None:
-    """Show the run until cancelled: a live panel on a terminal, a line now and then elsewhere."""
-    out, started = log_console(), time.monotonic()
-    async with Store(stage.store_url, prefix=entrant.name) as store:
-        with Live(console=out, auto_refresh=False, transient=False) if not plain else _Nothing() as live:
-            while True:
-                time_s = (time.monotonic() - started) * stage.speed_up
-                with suppress(StoreError):
-                    snapshot, decision = await store.latest_snapshot(), await store.latest_decision()
-                    if isinstance(live, Live):
-                        picture = render(
-                            stage.scenario,
-                            entrant.name,
-                            time_s,
-                            progress.records,
-                            progress.in_flight,
-                            snapshot,
-                            decision,
-                        )
-                        live.update(picture, refresh=True)
-                    elif decision is not None:
-                        counts = " ".join(
-                            f"{n} {r:.0f}"
-                            for n, r in zip(stage.scenario.pool_names, decision.applied.replicas, strict=True)
-                        )
-                        out.print(
-                            f"  minute {time_s / 60:4.1f}: sent {len(progress.records)}, in flight {progress.in_flight},"
-                            f" replicas {counts}, {decision.expected_usd_per_hr:.2f} $/h"
-                        )
-                await asyncio.sleep(PLAIN_EVERY_S if plain else REFRESH_S)
-
-
-class _Nothing:
-    """Stands where there is no live display."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
+        await asyncio.gather(*watching, return_exceptions=True)
 
 
 def _print(scenario: Scenario, figures: list[RunFigures], speed_up: float) -> None:
