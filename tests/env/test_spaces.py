@@ -1,0 +1,53 @@
+"""The flat vectors: everything has its place, for NumPy and torch alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poolpilot.env.codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_FEATURES, POOL_OUTPUTS, WHOLE_FEATURES, Observation
+from poolpilot.env.spaces import SpaceLayout
+
+COUNT = st.integers(1, 5)
+
+
+def an_observation(b: int, c: int, p: int) -> Observation:
+    rng = np.random.default_rng(b * 100 + c * 10 + p)
+    return Observation(
+        classes=rng.uniform(-1, 1, (b, c, len(CLASS_FEATURES))),
+        pools=rng.uniform(-1, 1, (b, p, len(POOL_FEATURES))),
+        whole=rng.uniform(-1, 1, (b, len(WHOLE_FEATURES))),
+        class_mask=rng.integers(0, 2, (b, c)).astype(float),
+        pool_mask=rng.integers(0, 2, (b, p)).astype(float),
+    )
+
+
+@given(COUNT, COUNT, COUNT)
+def test_the_parts_of_a_flat_observation_are_those_it_was_made_of(b: int, c: int, p: int) -> None:
+    layout, seen = SpaceLayout(c, p), an_observation(b, c, p)
+    flat = layout.flatten(seen)
+    assert flat.dtype == np.float32
+    assert all(layout.observation_space.contains(row) for row in flat)
+    whole = (seen.classes, seen.pools, seen.whole, seen.class_mask, seen.pool_mask)
+    for part, back, tensor in zip(whole, layout.parts(flat), layout.parts(torch.from_numpy(flat)), strict=True):
+        assert np.array_equal(part.astype(np.float32), back)
+        assert np.array_equal(back, tensor.numpy())
+
+
+@given(COUNT, COUNT, COUNT)
+def test_actions_are_class_outputs_then_pool_outputs(b: int, c: int, p: int) -> None:
+    layout = SpaceLayout(c, p)
+    by_class = np.random.default_rng(0).uniform(-1, 1, (b, c, CLASS_OUTPUTS))
+    by_pool = np.random.default_rng(1).uniform(-1, 1, (b, p, POOL_OUTPUTS))
+    actions = np.concatenate([by_class.reshape(b, -1), by_pool.reshape(b, -1)], axis=1)
+    assert actions.shape[1:] == layout.action_space.shape
+    assert all(np.array_equal(a, e) for a, e in zip(layout.outputs(actions), (by_class, by_pool), strict=True))
+
+
+def test_an_observation_of_another_size_is_not_taken_for_ours() -> None:
+    flat = SpaceLayout(2, 3).flatten(an_observation(1, 2, 3))
+    with pytest.raises(ValueError, match="reshape"):
+        SpaceLayout(3, 3).parts(flat)
