@@ -25,7 +25,7 @@ class Bending:
         self, snapshot: Snapshot, plan: Plan, memory: Memory, miss_price: FloatArray
     ) -> tuple[Observation, Proposal, Memory]:
         """What the network sees now, the proposal it may bend, and what to remember."""
-        own = {k.removeprefix(RULE_PREFIX): v for k, v in memory.items() if k.startswith(RULE_PREFIX)}
+        own: Memory = {k.removeprefix(RULE_PREFIX): v for k, v in memory.items() if k.startswith(RULE_PREFIX)}
         proposal, own = self.rule.propose(snapshot, plan, own)
         left, budget = track_budget(snapshot, self.cluster, memory)
         seen = encode(snapshot, plan, proposal, self.cluster, miss_price, left)

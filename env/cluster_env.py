@@ -9,7 +9,7 @@ Symbols: `B` clusters, `A`/`N` sizes of action and observation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -96,13 +96,13 @@ class VectorClusterEnv:
             for b in range(self.n_clusters)
         ]
         observation = self._look()
-        ended = np.flatnonzero(outcome.done) if self._restarts else []
+        ended: list[int] = np.flatnonzero(outcome.done).tolist() if self._restarts else []
         for b in ended:
             infos[b]["terminal_observation"] = observation[b].copy()
             infos[b]["TimeLimit.truncated"] = True
-            self.batch.restart(int(b), self._next_episode())
-            self._memory = {name: _zeroed(value, int(b)) for name, value in self._memory.items()}
-        if len(ended):
+            self.batch.restart(b, self._next_episode())
+            self._memory = {name: _zeroed(value, b) for name, value in self._memory.items()}
+        if ended:
             self._bending = Bending(self.batch.cluster, self._make_rule(self.batch.cluster))
             observation = np.where(outcome.done[:, None], self._look(), observation)
         return observation, rewards, outcome.done, infos
@@ -131,7 +131,7 @@ class VectorClusterEnv:
         return value.astype(np.float32)
 
 
-class ClusterEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+class ClusterEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
     """One cluster of mixed GPU pools. `poolpilot/Cluster-v0`.
 
     **Observation** `Box(-1, 1, (N,), float32)`: class features, pool features, features of the whole, class mask,
@@ -148,7 +148,7 @@ class ClusterEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     **Versions**: v0, first.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # as gymnasium declares it
 
     def __init__(
         self, draw: EpisodeSource, tick_s: float, make_rule: RuleFactory, layout: SpaceLayout | None = None

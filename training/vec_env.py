@@ -11,7 +11,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..env.cluster_env import VectorClusterEnv
 
-
 REWARD_SCALE = 0.05
 """Rewards are handed to the learner times this: with a discount of 0.99 values then stay within about +-20, and the
 critic's gradients do not drown the actor's."""
