@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from ..window import TALLY_WIDTH
 from . import chance
+from .compiling import inner, outer
 from .engine import run, seen, set_limits
-from .engine_state import NONE, compiled
+from .engine_state import NONE
 from .fleet import break_off, give_notice, reconcile, refresh, settle, start_replica, stop_if_drained
 from .routing import arrive, collect, come_back, count_progress, try_elsewhere
 from .state import CRASH, DRAINING, FAR_PS, GONE, PREEMPT, READY, STARTING, Clusters, of_cluster
 
 
-@njit(cache=True, nogil=True, _nrt=False)  # as `compiled`, and lets other threads run
+@outer
 def advance_some(every: Clusters, first: int, last: int, tick_ps: int) -> None:
     """Apply what `pools`, `route` and `admit` ask of clusters `first` to `last` - 1, and let `tick_ps` pass.
 
@@ -23,7 +22,7 @@ def advance_some(every: Clusters, first: int, last: int, tick_ps: int) -> None:
         _advance_one(of_cluster(every, b), tick_ps)
 
 
-@compiled
+@outer
 def open_one(every: Clusters, b: int) -> None:
     """Give each pool of cluster `b` the replicas that it starts with, serving."""
     sim = of_cluster(every, b)
@@ -34,7 +33,7 @@ def open_one(every: Clusters, b: int) -> None:
     _look(sim, 0)
 
 
-@compiled
+@inner
 def _advance_one(sim: Clusters, tick_ps: int) -> None:
     """A tick of one cluster."""
     now_ps = sim.clock[0].now_ps
@@ -60,7 +59,7 @@ def _advance_one(sim: Clusters, tick_ps: int) -> None:
     _look(sim, until_ps)
 
 
-@compiled
+@inner
 def _forget_tick(sim: Clusters) -> None:
     """Zero what a tick adds up."""
     for klass in range(len(sim.classes)):
@@ -78,7 +77,7 @@ def _forget_tick(sim: Clusters) -> None:
         row.idle_ps = 0
 
 
-@compiled
+@inner
 def _next_event(sim: Clusters, until_ps: int) -> bool:
     """Let the next event before `until_ps` happen, if there is one. Of those at one time, the world's come first."""
     clock = sim.clock[0]
@@ -100,7 +99,7 @@ def _next_event(sim: Clusters, until_ps: int) -> bool:
     return True
 
 
-@compiled
+@inner
 def _change_lives(sim: Clusters, at_ps: int) -> None:
     """What is due to the slots at this time: ready, told to go, or taken away."""
     for slot in range(len(sim.slots)):
@@ -117,7 +116,7 @@ def _change_lives(sim: Clusters, at_ps: int) -> None:
             _lose(sim, slot, at_ps)
 
 
-@compiled
+@inner
 def _lose(sim: Clusters, slot: int, at_ps: int) -> None:
     """The machine vanishes now."""
     run(sim.engine, slot, at_ps)
@@ -130,7 +129,7 @@ def _lose(sim: Clusters, slot: int, at_ps: int) -> None:
     try_elsewhere(sim, count, at_ps)
 
 
-@compiled
+@inner
 def _strike(sim: Clusters, at_ps: int) -> None:
     """The next fault of the scenario."""
     nth = sim.clock[0].next_fault
@@ -152,7 +151,7 @@ def _strike(sim: Clusters, at_ps: int) -> None:
             refresh(sim)
 
 
-@compiled
+@inner
 def _victim(sim: Clusters, pool: int, draw: float) -> int:
     """A rented replica that was not hit yet: a serving one if there is any, else one that starts."""
     for state in (READY, STARTING):
@@ -168,7 +167,7 @@ def _victim(sim: Clusters, pool: int, draw: float) -> int:
     return NONE
 
 
-@compiled
+@inner
 def _look(sim: Clusters, at_ps: int) -> None:
     """Sum up for each pool what its slots cost in the tick, and what is to be seen of them."""
     for pool in range(len(sim.pools)):

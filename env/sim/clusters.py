@@ -26,6 +26,8 @@ from .world import WorldSpec
 
 _CLUSTERS_PER_THREAD = 16
 _CHUNKS_PER_THREAD = 4
+_ROUNDING_S = 1e-6
+"""More than a time in seconds and the same in whole picoseconds differ by."""
 _FEWEST_ROWS = 256
 """Rows for requests to begin with; there are more when a tick may need them."""
 
@@ -77,7 +79,6 @@ class SimulatedClusters:
         largest["C"], largest["P"] = max_classes or largest["C"], max_pools or largest["P"]
         for spec in specs:
             _check_fits(spec, largest["C"], largest["P"])
-        count = len(specs)
         count, shape = len(specs), (len(specs), largest["C"])
         self._tick_ps = int(whole_ps(tick_s))
         self.threads = threads or max(1, min(os.cpu_count() or 1, count // _CLUSTERS_PER_THREAD))
@@ -99,6 +100,18 @@ class SimulatedClusters:
         """`[B]` seconds since each episode began."""
         now: FloatArray = self._every.clock["now_ps"][:, 0] / PS_PER_S
         return now
+
+    @property
+    def backing_off(self) -> FloatArray:
+        """`[B, C]` requests that were turned away and will come back."""
+        waiting: FloatArray = self._every.classes["backing_off"].astype(np.float64)
+        return waiting
+
+    @property
+    def rented_s(self) -> FloatArray:
+        """`[B, P]` replica-seconds rented in the last tick, counted apart from what they were for."""
+        rented: FloatArray = self._every.pools["rented_ps"] / PS_PER_S
+        return rented
 
     def replace(self, b: int, spec: WorldSpec) -> None:
         """Put a new world in place `b`, at its time 0; the others go on undisturbed.
@@ -182,12 +195,9 @@ class SimulatedClusters:
         """Have a row for every request that may be in a cluster before the tick is over."""
         every = self._every
         held = (every.classes["in_flight"] + every.classes["backing_off"]).sum(axis=1)
-        until_ps = every.clock["now_ps"][:, 0] + self._tick_ps
         due = [
-            np.searchsorted(arrivals[:known], until_ps)
-            for arrivals, known, until_ps in zip(
-                every.arrivals["at_ps"], every.clock["n_arrivals"][:, 0], until_ps, strict=True
-            )
+            np.searchsorted(spec.workload.arrival_s, until_s)
+            for spec, until_s in zip(self.specs, self.now_s + self.tick_s + _ROUNDING_S, strict=True)
         ]
         needed = int((held + due - every.clock["next_arrival"][:, 0]).max())
         if needed > every.desk.shape[1]:
@@ -214,7 +224,7 @@ class SimulatedClusters:
             wasted_s=every.pools["wasted_ps"] / PS_PER_S,
             starting_s=every.pools["start_ps"] / PS_PER_S,
             waiting_s=every.pools["idle_ps"] / PS_PER_S,
-            energy_j=self._readings.energy_j,
+            energy_j=self._readings.energy_j.copy(),
             egress_bytes=np.swapaxes(every.pairs["sent"], 1, 2) * self._bytes_per_token[:, None, None],
             class_work=np.swapaxes(every.pairs["work"], 1, 2).copy(),
             class_claim=claim,
@@ -223,7 +233,8 @@ class SimulatedClusters:
     def _usd_per_hr(self) -> FloatArray:
         """`[B, P]` price of a replica now."""
         step = (self._price_from_s <= self.now_s[:, None]).sum(axis=1) - 1
-        return self._price_usd_per_hr[np.arange(len(step)), step]
+        now: FloatArray = self._price_usd_per_hr[np.arange(len(step)), step]
+        return now
 
     def _load(self, b: int, spec: WorldSpec) -> None:
         """Begin world `b` at its time 0, with nothing remembered."""

@@ -8,12 +8,13 @@ Each pool has a range of slots. `sim` is one cluster (`state.of_cluster`), chang
 from __future__ import annotations
 
 from . import chance
+from .compiling import inner
 from .engine import evict_all, in_flight, run, seen, set_law, set_limits, to_ps
-from .engine_state import NONE, compiled
+from .engine_state import NONE
 from .state import DRAINING, FAR_PS, GONE, READY, STARTING, Clusters
 
 
-@compiled
+@inner
 def settle(sim: Clusters, slot: int, at_ps: int) -> None:
     """Charge the time since the slot was last settled; its engine has been run to `at_ps`."""
     row = sim.slots[slot]
@@ -34,7 +35,7 @@ def settle(sim: Clusters, slot: int, at_ps: int) -> None:
     close_idle(sim, slot, at_ps)
 
 
-@compiled
+@inner
 def close_idle(sim: Clusters, slot: int, at_ps: int) -> None:
     """Charge the time since the engine had nothing to do, if it has nothing at `at_ps`."""
     row, rep = sim.slots[slot], sim.engine.replicas[slot]
@@ -43,7 +44,7 @@ def close_idle(sim: Clusters, slot: int, at_ps: int) -> None:
         row.idle_from_ps = at_ps
 
 
-@compiled
+@inner
 def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     """Rent one more replica, which serves after its cold start (or at once).
 
@@ -79,14 +80,14 @@ def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     return True
 
 
-@compiled
+@inner
 def stop(sim: Clusters, slot: int, at_ps: int) -> None:
     """End the rent. The engine has been run to `at_ps` and holds no request."""
     settle(sim, slot, at_ps)
     sim.slots[slot].state = GONE
 
 
-@compiled
+@inner
 def drain(sim: Clusters, slot: int, at_ps: int) -> None:
     """Send it no more requests; it stops when it is empty."""
     sim.slots[slot].state = DRAINING
@@ -94,14 +95,14 @@ def drain(sim: Clusters, slot: int, at_ps: int) -> None:
         stop(sim, slot, at_ps)
 
 
-@compiled
+@inner
 def stop_if_drained(sim: Clusters, slot: int, at_ps: int) -> None:
     """Stop a draining replica when its last request ended, at `at_ps` or before."""
     if sim.slots[slot].state == DRAINING and in_flight(sim.engine, slot, at_ps) == 0:
         stop(sim, slot, max(sim.engine.replicas[slot].clock_ps, sim.slots[slot].settled_ps))
 
 
-@compiled
+@inner
 def give_notice(sim: Clusters, slot: int, at_ps: int) -> None:
     """A spot machine will be taken away: drain until then. One that has not loaded yet is let go."""
     row = sim.slots[slot]
@@ -115,7 +116,7 @@ def give_notice(sim: Clusters, slot: int, at_ps: int) -> None:
     drain(sim, slot, at_ps)
 
 
-@compiled
+@inner
 def break_off(sim: Clusters, slot: int, at_ps: int) -> int:
     """The machine is gone, requests and all; returns how many are in `sim.evicted`."""
     if sim.slots[slot].state == STARTING:
@@ -126,7 +127,7 @@ def break_off(sim: Clusters, slot: int, at_ps: int) -> int:
     return int(count)
 
 
-@compiled
+@inner
 def reconcile(sim: Clusters, pool: int, at_ps: int) -> None:
     """Bring the pool to the number of replicas wanted, as far as can be; what cannot be is tried again next tick."""
     own = sim.pools[pool]
@@ -149,7 +150,7 @@ def reconcile(sim: Clusters, pool: int, at_ps: int) -> None:
         serving += 1
 
 
-@compiled
+@inner
 def _least_missed(sim: Clusters, pool: int, at_ps: int) -> int:
     """The replica to give up: the start that is furthest from serving, else the ready one with fewest requests."""
     chosen, least, latest_ps = NONE, FAR_PS, -1
@@ -164,7 +165,7 @@ def _least_missed(sim: Clusters, pool: int, at_ps: int) -> int:
     return chosen
 
 
-@compiled
+@inner
 def _revivable(sim: Clusters, pool: int) -> int:
     """A draining replica whose machine stays, or NONE."""
     for slot in range(sim.pools[pool].slot_from, sim.pools[pool].slot_to):
@@ -173,18 +174,18 @@ def _revivable(sim: Clusters, pool: int) -> int:
     return NONE
 
 
-@compiled
+@inner
 def _next_event_ps(sim: Clusters, slot: int) -> int:
     """When the slot's life changes next by itself."""
     row = sim.slots[slot]
     if row.state == GONE:
         return FAR_PS
     if row.state == STARTING:
-        return min(row.ready_ps, row.taken_ps)
-    return min(row.taken_ps, row.reclaim_ps)
+        return int(min(row.ready_ps, row.taken_ps))
+    return int(min(row.taken_ps, row.reclaim_ps))
 
 
-@compiled
+@inner
 def refresh(sim: Clusters) -> None:
     """List each pool's ready slots again, and find the next event of any slot."""
     nearest = FAR_PS

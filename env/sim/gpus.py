@@ -78,11 +78,12 @@ class GpuBank:
             factor = heat["slow_factor"][b, 0] if slow[b, slot] else 1.0
             every.engine.laws[b, slot] = np.rint(every.laws[b, pool[b, slot]] * factor)
         self._slow = slow
-        loaded_s = rented_s - slots["start_ps"] / PS_PER_S
+        pools = every.pools
+        busy_ps, loaded_ps = pools["useful_ps"] + pools["wasted_ps"], pools["rented_ps"] - pools["start_ps"]
         count = _by_pool(every, here.astype(np.float64))
         return GpuReadings(
             energy_j=_by_pool(every, watts * gpus * rented_s),
-            busy_frac=_ratio(_by_pool(every, busy_s), _by_pool(every, loaded_s)),
+            busy_frac=_ratio(busy_ps.astype(np.float64), loaded_ps.astype(np.float64)),
             hottest_c=self._hottest(every, here),
             throttled_frac=_ratio(_by_pool(every, slow.astype(np.float64)), count),
         )
@@ -98,7 +99,7 @@ def _by_pool(every: Clusters, per_slot: FloatArray) -> FloatArray:
     """`[B, P]` sums of `[B, R]` over the slots of each pool."""
     n_clusters, n_pools = every.pools.shape
     place = (np.arange(n_clusters)[:, None] * n_pools + every.slots["pool"]).ravel()
-    sums = np.bincount(place, weights=per_slot.ravel(), minlength=n_clusters * n_pools)
+    sums = np.bincount(place, weights=per_slot.ravel(), minlength=n_clusters * n_pools).astype(np.float64)
     return sums.reshape(n_clusters, n_pools)
 
 

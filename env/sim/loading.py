@@ -11,8 +11,8 @@ import numpy as np
 
 from ..contract import Cluster, FloatArray, IntArray, Targets
 from ..perf.roofline import KV_BLOCK_TOKENS
-from .engine_state import NEVER_PS, NONE, laws_ps
-from .state import FAR_PS, FAULT_KINDS, Clusters, arrays_of, of_cluster
+from .engine_state import NONE, laws_ps
+from .state import FAR_PS, FAULT_KINDS, IDLE_REPLICA, Clusters, arrays_of, of_cluster
 from .world import WorldSpec
 
 SLOTS_PER_REPLICA = 2
@@ -77,10 +77,7 @@ def _load_pools(sim: Clusters, spec: WorldSpec) -> None:
         sim.pools[name][:n_pools] = values
     sim.laws[:n_pools] = laws_ps(spec.law_rows)
     replicas = sim.engine.replicas
-    for name in ("waiting_head", "waiting_tail", "finished_head", "finished_tail"):
-        replicas[name] = NONE
-    replicas["next_finish_tick"] = NEVER_PS
-    replicas["reserve_prompt"] = True
+    replicas[:] = IDLE_REPLICA
     for pool in range(n_pools):
         slots = slice(sim.pools["slot_from"][pool], sim.pools["slot_to"][pool])
         sim.slots["pool"][slots] = pool

@@ -32,13 +32,14 @@ from ..window import (
 )
 from . import chance
 from .batching import tokens_held
+from .compiling import inner
 from .engine import enqueue, in_flight, pop_finished, run
 from .engine_state import DECODING, NONE, PS_PER_S, claim, compiled, release, set_request
 from .fleet import close_idle
 from .state import Clusters
 
 
-@compiled
+@inner
 def arrive(sim: Clusters) -> None:
     """Let the next request of the workload knock for the first time."""
     serial = sim.clock[0].next_arrival
@@ -53,7 +54,7 @@ def arrive(sim: Clusters) -> None:
     _knock(sim, request, arrival.at_ps)
 
 
-@compiled
+@inner
 def come_back(sim: Clusters) -> None:
     """Let the request that has backed off longest knock again."""
     request = sim.clock[0].backoff_head
@@ -66,7 +67,7 @@ def come_back(sim: Clusters) -> None:
     _knock(sim, request, own.back_ps)
 
 
-@compiled
+@inner
 def _knock(sim: Clusters, request: int, at_ps: int) -> None:
     klass, own = sim.engine.requests[request].klass, sim.desk[request]
     sim.tally[klass, ARRIVED] += 1.0
@@ -76,7 +77,7 @@ def _knock(sim: Clusters, request: int, at_ps: int) -> None:
         _turn_away(sim, request, at_ps)
 
 
-@compiled
+@inner
 def dispatch(sim: Clusters, request: int, at_ps: int) -> None:
     """Send a request to a replica; if none is ready anywhere its client is told to come back."""
     klass = sim.engine.requests[request].klass
@@ -92,7 +93,7 @@ def dispatch(sim: Clusters, request: int, at_ps: int) -> None:
     enqueue(sim.engine, slot, request, at_ps)  # accepted: `WorldSpec` refuses requests that no engine could hold
 
 
-@compiled
+@inner
 def _turn_away(sim: Clusters, request: int, at_ps: int) -> None:
     klass, own = sim.engine.requests[request].klass, sim.desk[request]
     sim.tally[klass, SHED] += 1.0
@@ -110,7 +111,7 @@ def _turn_away(sim: Clusters, request: int, at_ps: int) -> None:
     sim.classes[klass].backing_off += 1
 
 
-@compiled
+@inner
 def _fail(sim: Clusters, request: int) -> None:
     klass = sim.engine.requests[request].klass
     sim.tally[klass, LOST] += 1.0
@@ -118,7 +119,7 @@ def _fail(sim: Clusters, request: int) -> None:
     release(sim.engine, request)
 
 
-@compiled
+@inner
 def _choose_pool(sim: Clusters, request: int, klass: int) -> int:
     """By weight among pools with a ready replica; if those have no weight, any of them, by their ready replicas."""
     total, ready = 0.0, 0
@@ -142,23 +143,25 @@ def _choose_pool(sim: Clusters, request: int, klass: int) -> int:
     return chosen
 
 
-@compiled
+@inner
 def _choose_replica(sim: Clusters, request: int, pool: int, at_ps: int) -> int:
     """The less loaded of two ready replicas drawn at random; its engine is run to `at_ps`."""
     count, start, own = sim.pools[pool].n_ready, sim.pools[pool].slot_from, sim.desk[request]
     seed, serial, attempt = sim.clock[0].seed, own.serial, own.attempt
-    first = sim.slots[start + int(count * chance.uniform(seed, chance.FIRST_REPLICA, serial, attempt))].listed
+    draw = chance.uniform(seed, chance.FIRST_REPLICA, serial, attempt)
+    first = int(sim.slots[start + int(count * draw)].listed)
     run(sim.engine, first, at_ps)
     if count == 1:
         return first
-    second = sim.slots[start + int(count * chance.uniform(seed, chance.SECOND_REPLICA, serial, attempt))].listed
+    draw = chance.uniform(seed, chance.SECOND_REPLICA, serial, attempt)
+    second = int(sim.slots[start + int(count * draw)].listed)
     if second == first:
         return first
     run(sim.engine, second, at_ps)
     return second if in_flight(sim.engine, second, at_ps) < in_flight(sim.engine, first, at_ps) else first
 
 
-@compiled
+@inner
 def try_elsewhere(sim: Clusters, count: int, at_ps: int) -> None:
     """Deal with the first `count` of `sim.evicted`: those with a first token are lost, others go to another replica."""
     for i in range(count):
@@ -172,7 +175,7 @@ def try_elsewhere(sim: Clusters, count: int, at_ps: int) -> None:
             dispatch(sim, request, at_ps)
 
 
-@compiled
+@inner
 def collect(sim: Clusters, slot: int, until_ps: int) -> None:
     """Tally the slot's requests that finished by `until_ps`."""
     while True:
@@ -189,7 +192,7 @@ def collect(sim: Clusters, slot: int, until_ps: int) -> None:
         release(sim.engine, request)
 
 
-@compiled
+@inner
 def _record(tally: NDArray[np.float64], klass: int, targets: Any, row: Any, first_ps: int) -> None:
     """Count a finished request. Latencies run from its first knock; without output, the first byte is the last."""
     e2e_s = (row.finish_ps - first_ps) / PS_PER_S
@@ -218,7 +221,7 @@ def bucket_of(seconds: float) -> int:
     return min(int(log(max(seconds, BUCKET_LOW_S) / BUCKET_LOW_S) * BUCKETS_PER_E), N_BUCKETS - 1)
 
 
-@compiled
+@inner
 def count_progress(sim: Clusters, slot: int) -> None:
     """Add to `work` and `sent` what the slot's running requests got done since they were last counted.
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from ..perf.law import LAW_WIDTH
 from ..perf.roofline import KV_BLOCK_TOKENS
 from ..window import TALLY_WIDTH
-from .engine_state import REPLICA, REQUEST, Engine, compiled
+from .compiling import inner
+from .engine_state import REPLICA, REQUEST, Engine, make_engine
 
 FAR_PS = 1 << 62
 """Never, with room to add a delay."""
@@ -86,6 +87,10 @@ PAIR = _record(
 )
 
 
+IDLE_REPLICA = make_engine(np.ones((1, LAW_WIDTH)), 1, 1, 1, 1, 1, 1).replicas[0]
+"""An engine that never ran; its limits are set when a slot is given to a pool."""
+
+
 class Clusters(NamedTuple):
     """`B` clusters; or, as `of_cluster` returns it, one of them with every array one axis less."""
 
@@ -115,7 +120,7 @@ class Clusters(NamedTuple):
     """`[B, C, W]` of this tick."""
 
 
-@compiled
+@inner
 def of_cluster(every: Clusters, b: int) -> Clusters:
     """Views of cluster `b`."""
     engines = every.engine
@@ -145,11 +150,11 @@ def of_cluster(every: Clusters, b: int) -> Clusters:
 
 
 def room_for(sizes: Mapping[str, int]) -> Clusters:
-    """Zeros for clusters of these sizes; keys are the symbols `B`, `C`, ... of the module."""
+    """Blank clusters of these sizes; keys are the symbols `B`, `C`, ... of the module."""
     b, c, p, r, n, m, s, f = (sizes[axis] for axis in "BCPRNMSF")
     engine = Engine(
         requests=np.zeros((b, m), dtype=REQUEST),
-        replicas=np.zeros((b, r), dtype=REPLICA),
+        replicas=np.full((b, r), IDLE_REPLICA, dtype=REPLICA),
         laws=np.zeros((b, r, LAW_WIDTH), dtype=np.int64),
         running=np.zeros((b, r, s), dtype=np.int32),
         finish_tick=np.zeros((b, r, s), dtype=np.int64),

@@ -1,0 +1,267 @@
+"""What holds for every cluster, tick and batch: nothing is lost, the bill adds up, place and threads do not matter."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolpilot.env.contract import BILL_LAYERS, Action
+from poolpilot.env.ledger import Tariff
+from poolpilot.env.scenario import Fault
+from poolpilot.env.sim.clusters import SimulatedClusters, TickOutcome
+from poolpilot.env.sim.world import WorldSpec
+from poolpilot.env.window import ARRIVED, FINISHED, LOST, SHED
+from poolpilot.env.workload.requests import Workload
+from poolpilot.tests.env.sim.worlds import (
+    AClass,
+    APool,
+    a_law,
+    a_world,
+    an_action,
+    requests_at,
+    run_ticks,
+    steady,
+    total,
+)
+
+PAID = Tariff(usd_per_kwh=np.array(0.2), pue=np.array(1.3), egress_usd_per_gb=np.array(5.0))
+
+
+def a_busy_world(seed: int, faults: bool = True, n_pools: int = 3, rate_per_s: float = 4.0) -> WorldSpec:
+    """Two classes on unlike pools, one of them spot, with everything that can go wrong."""
+    rng = np.random.default_rng(seed)
+    count = rng.poisson(rate_per_s * 200)
+    workload = Workload(
+        np.sort(rng.uniform(0, 200, count)),
+        rng.integers(1, 1500, count),
+        rng.integers(0, 400, count),
+        rng.integers(0, 2, count),
+        ("c0", "c1"),
+    )
+    pools = [
+        APool(a_law(0.01 * (i + 1)), most=3, cold_spread_frac=0.3, preemptions_per_hr=60.0 if i == 1 else 0.0)
+        for i in range(n_pools)
+    ]
+    classes = [AClass(ttft_s=1.0, tpot_s=0.05, give_up_after_s=40.0), AClass(deadline_s=60.0)]
+    struck = (
+        Fault(kind="crash", pool="p0", at_s=40.0),
+        Fault(kind="stock_out", pool="p1", at_s=50.0, duration_s=60.0),
+        Fault(kind="preempt", pool="p1", at_s=33.0, count=2),
+    )
+    return a_world(workload, pools, classes, seed, 200.0, struck if faults else (), PAID)
+
+
+def an_odd_action(clusters: SimulatedClusters, rng: np.random.Generator, tick: int) -> Action:
+    """Any replicas, routing, admission and caps, the same for every cluster."""
+    action = an_action(clusters)
+    p = action.replicas.shape[1]
+    route = rng.random(action.route.shape[1:]) * clusters.cluster.serves[0]
+    return Action(
+        route=np.broadcast_to(route / route.sum(axis=-1, keepdims=True), action.route.shape).copy(),
+        admit=action.admit * (1.0 if tick % 3 else rng.random()),
+        batch_cap=np.broadcast_to(np.rint(rng.uniform(1, 64, p)), action.batch_cap.shape).copy(),
+        token_budget=np.broadcast_to(np.rint(rng.uniform(64, 2048, p)), action.batch_cap.shape).copy(),
+        replicas=np.broadcast_to(rng.integers(0, 4, p), action.replicas.shape).astype(np.float64),
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), tick_s=st.sampled_from([1.7, 5.0, 10.0, 37.0]))
+def test_every_request_and_every_second_is_accounted_for(seed: int, tick_s: float) -> None:
+    world = a_busy_world(seed)
+    clusters = SimulatedClusters([world], tick_s)
+    rng = np.random.default_rng(seed)
+    outcomes: list[TickOutcome] = []
+    while clusters.now_s[0] < 330.0:
+        before_s = clusters.now_s[0]
+        settled = clusters.now_s[0] >= 200.0
+        action = an_action(clusters, replicas=2) if settled else an_odd_action(clusters, rng, len(outcomes))
+        outcomes.append(clusters.advance(action))
+        assert clusters.now_s[0] == pytest.approx(before_s + tick_s, abs=1e-9)
+        assert_bill_adds_up(clusters, outcomes[-1], world)
+        snapshot = clusters.snapshot().check(clusters.cluster)
+        arrived = np.bincount(world.workload.class_index[world.workload.arrival_s < clusters.now_s[0]], minlength=2)
+        done, lost, shed, knocked = (total(outcomes, c)[0] for c in (FINISHED, LOST, SHED, ARRIVED))
+        np.testing.assert_array_equal(arrived, done + lost + snapshot.in_flight[0] + clusters.backing_off[0])
+        assert (knocked - shed <= done + lost + snapshot.in_flight[0]).all()
+        assert snapshot.in_flight.sum() == snapshot.running.sum() + snapshot.waiting.sum()
+    assert clusters.backing_off.sum() == 0
+
+
+def assert_bill_adds_up(clusters: SimulatedClusters, outcome: TickOutcome, world: WorldSpec) -> None:
+    """Layers sum to price times rented time, energy and bytes; rent is counted apart from what it was for."""
+    rented_s = clusters.rented_s
+    meter = outcome.meter
+    parts = (meter.useful_s, meter.wasted_s, meter.starting_s, meter.waiting_s)
+    assert all((part >= 0).all() for part in parts)
+    np.testing.assert_allclose(sum(parts), rented_s, rtol=1e-12, atol=1e-9)
+    rent = (rented_s * world.cluster.usd_per_hr / 3600.0).sum()
+    np.testing.assert_allclose(
+        sum(outcome.bill.layer_usd(layer)[0] for layer in BILL_LAYERS[:3]), rent, rtol=1e-9, atol=1e-12
+    )
+    tariff = world.tariff
+    energy = meter.energy_j.sum() / 3.6e6 * float(tariff.usd_per_kwh * tariff.pue)
+    network = meter.egress_bytes.sum() / 1e9 * float(tariff.egress_usd_per_gb)
+    assert outcome.bill.total_usd[0] == pytest.approx(rent + energy + network, rel=1e-9, abs=1e-12)
+
+
+def test_a_fixed_fleet_is_rented_for_exactly_the_tick() -> None:
+    clusters = SimulatedClusters([a_world(steady(3.0, 100.0), [APool(a_law(), start=3)])], tick_s=7.0)
+    for outcome in run_ticks(clusters, an_action(clusters, replicas=3), 14):
+        assert clusters.rented_s[0, 0] == pytest.approx(21.0, abs=1e-9)
+        assert outcome.bill.total_usd[0] == pytest.approx(21.0 * 3.6 / 3600.0)
+
+
+def test_tokens_processed_are_those_of_the_requests() -> None:
+    world = a_busy_world(3, faults=False, n_pools=1)
+    clusters = SimulatedClusters([world], tick_s=5.0)
+    outcomes = run_ticks(clusters, an_action(clusters, replicas=3), 80)
+    assert total(outcomes, FINISHED).sum() == len(world.workload)
+    for c in range(2):
+        mine = world.workload.class_index == c
+        processed = sum(o.meter.class_work[0, :, c].sum() for o in outcomes)
+        sent_bytes = sum(o.meter.egress_bytes[0, :, c].sum() for o in outcomes)
+        output = world.workload.output_tokens[mine].sum()
+        assert processed == world.workload.prompt_tokens[mine].sum() + output
+        assert sent_bytes == pytest.approx(output * world.bytes_per_token)
+
+
+def test_every_dollar_goes_to_a_class_that_could_use_the_pool() -> None:
+    world = a_world(steady(1.0, 100.0), [APool(a_law()), APool(a_law())], [AClass(pools=(0,))], tariff=PAID)
+    clusters = SimulatedClusters([world, world], tick_s=10.0, max_classes=3, max_pools=4)
+    usd = clusters.advance(an_action(clusters)).bill.usd
+    assert usd[:, 0, 0].sum() > 0
+    assert usd[:, 0, 1:].sum() == 0
+    assert usd[:, 2:].sum() == 0
+    assert usd[:, 1].sum() > 0  # rented by the user, though no class may use it
+
+
+def histories(clusters: SimulatedClusters, seed: int, ticks: int) -> list[tuple[Any, ...]]:
+    """All arrays that come out of a run."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for tick in range(ticks):
+        outcome = clusters.advance(an_odd_action(clusters, rng, tick))
+        snapshot = clusters.snapshot()
+        meter = [getattr(outcome.meter, field.name) for field in fields(outcome.meter)]
+        rows.append(
+            (outcome.bill.usd, outcome.tally, *meter, snapshot.classes, snapshot.pools, snapshot.forecast_per_s)
+        )
+    return rows
+
+
+def assert_same_history(ours: list[tuple[Any, ...]], a: int, theirs: list[tuple[Any, ...]], b: int) -> None:
+    for mine, other in zip(ours, theirs, strict=True):
+        for left, right in zip(mine, other, strict=True):
+            np.testing.assert_array_equal(left[a], right[b])
+
+
+def test_place_in_the_batch_and_threads_do_not_matter() -> None:
+    worlds = [a_busy_world(seed, rate_per_s=2.0 + seed) for seed in range(5)]
+    together = histories(SimulatedClusters(worlds, 10.0, threads=1), 1, 20)
+    threaded = histories(SimulatedClusters(worlds, 10.0, threads=3), 1, 20)
+    for b, world in enumerate(worlds):
+        alone = histories(SimulatedClusters([world], 10.0), 1, 20)
+        assert_same_history(alone, 0, together, b)
+        assert_same_history(threaded, b, together, b)
+
+
+def test_other_seeds_give_other_histories() -> None:
+    world = a_busy_world(1)
+    clusters = SimulatedClusters([world, replace(world, seed=world.seed + 1)], 10.0)
+    tallies = histories(clusters, 1, 20)[-1][1]
+    assert (tallies[0] != tallies[1]).any()
+
+
+def test_replace_is_a_fresh_start_and_leaves_the_others_alone() -> None:
+    first, second, later = a_busy_world(1), a_busy_world(2), a_busy_world(3, rate_per_s=9.0)
+    batch, untouched = SimulatedClusters([first, second], 10.0), SimulatedClusters([first, second], 10.0)
+    histories(batch, 5, 7)
+    histories(untouched, 5, 7)
+    batch.replace(1, later)
+    assert batch.now_s.tolist() == [70.0, 0.0]
+    fresh = histories(SimulatedClusters([later], 10.0), 6, 20)
+    replaced, undisturbed = histories(batch, 6, 20), histories(untouched, 6, 20)
+    assert_same_history(replaced, 1, fresh, 0)
+    assert_same_history(replaced, 0, undisturbed, 0)
+
+
+def test_a_larger_world_may_replace_a_smaller_one() -> None:
+    small = a_world(requests_at((1.0, 10, 10, 0)))
+    large = a_busy_world(4)
+    clusters = SimulatedClusters([small, small], 10.0, max_classes=2, max_pools=3)
+    clusters.advance(an_action(clusters))
+    clusters.replace(0, large)
+    alone = SimulatedClusters([large], 10.0)
+    for _ in range(10):
+        mine, theirs = clusters.advance(an_action(clusters)), alone.advance(an_action(alone))
+        np.testing.assert_array_equal(mine.tally[0], theirs.tally[0])
+    with pytest.raises(ValueError, match="2 classes and 3 pools, wanted at most 1 and 1"):
+        SimulatedClusters([small], 10.0).replace(0, large)
+
+
+def test_padding_is_unknown_and_free() -> None:
+    clusters = SimulatedClusters([a_world(steady(2.0, 50.0))], 10.0, max_classes=3, max_pools=5)
+    outcome = clusters.advance(an_action(clusters, replicas=2))
+    snapshot = clusters.snapshot()
+    assert clusters.cluster.class_mask.tolist() == [[True, False, False]]
+    assert np.isnan(snapshot.classes[0, 1:]).all()
+    assert np.isnan(snapshot.pools[0, 1:]).all()
+    assert not np.isnan(snapshot.pools[0, 0]).any()
+    assert outcome.bill.usd[0, 1:].sum() == 0
+
+
+def test_the_episode_ends_by_time() -> None:
+    worlds = [a_world(steady(1.0, 20.0), duration_s=duration_s) for duration_s in (20.0, 35.0)]
+    clusters = SimulatedClusters(worlds, 10.0)
+    done = [o.done.tolist() for o in run_ticks(clusters, an_action(clusters), 4)]
+    assert done == [[False, False], [True, False], [True, False], [True, True]]
+
+
+def test_prices_follow_their_steps() -> None:
+    world = a_world(requests_at(), prices=[(0.0, 1.0), (15.0, 3.0)])
+    clusters = SimulatedClusters([world], 10.0)
+    bills = [float(o.bill.total_usd[0]) for o in run_ticks(clusters, an_action(clusters), 3)]
+    assert bills == pytest.approx([0.01, 0.01, 0.03])
+    assert clusters.snapshot().usd_per_hr[0, 0] == pytest.approx(10.8)
+
+
+def test_the_window_forgets() -> None:
+    clusters = SimulatedClusters([a_world(steady(5.0, 30.0, output=5))], 10.0, window_s=20.0)
+    rates = []
+    for _ in range(6):
+        clusters.advance(an_action(clusters))
+        rates.append(float(clusters.snapshot().arrival_rate_per_s[0, 0]))
+    assert rates[2] == pytest.approx(5.0, abs=1.5)
+    assert rates[3] < rates[2]
+    assert rates[4:] == [0.0, 0.0]
+
+
+def test_busy_gpus_draw_more() -> None:
+    idle, busy = a_world(requests_at()), a_world(steady(10.0, 100.0))
+    clusters = SimulatedClusters([idle, busy], 10.0)
+    clusters.advance(an_action(clusters))
+    snapshot = clusters.snapshot()
+    assert snapshot.power_w[0, 0] == pytest.approx(60.0)
+    assert 0.6 * 400 < snapshot.power_w[1, 0] < 400
+    assert snapshot.gpu_util_frac[0, 0] == 0.0
+    assert snapshot.gpu_util_frac[1, 0] > 0.9
+    assert snapshot.gpu_temp_c[1, 0] > snapshot.gpu_temp_c[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"admit": np.ones((1, 2))}, r"action.admit: shape \(1, 2\), wanted \(1, 1\)"),
+        ({"replicas": np.full((1, 1), np.nan)}, "action.replicas: .* finite"),
+    ],
+)
+def test_an_unusable_action_is_refused(change: dict[str, Any], message: str) -> None:
+    clusters = SimulatedClusters([a_world(requests_at())], 10.0)
+    with pytest.raises(ValueError, match=message):
+        clusters.advance(replace(an_action(clusters), **change))
