@@ -44,8 +44,8 @@ class TrainConfig:
     """Clusters stepped side by side."""
     ticks_per_update: int = 64
     """Steps of each cluster between two updates."""
-    batch_size: int = 1024
-    epochs: int = 5
+    batch_size: int = 256
+    epochs: int = 10
     learning_rate: float = 5e-4
     gamma: float = 0.99
     """Discount a tick: at 10 s ticks a horizon of about 17 minutes."""
