@@ -19,6 +19,10 @@ ONNX: Final = "policy.onnx"
 WEIGHTS: Final = "policy.safetensors"
 SHIPPED: Final = Path(__file__).resolve().parents[1] / "checkpoints"
 MAX_CARD_BYTES: Final = 4 << 20
+MAX_MISS_PRICE: Final = 1e6
+"""In reference bills; a larger one is a mistake."""
+MAX_NAME: Final = 100
+"""Characters of a file name."""
 
 
 class CheckpointError(ValueError):
@@ -68,8 +72,10 @@ def load_checkpoint(name_or_path: str | Path) -> Checkpoint:
     folder = shipped.get(str(name_or_path), Path(name_or_path))
     card = _read_card(folder, shipped)
     for name, wanted in card["files"].items():
+        if Path(name).name != name or "\\" in name or len(name) > MAX_NAME:
+            raise CheckpointError(f"{folder}: {CARD} names {name[:MAX_NAME]!r}, wanted a plain file name in the folder")
         path = folder / name
-        if Path(name).name != name or not path.is_file():
+        if not path.is_file():
             raise CheckpointError(f"{folder}: {CARD} names {name!r}, which is not there; copy the whole folder")
         seen = file_hash(path)
         if seen != wanted:
@@ -111,15 +117,25 @@ def _read_card(folder: Path, shipped: dict[str, Path]) -> dict[str, Any]:
     if path.stat().st_size > MAX_CARD_BYTES:
         raise CheckpointError(f"{path}: larger than {MAX_CARD_BYTES} bytes, wanted a small JSON card")
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        card = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(card, dict):
         raise CheckpointError(f"{path}: wanted a JSON object")
-    wanted = {"observation_schema": str, "files": dict, "miss_price": int | float}
-    for field, kind in wanted.items():
-        if not isinstance(card.get(field), kind):
-            raise CheckpointError(f"{path}: {field}: {card.get(field)!r}, wanted {kind}")
+    wanted = {
+        "observation_schema": (str, "the schema's hash"),
+        "files": (dict, "file names and their sha256"),
+        "miss_price": (int | float, "a price of 0 or more"),
+    }
+    for field, (kind, what) in wanted.items():
+        if not isinstance(card.get(field), kind) or isinstance(card[field], bool):
+            raise CheckpointError(f"{path}: {field}: {repr(card.get(field))[:60]}, wanted {what}")
+    if not 0 <= card["miss_price"] < MAX_MISS_PRICE:
+        raise CheckpointError(f"{path}: miss_price: {repr(card['miss_price'])[:60]}, wanted a price of 0 or more")
     if ONNX not in card["files"]:
         raise CheckpointError(f"{path}: files: {ONNX} is missing")
     return card
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -46,10 +47,12 @@ def load_network(checkpoint: Checkpoint) -> SetNetwork:
         CheckpointError: the weights do not fit the network that the card describes.
     """
     try:
+        if WEIGHTS not in checkpoint.card["files"]:
+            raise ValueError("not among the files of the card; train on a checkpoint that has its weights")
         network = SetNetwork(int(checkpoint.card["width"]))
         network.load_state_dict(load_file(checkpoint.folder / WEIGHTS))
-    except (KeyError, RuntimeError, OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.folder / WEIGHTS}: {str(error).splitlines()[0][:200]}") from None
+    except (KeyError, TypeError, RuntimeError, OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint.folder / WEIGHTS}: {' '.join(str(error).split())[:200]}") from None
     return network
 
 
