@@ -32,7 +32,7 @@ class Replanner:
     every_s: float = 60.0
     """Not more often than this."""
     moved: float = 0.15
-    """A class's load or a pool's price that moved by this share makes a new plan worth its cost."""
+    """A class's load, or the plan's rent at present prices, that moved by this share makes a new plan worth its cost."""
     horizon: int = 1
     """Which forecast step to plan for (`FORECAST_HORIZON_S`)."""
 
@@ -47,6 +47,9 @@ class Replanner:
             return False
         if _out_of_stock(snapshot).any():
             return True
+        rent = float((plan.replicas * self._price(snapshot)).sum())
+        if abs(rent - float(plan.usd_per_hr)) > self.moved * float(plan.usd_per_hr):
+            return True
         wanted = self._load(plan, snapshot)
         return bool((np.abs(wanted - plan.load_per_s) > self.moved * np.maximum(plan.load_per_s, 0.05)).any())
 
@@ -54,12 +57,14 @@ class Replanner:
         """A new plan from what is seen now; it weighs the cost of changing the mix."""
         prompt = np.where(snapshot.known("prompt_tokens_mean"), snapshot.prompt_tokens_mean, self.prompt_tokens)
         output = np.where(snapshot.known("output_tokens_mean"), snapshot.output_tokens_mean, self.output_tokens)
-        price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, self.cluster.usd_per_hr)
         running = np.nan_to_num(snapshot.ready) + np.nan_to_num(snapshot.starting)
         capacity = self.capacity(_coarse(prompt), _coarse(output))
         reachable = np.where(_out_of_stock(snapshot), running, self.cluster.max_replicas)
         cluster = replace(self.cluster, max_replicas=np.maximum(reachable, self.cluster.min_replicas))
-        return cheapest_plan(cluster, self._load(plan, snapshot), capacity, price, running)
+        return cheapest_plan(cluster, self._load(plan, snapshot), capacity, self._price(snapshot), running)
+
+    def _price(self, snapshot: Snapshot) -> FloatArray:
+        return np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, self.cluster.usd_per_hr)
 
     def _load(self, plan: Plan, snapshot: Snapshot) -> FloatArray:
         ahead = snapshot.forecast_per_s[:, self.horizon]
