@@ -25,9 +25,9 @@ class StaticRoundRobin:
         ready = np.where(snapshot.known("ready"), snapshot.ready, self.replicas)
         weights = np.where(self.cluster.serves, ready[..., None, :], 0.0)
         weights = np.where(weights.sum(axis=-1, keepdims=True) > 0, weights, self.cluster.serves.astype(float))
-        total = np.maximum(weights.sum(axis=-1, keepdims=True), 1.0)
+        total = weights.sum(axis=-1, keepdims=True)
         action = Action(
-            route=weights / total,
+            route=np.divide(weights, total, out=np.zeros(weights.shape), where=total > 0),  # padding stays zero
             admit=np.ones(self.cluster.class_mask.shape),
             batch_cap=self.cluster.max_batch_cap,
             token_budget=self.cluster.max_token_budget,

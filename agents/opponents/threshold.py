@@ -72,5 +72,6 @@ class Threshold:
         free = np.maximum(ready * self.target_per_replica * 2.0 - busy, 0.02 * ready * self.target_per_replica)
         weights = np.where(self.cluster.serves, free[..., None, :], 0.0)
         weights = np.where(weights.sum(axis=-1, keepdims=True) > 0, weights, self.cluster.serves.astype(float))
-        routed: FloatArray = weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-9)
+        total = weights.sum(axis=-1, keepdims=True)
+        routed: FloatArray = np.divide(weights, total, out=np.zeros(weights.shape), where=total > 0)  # padding: zero
         return routed
