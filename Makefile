@@ -1,12 +1,15 @@
 # Two commands matter: `make demo` and `make test`. Both make what they need and can be run again.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV ?= .venv
 TRAIN_VENV := $(VENV)
 DEMO_VENV ?= .venv-demo
 # A CPU-only wheel index for torch spares the CUDA packages: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
-PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+# What pip is at, a line a package.
+STEPS := { grep --line-buffered -oE '^ *(Downloading [^ ]+ \([^)]*\)|Installing collected packages|Successfully installed|ERROR.*)' || true; } | sed -u 's/^ */  /; s/-[0-9][^ ]*whl//'
 WORKERS ?= 2
 
 .PHONY: help demo test lint check-python wheel-check clean
@@ -23,16 +26,16 @@ check-python:
 $(DEMO_VENV)/.ready: pyproject.toml constraints.txt | check-python
 	@echo "Installing what the demo needs into $(DEMO_VENV) (no torch), about a minute ..."
 	@$(PYTHON) -m venv $(DEMO_VENV)
-	@$(DEMO_VENV)/bin/python $(PIP) -e '.[embedded]'
+	@$(DEMO_VENV)/bin/python $(PIP) -e '.[embedded]' | $(STEPS)
 	@touch $@
 
 $(TRAIN_VENV)/.ready: pyproject.toml constraints.txt | check-python
 	@echo "Installing everything into $(TRAIN_VENV) (torch included), a few minutes ..."
 	@$(PYTHON) -m venv $(TRAIN_VENV)
 ifneq ($(TORCH_INDEX),)
-	@$(TRAIN_VENV)/bin/python $(PIP) --index-url $(TORCH_INDEX) torch
+	@$(TRAIN_VENV)/bin/python $(PIP) --index-url $(TORCH_INDEX) torch | $(STEPS)
 endif
-	@$(TRAIN_VENV)/bin/python $(PIP) -e '.[embedded,train,nvml,dev]'
+	@$(TRAIN_VENV)/bin/python $(PIP) -e '.[embedded,train,nvml,dev]' | $(STEPS)
 	@touch $@
 
 demo: $(DEMO_VENV)/.ready  ## watch a policy steer mixed pools through a real Envoy, no GPU needed

@@ -273,6 +273,7 @@ class ReasonCode(StrEnum):
     PENDING_STARTS = "pending_starts"
     BUDGET = "budget"
     PLAN_FLOOR = "plan_floor"
+    LAST_REPLICA = "last_replica"
     HOT_GPU = "hot_gpu"
     STALE_TELEMETRY = "stale_telemetry"
     NOT_FINITE = "not_finite"

@@ -2,8 +2,8 @@
 
 Pure and batched. Whatever is proposed and whatever is seen, NaN and infinities included, what comes out obeys every
 limit; a figure that cannot be (`Column.high`) counts as unknown. Where limits clash the order of precedence is:
-minimum and maximum replicas, budget, held while telemetry is stale, steps and pending starts, floor for the present
-load, cooldown.
+minimum and maximum replicas, budget, held while telemetry is stale, the last replica that serves a class, steps and
+pending starts, floor for the present load, cooldown.
 
 Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
 """
@@ -224,12 +224,23 @@ def _replicas(
 
     floor = np.minimum(_floor(route, snapshot, plan), np.minimum(up_to, pending))
     wanted = _note(changes, ReasonCode.PLAN_FLOOR, "pool", wanted, np.maximum(wanted, floor))
+    kept = _last_kept(wanted, np.minimum(ready, high), cluster)
+    wanted = _note(changes, ReasonCode.LAST_REPLICA, "pool", wanted, kept)
     stale = snapshot.known("telemetry_age_s") & (snapshot.telemetry_age_s > limits.stale_after_s[..., None])
     held = np.where(stale & (current > 0), np.minimum(current, high), wanted)
     wanted = _note(changes, ReasonCode.STALE_TELEMETRY, "pool", wanted, held)
     wanted = _note(changes, ReasonCode.MIN_REPLICAS, "pool", wanted, np.maximum(wanted, low))
     affordable = _within_budget(wanted, low, snapshot, cluster, limits)
     return _note(changes, ReasonCode.BUDGET, "pool", wanted, affordable), current
+
+
+def _last_kept(wanted: FloatArray, ready: FloatArray, cluster: Cluster) -> FloatArray:
+    """Keep one replica in every pool that a class would otherwise be left without: others may not be ready yet."""
+    serves = cluster.serves & cluster.pool_mask[..., None, :] & cluster.class_mask[..., :, None]
+    staying = np.where(serves, np.minimum(wanted, ready)[..., None, :], 0.0).sum(axis=-1)
+    left_alone = (staying < 1.0)[..., None] & serves
+    needed = left_alone.any(axis=-2) & (ready >= 1.0)
+    return np.where(needed, np.maximum(wanted, 1.0), wanted)
 
 
 def _floor(route: FloatArray, snapshot: Snapshot, plan: Plan) -> FloatArray:

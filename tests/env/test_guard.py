@@ -126,6 +126,13 @@ def test_replicas_obey_every_limit_in_the_order_of_precedence(case: Case) -> Non
     assert (count[stale & ~cut] == held[stale & ~cut]).all()
     assert (count[stale] <= held[stale]).all()
 
+    # A class that something ready serves goes on being served.
+    serves = cluster.serves & cluster.pool_mask[..., None, :] & cluster.class_mask[..., :, None]
+    now = np.where(serves, np.minimum(ready, high)[..., None, :], 0.0).sum(axis=-1) >= 1.0
+    then = np.where(serves, np.minimum(count, ready)[..., None, :], 0.0).sum(axis=-1) >= 1.0
+    blind = (stale | cut).any(axis=-1, keepdims=True)
+    assert (then | ~now | blind).all()
+
     # Steps and pending starts.
     assert (count <= np.maximum(current + of_pools(limits.scale_up_step), low)).all()
     assert (count <= np.maximum(np.maximum(current, ready + of_pools(limits.scale_up_step)), low)).all()
@@ -320,6 +327,11 @@ VETOES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, float], GuardS
      [("stale_telemetry", "mid", 4, 2)]),
     ("blind, but nothing runs there", {"replicas": array(3, 1, 1)},
      {"telemetry_age_s": array(1, 31, 1), "target": array(3, 0, 1), "ready": array(3, 0, 1)}, {}, LONG_AGO, []),
+    ("the last one that serves", {"replicas": array(1, 0, 0)},
+     {"ready": array(0, 1, 0), "starting": array(1, 0, 0), "target": array(1, 1, 0), "arrival_rate_per_s": 0.0}, {}, LONG_AGO,
+     [("last_replica", "mid", 0, 1)]),
+    ("one that others can stand in for", {"replicas": array(1, 0, 0)},
+     {"ready": array(1, 1, 0), "target": array(1, 1, 0), "arrival_rate_per_s": 0.0}, {}, LONG_AGO, []),
     ("above the budget", {"replicas": array(4, 2, 1)}, {}, {"budget_usd_per_hr": 11.0}, LONG_AGO, [("budget", "dear", 1, 0)]),
     ("above the budget at spot prices", {"replicas": array(4, 2, 1)}, {"usd_per_hr": array(9, 2, 1)},
      {"budget_usd_per_hr": 36.0}, LONG_AGO, [("budget", "cheap", 4, 3)]),
