@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -46,10 +47,10 @@ class TrainConfig:
     """Steps of each cluster between two updates."""
     batch_size: int = 256
     epochs: int = 10
-    learning_rate: float = 5e-4
-    gamma: float = 0.99
-    """Discount a tick: at 10 s ticks a horizon of about 17 minutes."""
-    gae_lambda: float = 0.95
+    learning_rate: float = 7e-4
+    gamma: float = 0.97
+    """Discount a tick: at 10 s ticks a horizon of about 5 minutes, which is as long as a decision's effects last."""
+    gae_lambda: float = 0.9
     entropy: float = 0.0
     width: int = 48
     """Width of the network's embeddings."""
@@ -147,7 +148,7 @@ def load_state(model: PPO, folder: Path) -> None:
         model.policy.load_state_dict(own)
         _load_optimizer(model.policy.optimizer, tensors, counters["optimizer"])
         model.num_timesteps = int(counters["timesteps"])
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         raise TrainError(f"{folder}: cannot resume: {str(error).splitlines()[0][:200]}") from None
 
 
@@ -170,7 +171,12 @@ def _prepare(config: TrainConfig, folder: Path, resume: bool) -> None:
     if resume:
         if not (folder / STATE_COUNTERS).is_file():
             raise TrainError(f"{folder}: nothing to resume there; start without --resume")
-        before = json.loads(arguments.read_text())
+        try:
+            before = dict(json.loads(arguments.read_text()))
+        except (OSError, ValueError) as error:
+            raise TrainError(
+                f"{arguments}: cannot be read ({error}); wanted the arguments of the run to resume"
+            ) from None
         after = json.loads(json.dumps(asdict(config)))
         differs = [k for k in after if k != "steps" and before.get(k) != after[k]]
         if differs:
