@@ -29,6 +29,8 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
+            raise
         except OSError as error:
             refuse(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
         except ValueError as error:

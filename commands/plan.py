@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 import numpy as np
 
@@ -10,7 +12,7 @@ from ..env.beliefs import believed_capacity, mean_load, peak_load
 from ..env.scenario import load_scenario
 from ..env.wire import to_json
 from ..env.workload.load import load_workload
-from .bad_input import one_line_errors
+from .bad_input import one_line_errors, refuse
 from .printing import console, percent, print_json, table
 
 
@@ -30,7 +32,7 @@ from .printing import console, percent, print_json, table
     show_default=True,
     help="The load is planned for times this.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the generated workload.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the generated workload.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @one_line_errors
 def plan(scenario: str, load: str, headroom: float, seed: int, as_json: bool) -> None:
@@ -39,6 +41,8 @@ def plan(scenario: str, load: str, headroom: float, seed: int, as_json: bool) ->
     Exact: a mixed-integer program over whole replicas and routing shares, with capacities from the performance
     model under each class's targets.
     """
+    if math.isnan(headroom):  # a range lets it through: NaN is neither below nor above
+        refuse("--headroom nan: wanted a number from 1 to 5")
     loaded = load_scenario(scenario)
     cluster = loaded.cluster()
     requests = load_workload(loaded.workload, loaded.class_names, loaded.duration_s, seed, loaded.base_dir)

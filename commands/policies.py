@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from rich.markup import escape
 
 from ..agents.checkpoint import load_checkpoint, shipped_checkpoints
 from ..agents.portfolio import RULES
@@ -28,5 +29,7 @@ def policies(checkpoint: str | None, as_json: bool) -> None:
         print_json({"rules": list(RULES), "checkpoints": {name: c.card for name, c in shipped.items()}})
         return
     rows = [(name, "rule", "") for name in RULES]
-    rows += [(name, f"checkpoint {c.policy_hash}", str(c.card.get("summary", ""))) for name, c in shipped.items()]
+    rows += [
+        (name, f"checkpoint {c.policy_hash}", escape(str(c.card.get("summary", "")))) for name, c in shipped.items()
+    ]
     console().print(table("Policies", ("name", "kind", "what its card says"), rows))

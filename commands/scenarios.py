@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from rich.markup import escape
 
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from .bad_input import one_line_errors
@@ -26,7 +27,7 @@ def scenarios(file: str | None, as_json: bool) -> None:
             print_json([{"name": name, "summary": s.summary, "path": str(path)} for name, s, path in found])
             return
         rows = [
-            (name, f"{len(s.pools)}", f"{len(s.classes)}", f"{s.duration_s / 60:.0f} min", s.summary)
+            (name, f"{len(s.pools)}", f"{len(s.classes)}", f"{s.duration_s / 60:.0f} min", escape(s.summary))
             for name, s, _ in found
         ]
         console().print(table("Shipped scenarios", ("name", "pools", "classes", "length", "what"), rows))
@@ -40,7 +41,7 @@ def scenarios(file: str | None, as_json: bool) -> None:
 
 def _show(scenario: Scenario) -> None:
     out = console()
-    out.print(f"[bold]{scenario.name}[/bold]: {scenario.summary}")
+    out.print(f"[bold]{scenario.name}[/bold]: {escape(scenario.summary)}")
     pools = [
         (
             name,

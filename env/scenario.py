@@ -28,6 +28,8 @@ MAX_FILE_BYTES = 256 << 10
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+"""Of a pool or a class: it becomes a header's value, an Envoy cluster, a metric's label and part of file names."""
 
 
 class ScenarioError(ValueError):
@@ -222,8 +224,8 @@ class Scenario(_Strict):
     duration_s: PositiveFloat
     tick_s: PositiveFloat = 10.0
     model: str
-    pools: Annotated[dict[str, Pool], Field(min_length=1, max_length=32)]
-    classes: Annotated[dict[str, RequestClass], Field(min_length=1, max_length=8)]
+    pools: Annotated[dict[Name, Pool], Field(min_length=1, max_length=32)]
+    classes: Annotated[dict[Name, RequestClass], Field(min_length=1, max_length=8)]
     workload: WorkloadSpec
     guard: GuardLimits = GuardLimits()
     energy: Energy = Energy()

@@ -169,7 +169,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no schema": ({"schema": DELETE}, r"schema: Field required"),
     "a folder of one's own": ({"base_dir": "/etc"}, r"base_dir: unknown field"),
     "a name for two lines": ({"name": "a\nb"}, r"name: 'a\\nb': .*match"),
-    "a key of two lines": ({"pools__h\n100": None}, r"pools\.h 100: None: "),
+    "a pool name of two lines": (
+        {"pools__h\n100": DOCUMENTS["mixed-chat"]["pools"]["h100"]},
+        r"pools\.h 100\.\[key\]: 'h\\n100': .*match pattern",
+    ),
+    "a pool name that climbs": ({"pools__../h100": None}, r"pools\.\.\./h100\.\[key\]: '\.\./h100': .*match"),
+    "a class name with markup": ({"classes__[/b]": None}, r"classes\.\[/b\]\.\[key\]: .*match"),
     "a key that is no text": ({"pools": {1: {}}}, r"pools\.1.*: 1: .*string"),
     "half a surrogate in a key": ({"\ud800": 1}, r".*valid string"),
     "a huge whole number": ({"duration_s": 16**9000}, r"duration_s: a whole number of 36001 bits: "),

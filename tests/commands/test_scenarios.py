@@ -1,0 +1,105 @@
+"""`poolpilot scenarios`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from poolpilot.cli import main
+from poolpilot.env.scenario import shipped_scenarios
+
+SHIPPED = shipped_scenarios()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["scenarios", *arguments])
+
+
+def a_file(folder: Path, **changes: Any) -> str:
+    document = yaml.safe_load(SHIPPED["mixed-chat"].read_text()) | changes
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return str(path)
+
+
+def test_the_shipped_ones_are_listed() -> None:
+    result = run()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert all(name in result.stdout for name in SHIPPED)
+
+
+def test_the_list_as_json_is_one_document() -> None:
+    listed = json.loads(run("--json").stdout)
+    assert {entry["name"]: Path(entry["path"]) for entry in listed} == SHIPPED
+    assert all(entry["summary"] for entry in listed)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_one_is_shown_by_name(name: str) -> None:
+    result = run(name)
+    assert result.exit_code == 0
+    document = yaml.safe_load(SHIPPED[name].read_text())
+    for text in (*document["pools"], *document["classes"]):
+        assert text in result.stdout
+
+
+def test_a_file_of_ones_own_is_shown(tmp_path: Path) -> None:
+    result = run(a_file(tmp_path, summary="[/bold] is [red]no markup[/red]"))
+    assert result.exit_code == 0
+    assert "[/bold] is [red]no markup[/red]" in result.stdout
+    assert "A100-SXM-80GB" in result.stdout
+    assert "deadline 240 s" in result.stdout
+
+
+def test_a_file_as_json_is_one_document_that_loads_again(tmp_path: Path) -> None:
+    result = run(a_file(tmp_path), "--json")
+    document = json.loads(result.stdout)
+    assert document["schema"] == 1
+    assert run(a_file(tmp_path, **document)).exit_code == 0
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown model": ({"model": "llama-99"}, "unknown model 'llama-99'"),
+    "a negative length": ({"duration_s": -5}, "duration_s: -5: Input should be greater than 0"),
+    "an unknown field": ({"colour": "green"}, "colour: 'green': Extra inputs are not permitted"),
+}
+
+
+@pytest.mark.parametrize(("changes", "said"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
+    tmp_path: Path, changes: dict[str, Any], said: str, options: list[str]
+) -> None:
+    path = a_file(tmp_path, **changes)
+    result = run(path, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {path}: ")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.yaml", "/"])
+def test_a_missing_file_names_the_shipped_ones(name: str) -> None:
+    result = run(name)
+    assert result.exit_code == 2
+    assert result.stderr == (f"Error: {name}: no such file and no shipped scenario; shipped are {', '.join(SHIPPED)}\n")
+
+
+def test_the_installed_command_says_it_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "poolpilot", "scenarios", str(tmp_path / "none.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
