@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import click
@@ -121,8 +122,15 @@ async def _run(
 ) -> list[RunFigures]:
     task = asyncio.current_task()
     assert task is not None
+    giving_up = threading.Event()
+
+    def give_up() -> None:
+        if not giving_up.is_set():  # a second Ctrl-C must not cut short the cleaning up that the first one began
+            giving_up.set()
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, give_up)
     folder = keep or Path(tempfile.mkdtemp(prefix="poolpilot-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -131,7 +139,7 @@ async def _run(
         document = tuned_on.model_dump(mode="json", by_alias=True)
         scenario_file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         workload = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, seed, scenario.base_dir)
-        entrants = await asyncio.to_thread(entrants_for, tuned_on, policies, log_console())
+        entrants = await asyncio.to_thread(entrants_for, tuned_on, policies, log_console(), giving_up)
         figures = []
         async with valkey_url(store) as url:
             stage = Stage(scenario, scenario_file, workload, url, folder, speed_up, stream_interval=16, port=port)
@@ -174,7 +182,7 @@ def _print(scenario: Scenario, figures: list[RunFigures], speed_up: float) -> No
             (
                 run.policy,
                 f"{run.usd_per_hr:.2f}",
-                f"{run.usd_per_1000_met:.3f}",
+                f"{run.usd_per_1000_met:.3f}" if run.met else "-",
                 *met,
                 str(run.sent),
                 str(served),

@@ -99,7 +99,7 @@ def _print(records: list[dict[str, Any]], reference: str, seeds: int) -> None:
                     r["policy"],
                     f"{usd['mean']:.2f} [{usd['low']:.2f}, {usd['high']:.2f}]",
                     difference,
-                    f"{r['usd_per_1000_met']['mean']:.3f}",
+                    f"{r['usd_per_1000_met']['mean']:.3f}" if r["usd_per_1000_met"] else "-",
                     *(percent(r["attainment"].get(c), 2) for c in classes),
                     str(r["lost"]),
                     f"{r['replica_changes']:.0f}",

@@ -80,7 +80,7 @@ def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
         (
             policy,
             f"{r.usd_per_hr:.2f}",
-            f"{r.usd_per_1000_met:.3f}",
+            f"{r.usd_per_1000_met:.3f}" if r.row()["met"] else "-",
             *(percent(r.attainment[c], 2) for c in range(len(classes))),
             str(r.row()["lost"]),
             str(r.replica_changes),

@@ -150,7 +150,9 @@ async def steer(
             ):
                 caps.apply(name, int(cap), int(budget))
             await processes.apply({name: pool.replicas.start for name, pool in scenario.pools.items()})
-            await _until_ready(processes, scenario)
+            await _until_ready(processes, scenario, stopping)
+            if stopping.is_set():
+                return Status(settings.mode)
             routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log)
             await routing.apply(routing_table(scenario, _opening(plan, scenario), _ready(processes)))
             warming[0] = False
@@ -220,11 +222,16 @@ def _ready(processes: LocalProcesses) -> Mapping[str, tuple[Endpoint, ...]]:
     return {name: pool.endpoints for name, pool in processes.states().items()}
 
 
-async def _until_ready(processes: LocalProcesses, scenario: Scenario) -> None:
-    """Wait until the replicas that the scenario starts with serve."""
+async def _until_ready(processes: LocalProcesses, scenario: Scenario, stopping: asyncio.Event) -> None:
+    """Wait until the replicas that the scenario starts with serve, or `stopping` is set."""
+
+    def missing() -> bool:
+        states = processes.states()
+        return any(states[name].ready < pool.replicas.start for name, pool in scenario.pools.items())
+
     try:
         async with asyncio.timeout(WARM_UP_S):
-            while any(processes.states()[name].ready < pool.replicas.start for name, pool in scenario.pools.items()):
+            while missing() and not stopping.is_set():
                 await asyncio.sleep(0.1)
     except TimeoutError:
         failures = [pool.last_failure for pool in processes.states().values() if pool.last_failure]
@@ -271,7 +278,7 @@ def _view(sidecar: Sidecar) -> View:
     status = sidecar.status
     last = status.last
     return View(
-        tick_age_s=time.monotonic() - status.last_tick_at_s if last else 0.0,
+        tick_age_s=time.monotonic() - status.last_tick_at_s,
         decided=last is not None,
         troubles=status.troubles,
         snapshot=last.snapshot if last else None,

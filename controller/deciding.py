@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Minds:
 
 
 def propose(policy: Policy, fallback: Policy, snapshot: Snapshot, plan: Plan, minds: Minds) -> tuple[Proposed, Minds]:
-    """The policy's proposal; the fallback's if the policy fails or hands out numbers that are not finite.
+    """The policy's proposal; the fallback's if the policy fails, or hands out arrays of a wrong shape or odd numbers.
 
     The fallback follows along at every tick, so that it knows the recent past when it must step in.
     """
@@ -52,7 +52,10 @@ def propose(policy: Policy, fallback: Policy, snapshot: Snapshot, plan: Plan, mi
     action, memory = instead, minds.policy
     try:
         action, memory = policy.decide(snapshot, plan, minds.policy)
-        if not is_finite(action):
+        wrong = misshapen(action, instead)
+        if wrong:
+            trouble = Reason(ReasonCode.POLICY_ERROR, name_of(policy), math.nan, math.nan, wrong)
+        elif not is_finite(action):
             trouble = Reason(ReasonCode.NOT_FINITE, name_of(policy), math.nan, math.nan, "fallback decides")
     except Exception as error:  # noqa: BLE001  # whatever a policy does, traffic goes on
         trouble = Reason(
@@ -111,6 +114,15 @@ def expected_attainment(snapshot: Snapshot, plan: Plan, action: Action, cluster:
     carried = np.divide(action.replicas, per_pool, out=np.ones_like(per_pool), where=per_pool > 0)
     expected: FloatArray = cluster.targets.attainment * (action.route * np.minimum(carried, 1.0)).sum(axis=1)
     return expected
+
+
+def misshapen(action: Action, like: Action) -> str:
+    """Which array of `action` has not the shape that it has in `like`; nothing if all have."""
+    for field in fields(Action):
+        shape, wanted = np.shape(getattr(action, field.name)), np.shape(getattr(like, field.name))
+        if shape != wanted:
+            return f"{field.name} has shape {shape}, wanted {wanted}"
+    return ""
 
 
 def is_finite(action: Action) -> bool:

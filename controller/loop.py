@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-import aiohttp
 import numpy as np
 
 from ..agents.planner.replan import Replanner
@@ -25,7 +24,7 @@ from .actuators.envoy import EnvoyRejected, EnvoyUnreachable
 from .actuators.envoy_config import Endpoint, RoutingTable
 from .actuators.processes import LocalProcesses
 from .actuators.replicas import PoolReplicas, Stage
-from .deciding import Minds, Proposed, conclude, fall_back, propose
+from .deciding import Minds, Proposed, conclude, fall_back, name_of, propose
 from .observing import Observation, Observer, ReplicaUse
 from .routing import routing_table
 
@@ -82,8 +81,8 @@ class Status:
     mode: Mode
     ticks: int = 0
     fallback_ticks: int = 0
-    last_tick_at_s: float = -math.inf
-    """On the wall's monotonic clock."""
+    last_tick_at_s: float = field(default_factory=time.monotonic)
+    """On the wall's monotonic clock; before the first tick, when the sidecar was made."""
     applied: bool = False
     """Whether a decision has reached the world."""
     troubles: tuple[str, ...] = ()
@@ -118,6 +117,7 @@ class Sidecar:
         self._cluster = self.scenario.cluster()
         self._plan, self._planned_at_s = self.first_plan, 0.0
         self._planning: asyncio.Task[Plan] | None = None
+        self._thinking: asyncio.Future[tuple[Proposed, Minds]] | None = None
         self._minds = Minds(policy={}, fallback={})
         self._guard_state: GuardState = first_state(self.first_plan, self._cluster)
         self._applied: Action = self._guard_state.applied
@@ -127,7 +127,7 @@ class Sidecar:
         async for now_s in ticks:
             try:
                 await self.tick(now_s)
-            except (OSError, ValueError, RuntimeError, aiohttp.ClientError) as error:
+            except Exception as error:  # noqa: BLE001  # the world keeps its last decision, the next tick tries again
                 _LOG.exception("tick at %.1f s failed", now_s)
                 self.status.troubles = (f"tick failed: {type(error).__name__}: {error}",)
 
@@ -174,15 +174,20 @@ class Sidecar:
     async def _propose(self, snapshot: Snapshot, plan: Plan) -> Proposed:
         """The policy's proposal in time, or the fallback's."""
         patience_s = POLICY_SHARE_OF_TICK * self.scenario.tick_s / self.speed_up
-        work = asyncio.to_thread(propose, self.policy, self.fallback, snapshot, plan, self._minds)
-        try:
-            proposed, self._minds = await asyncio.wait_for(work, patience_s)
-        except TimeoutError:
-            action, memory = self.fallback.decide(snapshot, plan, self._minds.fallback)
-            self._minds = Minds(self._minds.policy, memory)
-            late = Reason(ReasonCode.POLICY_TIMEOUT, "policy", math.nan, math.nan, f"no answer in {patience_s:.2f} s")
-            return fall_back(self.fallback, action, late)
-        return proposed
+        late = f"no answer in {patience_s:.2f} s"
+        if self._thinking is not None and not self._thinking.done():
+            late = "still busy with an earlier tick"  # a second one beside it would only take its time and a thread
+        else:
+            work = asyncio.to_thread(propose, self.policy, self.fallback, snapshot, plan, self._minds)
+            self._thinking = asyncio.ensure_future(work)
+            await asyncio.wait({self._thinking}, timeout=patience_s)
+            if self._thinking.done():
+                proposed, self._minds = self._thinking.result()
+                return proposed
+        action, memory = self.fallback.decide(snapshot, plan, self._minds.fallback)
+        self._minds = Minds(self._minds.policy, memory)
+        trouble = Reason(ReasonCode.POLICY_TIMEOUT, name_of(self.policy), math.nan, math.nan, late)
+        return fall_back(self.fallback, action, trouble)
 
     async def _act(self, action: Action) -> tuple[str, ...]:
         """Caps first, then replicas, then routing; replicas that left routing may then stop."""

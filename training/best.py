@@ -60,6 +60,8 @@ class BestCheckpoint:
         if (self.folder / "card.json").is_file():
             card = load_checkpoint(self.folder).card
             self.best_score, self.best_steps = float(card["score"]), int(card["steps"])
+        if self._evaluations.is_file():
+            self.history = json.loads(self._evaluations.read_text())
 
     def __call__(self, policy: MaskedSetPolicy, steps: int) -> float:
         """The policy's score; exported to `folder` when it is the best."""
@@ -67,11 +69,15 @@ class BestCheckpoint:
         self._export(policy, candidate, steps, score=None)
         value = self._scored(policy_factory(str(candidate), miss_price=self.miss_price))
         self.history.append({"steps": steps, "score": value, "rule_score": self.rule_score})
-        (self.folder.parent / "evaluations.json").write_text(json.dumps(self.history, indent=2) + "\n")
+        self._evaluations.write_text(json.dumps(self.history, indent=2) + "\n")
         if value > self.best_score:
             self.best_score, self.best_steps = value, steps
             self._export(policy, self.folder, steps, score=value)
         return value
+
+    @property
+    def _evaluations(self) -> Path:
+        return self.folder.parent / "evaluations.json"
 
     def _scored(self, make: PolicyFactory) -> float:
         return float(

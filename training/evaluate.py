@@ -96,6 +96,12 @@ def bootstrap(values: FloatArray, seed: int = 0) -> Interval:
     return Interval(float(values.mean()), float(low), float(high))
 
 
+def _known(rows: Sequence[dict[str, Any]], column: str) -> dict[str, float] | None:
+    """The interval of a column over the rows that have it; None if none has."""
+    values = [row[column] for row in rows if row[column] is not None]
+    return bootstrap(np.array(values)).as_json() if values else None
+
+
 def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
     """One record a scenario and policy: means with intervals, and the paired difference to `reference`."""
     records = []
@@ -109,7 +115,7 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
             "policy": policy,
             "seeds": len(mine),
             "usd_per_hr": bootstrap(usd).as_json(),
-            "usd_per_1000_met": bootstrap(np.array([r["usd_per_1000_met"] for r in mine])).as_json(),
+            "usd_per_1000_met": _known(mine, "usd_per_1000_met"),
             "attainment": {
                 key.removeprefix("attainment_"): float(np.mean([r[key] for r in mine if r[key] is not None]))
                 for key in mine[0]

@@ -48,9 +48,9 @@ class RunResult:
 
     @property
     def usd_per_1000_met(self) -> float:
-        """Dollars per 1,000 requests that met their target."""
+        """Dollars per 1,000 requests that met their target; NaN if none did."""
         met = float(self.tally[:, MET].sum())
-        return float(self.bill.total_usd) / met * 1000.0 if met else float("inf")
+        return float(self.bill.total_usd) / met * 1000.0 if met else float("nan")
 
     @property
     def worst_shortfall(self) -> float:
@@ -66,7 +66,7 @@ class RunResult:
         """The result as one flat, JSON-ready record."""
         record: dict[str, object] = {
             "usd_per_hr": self.usd_per_hr,
-            "usd_per_1000_met": self.usd_per_1000_met,
+            "usd_per_1000_met": _number(self.usd_per_1000_met),
             "worst_shortfall": self.worst_shortfall,
             "replica_changes": self.replica_changes,
             "finished": int(self.tally[:, FINISHED].sum()),

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any, Final
 
 from rich.console import Console
@@ -21,8 +22,18 @@ poolpilot.commands.demonstration.entrants`. Checked against a new search in the 
 DEMO_SCENARIO: Final = "mixed-chat"
 
 
-def entrants_for(scenario: Scenario, policies: Sequence[str], out: Console) -> list[Entrant]:
-    """The policies with their settings: rules are tuned on the scenario's other days, unless that was done before."""
+class GivenUp(RuntimeError):
+    """The user does not want to wait for it any longer."""
+
+
+def entrants_for(
+    scenario: Scenario, policies: Sequence[str], out: Console, giving_up: Event | None = None
+) -> list[Entrant]:
+    """The policies with their settings: rules are tuned on the scenario's other days, unless that was done before.
+
+    Raises:
+        GivenUp: `giving_up` was set while a rule was tuned.
+    """
     known = json.loads(TUNED_FILE.read_text(encoding="utf-8"))
     settings = known["settings"] if known["scenario"] == fingerprint(scenario) else {}
     entrants = []
@@ -32,16 +43,20 @@ def entrants_for(scenario: Scenario, policies: Sequence[str], out: Console) -> l
             continue
         if name not in settings:
             out.print(f"tuning {name} in the simulator (compiles it first, once per machine) ...")
-            settings = {**settings, name: tune(scenario, name)["setting"]}
+            settings = {**settings, name: tune(scenario, name, giving_up)["setting"]}
         entrants.append(Entrant(name, name, tuple(settings[name])))
     return entrants
 
 
-def tune(scenario: Scenario, name: str) -> dict[str, Any]:
+def tune(scenario: Scenario, name: str, giving_up: Event | None = None) -> dict[str, Any]:
     """A rule's best setting on days of the scenario that are not replayed, and what it came to there."""
     from ...training.evaluate import TUNERS, tuning_episodes  # the simulator takes seconds to load
 
-    tuned = TUNERS[name](tuning_episodes(scenario), scenario.tick_s)
+    def go_on() -> None:
+        if giving_up is not None and giving_up.is_set():
+            raise GivenUp(f"tuning {name} was given up")
+
+    tuned = TUNERS[name](tuning_episodes(scenario), scenario.tick_s, go_on)
     best = tuned.best
     return {
         "setting": list(best.setting),
