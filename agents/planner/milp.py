@@ -97,7 +97,16 @@ def _solve(
     # The core class: the convenience class around it prints a banner to stdout before it can be silenced.
     solver: Any = highspy._core._Highs()
     # One thread: a plan takes milliseconds, and threads cost more to start than they save.
-    options = {"output_flag": False, "threads": 1, "time_limit": time_limit_s, "mip_rel_gap": 1e-3}
+    options = {
+        "output_flag": False,
+        "threads": 1,
+        "time_limit": time_limit_s,
+        "mip_rel_gap": 1e-3,
+        # Programs this small are solved by branching alone sooner than presolve and heuristics are set up.
+        "presolve": "off",
+        "mip_heuristic_effort": 0.0,
+        "mip_heuristic_run_feasibility_jump": False,
+    }
     for option, value in options.items():
         solver.setOptionValue(option, value)
     program = highspy.HighsLp()
