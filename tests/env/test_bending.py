@@ -13,7 +13,7 @@ from poolpilot.env.contract import Memory
 from .clusters import Situation, a_cluster, a_plan, a_snapshot, row, same, situations
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(situations())
 def test_it_sees_what_the_codec_sees_and_remembers_for_both(at: Situation) -> None:
     rule = PlanTracking(at.cluster)

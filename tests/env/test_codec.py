@@ -55,7 +55,7 @@ def outputs(at: Situation, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
     return rng.uniform(-1.5, 1.5, shapes[0]), rng.uniform(-1.5, 1.5, shapes[1])
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(situations())
 def test_a_neutral_output_is_the_rule_bit_for_bit(at: Situation) -> None:
     proposal = proposal_of(at)
@@ -67,7 +67,7 @@ def test_a_neutral_output_is_the_rule_bit_for_bit(at: Situation) -> None:
         assert ours.shape == its.shape
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(situations(), SEEDS)
 def test_bends_stay_within_their_bounds(at: Situation, seed: int) -> None:
     proposal, cluster = proposal_of(at), at.cluster
@@ -153,7 +153,7 @@ def test_a_need_beyond_the_maximum_is_not_bent_below_it() -> None:
     assert decode(np.zeros((2, CLASS_OUTPUTS)), less, clipped, small).replicas.tolist() == [3.0, 3.0]
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(situations(absurdity=True), any_floats(3, 3), any_floats(3))
 def test_the_observation_is_finite_and_bounded_for_any_snapshot(
     at: Situation, left: np.ndarray, price: np.ndarray
@@ -173,7 +173,7 @@ def test_the_observation_is_finite_and_bounded_for_any_snapshot(
     assert (seen.pools[~at.cluster.pool_mask] == 0).all()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(situations(), SEEDS)
 def test_a_batch_is_seen_and_bent_as_each_cluster_alone(at: Situation, seed: int) -> None:
     proposal = proposal_of(at)
@@ -190,7 +190,7 @@ def test_a_batch_is_seen_and_bent_as_each_cluster_alone(at: Situation, seed: int
         assert same(decode(bent[0][b], bent[1][b], mine, alone.cluster), row(action, b))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(situations(padding=False), SEEDS)
 def test_permuting_pools_permutes_their_features_and_nothing_else(at: Situation, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(at.cluster.serves.shape[-1])
@@ -285,7 +285,7 @@ def test_a_perfect_target_has_a_small_allowance_all_the_same() -> None:
     assert left_after([(0.0, 5.0, 0.999), (10.0, 5.0, 0.999)], wanted=1.0)[1] == pytest.approx(0.0, abs=1e-9)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 30), any_floats(2)), min_size=1, max_size=5))
 def test_absurd_reports_are_not_remembered_for_ever(reports: list[tuple[float, np.ndarray]]) -> None:
     cluster, memory, now_s = one_class(), {}, 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolpilot.env import forecast
@@ -26,6 +26,7 @@ def test_nothing_seen_forecasts_nothing() -> None:
     assert forecast.predict(forecast.start(2, 3)).shape == (2, 3, len(FORECAST_HORIZON_S))
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e6), st.integers(1, 50))
 def test_a_constant_rate_forecasts_itself(rate: float, ticks: int) -> None:
     assert after([rate] * ticks) == pytest.approx([rate] * len(FORECAST_HORIZON_S))
@@ -45,6 +46,7 @@ def test_a_trend_is_damped() -> None:
     assert after(rates)[-1] < rates[-1] + slope_per_s * FORECAST_HORIZON_S[-1]
 
 
+@settings(deadline=None)
 @given(RATES)
 def test_a_forecast_is_never_negative(rates: list[float]) -> None:
     ahead = after(rates)
@@ -52,6 +54,7 @@ def test_a_forecast_is_never_negative(rates: list[float]) -> None:
     assert np.isnan(ahead).all() == np.isnan(rates).all()
 
 
+@settings(deadline=None)
 @given(RATES, st.integers(0, 29))
 def test_an_unknown_rate_changes_nothing(rates: list[float], place: int) -> None:
     gap = [*rates[:place], float("nan"), *rates[place:]]

@@ -76,7 +76,7 @@ def cut_by_budget(changes: tuple[Change, ...], like: FloatArray) -> Any:
     return cut[0] if cut else np.zeros(like.shape, dtype=np.bool_)
 
 
-@settings(max_examples=120)
+@settings(max_examples=120, deadline=None)
 @given(cases())
 def test_routes_admission_and_caps_obey_every_limit(case: Case) -> None:
     cluster, limits, action = case.at.cluster, case.limits, case.guarded().action
@@ -100,7 +100,7 @@ def test_routes_admission_and_caps_obey_every_limit(case: Case) -> None:
     assert (action.token_budget >= alive).all()
 
 
-@settings(max_examples=120)
+@settings(max_examples=120, deadline=None)
 @given(cases())
 def test_replicas_obey_every_limit_in_the_order_of_precedence(case: Case) -> None:
     cluster, snapshot, limits, state = case.at.cluster, case.at.snapshot, case.limits, case.state
@@ -154,7 +154,7 @@ def test_replicas_obey_every_limit_in_the_order_of_precedence(case: Case) -> Non
     assert (count >= np.minimum(current, high))[cooling & ~cut].all()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_a_batch_is_guarded_as_each_cluster_alone(case: Case) -> None:
     together = case.guarded()
@@ -166,7 +166,7 @@ def test_a_batch_is_guarded_as_each_cluster_alone(case: Case) -> None:
         assert touched == {(c.code, c.subject, i) for c in alone.changes for i in np.flatnonzero(c.mask)}
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_what_was_let_through_comes_through_unchanged(case: Case) -> None:
     once = case.guarded().action
@@ -174,7 +174,7 @@ def test_what_was_let_through_comes_through_unchanged(case: Case) -> None:
     assert same(again, once)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_whatever_was_changed_has_its_reason(case: Case) -> None:
     guarded = case.guarded()

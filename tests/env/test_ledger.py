@@ -32,7 +32,7 @@ def a_tariff(rng: np.random.Generator, b: int) -> Tariff:
     return Tariff(rng.uniform(0, 0.5, b), rng.uniform(1, 2, b), rng.uniform(0, 0.2, b))
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(SEEDS, st.integers(1, 3), st.integers(1, 4), st.integers(1, 3))
 def test_the_layers_sum_to_rent_plus_energy_plus_network(seed: int, b: int, p: int, c: int) -> None:
     rng = np.random.default_rng(seed)
@@ -50,7 +50,7 @@ def test_the_layers_sum_to_rent_plus_energy_plus_network(seed: int, b: int, p: i
     assert np.allclose(bill.total_usd, rent + energy + network)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(SEEDS)
 def test_each_layer_of_a_pool_is_shared_out_to_its_classes_in_full(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -62,7 +62,7 @@ def test_what_is_no_plain_data_is_refused_at_once(text: str) -> None:
         plain_yaml(text)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.text() | st.text("&*[]{}:,-?!<>|'\"#%@ \n\tab01.", max_size=80))
 def test_any_text_is_data_or_an_error(text: str) -> None:
     with suppress(PlainYamlError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolpilot.env.reward import WORST_TICK, reward
@@ -41,12 +41,14 @@ def test_what_a_tick_is_worth(tick: dict[str, float], expected: float) -> None:
     assert worth(**tick) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 100), st.floats(0, 100), COUNT, COUNT)
 def test_a_dearer_tick_is_never_worth_more(usd: float, more: float, finished: int, missed: int) -> None:
     met = max(finished - missed, 0)
     assert worth(usd + more, finished, met) <= worth(usd, finished, met)
 
 
+@settings(deadline=None)
 @given(COUNT, COUNT, COUNT, COUNT, st.floats(0, 3))
 def test_a_miss_more_is_never_worth_more(finished: int, missed: int, more: int, lost: int, price: float) -> None:
     met = max(finished - missed, 0)
@@ -55,6 +57,7 @@ def test_a_miss_more_is_never_worth_more(finished: int, missed: int, more: int, 
     assert worth(1.0, finished, met, lost + more, price) <= best
 
 
+@settings(deadline=None)
 @given(COUNT, COUNT, st.floats(0, 3), st.floats(0, 3))
 def test_a_higher_price_of_a_miss_is_never_worth_more(finished: int, missed: int, price: float, more: float) -> None:
     met = max(finished - missed, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolpilot.env.codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_FEATURES, POOL_OUTPUTS, WHOLE_FEATURES, Observation
@@ -25,6 +25,7 @@ def an_observation(b: int, c: int, p: int) -> Observation:
     )
 
 
+@settings(deadline=None)
 @given(COUNT, COUNT, COUNT)
 def test_the_parts_of_a_flat_observation_are_those_it_was_made_of(b: int, c: int, p: int) -> None:
     layout, seen = SpaceLayout(c, p), an_observation(b, c, p)
@@ -37,6 +38,7 @@ def test_the_parts_of_a_flat_observation_are_those_it_was_made_of(b: int, c: int
         assert np.array_equal(back, tensor.numpy())
 
 
+@settings(deadline=None)
 @given(COUNT, COUNT, COUNT)
 def test_actions_are_class_outputs_then_pool_outputs(b: int, c: int, p: int) -> None:
     layout = SpaceLayout(c, p)

@@ -41,7 +41,7 @@ def counted(seconds: list[float]) -> np.ndarray:
     return np.bincount(bucket_of(np.array(seconds)), minlength=N_BUCKETS).astype(float)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(LATENCIES, st.sampled_from([0.01, 0.5, 0.9, 0.95, 0.99, 1.0]))
 def test_a_percentile_is_within_a_bucket_of_the_exact_one(seconds: list[float], share: float) -> None:
     seen = float(percentile_s(counted(seconds), share))
@@ -57,6 +57,7 @@ def test_percentiles_of_many_are_those_of_numpy() -> None:
         assert seen == pytest.approx(np.quantile(seconds, share), rel=0.06)
 
 
+@settings(deadline=None)
 @given(LATENCIES)
 def test_a_higher_share_is_never_a_lower_latency(seconds: list[float]) -> None:
     counts = counted(seconds)
@@ -118,7 +119,7 @@ def test_the_columns_tell_what_was_tallied() -> None:
         assert value / BUCKET_WIDTH <= column(columns, name) <= value * BUCKET_WIDTH, name
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(LATENCIES, LATENCIES)
 def test_tallies_of_parts_add_up_to_that_of_the_whole(one: list[float], other: list[float]) -> None:
     parts = tally_of(one, one, len(one)) + tally_of(other, other, 0)

@@ -79,7 +79,7 @@ def decisions(draw: st.DrawFn) -> Decision:
     )
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_every_contract_type_comes_back_bit_for_bit(data: st.DataObject) -> None:
     situation = data.draw(situations(absurdity=True))
@@ -103,7 +103,7 @@ def test_every_contract_type_comes_back_bit_for_bit(data: st.DataObject) -> None
             assert same(there_and_back(value), value), type(value).__name__
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(ANY_TEXT, any_floats(2, 3) | any_floats(), max_size=4))
 def test_a_memory_comes_back_bit_for_bit(memory: dict[str, Any]) -> None:
     back = memory_from_json(json.loads(json.dumps(memory_to_json(memory), allow_nan=False)))
@@ -251,7 +251,7 @@ JUNK = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["cluster", "plan", "snapshot", "decision"]), st.data())
 def test_junk_in_any_place_is_read_or_refused_never_more(what: str, data: st.DataObject) -> None:
     kind, document = whole_documents()[what]

@@ -21,7 +21,7 @@ from .decisions import check_actions_of_some_ticks
 NAN = np.nan
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(situations(), SEEDS)
 def test_every_action_is_within_limits(at: Situation, seed: int) -> None:
     check_actions_of_some_ticks(at, PlanTracking, seed)

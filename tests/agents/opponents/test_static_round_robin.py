@@ -17,7 +17,7 @@ def halfway(cluster: Cluster) -> StaticRoundRobin:
     return StaticRoundRobin(cluster, np.ceil((cluster.min_replicas + cluster.max_replicas) / 2.0))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(situations(), SEEDS)
 def test_every_action_is_within_limits(at: Situation, seed: int) -> None:
     check_actions_of_some_ticks(at, halfway, seed)

@@ -23,7 +23,7 @@ def eight_each(cluster: Cluster) -> Threshold:
     return Threshold(cluster, np.full(cluster.pool_mask.shape, 8.0), used=cluster.pool_mask)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(situations(), SEEDS)
 def test_every_action_is_within_limits(at: Situation, seed: int) -> None:
     # An autoscaler without a replica has no metric, so that it keeps one at least.
