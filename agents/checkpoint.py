@@ -103,6 +103,12 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
     temporary.replace(folder / CARD)
 
 
+def add_to_card(folder: Path, evaluation: dict[str, Any]) -> None:
+    """Keep an evaluation on a checkpoint's card, in place of the one before."""
+    card = load_checkpoint(folder).card
+    write_card(folder, {**card, "evaluation": evaluation})
+
+
 def file_hash(path: Path) -> str:
     """sha256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

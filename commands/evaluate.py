@@ -11,6 +11,7 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..agents.checkpoint import add_to_card
 from ..agents.portfolio import RULES
 from ..env.scenario import load_scenario
 from ..training.evaluate import compare, contender, summary, tuning_episodes
@@ -33,6 +34,11 @@ from .printing import console, percent, print_json, progress, table
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Keep rows.parquet and summary.json there."
 )
+@click.option(
+    "--onto-card",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A checkpoint's folder: keep the summary on its card.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @one_line_errors
 def evaluate(
@@ -41,6 +47,7 @@ def evaluate(
     seeds: int,
     reference: str | None,
     out: Path | None,
+    onto_card: Path | None,
     as_json: bool,
 ) -> None:
     """Compare policies over scenarios and seeds, with 95 % bootstrap intervals.
@@ -53,24 +60,34 @@ def evaluate(
     if base not in names:
         raise click.UsageError(f"--reference {base}: not among the policies compared ({', '.join(names)})")
     rows: list[dict[str, Any]] = []
+    wanted: dict[str, dict[str, float]] = {}
+    shown: dict[str, str] = {}
+    settings: dict[str, dict[str, list[float]]] = {}
     with progress(quiet=as_json) as bar:
         for given in scenarios:
             scenario = load_scenario(given)
+            wanted[scenario.name] = {name: c.target.attainment for name, c in scenario.classes.items()}
             tuning = tuning_episodes(scenario) if set(RULES) & set(names) else None
             contenders = []
             for name in names:
                 task = bar.add_task(f"{scenario.name}: tuning {name}", total=None)
                 contenders.append(contender(name, scenario, tuning=tuning, on_trial=partial(bar.advance, task)))
                 bar.remove_task(task)
+            shown = {given_name: c.name for given_name, c in zip(names, contenders, strict=True)}
+            settings[scenario.name] = {c.name: list(c.tuned.best.setting) for c in contenders if c.tuned}
             task = bar.add_task(f"{scenario.name}: running", total=len(names))
             rows += compare(scenario, contenders, seeds, on_run=partial(bar.advance, task))
+    base = shown[base]
     records = summary(rows, base)
     if out is not None:
         _keep(out, rows, records)
+    if onto_card is not None:
+        add_to_card(onto_card, {"seeds": seeds, "reference": base, "summary": records, "tuned": settings})
     if as_json:
-        print_json({"reference": base, "seeds": seeds, "summary": records, "rows": rows})
+        document = {"reference": base, "seeds": seeds, "wanted": wanted, "tuned": settings}
+        print_json({**document, "summary": records, "rows": rows})
         return
-    _print(records, base, seeds)
+    _print(records, base, seeds, wanted)
 
 
 def _keep(folder: Path, rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:
@@ -81,7 +98,7 @@ def _keep(folder: Path, rows: list[dict[str, Any]], records: list[dict[str, Any]
     (folder / "summary.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
 
 
-def _print(records: list[dict[str, Any]], reference: str, seeds: int) -> None:
+def _print(records: list[dict[str, Any]], reference: str, seeds: int, wanted: dict[str, dict[str, float]]) -> None:
     for scenario in dict.fromkeys(r["scenario"] for r in records):
         mine = [r for r in records if r["scenario"] == scenario]
         classes = list(mine[0]["attainment"])
@@ -105,6 +122,12 @@ def _print(records: list[dict[str, Any]], reference: str, seeds: int) -> None:
                     f"{r['replica_changes']:.0f}",
                 )
             )
-        columns = ("policy", "$/h", f"against {reference}", "$ per 1,000 met", *(f"{c} met" for c in classes))
+        columns = (
+            "policy",
+            "$/h",
+            f"against {reference}",
+            "$ per 1,000 met",
+            *(f"{c} met ({wanted[scenario][c] * 100:g} %)" for c in classes),
+        )
         caption = f"{seeds} seeds, paired; mean [95 % interval]. Knobs frozen after tuning on other days."
         console().print(table(scenario, (*columns, "lost", "scalings"), rows, caption))

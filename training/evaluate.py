@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..agents.checkpoint import load_checkpoint
 from ..agents.portfolio import PLAN_TRACKING, STATIC, THRESHOLD, PolicyFactory, policy_factory
 from ..env.batch import Episode
 from ..env.contract import FloatArray
@@ -43,7 +44,7 @@ def contender(
     """A policy by name; rules are tuned on `tuning` (drawn from the scenario when left out)."""
     tuner = TUNERS.get(name)
     if tuner is None:
-        return Contender(name, policy_factory(name, miss_price=miss_price))
+        return Contender(load_checkpoint(name).name, policy_factory(name, miss_price=miss_price))
     tuned = tuner(tuning or tuning_episodes(scenario), scenario.tick_s, on_trial)
     return Contender(name, policy_factory(name, tuned.best.setting), tuned)
 
