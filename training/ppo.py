@@ -148,7 +148,7 @@ def load_state(model: PPO, folder: Path) -> None:
         model.policy.load_state_dict(own)
         _load_optimizer(model.policy.optimizer, tensors, counters["optimizer"])
         model.num_timesteps = int(counters["timesteps"])
-    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
         raise TrainError(f"{folder}: cannot resume: {str(error).splitlines()[0][:200]}") from None
 
 

@@ -1,0 +1,204 @@
+"""Training in miniature: it learns something, stops and goes on where it was, and leaves no pickles."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from poolpilot.agents.checkpoint import load_checkpoint
+from poolpilot.agents.portfolio import policy_factory
+from poolpilot.env.batch import ClusterBatch
+from poolpilot.env.scenario import load_scenario
+from poolpilot.training.best import BestCheckpoint
+from poolpilot.training.environments import make_vector_env
+from poolpilot.training.ppo import (
+    STATE_WEIGHTS,
+    TrainConfig,
+    TrainError,
+    load_state,
+    new_model,
+    policy_of,
+    save_state,
+    train,
+)
+from poolpilot.training.vec_env import ClusterVecEnv
+from poolpilot.training.worlds import episode_of
+
+from .clusters import tiny
+
+UPDATE = 8 * 16
+
+
+def a_config(folder: Path, **changes: object) -> TrainConfig:
+    """Eight clusters, sixteen ticks an update."""
+    config = TrainConfig(
+        scenarios=(str(tiny(folder)),),
+        steps=2 * UPDATE,
+        clusters=8,
+        ticks_per_update=16,
+        batch_size=64,
+        epochs=2,
+        width=16,
+        evaluate_every=UPDATE,
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def nothing(steps: int, figures: dict[str, float]) -> None:
+    """Nobody watches."""
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / STATE_WEIGHTS)
+
+
+class Run:
+    """A finished run of a few hundred steps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.config = folder / "run", a_config(folder)
+        self.shown: list[tuple[int, dict[str, float]]] = []
+        self.keeper = self.a_keeper()
+        self.policy = train(self.config, self.folder, False, lambda n, f: self.shown.append((n, f)), self.keeper)
+
+    def a_keeper(self) -> BestCheckpoint:
+        """Scores on one world."""
+        return BestCheckpoint(
+            folder=self.folder / "best",
+            name="trained",
+            scenarios=self.config.scenarios,
+            seeds=1,
+            miss_price=0.5,
+            config=self.config,
+        )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    yield Run(tmp_path_factory.mktemp("training"))
+
+
+def test_training_moves_the_policy_and_says_how_it_goes(run: Run) -> None:
+    steps = [n for n, _ in run.shown]
+    assert steps == [UPDATE, 2 * UPDATE]
+    for _, figures in run.shown:
+        assert all(np.isfinite(value) for value in figures.values())
+        assert 0.0 <= figures["attainment"] <= 1.0
+        assert figures["bill_of_reference"] > 0.0
+    env = ClusterVecEnv(make_vector_env(run.config.scenarios, run.config.clusters, run.config.seed))
+    before = new_model(run.config, env).policy.state_dict()
+    after = run.policy.state_dict()
+    assert before.keys() == after.keys()
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert any(name.startswith("network") for name in moved)
+    assert "log_std" in moved
+
+
+def test_a_run_folder_holds_no_pickles(run: Run) -> None:
+    files = [path for path in run.folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".onnx", ".0"}, files
+    assert {"arguments.json", "state.json", "state.safetensors", "evaluations.json"} <= {p.name for p in files}
+    for path in files:
+        assert path.read_bytes()[:2] not in (b"PK", b"\x80\x04", b"\x80\x02"), f"{path} is a pickle or a zip"
+
+
+def test_the_best_checkpoint_loads_and_decides(run: Run) -> None:
+    checkpoint = load_checkpoint(run.folder / "best")
+    history = json.loads((run.folder / "evaluations.json").read_text())
+    assert checkpoint.name == "trained"
+    assert checkpoint.card["score"] == max(entry["score"] for entry in history) == run.keeper.best_score
+    assert checkpoint.card["training"]["steps"] == run.config.steps
+    scenario = load_scenario(run.config.scenarios[0])
+    batch = ClusterBatch([episode_of(scenario, seed, 1.0) for seed in (1, 2)], scenario.tick_s)
+    policy = policy_factory(str(run.folder / "best"))(batch.cluster)
+    snapshot = batch.snapshot()
+    action, _ = policy.decide(snapshot, batch.plan, {})
+    outcome, applied, _ = batch.advance(action, snapshot)
+    assert applied.replicas.shape == (2, 2)
+    assert np.isfinite(outcome.bill.total_usd).all()
+
+
+def test_a_run_goes_on_where_it_stopped(run: Run, tmp_path: Path) -> None:
+    """The state survives the disk to the last bit, and more steps are added to those done."""
+    env = ClusterVecEnv(make_vector_env(run.config.scenarios, run.config.clusters, run.config.seed))
+    model = new_model(run.config, env)
+    load_state(model, run.folder)
+    assert model.num_timesteps == 2 * UPDATE
+    saved = {name.removeprefix("policy."): t for name, t in weights(run.folder).items() if name.startswith("policy.")}
+    loaded = policy_of(model).state_dict()
+    assert saved.keys() == loaded.keys()
+    assert all(torch.equal(saved[name], loaded[name]) for name in saved)
+    save_state(model, tmp_path)
+    again = weights(tmp_path)
+    assert again.keys() == weights(run.folder).keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights(run.folder).items())
+    counters = [json.loads((folder / "state.json").read_text()) for folder in (tmp_path, run.folder)]
+    assert counters[0] == counters[1]
+
+
+def test_resuming_adds_steps_and_keeps_the_history(tmp_path: Path) -> None:
+    first = Run(tmp_path)
+    scores, shown = [entry["score"] for entry in first.keeper.history], []
+    keeper = first.a_keeper()
+    assert (keeper.best_score, keeper.best_steps) == (first.keeper.best_score, first.keeper.best_steps)
+    train(replace(first.config, steps=3 * UPDATE), first.folder, True, lambda n, _: shown.append(n), keeper)
+    assert shown == [3 * UPDATE]
+    assert json.loads((first.folder / "state.json").read_text())["timesteps"] == 3 * UPDATE
+    history = json.loads((first.folder / "evaluations.json").read_text())
+    assert [entry["score"] for entry in history][: len(scores)] == scores
+    assert [entry["steps"] for entry in history] == [UPDATE, 2 * UPDATE, 3 * UPDATE]
+
+
+def never(policy: object, steps: int) -> float:
+    """Nothing may be trained, let alone scored."""
+    raise AssertionError("a refused run was started")
+
+
+@pytest.mark.parametrize(
+    ("changes", "resume", "words"),
+    [
+        ({}, False, "holds a run already"),
+        ({"seed": 7}, True, "seed was 0, now 7"),
+        ({"learning_rate": 1.0}, True, r"learning_rate was 0\.\d+, now 1\.0"),
+        ({"scenarios": ("mixed-chat",)}, True, "scenarios was"),
+    ],
+    ids=["another run's folder", "other seed", "other rate", "other scenarios"],
+)
+def test_a_run_that_does_not_fit_its_folder_is_refused(
+    run: Run, changes: dict[str, object], resume: bool, words: str
+) -> None:
+    with pytest.raises(TrainError, match=words) as refused:
+        train(replace(run.config, **changes), run.folder, resume, nothing, never)  # type: ignore[arg-type]
+    assert str(run.folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="nothing to resume"):
+        train(a_config(tmp_path), tmp_path / "run", True, nothing, never)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("state.safetensors", b"not tensors"),
+        ("state.json", b"{"),
+        ("state.json", b"[]"),
+        ("arguments.json", b"{"),
+        ("state.json", b'{"timesteps": 3}'),
+    ],
+    ids=["weights", "counters", "a list", "arguments", "no optimizer"],
+)
+def test_a_broken_state_is_refused_in_one_line(run: Run, tmp_path: Path, file: str, content: bytes) -> None:
+    for name in ("state.safetensors", "state.json", "arguments.json"):
+        (tmp_path / name).write_bytes((run.folder / name).read_bytes())
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(TrainError) as refused:
+        train(run.config, tmp_path, True, nothing, never)
+    assert str(tmp_path) in str(refused.value)
+    assert "\n" not in str(refused.value)
