@@ -1,7 +1,6 @@
 """Training in miniature: it learns something, stops and goes on where it was, and leaves no pickles."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,8 +78,8 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    yield Run(tmp_path_factory.mktemp("training"))
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("training"))
 
 
 def test_training_moves_the_policy_and_says_how_it_goes(run: Run) -> None:
