@@ -45,9 +45,9 @@ class TrainConfig:
     """Clusters stepped side by side."""
     ticks_per_update: int = 64
     """Steps of each cluster between two updates."""
-    batch_size: int = 256
-    epochs: int = 10
-    learning_rate: float = 7e-4
+    batch_size: int = 512
+    epochs: int = 6
+    learning_rate: float = 5e-4
     gamma: float = 0.97
     """Discount a tick: at 10 s ticks a horizon of about 5 minutes, which is as long as a decision's effects last."""
     gae_lambda: float = 0.9
