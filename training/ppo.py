@@ -70,7 +70,7 @@ def new_model(config: TrainConfig, env: ClusterVecEnv) -> PPO:
         env,
         learning_rate=config.learning_rate,
         n_steps=config.ticks_per_update,
-        batch_size=config.batch_size,
+        batch_size=min(config.batch_size, config.clusters * config.ticks_per_update),
         n_epochs=config.epochs,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,

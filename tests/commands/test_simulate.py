@@ -1,0 +1,223 @@
+"""`poolpilot simulate`, `evaluate`, `train`, `control` and `demo`: they teach, answer in one document, refuse in one line."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from poolpilot.cli import main
+from poolpilot.env.scenario import shipped_scenarios
+
+TINY = """\
+schema: 1
+name: tiny
+summary: A small model on two pools.
+duration_s: 60
+tick_s: 10
+model: qwen2.5-0.5b
+pools:
+  dear:
+    gpu: H100-SXM-80GB
+    precision: bf16
+    price: {usd_per_hr: 6.88}
+    replicas: {min: 0, max: 1, start: 0}
+  cheap:
+    gpu: L40S-48GB
+    precision: bf16
+    price: {usd_per_hr: 1.861}
+    replicas: {min: 1, max: 2, start: 1}
+classes:
+  chat:
+    target: {ttft_s: 2.0, tpot_s: 0.08, attainment: 0.9}
+workload:
+  kind: generated
+  classes:
+    chat:
+      rate_per_s: 2.0
+      prompt_tokens: {kind: lognormal, median: 200, sigma: 0.5, max: 1000}
+      output_tokens: {kind: lognormal, median: 100, sigma: 0.4, max: 300}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return str(path)
+
+
+def ran(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def document(result: Result) -> Any:
+    """Stdout as the one JSON document that it must be."""
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def refused(result: Result, *words: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that has all the words."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("simulate", ["--scenario", "--policy", "plan-tracking", "--seed", "--json", "tuned first"]),
+        ("evaluate", ["--scenario", "--reference", "--seeds", "bootstrap", "paired", "--json"]),
+        ("train", ["--scenario", "--steps", "--resume", "best", "--miss-price", "usual bills", "extra `train`"]),
+        ("control", ["--scenario", "--mode", "advise", "--folder", "takes over", "--speed-up", "drains"]),
+        ("demo", ["No GPU needed", "--trace", "--speed-up", "--store", "--json", "Parquet"]),
+    ],
+)
+def test_help_teaches(command: str, words: Sequence[str]) -> None:
+    result = ran(command, "--help")
+    assert result.exit_code == 0
+    flat = " ".join(result.stdout.split())
+    assert [word for word in words if word not in flat] == []
+
+
+def test_simulate_prints_one_document(tiny: str) -> None:
+    got = document(ran("simulate", "--scenario", tiny, "--policy", "plan-tracking", "--seed", "3", "--json"))
+    assert (got["scenario"], got["seed"], got["duration_s"]) == ("tiny", 3, 60.0)
+    (run,) = got["policies"]
+    assert run["policy"] == "plan-tracking"
+    assert run["requests"]["finished"] > 50
+    assert run["usd_per_hr"] > 0
+    assert 0.0 <= run["attainment_chat"] <= 1.0
+
+
+def test_the_same_seed_prints_the_same_document(tiny: str) -> None:
+    arguments = ("simulate", "--scenario", tiny, "--policy", "plan-tracking", "--json")
+    assert ran(*arguments).stdout == ran(*arguments).stdout
+
+
+def test_simulate_prints_a_table_for_people(tiny: str) -> None:
+    result = ran("simulate", "--scenario", tiny, "--policy", "plan-tracking", "--duration", "20")
+    assert result.exit_code == 0, result.output
+    for word in ("plan-tracking", "$/h", "TTFT p95", "chat met", "Wanted: chat 90 %"):
+        assert word in result.stdout
+
+
+def test_evaluate_prints_one_document_and_keeps_it(tiny: str, tmp_path: Path) -> None:
+    out = tmp_path / "kept"
+    chosen = ("--policy", "plan-tracking", "--policy", "static-round-robin", "--seeds", "2")
+    got = document(ran("evaluate", "--scenario", tiny, *chosen, "--out", str(out), "--json"))
+    assert got["reference"] == "plan-tracking"
+    assert [record["policy"] for record in got["summary"]] == ["plan-tracking", "static-round-robin"]
+    assert got["summary"][1]["bill_against_reference"]["reference"] == "plan-tracking"
+    assert [(row["policy"], row["seed"]) for row in got["rows"]] == [
+        ("plan-tracking", 0),
+        ("plan-tracking", 1),
+        ("static-round-robin", 0),
+        ("static-round-robin", 1),
+    ]
+    assert json.loads((out / "summary.json").read_text()) == got["summary"]
+    assert pq.read_table(out / "rows.parquet").num_rows == 4
+
+
+def test_train_prints_one_document(tiny: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    small = ("--steps", "32", "--clusters", "2", "--ticks-per-update", "16", "--evaluate-seeds", "1")
+    got = document(ran("train", "--scenario", tiny, "--out", str(out), *small, "--json"))
+    assert set(got) == {"out", "best", "history"}
+    assert Path(got["best"], "card.json").is_file()
+    refused(ran("train", "--scenario", tiny, "--out", str(out), *small), str(out), "--resume")
+
+
+NEEDS: dict[str, Sequence[str]] = {
+    "simulate": (),
+    "evaluate": (),
+    "train": ("--out", "run"),
+    "control": ("--folder", "run"),
+    "demo": (),
+}
+
+
+@pytest.mark.parametrize("command", NEEDS)
+def test_a_bad_scenario_is_refused_by_file_field_and_what_would_be_right(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bad.yaml"
+    path.write_text(TINY.replace("rate_per_s: 2.0", "rate_per_s: -2.0"))
+    refused(ran(command, "--scenario", str(path), *NEEDS[command]), "bad.yaml", "rate_per_s", "greater than")
+    path.write_text(TINY.replace("gpu: L40S-48GB", "gpu: L40Z"))
+    refused(ran(command, "--scenario", str(path), *NEEDS[command]), "bad.yaml", "pools.cheap", "L40Z", "L40S-48GB")
+    path.write_text(TINY.replace("tick_s: 10", "tick_s: 10\ntock_s: 3"))
+    refused(ran(command, "--scenario", str(path), *NEEDS[command]), "bad.yaml", "tock_s")
+    path.write_text("{")
+    refused(ran(command, "--scenario", str(path), *NEEDS[command]), "bad.yaml")
+    refused(ran(command, "--scenario", "no-such", *NEEDS[command]), "no-such", *sorted(shipped_scenarios())[:1])
+
+
+@pytest.mark.parametrize("command", ["simulate", "evaluate", "control", "demo"])
+def test_an_unknown_policy_is_refused(command: str, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = ("--store", "redis://127.0.0.1:1") if command in ("control", "demo") else ()
+    refused(ran(command, "--scenario", tiny, "--policy", "wisdom", *NEEDS[command], *store), "wisdom")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("control", "--policy", "static-round-robin", "--setting", "1,two"), ("--setting 1,two", "numbers")),
+        (("control", "--policy", "static-round-robin"), ("static-round-robin", "replica count")),
+        (("control", "--policy", "plan-tracking", "--setting", "1"), ("plan-tracking", "head-room")),
+        (("control", "--store", "mailto:me"), ("store URL", "redis://")),
+        (("control", "--store", "redis://127.0.0.1:1"), ("redis://127.0.0.1:1", "is the server up")),
+    ],
+    ids=["words for numbers", "no counts", "too few", "no store's URL", "a store that is gone"],
+)
+def test_control_refuses_before_it_starts_anything(
+    arguments: Sequence[str], words: Sequence[str], tiny: str, tmp_path: Path
+) -> None:
+    result = ran(*arguments, "--scenario", tiny, "--folder", str(tmp_path / "run"))
+    refused(result, *words)
+    assert not (tmp_path / "run" / "roster.json").exists()
+
+
+def test_evaluate_refuses_a_reference_that_does_not_take_part(tiny: str) -> None:
+    result = ran("evaluate", "--scenario", tiny, "--policy", "threshold", "--reference", "plan-tracking")
+    assert result.exit_code == 2
+    assert "plan-tracking: not among the policies compared (threshold)" in result.stderr
+
+
+def a_parquet(path: Path) -> None:
+    pq.write_table(pa.table({"when": [1, 2]}), path)
+
+
+def cut_off(path: Path) -> None:
+    a_parquet(path)
+    path.write_bytes(path.read_bytes()[:20])
+
+
+BROKEN = {
+    "words.csv": lambda path: path.write_text("hello\n"),
+    "empty.csv": lambda path: path.write_text(""),
+    "negative.csv": lambda path: path.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,-3,44\n"
+    ),
+    "columns.parquet": a_parquet,
+    "cut-off.parquet": cut_off,
+    "at-once.csv": lambda path: path.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "2023-11-16 18:15:46.6805900,3,44\n" * 3
+    ),
+    "missing.parquet": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_trace_is_refused_by_name(name: str, tiny: str, tmp_path: Path) -> None:
+    BROKEN[name](tmp_path / name)
+    refused(ran("demo", "--scenario", tiny, "--trace", str(tmp_path / name)), name)
