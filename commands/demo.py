@@ -83,7 +83,7 @@ def demo(
     if duration is not None:
         loaded = loaded.model_copy(update={"duration_s": duration})
     replayed, tuned_on = with_trace(loaded, trace) if trace else (loaded, loaded)
-    names = policies or DEFAULT_POLICIES
+    names = tuple(dict.fromkeys(policies or DEFAULT_POLICIES))
     try:
         envoy_binary()
         figures = asyncio.run(
@@ -140,6 +140,7 @@ async def _run(
         scenario_file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         workload = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, seed, scenario.base_dir)
         entrants = await asyncio.to_thread(entrants_for, tuned_on, policies, log_console(), giving_up)
+        _refuse_taken(folder, [entrant.name for entrant in entrants])
         figures = []
         async with valkey_url(store) as url:
             stage = Stage(scenario, scenario_file, workload, url, folder, speed_up, stream_interval=16, port=port)
@@ -149,6 +150,15 @@ async def _run(
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_taken(folder: Path, names: list[str]) -> None:
+    """Each run needs a folder of its own: an earlier run's log would count among its figures."""
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise DemoError(f"two of the policies are called {name}; run them one after the other")
+        if (folder / name).exists():
+            raise DemoError(f"{folder / name} holds an earlier run; name another folder to keep this one in")
 
 
 async def _shown(stage: Stage, entrant: Entrant, quiet: bool, picture: Path | None) -> RunFigures:

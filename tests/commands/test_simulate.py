@@ -193,6 +193,15 @@ def test_evaluate_refuses_a_reference_that_does_not_take_part(tiny: str) -> None
     assert "plan-tracking: not among the policies compared (threshold)" in result.stderr
 
 
+def test_the_demo_does_not_mix_its_figures_with_an_earlier_runs(tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "plan-tracking").mkdir()
+    result = ran("demo", "--scenario", tiny, "--policy", "plan-tracking", "--keep", str(tmp_path))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    said = "".join(result.stderr.splitlines()[-1:])
+    assert f"{tmp_path}/plan-tracking holds an earlier run" in said
+
+
 def a_parquet(path: Path) -> None:
     pq.write_table(pa.table({"when": [1, 2]}), path)
 

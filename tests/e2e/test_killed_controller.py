@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import signal
+import sys
 from pathlib import Path
 
 import aiohttp
@@ -46,6 +48,24 @@ async def test_traffic_outlives_the_sidecar_and_the_next_one_takes_over(tmp_path
     assert len(alone) >= 10
     assert {r.outcome for r in alone} <= {"served", "shed"}
     assert sum(r.outcome == "served" for r in alone) > 0.9 * len(alone)
+    assert left == []
+
+
+async def test_ctrl_c_while_the_first_replicas_load_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    async with embedded_valkey(tmp_path / "valkey") as valkey:
+        stage = a_stage(tmp_path, valkey.url, speed_up=1.0)
+        command = [sys.executable, "-m", "poolpilot", "control", "--scenario", str(stage.scenario_file)]
+        command += ["--folder", str(folder), "--store", valkey.url]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(60):
+            while not _replicas(tmp_path):
+                await asyncio.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        left = processes_naming(folder)
+    assert process.returncode == 0
+    assert b"steering" not in out, "it served before it was stopped: nothing was tried"
     assert left == []
 
 
