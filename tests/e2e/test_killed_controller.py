@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -16,6 +19,15 @@ from poolpilot.telemetry.valkey import embedded_valkey
 from .miniature import a_stage, control, processes_naming
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(autouse=True)
+def swept(tmp_path: Path) -> Iterator[None]:
+    """A test that fails half-way leaves what outlives a killed sidecar by design: end it."""
+    yield
+    for line in processes_naming(tmp_path):
+        with suppress(ProcessLookupError):
+            os.kill(int(line.split(":")[0]), signal.SIGKILL)
 
 
 async def test_traffic_outlives_the_sidecar_and_the_next_one_takes_over(tmp_path: Path) -> None:
