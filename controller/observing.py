@@ -141,4 +141,3 @@ class Observer:
 
     def _preemptions_per_hr(self) -> FloatArray:
         return np.array([p.spot.preemptions_per_hr if p.spot else 0.0 for p in self._scenario.pools.values()])
-
