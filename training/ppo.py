@@ -106,6 +106,7 @@ def train(
     model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
     if resume:
         load_state(model, folder)
+        env.seed(config.seed + model.num_timesteps)  # worlds that were not met before the stop
     callback = _Progress(config, folder, on_progress, evaluate)
     left = config.steps - model.num_timesteps
     if left > 0:
