@@ -67,6 +67,9 @@ class ClusterBatch:
         max_pools: int | None = None,
     ) -> None:
         """The maxima make room for larger clusters that may come later (`restart`)."""
+        self.replans = True
+        """Off, the first plans stay: planning is most of the time of a run, and a rule that never looks at the plan
+        does not need new ones."""
         self.episodes = list(episodes)
         self.clusters = SimulatedClusters(
             [episode.world for episode in episodes], tick_s, max_classes=max_classes, max_pools=max_pools
@@ -79,6 +82,8 @@ class ClusterBatch:
     def snapshot(self) -> Snapshot:
         """What is seen now; plans that are due are made again from it."""
         snapshot = self.clusters.snapshot()
+        if not self.replans:
+            return snapshot
         due = np.flatnonzero(snapshot.time_s - self._planned_at_s >= PLAN_EVERY_S)
         changed = False
         for b in due:

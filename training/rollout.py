@@ -106,6 +106,7 @@ def rollout(
         raise ValueError(f"episodes last {sorted(lengths)} s; run those of one length together")
     batch = ClusterBatch(episodes, tick_s)
     policy = make_policy(batch.cluster)
+    batch.replans = getattr(policy, "follows_plan", True)
     memory: Memory = {}
     n, c = batch.cluster.class_mask.shape
     p = batch.cluster.pool_mask.shape[1]

@@ -92,7 +92,7 @@ def tune_threshold(episodes: Sequence[Episode], tick_s: float, on_trial: Callabl
     return Tuned(best=_cheapest(trials), trials=len(trials))
 
 
-TRACKING_SETTINGS = tuple(product((1.05, 1.2, 1.35), (0.25, 0.5), (120.0, 240.0)))
+TRACKING_SETTINGS = tuple(product((1.15, 1.3, 1.5), (0.5, 0.8), (120.0, 240.0)))
 
 
 def tune_tracking(episodes: Sequence[Episode], tick_s: float, on_trial: Callable[[], None] | None = None) -> Tuned:

@@ -6,6 +6,7 @@ Source: the default of a Deployment with a fixed replica count behind a round-ro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class StaticRoundRobin:
     cluster: Cluster
     replicas: FloatArray
     name: str = "static-round-robin"
+    follows_plan: ClassVar[bool] = False
+    """It never looks at the plan: nobody need make new ones for it."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The same counts whatever is seen; weights in proportion to ready replicas."""

@@ -8,6 +8,7 @@ that vLLM's production guides scale on: requests running and waiting per replica
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class Threshold:
     stabilisation_s: float = 120.0
     """Scale down to the highest recommendation of this long only (the autoscaler's own default is 300 s)."""
     name: str = "threshold"
+    follows_plan: ClassVar[bool] = False
+    """It never looks at the plan: nobody need make new ones for it."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """Counts from load over target, weights from free places."""
