@@ -21,7 +21,11 @@ from .printing import log_console, print_json, progress
     show_default=True,
     help="Environment steps over all clusters.",
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The run's folder.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The run's folder. Default: runs/ and the scenarios' names with the seed.",
+)
 @click.option("--name", default=None, help="Name of the checkpoint. Default: the folder's.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of worlds, network and exploration.")
 @click.option("--clusters", type=click.IntRange(1, 4096), default=32, show_default=True, help="Stepped side by side.")
@@ -42,7 +46,7 @@ from .printing import log_console, print_json, progress
 def train(
     scenarios: tuple[str, ...],
     steps: int,
-    out: Path,
+    out: Path | None,
     name: str | None,
     seed: int,
     clusters: int,
@@ -66,6 +70,7 @@ def train(
         from ..training.ppo import train as run
     except ModuleNotFoundError as error:
         refuse(f"training needs {error.name}: pip install 'poolpilot[train]'")
+    out = out or Path("runs") / "-".join((*(Path(name).stem for name in scenarios), f"seed{seed}"))
     config = TrainConfig(
         scenarios=scenarios,
         steps=steps,
