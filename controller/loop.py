@@ -7,13 +7,13 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import numpy as np
 
 from ..agents.planner.replan import Replanner
-from ..env.contract import Action, Bill, Decision, Memory, Mode, Plan, Policy, Reason, ReasonCode, Snapshot
+from ..env.contract import Action, Decision, Memory, Mode, Plan, Policy, Reason, ReasonCode, Snapshot
 from ..env.guard import GuardState, Limits, first_state
 from ..env.scenario import Scenario
 from ..telemetry.assemble import PoolState
@@ -31,7 +31,6 @@ from .routing import routing_table
 _LOG: Final = logging.getLogger(__name__)
 POLICY_SHARE_OF_TICK: Final = 0.5
 """A policy that takes longer than this share of a tick is not waited for: the fallback decides."""
-ASLEEP: Final = 0
 
 
 class Routing(Protocol):
@@ -87,9 +86,6 @@ class Status:
     """Whether a decision has reached the world."""
     troubles: tuple[str, ...] = ()
     last: Tick | None = None
-    bill: Bill | None = None
-    """All dollars since the start."""
-    billed_s: float = 0.0
 
 
 @dataclass
@@ -120,7 +116,9 @@ class Sidecar:
         self._thinking: asyncio.Future[tuple[Proposed, Minds]] | None = None
         self._minds = Minds(policy={}, fallback={})
         self._guard_state: GuardState = first_state(self.first_plan, self._cluster)
-        self._applied: Action = self._guard_state.applied
+        start = np.array([float(pool.replicas.start) for pool in self.scenario.pools.values()])
+        # What is up is what the scenario starts with, whatever the plan would have.
+        self._applied: Action = replace(self._guard_state.applied, replicas=start)
 
     async def run(self, ticks: AsyncIterator[float]) -> None:
         """Tick until `ticks` ends. A tick that fails is logged and the next one goes on from what it finds."""
@@ -165,7 +163,7 @@ class Sidecar:
                 ready=pool.ready,
                 starting=pool.starting,
                 draining=pool.draining,
-                asleep=ASLEEP,
+                asleep=0,  # local processes are never put to sleep
                 target=int(self._applied.replicas[self._cluster.pool_names.index(name)]),
             )
             for name, pool in states.items()
@@ -230,15 +228,13 @@ class Sidecar:
             self._planning = asyncio.create_task(asyncio.to_thread(self.planner.again, self._plan, snapshot))
 
     def _note(self, tick: Tick) -> None:
-        status, bill = self.status, tick.observation.bill
+        status = self.status
         status.ticks += 1
         status.fallback_ticks += tick.fell_back
         status.last_tick_at_s = time.monotonic()
         status.applied = self.mode is Mode.ACTIVE
         status.troubles = tick.troubles
         status.last = tick
-        known = Bill(np.nan_to_num(bill.usd))
-        status.bill = known if status.bill is None else Bill(status.bill.usd + known.usd)
 
 
 def _pages(states: Mapping[str, PoolReplicas]) -> tuple[ReplicaEndpoint, ...]:
