@@ -187,4 +187,4 @@ def fitted(requests: Workload, cluster: Cluster, pool_tokens: FloatArray) -> Wor
     limits = longest_allowed(cluster, pool_tokens)[requests.class_index].astype(np.int64)
     prompt_tokens = np.minimum(requests.prompt_tokens, np.maximum(limits - np.minimum(requests.output_tokens, 1), 1))
     output_tokens = np.minimum(requests.output_tokens, limits - prompt_tokens)
-    return Workload(requests.arrival_s, prompt_tokens, output_tokens, requests.class_index, requests.class_names)
+    return requests.shortened(prompt_tokens, output_tokens)
