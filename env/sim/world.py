@@ -14,7 +14,8 @@ from ..contract import Cluster, FloatArray
 from ..ledger import Tariff
 from ..perf.law import LAW_WIDTH
 from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
-from ..scenario import Fault, Pool, Scenario
+from ..scenario import Fault, Scenario
+from ..scenario_pools import Pool
 from ..workload.load import load_workload
 from ..workload.requests import Workload
 from .power import IDLE_TDP_FRAC, Thermal
