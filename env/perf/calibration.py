@@ -11,7 +11,7 @@ import numpy as np
 
 from ..catalog.gpus import GPUS
 from ..catalog.models import MODELS
-from .check import Comparison, ServingRow, compare_all
+from .check import ServingRow, compare_all
 from .factors import AttentionFactors, CommFactors, EngineFactors, Factors, GemmFactors
 from .fit import (
     NO_ENGINE,
@@ -23,6 +23,7 @@ from .fit import (
     fit_gemm,
     fit_layers,
     fit_whole_layers,
+    held_out,
 )
 from .tables import TableError, read_serving, read_table
 
@@ -36,7 +37,8 @@ _HELIX_NODES = {"L4": "L4-24GB", "T4": "T4-16GB", "V100": "V100-SXM-16GB"}
 _MESSAGE_BYTES = (2.0**11, 2.0**28)
 """All-reduce sizes fitted: one token of a small model to a full prefill of a large one."""
 ENGINE_MODEL = "Qwen/Qwen3-32B"
-"""The engine's factors are fitted to this model's 16-bit runs; every other model's runs judge them."""
+"""The engine's factors are fitted to this model's 16-bit runs (to the most frequent model's where they are withheld);
+every other model's runs judge them."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def _refit_gemm(measured: Measurements, progress: Callable[[str], None]) -> dict
         rows = measured.whole_layers["node"] == node
         known = np.isin(measured.whole_layers["model"], list(_HELIX_MODELS))
         table = _where(measured.whole_layers, rows & known)
-        gemm[name] = {"16bit": fit_whole_layers(GPUS[name], _HELIX_MODELS, table, [_HELIX])}
+        if len(table["node"]):
+            gemm[name] = {"16bit": fit_whole_layers(GPUS[name], _HELIX_MODELS, table, [_HELIX])}
     return gemm
 
 
@@ -140,7 +143,7 @@ def _refit_comm(table: Table) -> dict[str, dict[str, CommFactors]]:
 def _refit_engine(serving: Sequence[ServingRow], kernels: Factors) -> EngineFactors:
     """The engine's factors from closed-loop vLLM runs on GPUs whose kernels were measured, or share a die with one."""
     compared, _ = compare_all(engine_rows(serving), kernels)
-    judged = np.array([_held_out(c) for c in compared], dtype=np.bool_)
+    judged = _judged([c.row for c in compared])
     return fit_engine(
         kernels_s=np.array([c.predicted_s for c in compared]),
         layers=np.array([float(c.row.model.layers) for c in compared]),
@@ -163,8 +166,13 @@ def engine_rows(serving: Sequence[ServingRow]) -> list[ServingRow]:
     ]
 
 
-def _held_out(comparison: Comparison) -> bool:
-    return comparison.row.model.name != ENGINE_MODEL
+def _judged(rows: Sequence[ServingRow]) -> Any:
+    """`[R]` the rows held out: those of all models but one. If there is only one, every fourth of its shapes."""
+    names = [row.model.name for row in rows]
+    fitted = ENGINE_MODEL if ENGINE_MODEL in names else max(sorted(set(names)), key=names.count, default="")
+    if set(names) == {fitted}:
+        return held_out([(r.prompt_tokens, r.output_tokens, r.concurrency, r.tensor_parallel) for r in rows])
+    return np.array([name != fitted for name in names], dtype=np.bool_)
 
 
 def long_layers(table: Table) -> Table:

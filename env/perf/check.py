@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ..catalog.gpus import Gpu
 from ..catalog.models import Model
 from .capacity import mean_iteration_s
+from .coverage import coverage
 from .factors import Factors
 from .law import IterationLaw
 from .roofline import DoesNotFit, LayoutError, iteration_law, kv_capacity_tokens
@@ -74,20 +75,6 @@ class Comparison:
     def off_frac(self) -> float:
         """Predicted over measured, minus 1."""
         return self.predicted_s / self.measured_s - 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class GroupError:
-    """How far the model is off for one GPU, engine and model."""
-
-    gpu: str
-    engine: str
-    """Without its version."""
-    model: str
-    rows: int
-    median: float
-    p90: float
-    bias: float
 
 
 class NotComparableError(ValueError):
@@ -213,27 +200,21 @@ def _loop_tpot_s(row: ServingRow, law: IterationLaw) -> float:
     return seconds(high)
 
 
-def group_errors(comparisons: Iterable[Comparison]) -> list[GroupError]:
-    """The error by GPU, engine and model, and by GPU and engine over all models ("all"), in that order."""
-    groups: dict[tuple[str, str, bool, str], list[float]] = {}
-    for comparison in comparisons:
-        row = comparison.row
-        for over_all, name in ((False, row.model.name), (True, "all")):
-            groups.setdefault((row.gpu.name, row.engine_family, over_all, name), []).append(comparison.off_frac)
-    return [_group(gpu, engine, name, off) for (gpu, engine, _, name), off in sorted(groups.items())]
+def inside_range(row: ServingRow, factors: Factors | None = None) -> bool:
+    """Whether a row lies inside the range over which its law was calibrated: GPU, precision, batch, context, chunks.
 
-
-def _group(gpu: str, engine: str, model: str, off: Sequence[float]) -> GroupError:
-    shares = np.array(off)
-    return GroupError(
-        gpu=gpu,
-        engine=engine,
-        model=model,
-        rows=len(off),
-        median=float(np.median(np.abs(shares))),
-        p90=float(np.quantile(np.abs(shares), 0.9)),
-        bias=float(shares.mean()),
-    )
+    Raises:
+        NotComparableError: the layout cannot run.
+    """
+    try:
+        known = coverage(row.gpu, row.model, row.precision, row.tensor_parallel, factors)
+    except LayoutError as error:
+        raise NotComparableError(str(error)) from None
+    sequences = row.in_flight or 1.0
+    context = max(row.prompt_tokens + row.output_tokens / 2.0, 1.0)
+    decoding = known.inside(sequences, sequences, context)
+    prefilling = known.inside(min(max(row.prompt_tokens, 1.0), _BUDGET_TOKENS), 0.0, 0.0)
+    return bool(decoding and prefilling)
 
 
 def compare_all(
