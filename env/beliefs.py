@@ -5,12 +5,12 @@ The simulated world's own figures differ (`scenario.world`), as in life. Symbols
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from .catalog.gpus import gpu
-from .contract import FloatArray
+from .contract import BoolArray, FloatArray, Targets
 from .perf.capacity import capacity_per_s
 from .perf.law import IterationLaw
 from .perf.roofline import iteration_law, kv_capacity_tokens
@@ -26,37 +26,55 @@ def believed_laws(scenario: Scenario) -> tuple[IterationLaw, ...]:
     )
 
 
-def believed_capacity(scenario: Scenario) -> Callable[[FloatArray, FloatArray], FloatArray]:
-    """A function (mean prompt tokens `[C]`, mean output tokens `[C]`) -> requests/s of one replica `[C, P]`."""
-    laws, serves, targets = believed_laws(scenario), scenario.serves(), scenario.targets()
-    kv_tokens = [
-        kv_capacity_tokens(
-            gpu(pool.gpu),
-            scenario.pool_model(name),
-            pool.precision,
-            pool.tensor_parallel,
-            pool.engine.gpu_memory_utilization,
-        )
-        for name, pool in scenario.pools.items()
-    ]
-    engines = [pool.engine for pool in scenario.pools.values()]
+@dataclass(frozen=True)
+class BelievedCapacity:
+    """Called with mean prompt and output tokens `[C]`: requests/s within target of one replica of each pool `[C, P]`."""
 
-    def capacity(prompt_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:
-        rates = np.zeros(serves.shape)
-        for c, p in zip(*np.nonzero(serves), strict=True):
+    laws: tuple[IterationLaw, ...]
+    kv_tokens: tuple[float, ...]
+    max_num_seqs: tuple[int, ...]
+    token_budget: tuple[int, ...]
+    serves: BoolArray
+    """`[C, P]`"""
+    targets: Targets
+
+    def __call__(self, prompt_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:
+        """The rates; 0 where a pool does not serve the class."""
+        rates = np.zeros(self.serves.shape)
+        for c, p in zip(*np.nonzero(self.serves), strict=True):
             rates[c, p] = capacity_per_s(
-                laws[p],
-                kv_tokens[p],
-                engines[p].max_num_seqs,
-                engines[p].max_num_batched_tokens,
+                self.laws[p],
+                self.kv_tokens[p],
+                self.max_num_seqs[p],
+                self.token_budget[p],
                 float(prompt_tokens[c]),
                 float(output_tokens[c]),
-                float(targets.ttft_s[c]),
-                float(targets.tpot_s[c]),
+                float(self.targets.ttft_s[c]),
+                float(self.targets.tpot_s[c]),
             )
         return rates
 
-    return capacity
+
+def believed_capacity(scenario: Scenario) -> BelievedCapacity:
+    """What one replica of each pool is believed to carry of each class."""
+    pools = scenario.pools.items()
+    return BelievedCapacity(
+        laws=believed_laws(scenario),
+        kv_tokens=tuple(
+            kv_capacity_tokens(
+                gpu(pool.gpu),
+                scenario.pool_model(name),
+                pool.precision,
+                pool.tensor_parallel,
+                pool.engine.gpu_memory_utilization,
+            )
+            for name, pool in pools
+        ),
+        max_num_seqs=tuple(pool.engine.max_num_seqs for _, pool in pools),
+        token_budget=tuple(pool.engine.max_num_batched_tokens for _, pool in pools),
+        serves=scenario.serves(),
+        targets=scenario.targets(),
+    )
 
 
 def mean_load(requests: Workload, duration_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:
