@@ -9,21 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .catalog.gpus import gpu
 from .contract import BoolArray, FloatArray, Targets
 from .perf.capacity import capacity_per_s
 from .perf.law import IterationLaw
-from .perf.roofline import iteration_law, kv_capacity_tokens
 from .scenario import Scenario
 from .workload.requests import Workload
 
 
 def believed_laws(scenario: Scenario) -> tuple[IterationLaw, ...]:
     """The iteration law of each pool, in the order of the file."""
-    return tuple(
-        iteration_law(gpu(pool.gpu), scenario.pool_model(name), pool.precision, pool.tensor_parallel)
-        for name, pool in scenario.pools.items()
-    )
+    return tuple(scenario.pool_law(name) for name in scenario.pools)
 
 
 @dataclass(frozen=True)
@@ -57,21 +52,12 @@ class BelievedCapacity:
 
 def believed_capacity(scenario: Scenario) -> BelievedCapacity:
     """What one replica of each pool is believed to carry of each class."""
-    pools = scenario.pools.items()
+    engines = [pool.engine for pool in scenario.pools.values()]
     return BelievedCapacity(
         laws=believed_laws(scenario),
-        kv_tokens=tuple(
-            kv_capacity_tokens(
-                gpu(pool.gpu),
-                scenario.pool_model(name),
-                pool.precision,
-                pool.tensor_parallel,
-                pool.engine.gpu_memory_utilization,
-            )
-            for name, pool in pools
-        ),
-        max_num_seqs=tuple(pool.engine.max_num_seqs for _, pool in pools),
-        token_budget=tuple(pool.engine.max_num_batched_tokens for _, pool in pools),
+        kv_tokens=tuple(scenario.pool_kv_tokens(name) for name in scenario.pools),
+        max_num_seqs=tuple(engine.max_num_seqs for engine in engines),
+        token_budget=tuple(engine.max_num_batched_tokens for engine in engines),
         serves=scenario.serves(),
         targets=scenario.targets(),
     )

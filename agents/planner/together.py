@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ...env.batch import Episode
 from ...env.beliefs import BelievedCapacity
 from ...env.contract import BoolArray, Cluster, FloatArray, IntArray, Plan, Snapshot, Targets
 from ...env.perf.capacities import Engines, capacities_some, engines_of
@@ -88,6 +87,20 @@ def quick_plan(
     return plan_of(cluster, program, load_per_s, capacity_per_s, replicas, route, short)
 
 
+class Planned(Protocol):
+    """What is looked at of an `env.batch.Episode`."""
+
+    @property
+    def planner(self) -> object:
+        """Made by `quick`."""
+        ...
+
+    @property
+    def first_load_per_s(self) -> FloatArray:
+        """`[C]`"""
+        ...
+
+
 class PlansTogether:
     """A `Planning` for `ClusterBatch` whose episodes all have planners made by `quick`."""
 
@@ -95,7 +108,7 @@ class PlansTogether:
         """Nothing is known before `first`."""
         self._knobs: Replanner | None = None
 
-    def first(self, seats: IntArray, episodes: Sequence[Episode], cluster: Cluster, plan: Plan | None) -> Plan:
+    def first(self, seats: IntArray, episodes: Sequence[Planned], cluster: Cluster, plan: Plan | None) -> Plan:
         """Take in `episodes` at `seats` `[K]`; the batch's plan with a first plan in their rows."""
         for b, episode in zip(seats, episodes, strict=True):
             planner = episode.planner

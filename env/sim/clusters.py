@@ -227,7 +227,7 @@ class SimulatedClusters:
             useful_s=every.pools["useful_ps"] / PS_PER_S,
             wasted_s=every.pools["wasted_ps"] / PS_PER_S,
             starting_s=every.pools["start_ps"] / PS_PER_S,
-            waiting_s=every.pools["idle_ps"] / PS_PER_S,
+            waiting_s=(every.pools["idle_ps"] + every.pools["drain_ps"] + every.pools["asleep_ps"]) / PS_PER_S,
             energy_j=self._readings.energy_j.copy(),
             egress_bytes=np.swapaxes(every.pairs["sent"], 1, 2) * self._bytes_per_token[:, None, None],
             class_work=np.swapaxes(every.pairs["work"], 1, 2).copy(),
