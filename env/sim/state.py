@@ -59,6 +59,7 @@ SPANS = ("rented_ps", "useful_ps", "wasted_ps", "start_ps", "idle_ps")
 """Rent in this tick and what it was for, each counted on its own: the first is the sum of the others."""
 POOL = _record(
     *_whole("slot_from", "slot_to", "n_ready", "n_started"),
+    ("routed", np.int64),  # whether the routing table has it: it was ready when the tick began, or became so since
     *_whole("cold_start_ps", "notice_ps", "sold_out_until_ps"),
     *_real("cold_spread_frac", "preemptions_per_s"),
     *_whole("wanted", "cap", "token_budget"),
