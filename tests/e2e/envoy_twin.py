@@ -33,7 +33,7 @@ from poolpilot.env.sim.world import world_from_scenario
 from poolpilot.env.window import E2E_SUM_S, FINISHED, LOST, N_BUCKETS, SHED, TPOT, TTFT, percentile_s
 from poolpilot.env.workload.load import load_workload
 from poolpilot.env.workload.requests import Workload
-from poolpilot.telemetry.envoy_log import LogTail, RequestRecord, StartRecord
+from poolpilot.telemetry.envoy_log import LogRecord, LogTail, RequestRecord, StartRecord
 from poolpilot.telemetry.tally import tally
 
 SCENARIO = """\
@@ -176,14 +176,29 @@ async def through_envoy(
         counted.work_tokens,
         np.array([queue_s[name] for name in scenario.pool_names]),
     )
-    starts = Counter((r.pool, r.host) for r in logged if isinstance(r, StartRecord))
-    shares = {f"replica share {pool} {host}": float(n) for (pool, host), n in starts.items()}
-    tries = sum(isinstance(r, RequestRecord) and r.attempts > 1 for r in logged)
+    seen = _choices(logged)
     # A client that was told to come back waited since its first try, of which the log of the last one knows nothing.
     for c, name in enumerate(scenario.class_names):
         whole = [r.end_s - r.sent_s for r in records if r.class_index == c and r.end_s is not None]
-        shares[_MEAN_S.format(name)] = float(np.mean(whole))
-    return Measures({**measures.values, **shares, "retried": float(tries)}, records)
+        seen[_MEAN_S.format(name)] = float(np.mean(whole))
+    return Measures({**measures.values, **seen}, records)
+
+
+def _choices(logged: Sequence[LogRecord]) -> dict[str, float]:
+    """How often a pool's two replicas held unlike numbers of requests when one was chosen, and how often the less."""
+    ends = {r.stream_id: r.started_at_s + r.total_s for r in logged if isinstance(r, RequestRecord)}
+    starts = [r for r in logged if isinstance(r, StartRecord)]
+    hosts = {(r.pool, r.host) for r in starts}
+    unlike, less = 0, 0
+    for start in starts:
+        held = Counter({host: 0 for pool, host in hosts if pool == start.pool})
+        for other in starts:
+            if other.started_at_s < start.started_at_s < ends[other.stream_id] and other.host in held:
+                held[other.host] += 1
+        if len(held) == 2 and len(set(held.values())) == 2:
+            unlike += 1
+            less += held[start.host] == min(held.values())
+    return {"unlike choices": float(unlike), "less loaded": float(less)}
 
 
 def _measures(scenario: Scenario, counts: FloatArray, work: FloatArray, queue_s: FloatArray) -> Measures:

@@ -42,13 +42,11 @@ async def test_shares_queueing_and_latencies_are_those_of_the_simulator(tmp_path
     live = await through_envoy(scenario, file, workload, tmp_path, SPEED_UP)
     assert not _disagreements(live, worlds)
     assert live.values["chat: lost"] == live.values["batch: lost"] == 0
-    # Least request: replicas of a pool, alike, are given about as much.
-    by_pool: dict[str, list[float]] = {}
-    for name, starts in live.values.items():
-        if name.startswith("replica share"):
-            by_pool.setdefault(name.split()[2], []).append(starts)
-    assert {pool: len(shares) for pool, shares in by_pool.items()} == {"near": 2, "far": 2}
-    assert all(max(shares) < 1.25 * min(shares) for shares in by_pool.values()), by_pool
+    # Two replicas drawn with replacement: the less loaded one is chosen unless the other is drawn twice. So in the
+    # simulator (tests/env/sim/test_routing.py), and so here, within what a binomial allows.
+    unlike = live.values["unlike choices"]
+    assert unlike > 300
+    assert abs(live.values["less loaded"] / unlike - 0.75) < TOLERATED_SD * np.sqrt(0.75 * 0.25 / unlike)
 
 
 async def test_dead_replicas_cost_what_they_cost_in_the_simulator(tmp_path: Path) -> None:
