@@ -57,6 +57,7 @@ def _advance_one(sim: Clusters, tick_ps: int) -> None:
         collect(sim, slot, until_ps)
     refresh(sim)
     sim.clock[0].now_ps = until_ps
+    sim.clock[0].tick += 1
     _look(sim, until_ps)
 
 
@@ -76,6 +77,8 @@ def _forget_tick(sim: Clusters) -> None:
         row.wasted_ps = 0
         row.start_ps = 0
         row.idle_ps = 0
+        row.drain_ps = 0
+        row.asleep_ps = 0
 
 
 @inner
@@ -173,7 +176,8 @@ def _look(sim: Clusters, at_ps: int) -> None:
     """Sum up for each pool what its slots cost in the tick, and what is to be seen of them."""
     for pool in range(len(sim.pools)):
         own = sim.pools[pool]
-        own.rented_ps, own.useful_ps, own.wasted_ps, own.start_ps, own.idle_ps = 0, 0, 0, 0, 0
+        own.rented_ps, own.useful_ps, own.wasted_ps = 0, 0, 0
+        own.start_ps, own.idle_ps, own.drain_ps, own.asleep_ps = 0, 0, 0, 0
         own.seen_ready, own.seen_starting, own.seen_draining = 0, 0, 0
         own.seen_running, own.seen_waiting, own.seen_kv_frac = 0, 0, 0.0
         for slot in range(own.slot_from, own.slot_to):
@@ -183,6 +187,8 @@ def _look(sim: Clusters, at_ps: int) -> None:
             own.wasted_ps += row.wasted_ps
             own.start_ps += row.start_ps
             own.idle_ps += row.idle_ps
+            own.drain_ps += row.drain_ps
+            own.asleep_ps += row.asleep_ps
             own.seen_starting += row.state == STARTING
             own.seen_draining += row.state == DRAINING
             if row.state == READY:

@@ -11,7 +11,7 @@ from . import chance
 from .compiling import inner
 from .engine import evict_all, in_flight, run, seen, set_law, set_limits, to_ps
 from .engine_state import NONE
-from .state import DRAINING, FAR_PS, GONE, READY, STARTING, Clusters
+from .state import ASLEEP, DRAINING, FAR_PS, GONE, NO_TICK, READY, STARTING, Clusters
 
 
 @inner
@@ -23,6 +23,9 @@ def settle(sim: Clusters, slot: int, at_ps: int) -> None:
     row.settled_ps = at_ps
     if row.state == STARTING:
         row.start_ps += rented
+        return
+    if row.state == ASLEEP:
+        row.asleep_ps += rented
         return
     sight = seen(sim.engine, slot, at_ps)
     busy = sight.busy_ps - row.busy_seen_ps
@@ -40,7 +43,11 @@ def close_idle(sim: Clusters, slot: int, at_ps: int) -> None:
     """Charge the time since the engine had nothing to do, if it has nothing at `at_ps`."""
     row, rep = sim.slots[slot], sim.engine.replicas[slot]
     if rep.running + rep.waiting == 0 and rep.clock_ps <= at_ps:
-        row.idle_ps += at_ps - max(rep.clock_ps, row.idle_from_ps)
+        spare_ps = at_ps - max(rep.clock_ps, row.idle_from_ps)
+        if row.state == DRAINING:
+            row.drain_ps += spare_ps
+        else:
+            row.idle_ps += spare_ps
         row.idle_from_ps = at_ps
 
 
@@ -71,6 +78,8 @@ def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     row.ready_ps = at_ps + delay_ps
     row.taken_ps = at_ps + life_ps
     row.reclaim_ps = FAR_PS
+    row.started_by_tick = sim.clock[0].tick if cold else NO_TICK
+    row.drained_by_tick = NO_TICK
     row.settled_ps = at_ps
     row.idle_from_ps = at_ps
     row.busy_seen_ps = rep.busy_ps
@@ -88,9 +97,12 @@ def stop(sim: Clusters, slot: int, at_ps: int) -> None:
 
 
 @inner
-def drain(sim: Clusters, slot: int, at_ps: int) -> None:
-    """Send it no more requests; it stops when it is empty."""
-    sim.slots[slot].state = DRAINING
+def drain(sim: Clusters, slot: int, at_ps: int, by_tick: int) -> None:
+    """Send it no more requests; it stops when it is empty. `by_tick` as `drained_by_tick`."""
+    row = sim.slots[slot]
+    if row.state != DRAINING:
+        row.state = DRAINING
+        row.drained_by_tick = by_tick
     if in_flight(sim.engine, slot, at_ps) == 0:
         stop(sim, slot, at_ps)
 
@@ -113,7 +125,7 @@ def give_notice(sim: Clusters, slot: int, at_ps: int) -> None:
     row.reclaim_ps = at_ps + sim.pools[row.pool].notice_ps
     run(sim.engine, slot, at_ps)
     settle(sim, slot, at_ps)
-    drain(sim, slot, at_ps)
+    drain(sim, slot, at_ps, NO_TICK)
 
 
 @inner
@@ -139,12 +151,13 @@ def reconcile(sim: Clusters, pool: int, at_ps: int) -> None:
         if sim.slots[slot].state == STARTING:
             stop(sim, slot, at_ps)
         else:
-            drain(sim, slot, at_ps)
+            drain(sim, slot, at_ps, sim.clock[0].tick)
         serving -= 1
     while serving < own.wanted:
         slot = _revivable(sim, pool)
         if slot != NONE:
             sim.slots[slot].state = READY
+            sim.slots[slot].drained_by_tick = NO_TICK
         elif not start_replica(sim, pool, at_ps, True):
             break
         serving += 1

@@ -25,8 +25,10 @@ from .engine_state import REPLICA, REQUEST, Engine, make_engine
 FAR_PS = 1 << 62
 """Never, with room to add a delay."""
 
-GONE, STARTING, READY, DRAINING = range(4)
-"""What a slot's replica does."""
+GONE, STARTING, READY, DRAINING, ASLEEP = range(5)
+"""What a slot's replica does. One that wakes up is STARTING."""
+NO_TICK = -1
+"""Instead of the tick whose action did something: the world did it, or it was so from the first second."""
 PREEMPT, CRASH, STOCK_OUT = range(3)
 FAULT_KINDS = ("preempt", "crash", "stock_out")
 
@@ -44,7 +46,7 @@ def _record(*fields: tuple[str, Any]) -> np.dtype[np.void]:
 
 
 CLOCK = _record(
-    *_whole("now_ps", "seed", "retry_ps"),
+    *_whole("now_ps", "tick", "seed", "retry_ps"),
     *_whole("n_arrivals", "next_arrival", "n_faults", "next_fault"),
     *_whole("backoff_head", "backoff_tail"),  # rows of the requests that come back first and last
     ("next_life_ps", np.int64),  # when a slot's life changes next by itself
@@ -55,8 +57,13 @@ CLASS = _record(
     ("admit", np.float64),
     *_real("ttft_s", "tpot_s", "e2e_s", "deadline_s"),  # NaN where there is no target
 )
-SPANS = ("rented_ps", "useful_ps", "wasted_ps", "start_ps", "idle_ps")
-"""Rent in this tick and what it was for, each counted on its own: the first is the sum of the others."""
+SPANS = ("rented_ps", "useful_ps", "wasted_ps", "start_ps", "idle_ps", "drain_ps", "asleep_ps")
+"""Rent in this tick and what it was for, each counted on its own: the first is the sum of the others.
+
+Busy is `useful` and `wasted`, while draining too. `start` is from asking (or waking) until it serves, `idle` ready with
+nothing to do, `drain` told to go with nothing to do any more: shutting down, or falling asleep. `asleep` is time that
+the machine is kept, whatever share of the rent is paid for it.
+"""
 POOL = _record(
     *_whole("slot_from", "slot_to", "n_ready", "n_started"),
     ("routed", np.int64),  # whether the routing table has it: it was ready when the tick began, or became so since
@@ -72,6 +79,8 @@ SLOT = _record(
     ("listed", np.int64),  # ready slots of a pool, packed from the start of its range
     *_whole("ready_ps", "taken_ps", "reclaim_ps"),  # serves from; is told that it goes; goes
     *_whole("settled_ps", "idle_from_ps", "busy_seen_ps", "useful_seen_ps"),  # up to where spans are counted
+    # Index of the tick whose action started (or woke) it, and made it drain (or sleep); NO_TICK if none did.
+    *_whole("started_by_tick", "drained_by_tick"),
     *_whole(*SPANS),
 )
 FAULT = _record(*_whole("at_ps", "kind", "pool", "count", "duration_ps"))

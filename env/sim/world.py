@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..beliefs import believed_ranges
 from ..catalog.gpus import gpu
 from ..contract import Cluster, FloatArray
+from ..coverage import CalibratedRanges
 from ..ledger import Tariff
 from ..perf.law import LAW_WIDTH
-from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
-from ..scenario import Fault, Pool, Scenario
+from ..perf.roofline import KV_BLOCK_TOKENS
+from ..scenario import Fault, Scenario
 from ..workload.load import load_workload
 from ..workload.requests import Workload
 from .power import IDLE_TDP_FRAC, Thermal
@@ -69,6 +71,8 @@ class WorldSpec:
     give_up_after_s: FloatArray
     """`[C]` since first arrival; after that it does not come back."""
     faults: tuple[Fault, ...] = ()
+    ranges: CalibratedRanges | None = None
+    """`[P]` over which loads the laws that policies believe rest on measurements; None if nobody knows."""
 
     def __post_init__(self) -> None:
         """Check what compiled code relies on."""
@@ -123,7 +127,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
     cluster = scenario.cluster()
     error = scenario.world.performance_error_frac
     factors = 1.0 + np.random.default_rng(speed_seed).uniform(-error, error, size=len(pools))
-    kv_tokens = np.array([_kv_tokens(scenario, name) for name in scenario.pool_names])
+    kv_tokens = np.array([float(scenario.pool_kv_tokens(name)) for name in scenario.pool_names])
     max_model_len = np.array([float(p.engine.max_model_len) for p in pools])
     requests = workload or load_workload(
         scenario.workload, names, scenario.duration_s, workload_seed, scenario.base_dir
@@ -139,7 +143,9 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         workload=fitted(requests, cluster, tokens_held(kv_tokens, max_model_len)),
         duration_s=scenario.duration_s,
         seed=run_seed,
-        law_rows=np.stack([_law_row(scenario, name, f) for name, f in zip(scenario.pool_names, factors, strict=True)]),
+        law_rows=np.stack(
+            [scenario.pool_law(name).scaled(f).as_row() for name, f in zip(scenario.pool_names, factors, strict=True)]
+        ),
         kv_tokens=kv_tokens,
         max_model_len=max_model_len,
         start_replicas=np.array([float(p.replicas.start) for p in pools]),
@@ -161,6 +167,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         retry_after_s=scenario.world.retry_after_s,
         give_up_after_s=give_up_s,
         faults=scenario.faults,
+        ranges=believed_ranges(scenario),
     )
 
 
@@ -185,23 +192,4 @@ def fitted(requests: Workload, cluster: Cluster, pool_tokens: FloatArray) -> Wor
     limits = longest_allowed(cluster, pool_tokens)[requests.class_index].astype(np.int64)
     prompt_tokens = np.minimum(requests.prompt_tokens, np.maximum(limits - np.minimum(requests.output_tokens, 1), 1))
     output_tokens = np.minimum(requests.output_tokens, limits - prompt_tokens)
-    return Workload(requests.arrival_s, prompt_tokens, output_tokens, requests.class_index, requests.class_names)
-
-
-def _law_row(scenario: Scenario, name: str, factor: float) -> FloatArray:
-    pool: Pool = scenario.pools[name]
-    law = iteration_law(gpu(pool.gpu), scenario.pool_model(name), pool.precision, pool.tensor_parallel)
-    return law.scaled(factor).as_row()
-
-
-def _kv_tokens(scenario: Scenario, name: str) -> float:
-    pool = scenario.pools[name]
-    return float(
-        kv_capacity_tokens(
-            gpu(pool.gpu),
-            scenario.pool_model(name),
-            pool.precision,
-            pool.tensor_parallel,
-            pool.engine.gpu_memory_utilization,
-        )
-    )
+    return requests.shortened(prompt_tokens, output_tokens)

@@ -8,6 +8,7 @@ import pytest
 from poolpilot.env.scenario import Fault
 from poolpilot.env.sim.clusters import SimulatedClusters
 from poolpilot.env.sim.power import Thermal
+from poolpilot.env.sim.state import NO_TICK
 from poolpilot.env.window import FINISHED, LOST, SHED
 from poolpilot.tests.env.sim.worlds import (
     AClass,
@@ -203,3 +204,14 @@ def test_a_hot_gpu_is_slowed_and_recovers() -> None:
     assert tpot_s[throttled.argmax() + 8] > 1.15 * cool_tpot_s
     assert throttled[-1] == 0.0
     assert temp_c[-1] < 75.0
+
+
+def test_each_start_and_drain_names_the_tick_whose_action_caused_it() -> None:
+    endless = requests_at((1.0, 10, 8000, 0), (1.5, 10, 8000, 0), (2.0, 10, 8000, 0))
+    clusters = SimulatedClusters([a_world(endless, [APool(a_law(), cold_start_s=5.0)])], tick_s=10.0)
+    for replicas in (1, 3, 3, 1):
+        clusters.advance(an_action(clusters, replicas=replicas))
+    slots = clusters._every.slots[0]
+    assert slots["started_by_tick"][:3].tolist() == [NO_TICK, 1, 1]
+    # The first replica holds all requests, so the two that came later are missed least.
+    assert slots["drained_by_tick"][:3].tolist() == [NO_TICK, 3, 3]
