@@ -148,17 +148,17 @@ class ClusterBatch:
             max_pools=max_pools,
             threads=threads,
         )
-        self._planning = planning or PlansOneByOne()
+        self.planning = planning or PlansOneByOne()
         self._planned_at_s = np.zeros(len(self.episodes))
         self._refresh()
-        self.plan = self._planning.first(np.arange(len(self.episodes)), self.episodes, self.cluster, None)
+        self.plan = self.planning.first(np.arange(len(self.episodes)), self.episodes, self.cluster, None)
         self._guard_state = first_state(self.plan, self.cluster)
 
     def snapshot(self) -> Snapshot:
         """What is seen now; plans that are due are made again from it."""
         snapshot = self.clusters.snapshot()
         if self.replans:
-            self.plan, planned = self._planning.again(self.plan, self._planned_at_s, snapshot, self.cluster)
+            self.plan, planned = self.planning.again(self.plan, self._planned_at_s, snapshot, self.cluster)
             self._planned_at_s = np.where(planned, snapshot.time_s, self._planned_at_s)
         return snapshot
 
@@ -174,7 +174,7 @@ class ClusterBatch:
             self.episodes[b] = episode
         self.clusters.replace(seats, [episode.world for episode in episodes])
         self._refresh()
-        self.plan = self._planning.first(seats, episodes, self.cluster, self.plan)
+        self.plan = self.planning.first(seats, episodes, self.cluster, self.plan)
         self._planned_at_s[seats] = 0.0
         fresh, old = first_state(self.plan, self.cluster), self._guard_state
         self._guard_state = GuardState(

@@ -122,12 +122,13 @@ class VectorClusterEnv:
         ended = np.flatnonzero(outcome.done) if self._restarts else np.empty(0, dtype=np.int64)
         terminal = observation[ended]
         if len(ended):
-            self._start_again(ended)
+            self.start_again(ended)
             observation = self._look()
         info = StepInfo(outcome.bill.total_usd, reference_usd, outcome.tally, vetoes, ended, terminal)
         return observation, rewards, outcome.done, info
 
-    def _start_again(self, ended: IntArray) -> None:
+    def start_again(self, ended: IntArray) -> None:
+        """Put new episodes in the places of those that ended."""
         self.batch.restart(ended, [self._next_episode() for _ in ended])
         self._memory = {name: _zeroed(value, ended) for name, value in self._memory.items()}
         self._bending = Bending(self.batch.cluster, self._make_rule(self.batch.cluster))

@@ -45,9 +45,25 @@ def make_vector_env(
     Two things differ from evaluation, for speed: worlds come from a bank, and plans are made by compiled code.
     """
     worlds = training_worlds(names, varied, bank, quickly=True)
+    return vector_env_of(worlds, n_clusters, seed, layout, threads)
+
+
+def vector_env_of(
+    worlds: TrainingWorlds,
+    n_clusters: int,
+    seed: int,
+    layout: SpaceLayout | None = None,
+    threads: int | None = None,
+) -> VectorClusterEnv:
+    """Many clusters of worlds that are planned for quickly (`TrainingWorlds.quickly`).
+
+    Raises:
+        ValueError: the scenarios do not have one and the same tick.
+    """
     ticks = {scenario.tick_s for scenario in worlds.scenarios}
     if len(ticks) != 1:
-        raise ValueError(f"scenarios {', '.join(names)} have ticks of {sorted(ticks)} s; wanted one and the same")
+        names = ", ".join(scenario.name for scenario in worlds.scenarios)
+        raise ValueError(f"scenarios {names} have ticks of {sorted(ticks)} s; wanted one and the same")
     return VectorClusterEnv(
         worlds,
         n_clusters,

@@ -117,16 +117,17 @@ class TrainingWorlds:
     and another price of a miss; 0: a new world every time. Drawing a world costs as much as a hundred steps."""
     quickly: bool = False
     """Plan by compiled code (see `episode_of`)."""
-    _kept: dict[int, Episode] = field(default_factory=dict, repr=False, compare=False)
+    drawn: dict[int, Episode] = field(default_factory=dict, repr=False, compare=False)
+    """The bank as far as it is filled."""
 
     def __call__(self, seed: int) -> Episode:
         """The episode of a seed, whatever was drawn before."""
         if not self.bank:
             return self._drawn(seed)
         own = seed % self.bank
-        kept = self._kept.get(own)
+        kept = self.drawn.get(own)
         if kept is None:
-            kept = self._kept[own] = self._drawn(own)
+            kept = self.drawn[own] = self._drawn(own)
         rng = np.random.default_rng(seed)
         world = replace(kept.world, seed=int(rng.integers(2**62)))
         return replace(kept, world=world, miss_price=_miss_price(rng))
