@@ -52,7 +52,7 @@ def scenario(replicas: int) -> Scenario:
         "spot": {"preemptions_per_hr": 0.2, "notice_s": 30},
     }
     staged = {**plain, "price": {"usd_per_hr": 9.0}, **FEATURES["staged"]}
-    pools = {}
+    pools: dict[str, dict[str, Any]] = {}
     left, kinds = replicas, (("spot", spot), ("staged", staged))
     share = max(1, min(POOL_REPLICAS, -(-replicas // 2)))
     while left:

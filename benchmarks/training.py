@@ -22,7 +22,14 @@ from poolpilot.training.worlds import TrainingWorlds
 from .timing import peak_mib
 
 SCENARIO = "mixed-chat"
-FLAT = {"n_steps": 16, "batch_size": 4096, "n_epochs": 4, "learning_rate": 3e-4, "gamma": 0.97, "gae_lambda": 0.9}
+FLAT: dict[str, Any] = {
+    "n_steps": 16,
+    "batch_size": 4096,
+    "n_epochs": 4,
+    "learning_rate": 3e-4,
+    "gamma": 0.97,
+    "gae_lambda": 0.9,
+}
 """Large minibatches: at stable-baselines3's usual 64 the optimiser's calls cost many times what the numbers do."""
 
 
