@@ -35,8 +35,9 @@ def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool)
     if write and data is None:
         raise click.UsageError("--write stores refitted factors: it needs --data DIR")
     notes = log_console()
-    factors = shipped_factors()
-    if data is not None:
+    if data is None:
+        factors = shipped_factors()
+    else:
         factors = refit(read_measurements(data), lambda what: notes.print(f"fitting {what}", style="dim"))
     checked = None if check is None else _check(check, factors)
     if write:
