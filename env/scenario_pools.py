@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from .scenario_energy import Thermal
 from .scenario_fields import NonNegativeFloat, PositiveFloat, Strict
 
 
@@ -81,6 +82,7 @@ class Pool(Strict):
     engine: Engine = Engine()
     cold_start: ColdStart = ColdStart()
     spot: Spot | None = None
+    thermal: Thermal = Thermal()
     law: Path | None = None
     """File with a law measured on such a replica, as `poolpilot profile --out` writes it, in place of the performance
     model's; where it tells the KV cache's size, that too."""

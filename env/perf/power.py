@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ..catalog.gpus import GPUS, Gpu
 from ..catalog.models import Model, bytes_per_weight
@@ -80,19 +80,6 @@ class PowerTable:
     gpus: Mapping[str, PowerFactors]
 
 
-class Drawing(Protocol):
-    """Whatever has a GPU's watts and joules by name: a `Draw`, or a row of the simulator's pools."""
-
-    idle_w: float
-    floor_w: float
-    limit_w: float
-    iteration_j: float
-    experts_j: float
-    untouched: float
-    token_j: float
-    attention_w: float
-
-
 @dataclass(frozen=True, slots=True)
 class Draw:
     """What each of a replica's GPUs takes."""
@@ -115,14 +102,12 @@ class Draw:
     """On top, while the KV cache is read at the speed that attention kernels reach."""
 
 
-DRAWING = ("idle_w", "floor_w", "limit_w", "iteration_j", "experts_j", "untouched", "token_j", "attention_w")
+DRAWN_BY = ("idle_w", "floor_w", "limit_w", "iteration_j", "experts_j", "untouched", "token_j", "attention_w")
 """The fields that `drawn_j` reads."""
 
 
-def drawn_j(
-    draw: Drawing, span_s: float, busy_s: float, iterations: float, tokens: float, attention_s: float
-) -> float:
-    """Joules of one GPU over a span; compiled code runs this very function.
+def drawn_j(draw: Draw, span_s: float, busy_s: float, iterations: float, tokens: float, attention_s: float) -> float:
+    """Joules of one GPU over a span. The simulator compiles this very function, and hands it a row with these fields.
 
     Args:
         busy_s: seconds with an iteration under way, at most `span_s`.
@@ -131,18 +116,19 @@ def drawn_j(
         attention_s: seconds, at most `busy_s`, that reading the KV cache takes.
     """
     if busy_s <= 0.0:
-        return draw.idle_w * span_s
+        return float(draw.idle_w * span_s)
     work_j = draw.iteration_j * iterations + draw.token_j * tokens + draw.attention_w * attention_s
     if draw.experts_j > 0.0 and iterations > 0.0:
         work_j += draw.experts_j * iterations * (1.0 - draw.untouched ** (tokens / iterations))
     wanted_w = draw.floor_w + work_j / busy_s
-    busy_w = wanted_w / (1.0 + (wanted_w / draw.limit_w) ** 12.0) ** (1.0 / 12.0)
-    return draw.idle_w * (span_s - busy_s) + busy_w * busy_s
+    # As `limited_frac`; the smaller over the larger power, so that nothing overflows.
+    busy_w = draw.limit_w / (1.0 + (draw.limit_w / wanted_w) ** 12.0) ** (1.0 / 12.0)
+    return float(draw.idle_w * (span_s - busy_s) + busy_w * busy_s)
 
 
 def limited_frac(wanted_frac: Any) -> Any:
     """Shares of TDP, levelled off as in `drawn_j`; of any shape."""
-    return wanted_frac / (1.0 + (wanted_frac / LIMIT_TDP_FRAC) ** _SHARPNESS) ** (1.0 / _SHARPNESS)
+    return LIMIT_TDP_FRAC / (1.0 + (LIMIT_TDP_FRAC / wanted_frac) ** _SHARPNESS) ** (1.0 / _SHARPNESS)
 
 
 def power_factors(gpu: Gpu, known: PowerTable | None = None) -> tuple[Literal["fitted", "tdp"], PowerFactors]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -30,6 +31,7 @@ from .power import (
 from .roofline import DoesNotFit, LayoutError, kv_bytes_per_gpu, kv_capacity_tokens
 from .tables import TableError, read_table
 
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 POWER_TABLE = "energy_measured.csv"
 POWER_COLUMNS = (
     *("source", "gpu", "n_gpu", "model", "precision", "task", "batch", "input_tokens", "output_tokens"),
@@ -67,6 +69,16 @@ class PowerRow:
     prompt_tokens_per_s: float
     tdp_frac: float
     """Measured draw of one GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerFit:
+    """What came of a folder's measured power."""
+
+    table: PowerTable
+    judged: tuple[JudgedPower, ...]
+    left_out: Mapping[str, int]
+    """How many rows were not used, for each reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +158,20 @@ def _power_row(record: Mapping[str, object]) -> PowerRow | str:
     )
 
 
-def fit_power(rows: Sequence[PowerRow], sources: Sequence[str] = (POWER_TABLE,)) -> tuple[PowerTable, list[JudgedPower]]:
+def refit_power(folder: Path) -> PowerFit:
+    """Shares of TDP fitted anew to the folder's `POWER_TABLE`.
+
+    Raises:
+        TableError, FitInputError: as `read_power_rows` and `fit_power`.
+    """
+    rows, left_out = read_power_rows(folder / POWER_TABLE)
+    table, judged = fit_power(rows)
+    return PowerFit(table, tuple(judged), left_out)
+
+
+def fit_power(
+    rows: Sequence[PowerRow], sources: Sequence[str] = (POWER_TABLE,)
+) -> tuple[PowerTable, list[JudgedPower]]:
     """Shares of TDP of every measured GPU and of all together, and how they do on rows of other labs.
 
     Raises:
@@ -160,7 +185,7 @@ def fit_power(rows: Sequence[PowerRow], sources: Sequence[str] = (POWER_TABLE,))
     work, measured = features(fitted), np.array([row.tdp_frac for row in fitted])
     everything = np.ones(len(fitted), dtype=np.bool_)
 
-    def predicted(seen: FloatArray, wanted: FloatArray, *, own: bool) -> FloatArray:
+    def predicted(seen: BoolArray, wanted: BoolArray, *, own: bool) -> FloatArray:
         """`[R]` for rows in `wanted`, each by the shares of its GPU (or of all) fitted to rows in `seen`."""
         out = np.full(len(fitted), np.nan)
         common = _fit_common(work[seen], measured[seen], cards[seen])
@@ -171,9 +196,9 @@ def fit_power(rows: Sequence[PowerRow], sources: Sequence[str] = (POWER_TABLE,))
             out[of] = predicted_frac(shares, work[of])
         return out
 
-    def each_left_out(keys: FloatArray, *, own: bool) -> FloatArray:
+    def each_left_out(keys: np.ndarray[Any, np.dtype[np.str_]], *, own: bool) -> FloatArray:
         parts = [predicted(keys != key, keys == key, own=own) for key in np.unique(keys)]
-        return np.nansum(parts, axis=0)
+        return np.asarray(np.nansum(parts, axis=0), dtype=np.float64)
 
     common = _fit_common(work, measured, cards)
     own_rows = predicted(everything, everything, own=True)
@@ -182,9 +207,14 @@ def fit_power(rows: Sequence[PowerRow], sources: Sequence[str] = (POWER_TABLE,))
     new_model_common = each_left_out(names, own=False)
     new_gpu = each_left_out(cards, own=False)
 
-    def factors(shares: FloatArray, of: FloatArray, inside: FloatArray, unseen_model: FloatArray) -> PowerFactors:
+    def factors(shares: FloatArray, of: BoolArray, inside: FloatArray, unseen_model: FloatArray) -> PowerFactors:
+        floor, memory, compute, experts, narrow_experts = (float(f"{share:.4g}") for share in shares)
         return PowerFactors(
-            *(float(f"{v:.4g}") for v in shares),
+            floor_frac=floor,
+            memory_frac=memory,
+            compute_frac=compute,
+            experts_frac=experts,
+            narrow_experts_frac=narrow_experts,
             sources=tuple(sources),
             fitted=power_error(inside[of], measured[of]),
             new_model=power_error(unseen_model[of], measured[of]),
@@ -246,7 +276,7 @@ def power_error(predicted: FloatArray, measured: FloatArray) -> PowerError:
     return PowerError(len(off), *(round(share, 4) for share in shares))
 
 
-def _fit_common(work: FloatArray, measured: FloatArray, cards: FloatArray) -> FloatArray:
+def _fit_common(work: FloatArray, measured: FloatArray, cards: np.ndarray[Any, np.dtype[np.str_]]) -> FloatArray:
     """Shares for all GPUs, each of which weighs the same, however many rows it has."""
     _, place, count = np.unique(cards, return_inverse=True, return_counts=True)
     weight = np.sqrt(len(cards) / (len(count) * count[place]))

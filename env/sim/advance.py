@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..window import TALLY_WIDTH
 from . import chance
 from .compiling import inner, outer
 from .engine import run, seen, set_limits
 from .engine_state import NONE
 from .fleet import break_off, give_notice, reconcile, refresh, settle, start_replica, stop_if_drained
+from .power import pass_heat
 from .routing import arrive, collect, come_back, count_progress, try_elsewhere
 from .state import CRASH, DRAINING, FAR_PS, GONE, PREEMPT, READY, STARTING, Clusters, of_cluster
 
@@ -57,6 +60,7 @@ def _advance_one(sim: Clusters, tick_ps: int) -> None:
     refresh(sim)
     sim.clock[0].now_ps = until_ps
     sim.clock[0].tick += 1
+    pass_heat(sim, tick_ps)
     _look(sim, until_ps)
 
 
@@ -179,6 +183,7 @@ def _look(sim: Clusters, at_ps: int) -> None:
         own.start_ps, own.idle_ps, own.drain_ps, own.asleep_ps = 0, 0, 0, 0
         own.seen_ready, own.seen_starting, own.seen_draining = 0, 0, 0
         own.seen_running, own.seen_waiting, own.seen_kv_frac = 0, 0, 0.0
+        own.seen_slow, own.seen_hottest_c = 0, np.nan
         for slot in range(own.slot_from, own.slot_to):
             row, rep = sim.slots[slot], sim.engine.replicas[slot]
             own.rented_ps += row.rented_ps
@@ -190,6 +195,9 @@ def _look(sim: Clusters, at_ps: int) -> None:
             own.asleep_ps += row.asleep_ps
             own.seen_starting += row.state == STARTING
             own.seen_draining += row.state == DRAINING
+            if row.state != GONE:
+                own.seen_slow += row.slow
+                own.seen_hottest_c = row.temp_c if np.isnan(own.seen_hottest_c) else max(own.seen_hottest_c, row.temp_c)
             if row.state == READY:
                 own.seen_ready += 1
                 own.seen_kv_frac += rep.blocks_used / rep.blocks_total

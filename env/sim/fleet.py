@@ -11,6 +11,7 @@ from . import chance
 from .compiling import inner
 from .engine import evict_all, in_flight, run, seen, set_law, set_limits, to_ps
 from .engine_state import NONE
+from .power import start_cool
 from .state import ASLEEP, DRAINING, FAR_PS, GONE, NO_TICK, READY, STARTING, Clusters
 
 
@@ -82,6 +83,7 @@ def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     row.drained_by_tick = NO_TICK
     row.settled_ps = at_ps
     row.idle_from_ps = at_ps
+    start_cool(sim, slot)
     row.busy_seen_ps = rep.busy_ps
     row.useful_seen_ps = rep.useful_ps
     set_law(sim.engine, slot, sim.laws[pool])
