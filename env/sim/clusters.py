@@ -18,7 +18,7 @@ from ..contract import Action, Bill, BoolArray, Cluster, FloatArray, Snapshot
 from ..window import ARRIVED, TALLY_WIDTH
 from .advance import advance_some, open_one
 from .engine_state import PS_PER_S
-from .loading import batched_cluster, load_world, padded, size_of, whole_ps
+from .loading import batched_cluster, batched_ranges, load_world, padded, size_of, whole_ps
 from .sight import snapshot_of
 from .state import Clusters, room_for, with_room
 from .world import WorldSpec
@@ -155,6 +155,7 @@ class SimulatedClusters:
             forecast_per_s=forecast.predict(self._forecast),
             usd_per_hr=self._usd_per_hr(),
             preemptions_per_hr=self._preemptions_per_hr,
+            ranges=self._ranges,
             tick_s=self.tick_s,
         )
 
@@ -251,6 +252,7 @@ class SimulatedClusters:
         self._tariff = ledger.Tariff(
             **{f.name: np.array([float(getattr(s.tariff, f.name)) for s in specs]) for f in fields(ledger.Tariff)}
         )
+        self._ranges = batched_ranges([spec.ranges for spec in specs], n_pools)
         self._price_from_s, self._price_usd_per_hr = _stepped(
             [(spec.price_from_s, spec.price_usd_per_hr) for spec in specs], n_pools
         )

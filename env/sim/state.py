@@ -67,6 +67,7 @@ the machine is kept, whatever share of the rent is paid for it.
 """
 POOL = _record(
     *_whole("slot_from", "slot_to", "n_ready", "n_started"),
+    ("routed", np.int64),  # whether the routing table has it: it was ready when the tick began, or became so since
     *_whole("cold_start_ps", "notice_ps", "sold_out_until_ps"),
     *_real("cold_spread_frac", "preemptions_per_s"),
     *_whole("wanted", "cap", "token_budget"),
