@@ -22,5 +22,5 @@ def pool_options(scenario: Scenario, pool_name: str) -> dict[str, Any]:
         "precision": pool.precision,
         "tensor_parallel": pool.tensor_parallel,
         **pool.engine.model_dump(),
-        "load_seconds": pool.cold_start.load_s,
+        "load_seconds": scenario.cold_start(pool_name).load.mean_s,
     }
