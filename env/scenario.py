@@ -18,7 +18,9 @@ from .contract import Cluster, Targets
 from .guard import Limits
 from .ledger import Tariff
 from .one_line import first_problem, one_line, shown
-from .perf.roofline import kv_capacity_tokens
+from .perf.law import IterationLaw
+from .perf.law_file import LawFile, read_law_file
+from .perf.roofline import iteration_law, kv_capacity_tokens
 from .plain_yaml import PlainYamlError, plain_yaml
 from .scenario_fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
 from .scenario_pools import Pool, StartDelays
@@ -172,15 +174,10 @@ class Scenario(Strict):
         return self
 
     def _first_problem(self) -> str | None:
-        for name, pool in self.pools.items():
+        for name in self.pools:
             try:
-                kv_capacity_tokens(
-                    gpu(pool.gpu),
-                    model(pool.model or self.model),
-                    pool.precision,
-                    pool.tensor_parallel,
-                    pool.engine.gpu_memory_utilization,
-                )
+                self.pool_kv_tokens(name)
+                self.pool_law(name)
             except ValueError as error:
                 return f"pools.{name}: {error}"
         for name, requests in self.classes.items():
@@ -226,6 +223,42 @@ class Scenario(Strict):
     def weight_bytes(self, pool: str) -> float:
         """Of one replica, all its GPUs together."""
         return self.pool_model(pool).weight_bytes(self.pools[pool].precision)
+
+    def pool_law(self, pool: str) -> IterationLaw:
+        """The iteration law of a pool's replicas, as believed: the measured one if the pool names a file.
+
+        Raises:
+            ValueError: the file cannot be used, or the GPU cannot run the model so.
+        """
+        own = self.pools[pool]
+        if own.law is not None:
+            return self._measured(pool, own.law).law.law()
+        return iteration_law(gpu(own.gpu), self.pool_model(pool), own.precision, own.tensor_parallel)
+
+    def pool_kv_tokens(self, pool: str) -> int:
+        """Tokens that the KV cache of a pool's replica holds; ValueError as for `pool_law`."""
+        own = self.pools[pool]
+        if own.law is not None:
+            measured = self._measured(pool, own.law).kv_tokens
+            if measured is not None:
+                return measured
+        return kv_capacity_tokens(
+            gpu(own.gpu),
+            self.pool_model(pool),
+            own.precision,
+            own.tensor_parallel,
+            own.engine.gpu_memory_utilization,
+        )
+
+    def _measured(self, name: str, path: Path) -> LawFile:
+        pool = self.pools[name]
+        file = read_law_file(self.base_dir / path)
+        refusal = file.replica and file.replica.refusal(
+            pool.gpu, pool.model or self.model, pool.precision, pool.tensor_parallel
+        )
+        if refusal:
+            raise ScenarioError(f"law: {path}: {refusal}")
+        return file
 
     def serves(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """`[C, P]` whether the pool can serve the class."""

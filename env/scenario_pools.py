@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -158,6 +159,9 @@ class Pool(Strict):
     stock_outs: StockOuts | None = None
     crashes_per_hr: NonNegativeFloat = 0.0
     """Rate at which a replica's engine dies with all its requests; it is started again from nothing."""
+    law: Path | None = None
+    """File with a law measured on such a replica, as `poolpilot profile --out` writes it, in place of the performance
+    model's; where it tells the KV cache's size, that too."""
     command: tuple[str, ...] | None = None
     """Starts one live replica; `{host}`, `{port}` and `{cap_file}` are filled in. Left out: an emulated replica."""
 

@@ -13,9 +13,8 @@ from ..catalog.gpus import gpu
 from ..contract import Cluster, FloatArray
 from ..ledger import Tariff
 from ..perf.law import LAW_WIDTH
-from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
+from ..perf.roofline import KV_BLOCK_TOKENS
 from ..scenario import Fault, Scenario
-from ..scenario_pools import Pool
 from ..workload.load import load_workload
 from ..workload.requests import Workload
 from .power import IDLE_TDP_FRAC, Thermal
@@ -124,7 +123,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
     cluster = scenario.cluster()
     error = scenario.world.performance_error_frac
     factors = 1.0 + np.random.default_rng(speed_seed).uniform(-error, error, size=len(pools))
-    kv_tokens = np.array([_kv_tokens(scenario, name) for name in scenario.pool_names])
+    kv_tokens = np.array([float(scenario.pool_kv_tokens(name)) for name in scenario.pool_names])
     max_model_len = np.array([float(p.engine.max_model_len) for p in pools])
     requests = workload or load_workload(
         scenario.workload, names, scenario.duration_s, workload_seed, scenario.base_dir
@@ -140,7 +139,9 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         workload=fitted(requests, cluster, tokens_held(kv_tokens, max_model_len)),
         duration_s=scenario.duration_s,
         seed=run_seed,
-        law_rows=np.stack([_law_row(scenario, name, f) for name, f in zip(scenario.pool_names, factors, strict=True)]),
+        law_rows=np.stack(
+            [scenario.pool_law(name).scaled(f).as_row() for name, f in zip(scenario.pool_names, factors, strict=True)]
+        ),
         kv_tokens=kv_tokens,
         max_model_len=max_model_len,
         start_replicas=np.array([float(p.replicas.start) for p in pools]),
@@ -187,22 +188,3 @@ def fitted(requests: Workload, cluster: Cluster, pool_tokens: FloatArray) -> Wor
     prompt_tokens = np.minimum(requests.prompt_tokens, np.maximum(limits - np.minimum(requests.output_tokens, 1), 1))
     output_tokens = np.minimum(requests.output_tokens, limits - prompt_tokens)
     return requests.shortened(prompt_tokens, output_tokens)
-
-
-def _law_row(scenario: Scenario, name: str, factor: float) -> FloatArray:
-    pool: Pool = scenario.pools[name]
-    law = iteration_law(gpu(pool.gpu), scenario.pool_model(name), pool.precision, pool.tensor_parallel)
-    return law.scaled(factor).as_row()
-
-
-def _kv_tokens(scenario: Scenario, name: str) -> float:
-    pool = scenario.pools[name]
-    return float(
-        kv_capacity_tokens(
-            gpu(pool.gpu),
-            scenario.pool_model(name),
-            pool.precision,
-            pool.tensor_parallel,
-            pool.engine.gpu_memory_utilization,
-        )
-    )
