@@ -38,7 +38,7 @@ def snapshot_of(
         "ready": ready,
         "starting": pools["seen_starting"],
         "draining": pools["seen_draining"],
-        "asleep": np.zeros_like(ready),
+        "asleep": pools["seen_asleep"],
         "target": pools["wanted"],
         "batch_cap": pools["cap"],
         "token_budget": pools["token_budget"],
