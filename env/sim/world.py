@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..beliefs import believed_ranges
 from ..catalog.gpus import gpu
 from ..contract import Cluster, FloatArray
+from ..coverage import CalibratedRanges
 from ..ledger import Tariff
 from ..market.load import prices
 from ..perf.law import LAW_WIDTH
@@ -66,6 +68,8 @@ class WorldSpec:
     """When a request that was turned away comes back."""
     give_up_after_s: FloatArray
     """`[C]` since first arrival; after that it does not come back."""
+    ranges: CalibratedRanges | None = None
+    """`[P]` over which loads the laws that policies believe rest on measurements; None if nobody knows."""
 
     def __post_init__(self) -> None:
         """Check what compiled code relies on."""
@@ -161,6 +165,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         bytes_per_token=scenario.network.bytes_per_token,
         retry_after_s=scenario.world.retry_after_s,
         give_up_after_s=give_up_s,
+        ranges=believed_ranges(scenario),
     )
 
 
