@@ -63,6 +63,7 @@ def _advance_one(sim: Clusters, tick_ps: int) -> None:
     until_ps = now_ps + tick_ps
     _forget_tick(sim)
     for pool in range(len(sim.pools)):
+        sim.pools[pool].routed = 0
         reconcile(sim, pool, now_ps)
         for slot in range(sim.pools[pool].slot_from, sim.pools[pool].slot_to):
             set_limits(sim.engine, slot, sim.pools[pool].cap, sim.pools[pool].token_budget)
@@ -161,7 +162,7 @@ def _lose(sim: Clusters, slot: int, at_ps: int, crashed: bool) -> None:
     count_progress(sim, slot)
     count = break_off(sim, slot, at_ps)
     refresh(sim)
-    try_elsewhere(sim, count, at_ps)
+    try_elsewhere(sim, count, sim.slots[slot].pool, at_ps)
 
 
 @inner

@@ -367,4 +367,5 @@ def refresh(sim: Clusters) -> None:
                 count += 1
             nearest = min(nearest, _next_event_ps(sim, slot))
         sim.pools[pool].n_ready = count
+        sim.pools[pool].routed |= count > 0
     sim.clock[0].next_life_ps = nearest

@@ -80,6 +80,7 @@ because they did not start in time; and whether a machine that was wanted could 
 POOL = _record(
     ("key", np.int64),  # what chance is drawn for: the pool's name, whatever its place
     *_whole("slot_from", "slot_to", "n_ready"),
+    ("routed", np.int64),  # whether the routing table has it: it was ready when the tick began, or became so since
     *_whole("nth_start", "nth_wake", "nth_victim"),  # so many were drawn
     *_whole("notice_ps", "give_up_ps", "keep_ps", "sleep_max"),
     ("capacity", np.int64),  # machines that can be had at a time
