@@ -39,7 +39,7 @@ def snapshot_of(
     passed = ~np.isnan(pools["energy_j"])
     busy_ps = pools["useful_ps"] + pools["wasted_ps"]
     loaded_ps = pools["rented_ps"] - pools["start_ps"] - pools["asleep_ps"]
-    rented = pools["seen_ready"] + pools["seen_starting"] + pools["seen_draining"]
+    rented = pools["seen_ready"] + pools["seen_starting"] + pools["seen_draining"] + pools["seen_asleep"]
     kv_used_frac = _ratio(pools["seen_kv_frac"], ready)
     tokens_per_s = np.where(passed, every.pairs["work"].sum(axis=1) / tick_s, np.nan)
     output_per_s = every.pairs["sent"].sum(axis=1) / tick_s
@@ -47,7 +47,7 @@ def snapshot_of(
         "ready": ready,
         "starting": pools["seen_starting"],
         "draining": pools["seen_draining"],
-        "asleep": np.zeros_like(ready),
+        "asleep": pools["seen_asleep"],
         "target": pools["wanted"],
         "batch_cap": pools["cap"],
         "token_budget": pools["token_budget"],
