@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ..compiled_cache import cached
 from .capacity import KV_FILL, PART_LOADS, TAIL, TPOT_MARGIN, loads
 from .law import GRID_POINTS, ROW_ATTEND_S, ROW_KV_READ_S, ROW_LINEAR_S, ROW_SEQ_S, TOKENS_GRID, FloatArray
 
@@ -23,8 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _compiled(function: Function) -> Function:
-    kernel: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return cast(Function, kernel)
+    return cached(function, nogil=True, error_model="numpy")
 
 
 class Engines(NamedTuple):
