@@ -24,11 +24,12 @@ _ENV = Path(__file__).parent
 _DECORATED = re.compile(r"^@(compiled|inner|outer|_compiled)\b", re.MULTILINE)
 CONSTANTS_FROM = (
     "compiled_cache",
-    "sim/compiling",
-    "perf/law",
-    "perf/roofline",
     "perf/capacity",
+    "perf/law",
     "perf/power",
+    "perf/roofline",
+    "scenario_delays",
+    "sim/compiling",
     "window",
 )
 """Modules without compiled functions whose constants are compiled into others."""
