@@ -11,7 +11,7 @@ import numpy as np
 from ..perf.check import inside_range
 from ..perf.factors import Factors
 from ..perf.tables import TableError, read_serving
-from .few_shot import chosen, fit_correction
+from .few_shot import chosen_points, fit_correction
 from .points import UNCHANGED, Stats, stats
 from .serving import ServingPoints, serving_points
 
@@ -79,7 +79,7 @@ def _seen(points: ServingPoints, factors: Factors, few_shot: int | None) -> Iter
     everything = np.arange(len(points))
     predict = points.predictor(factors)
     plain = predict(UNCHANGED, everything)
-    given = chosen(points, plain, few_shot) if few_shot is not None else everything[:0]
+    given = chosen_points(points, plain, few_shot) if few_shot is not None else everything[:0]
     corrected = predict(fit_correction(points, predict, given), everything)
     spared = set(given.tolist())
     for i, row in enumerate(points.serving):

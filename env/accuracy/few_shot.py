@@ -6,6 +6,8 @@ the model predicts for them, never by what was measured.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.optimize import least_squares
 
@@ -23,25 +25,36 @@ _PARTS = ("base", "few_tokens", "tokens", "attend", "kv_read", "sequences")
 _MOST = 3.0  # of a multiplier's logarithm: a factor of 20
 
 
-def chosen(points: Points, predicted: FloatArray, most: int = MOST_GIVEN) -> IntArray:
+def chosen_points(points: Points, predicted: FloatArray, most: int = MOST_GIVEN) -> IntArray:
+    """`[M]` the points given; see `chosen`."""
+    kinds = [f"{quantity} {kind}" for quantity, kind in zip(points.quantities, points.kinds, strict=True)]
+    return chosen(points.rows, kinds, predicted, most)
+
+
+def chosen(of_rows: IntArray, kinds: Sequence[str], predicted: FloatArray, most: int = MOST_GIVEN) -> IntArray:
     """`[M]` the points given: those of at most `most` rows and half of all, of every kind, spread over the predictions.
 
     Empty if there are too few rows to give some and score the rest.
+
+    Args:
+        of_rows: `[N]` the row that each point is of.
+        kinds: `[N]`
+        predicted: `[N]`
     """
-    rows, first = np.unique(points.rows, return_index=True)
+    rows, first = np.unique(of_rows, return_index=True)
     given = min(most, len(rows) // 2)
     if len(rows) < _LEAST_ROWS:
         return np.zeros(0, dtype=np.int64)
-    kinds = np.array([f"{points.quantities[i]} {points.kinds[i]}" for i in first])
-    names, count = np.unique(kinds, return_counts=True)
+    kind = np.array([kinds[i] for i in first])
+    names, count = np.unique(kind, return_counts=True)
     picked: list[int] = []
     for name, wanted in zip(names, _allotted(count, given), strict=True):
-        of = np.flatnonzero(kinds == name)
+        of = np.flatnonzero(kind == name)
         order = of[np.lexsort((of, predicted[first[of]]))]
         # From the least to the most, both included; a single one is the middle.
         ranks = np.linspace(0, len(order) - 1, wanted) if wanted > 1 else np.array([(len(order) - 1) / 2.0])[:wanted]
         picked += rows[order[np.unique(np.rint(ranks).astype(np.int64))]].tolist()
-    return np.flatnonzero(np.isin(points.rows, picked))
+    return np.flatnonzero(np.isin(of_rows, picked))
 
 
 def _allotted(count: IntArray, total: int) -> IntArray:

@@ -25,8 +25,11 @@ from ..perf.tables import read_table
 from .points import ITERATION, Correction, IntArray, Points, Predict
 
 GROUP = "kernels"
-DECODE, PREFILL, SHORT_PREFILL, NO_ATTENTION = "decode", "prefill >= 256", "prefill < 256", "without attention"
+DECODE, NO_ATTENTION = "decode", "without attention"
+PREFILL, SHORT_PREFILL = "prefill, chunks >= 256", "prefill, chunks < 256"
 LONG_CHUNK_TOKENS = 256.0
+_LEAST_CONTEXT = 32.0
+"""Sequences and prompts shorter than any request are not scored."""
 _OPERATIONS = (
     *("input_layernorm", "attn_pre_proj", "attn_rope", "attn_post_proj", "post_attention_layernorm"),
     *("mlp_up_proj", "mlp_act", "mlp_down_proj", "add"),
@@ -112,13 +115,14 @@ def _with_attention(
         batch, new, context = (float(attention[c][i]) for c in ("batch_size", "new_tokens", "context_len"))
         decoding = attention["phase"][i] == "decode"
         now = batch if decoding else batch * new
-        if not tokens[0] <= now <= tokens[-1] or batch * max(context, new) > kv_tokens:
+        each = context if decoding else new
+        if not tokens[0] <= now <= tokens[-1] or batch * each > kv_tokens or each < _LEAST_CONTEXT:
             continue
         seconds = float(np.interp(now, tokens, layer_s)) + float(attention["latency_ms"][i]) * 1e-3
         if decoding:
             found.append(_iteration(tp, DECODE, 0.0, 0.0, batch, batch * context, model, seconds))
         else:
-            found.append(_iteration(tp, _prefill(now), now, batch * new * new / 2.0, 0.0, 0.0, model, seconds))
+            found.append(_iteration(tp, _prefill(new), now, batch * new * new / 2.0, 0.0, 0.0, model, seconds))
     return found
 
 
@@ -134,8 +138,8 @@ def _whole_layers(model: Model, rows: Table) -> list[Iteration]:
     return found
 
 
-def _prefill(tokens: float) -> str:
-    return PREFILL if tokens >= LONG_CHUNK_TOKENS else SHORT_PREFILL
+def _prefill(chunk_tokens: float) -> str:
+    return PREFILL if chunk_tokens >= LONG_CHUNK_TOKENS else SHORT_PREFILL
 
 
 def _iteration(

@@ -10,7 +10,7 @@ import numpy as np
 from .points import QUANTITIES
 from .protocols import DATA_SHEET, FEW_SHOT, ZERO_SHOT
 from .report import LogScore, Report
-from .request_logs import METRICS, second_half
+from .request_logs import METRICS, TTFT, second_half
 
 _UNITS = {"iteration time": "s", "TPOT": "s", "throughput": "tokens/s", "power": "share of TDP"}
 _DPI = 80
@@ -84,7 +84,8 @@ def _fill_requests(panels: Any, report: Report) -> None:
             panel.plot(real, made, ".", markersize=4, alpha=0.6, label=one.log.run)
             ends += [float(real.min()), float(real.max())]
         panel.plot([min(ends), max(ends)], [min(ends), max(ends)], color="black", linewidth=0.8)
-        panel.set(xscale="log", yscale="log", title=metric, xlabel="measured, s", ylabel="replayed, s")
+        scale = "log" if metric == TTFT else "linear"
+        panel.set(xscale=scale, yscale=scale, title=metric, xlabel="measured, s", ylabel="replayed, s")
         panel.legend(fontsize=7, loc="upper left")
 
 

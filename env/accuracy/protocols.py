@@ -17,7 +17,7 @@ from ..perf.calibration import Measurements, refit
 from ..perf.factors import Factors, FactorsError
 from ..perf.law import FloatArray
 from ..perf.roofline import LayoutError
-from .few_shot import chosen, fit_correction
+from .few_shot import chosen_points, fit_correction
 from .points import UNCHANGED, Points
 from .withholding import without_gpu, without_pair
 
@@ -92,7 +92,7 @@ def score(points: Iterable[Points], refits: Refits) -> list[Scored]:
         predict = group.predictor(refits.zero_shot(group.gpu.name, group.model))
         zero = predict(UNCHANGED, everything)
         scored += _scored(ZERO_SHOT, group, everything, zero)
-        given = chosen(group, zero)
+        given = chosen_points(group, zero)
         if len(given):
             rest = np.setdiff1d(everything, given)
             scored += _scored(FEW_SHOT, group, rest, predict(fit_correction(group, predict, given), rest))

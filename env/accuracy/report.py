@@ -9,9 +9,11 @@ from pathlib import Path
 from ..catalog.gpus import GPUS
 from ..perf.calibration import read_measurements
 from ..perf.factors import donor
+from ..perf.power_fit import POWER_TABLE, read_power_rows
 from ..perf.tables import read_serving
 from .iterations import iteration_points
 from .points import Correction
+from .power import score_power
 from .protocols import Refits, Scored, score
 from .request_logs import (
     Latencies,
@@ -55,6 +57,10 @@ class Report:
     """Rows of measured serving that were not scored, by reason."""
     serving_rows: int
     """Rows of the whole table."""
+    power_left_out: Mapping[str, int]
+    """Rows of measured power that were not scored, by reason."""
+    power_rows: int
+    """Rows of the whole table."""
     measured_gpus: frozenset[str]
     """GPUs whose matrix products were measured."""
     stand_ins: Mapping[str, str]
@@ -70,6 +76,9 @@ def build(folder: Path, progress: Callable[[str], None]) -> Report:
     points = [*iteration_points(folder), *serving]
     refits = Refits(measurements, progress)
     scored = score(points, refits)
+    progress("power")
+    power_rows, power_left_out = read_power_rows(folder / POWER_TABLE)
+    scored += score_power(power_rows)
     progress("replaying request logs")
     logs = [_log_score(log, refits) for log in read_request_logs(folder)]
     everything = refits.everything()
@@ -78,6 +87,8 @@ def build(folder: Path, progress: Callable[[str], None]) -> Report:
         scored=scored,
         logs=logs,
         left_out={**others, **incomparable},
+        power_left_out=power_left_out,
+        power_rows=len(power_rows) + sum(power_left_out.values()),
         serving_rows=len(rows) + sum(others.values()),
         measured_gpus=frozenset(name for name in names if name in everything.gemm),
         stand_ins={name: _stand_in(name, refits) for name in names},

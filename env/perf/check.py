@@ -15,7 +15,7 @@ from .capacity import mean_iteration_s
 from .coverage import coverage
 from .factors import Factors
 from .law import IterationLaw
-from .roofline import DoesNotFit, LayoutError, iteration_law, kv_capacity_tokens
+from .roofline import DoesNotFit, LayoutError, iteration_law, kv_bytes_per_gpu, kv_capacity_tokens
 
 _BUDGET_TOKENS = 8192.0
 """vLLM's default token budget of an online server on large GPUs; the tables seldom state it."""
@@ -121,7 +121,7 @@ def law_of(row: ServingRow, factors: Factors | None = None) -> IterationLaw:
         raise NotComparableError("an open loop with more requests in flight than max_num_seqs: no steady state")
     if _step_s(row) < _LEAST_SHARE * _least_step_s(row):
         raise NotComparableError(
-            "faster than the GPU can read the weights once a token: the row cannot mean what it says"
+            "faster than the GPU can read weights and context once a token: the row cannot mean what it says"
         )
     return law
 
@@ -136,10 +136,13 @@ def _step_s(row: ServingRow) -> float:
 
 
 def _least_step_s(row: ServingRow) -> float:
-    """What reading the weights of a dense model once takes at the data sheet's bandwidth; 0 for experts."""
+    """What reading the weights once, and every sequence's context, takes at the data sheet's bandwidth; 0 for experts."""
     if row.model.experts > 1:
         return 0.0
-    return row.model.weight_bytes(row.precision) / row.tensor_parallel / (row.gpu.bandwidth_gb_per_s * 1e9)
+    context = (row.concurrency or 0.0) * (row.prompt_tokens + row.output_tokens / 2.0)
+    cache = context * kv_bytes_per_gpu(row.model, row.precision, row.tensor_parallel)
+    weights = row.model.weight_bytes(row.precision) / row.tensor_parallel
+    return (weights + cache) / (row.gpu.bandwidth_gb_per_s * 1e9)
 
 
 def tpot_s(row: ServingRow, law: IterationLaw) -> float:

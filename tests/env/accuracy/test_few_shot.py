@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from poolpilot.env.accuracy.few_shot import MOST_GIVEN, chosen, fit_correction
+from poolpilot.env.accuracy.few_shot import MOST_GIVEN, chosen_points, fit_correction
 from poolpilot.env.accuracy.points import TPOT, UNCHANGED, Correction, Points, Predict, stats
 from poolpilot.env.accuracy.serving import serving_points
 from poolpilot.env.catalog.gpus import gpu
@@ -43,7 +43,7 @@ def errors(points: Points, predict: Predict, correction: Correction, given: Floa
 
 def test_a_correction_recovers_a_law_of_the_same_shape() -> None:
     points, predict, plain = points_of(rows())
-    given = chosen(points, plain, 12)
+    given = chosen_points(points, plain, 12)
     found = fit_correction(points, predict, given)
     assert errors(points, predict, UNCHANGED, given) > 0.1
     assert errors(points, predict, found, given) < 0.01
@@ -52,7 +52,7 @@ def test_a_correction_recovers_a_law_of_the_same_shape() -> None:
 
 def test_engines_get_a_factor_of_their_own() -> None:
     points, predict, plain = points_of(rows() + rows("sglang-0.5", factor=1.5))
-    given = chosen(points, plain)
+    given = chosen_points(points, plain)
     found = fit_correction(points, predict, given)
     assert errors(points, predict, found, given) < 0.02
     assert found.by_kind["sglang"] / found.by_kind["vllm"] == pytest.approx(1.5, rel=0.1)
@@ -60,15 +60,15 @@ def test_engines_get_a_factor_of_their_own() -> None:
 
 def test_only_the_given_points_are_looked_at() -> None:
     points, predict, plain = points_of(rows())
-    given = chosen(points, plain, 10)
+    given = chosen_points(points, plain, 10)
     spoilt = np.where(np.isin(np.arange(len(points)), given), points.measured, 1e6)
     assert fit_correction(replace(points, measured=spoilt), predict, given) == fit_correction(points, predict, given)
-    np.testing.assert_array_equal(chosen(replace(points, measured=spoilt), plain, 10), given)
+    np.testing.assert_array_equal(chosen_points(replace(points, measured=spoilt), plain, 10), given)
 
 
 def test_what_few_points_do_not_tell_stays_as_it_was() -> None:
     points, predict, plain = points_of([row for row in rows() if row.concurrency == 1.0])
-    found = fit_correction(points, predict, chosen(points, plain))
+    found = fit_correction(points, predict, chosen_points(points, plain))
     assert found.sequences == pytest.approx(1.0, abs=0.1)
     assert found.kv_read == pytest.approx(1.0, abs=0.1)
     assert fit_correction(points, predict, np.zeros(0, dtype=np.int64)) == UNCHANGED
@@ -79,13 +79,13 @@ def test_what_few_points_do_not_tell_stays_as_it_was() -> None:
 )
 def test_never_more_than_asked_for_and_never_more_than_half(count: int, most: int, given: int) -> None:
     points, _, plain = points_of((rows() + rows("sglang-0.5"))[:count])
-    picked = chosen(points, plain, most)
+    picked = chosen_points(points, plain, most)
     assert len(picked) == len(set(picked.tolist())) == given
 
 
 def test_the_choice_spans_the_range_of_every_kind() -> None:
     points, _, plain = points_of(rows() + rows("sglang-0.5"))
-    picked = chosen(points, plain)
+    picked = chosen_points(points, plain)
     for kind in ("vllm", "sglang"):
         of = np.array([i for i in range(len(points)) if points.kinds[i] == kind])
         own = np.intersect1d(of, picked)
