@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from ..env.perf.calibration import read_measurements, refit
 from ..env.perf.check import compare_all, group_errors
-from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document
+from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document, to_text
 from ..env.perf.tables import TableError, read_serving
 from .bad_input import one_line_errors
 from .printing import console, log_console, percent, print_json, table
@@ -41,7 +40,7 @@ def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool)
         factors = refit(read_measurements(data), lambda what: notes.print(f"fitting {what}", style="dim"))
     checked = None if check is None else _check(check, factors)
     if write:
-        FACTORS_FILE.write_text(json.dumps(to_document(factors), indent=2) + "\n", encoding="utf-8")
+        FACTORS_FILE.write_text(to_text(factors), encoding="utf-8")
         notes.print(f"wrote {FACTORS_FILE}")
     if as_json:
         document = {"factors": None if data is None else to_document(factors), "check": checked}
