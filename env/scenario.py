@@ -6,6 +6,8 @@ that names the file, the field, the value and what would be right.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,12 +20,13 @@ from .contract import Cluster, Targets
 from .guard import Limits
 from .ledger import Tariff
 from .one_line import first_problem, one_line, shown
+from .perf.coverage import Coverage, coverage
 from .perf.law import IterationLaw
 from .perf.law_file import LawFile, read_law_file
 from .perf.roofline import iteration_law, kv_capacity_tokens
 from .plain_yaml import PlainYamlError, plain_yaml
 from .scenario_fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
-from .scenario_pools import Pool
+from .scenario_pools import Pool, StartDelays
 from .workload.spec import WorkloadSpec
 
 SHIPPED = Path(__file__).parent / "scenarios"
@@ -111,6 +114,10 @@ class World(Strict):
 
     performance_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.15
     """Each pool's true iteration time is the believed one times 1 plus or minus up to this, drawn per episode."""
+    cold_start_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    """Likewise each pool's true times to provision, load, wake up and fall asleep, by one factor."""
+    preemption_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    """Likewise each pool's true rate of machine preemptions (of rates, not of availability series)."""
     retry_after_s: PositiveFloat = 20.0
     """What a request turned away is told to wait."""
     give_up_after_s: PositiveFloat = 600.0
@@ -120,13 +127,26 @@ class World(Strict):
 class Fault(Strict):
     """Something that goes wrong at a set time."""
 
-    kind: Literal["preempt", "crash", "stock_out"]
+    kind: Literal["preempt", "crash", "stock_out", "capacity"]
+    """`preempt`: machines are taken away, with the pool's notice; `crash`: replicas die at once; `stock_out`: no more
+    than `left` new machines can be had for `duration_s`; `capacity`: from now on no more than `count` machines can be
+    had at a time, and of a spot pool those beyond are taken away with notice."""
     pool: str
     at_s: NonNegativeFloat
-    count: Annotated[int, Field(ge=1)] = 1
-    """Replicas hit."""
+    count: Annotated[int, Field(ge=0)] = 1
+    """Replicas hit, or the machines of `capacity`."""
     duration_s: NonNegativeFloat = 0.0
-    """Of a stock-out: how long no new replica can be had."""
+    """Of a stock-out."""
+    left: Annotated[int, Field(ge=0)] = 0
+    """Of a stock-out: how many more replicas can be had meanwhile."""
+
+    @model_validator(mode="after")
+    def _meant(self) -> Fault:
+        if self.left and self.kind != "stock_out":
+            raise ValueError("left: only of a stock_out")
+        if self.count == 0 and self.kind in ("preempt", "crash"):
+            raise ValueError("count: wanted at least 1 replica hit, got 0")
+        return self
 
 
 class Scenario(Strict):
@@ -199,6 +219,14 @@ class Scenario(Strict):
         """The model a pool holds."""
         return model(self.pools[pool].model or self.model)
 
+    def cold_start(self, pool: str) -> StartDelays:
+        """What a start in the pool is believed to take."""
+        return self.pools[pool].cold_start.delays(self.weight_bytes(pool))
+
+    def weight_bytes(self, pool: str) -> float:
+        """Of one replica, all its GPUs together."""
+        return self.pool_model(pool).weight_bytes(self.pools[pool].precision)
+
     def pool_law(self, pool: str) -> IterationLaw:
         """The iteration law of a pool's replicas, as believed: the measured one if the pool names a file.
 
@@ -223,6 +251,20 @@ class Scenario(Strict):
             own.precision,
             own.tensor_parallel,
             own.engine.gpu_memory_utilization,
+        )
+
+    def pool_coverage(self, pool: str) -> Coverage:
+        """Over which loads the pool's law rests on measurements of its GPU; ValueError as for `pool_law`."""
+        own = self.pools[pool]
+        card, served = gpu(own.gpu), self.pool_model(pool)
+        known = coverage(card, served, own.precision, own.tensor_parallel)
+        if own.law is None:
+            return known
+        # Measured on the very replica: nothing is borrowed. The file does not tell over which contexts.
+        tokens = self._measured(pool, own.law).law.tokens
+        ends = (tokens[0], tokens[-1])
+        return replace(
+            known, calibrated=True, borrowed=(), errors=(), tokens=ends, sequences=ends, context_tokens=(0.0, math.inf)
         )
 
     def _measured(self, name: str, path: Path) -> LawFile:
@@ -306,7 +348,7 @@ class Scenario(Strict):
             max_batch_cap=column([p.engine.max_num_seqs for p in pools]),
             max_token_budget=column([p.engine.max_num_batched_tokens for p in pools]),
             usd_per_hr=column([p.price.usd_per_hr for p in pools]),
-            cold_start_s=column([p.cold_start.mean_s for p in pools]),
+            cold_start_s=column([self.cold_start(name).mean_s for name in self.pools]),
             targets=self.targets(),
         )
 

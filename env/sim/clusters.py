@@ -14,14 +14,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from .. import forecast, ledger
-from ..contract import Action, Bill, BoolArray, Cluster, FloatArray, Snapshot
+from ..contract import Action, Bill, BoolArray, Cluster, FloatArray, IntArray, Snapshot
 from ..window import ARRIVED, TALLY_WIDTH
 from .advance import advance_some, open_one
 from .engine_state import PS_PER_S
 from .gpus import GpuBank, nothing_read
-from .loading import batched_cluster, load_world, padded, size_of, whole_ps
+from .loading import batched_cluster, batched_ranges, load_world, padded, size_of, whole_ps
 from .sight import snapshot_of
-from .state import Clusters, room_for, with_room
+from .state import EVENTS, Clusters, room_for, with_room
 from .world import WorldSpec
 
 _CLUSTERS_PER_THREAD = 16
@@ -42,6 +42,10 @@ class TickOutcome:
     """`[B, C, W]` (`env.window`)"""
     meter: ledger.Meter
     """`[B, ...]` what the bill was made from."""
+    events: IntArray
+    """`[B, P, len(state.EVENTS)]` what happened to the pools' replicas."""
+    asleep_s: FloatArray
+    """`[B, P]` replica-seconds asleep, whatever was paid for them."""
     done: BoolArray
     """`[B]` whether the episode is over."""
 
@@ -109,8 +113,10 @@ class SimulatedClusters:
 
     @property
     def rented_s(self) -> FloatArray:
-        """`[B, P]` replica-seconds rented in the last tick, counted apart from what they were for."""
-        rented: FloatArray = self._every.pools["rented_ps"] / PS_PER_S
+        """`[B, P]` replica-seconds of full rent in the last tick, counted apart from what they were for."""
+        pools = self._every.pools
+        unpaid: FloatArray = pools["asleep_ps"] * (1.0 - self._asleep_rent_frac)
+        rented: FloatArray = (pools["rented_ps"] - unpaid) / PS_PER_S
         return rented
 
     def replace(self, b: int, spec: WorldSpec) -> None:
@@ -144,6 +150,8 @@ class SimulatedClusters:
             bill=ledger.charge(meter, self._tariff),
             tally=tally,
             meter=meter,
+            events=np.stack([self._every.pools[name] for name in EVENTS], axis=-1),
+            asleep_s=self._every.pools["asleep_ps"] / PS_PER_S,
             done=self._every.clock["now_ps"][:, 0] >= self._duration_ps,
         )
 
@@ -158,6 +166,7 @@ class SimulatedClusters:
             readings=self._readings,
             usd_per_hr=self._usd_per_hr(),
             preemptions_per_hr=self._preemptions_per_hr,
+            ranges=self._ranges,
             tick_s=self.tick_s,
         )
 
@@ -218,12 +227,13 @@ class SimulatedClusters:
         # What nobody is routed to is charged to those who could be.
         claim = np.swapaxes(route * serves, 1, 2)
         claim = np.where(claim.sum(axis=-1, keepdims=True) > 0, claim, np.swapaxes(serves, 1, 2))
+        paid_asleep_ps = every.pools["asleep_ps"] * self._asleep_rent_frac
         return ledger.Meter(
             usd_per_hr=usd_per_hr,
             useful_s=every.pools["useful_ps"] / PS_PER_S,
             wasted_s=every.pools["wasted_ps"] / PS_PER_S,
             starting_s=every.pools["start_ps"] / PS_PER_S,
-            waiting_s=(every.pools["idle_ps"] + every.pools["drain_ps"] + every.pools["asleep_ps"]) / PS_PER_S,
+            waiting_s=(every.pools["idle_ps"] + every.pools["drain_ps"] + paid_asleep_ps) / PS_PER_S,
             energy_j=self._readings.energy_j.copy(),
             egress_bytes=np.swapaxes(every.pairs["sent"], 1, 2) * self._bytes_per_token[:, None, None],
             class_work=np.swapaxes(every.pairs["work"], 1, 2).copy(),
@@ -253,10 +263,14 @@ class SimulatedClusters:
         self.cluster: Cluster = batched_cluster([spec.cluster for spec in specs], n_classes, n_pools)
         self._duration_ps = np.array([whole_ps(spec.duration_s) for spec in specs])
         self._bytes_per_token = np.array([spec.bytes_per_token for spec in specs])
-        self._preemptions_per_hr = np.stack([padded(spec.preemptions_per_hr, (n_pools,)) for spec in specs])
+        self._preemptions_per_hr = np.stack(
+            [padded(spec.supply.believed_preemptions_per_hr, (n_pools,)) for spec in specs]
+        )
+        self._asleep_rent_frac = np.stack([padded(spec.supply.asleep_rent_frac, (n_pools,), 1.0) for spec in specs])
         self._tariff = ledger.Tariff(
             **{f.name: np.array([float(getattr(s.tariff, f.name)) for s in specs]) for f in fields(ledger.Tariff)}
         )
+        self._ranges = batched_ranges([spec.ranges for spec in specs], n_pools)
         steps = max(len(spec.price_from_s) for spec in specs)
         self._price_from_s = np.stack([padded(spec.price_from_s, (steps,), np.inf) for spec in specs])
         self._price_usd_per_hr = np.stack([padded(spec.price_usd_per_hr, (steps, n_pools)) for spec in specs])

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..beliefs import believed_ranges
 from ..catalog.gpus import gpu
 from ..contract import Cluster, FloatArray
+from ..coverage import CalibratedRanges
 from ..ledger import Tariff
+from ..market.load import prices
 from ..perf.law import LAW_WIDTH
 from ..perf.roofline import KV_BLOCK_TOKENS
-from ..scenario import Fault, Scenario
+from ..scenario import Scenario
 from ..workload.load import load_workload
 from ..workload.requests import Workload
 from .power import IDLE_TDP_FRAC, Thermal
+from .supply import Supply, supply_of
 
 
 class WorldError(ValueError):
@@ -44,12 +48,8 @@ class WorldSpec:
     """`[P]` tokens."""
     start_replicas: FloatArray
     """`[P]` replicas that serve from the first second."""
-    cold_start_spread_frac: FloatArray
-    """`[P]` standard deviation over mean; the mean is `cluster.cold_start_s`."""
-    preemptions_per_hr: FloatArray
-    """`[P]` machine preemptions per replica."""
-    preemption_notice_s: FloatArray
-    """`[P]`"""
+    supply: Supply
+    """How machines come and go."""
     price_from_s: FloatArray
     """`[K]` when each price begins, 0 first."""
     price_usd_per_hr: FloatArray
@@ -68,7 +68,8 @@ class WorldSpec:
     """When a request that was turned away comes back."""
     give_up_after_s: FloatArray
     """`[C]` since first arrival; after that it does not come back."""
-    faults: tuple[Fault, ...] = ()
+    ranges: CalibratedRanges | None = None
+    """`[P]` over which loads the laws that policies believe rest on measurements; None if nobody knows."""
 
     def __post_init__(self) -> None:
         """Check what compiled code relies on."""
@@ -89,6 +90,8 @@ class WorldSpec:
             raise WorldError(f"price_from_s: {self.price_from_s}, wanted rising seconds that begin with 0")
         if self.retry_after_s <= 0:
             raise WorldError(f"retry_after_s: {self.retry_after_s}, wanted above 0")
+        if len(self.supply.notice_s) != n_pools:
+            raise WorldError(f"supply: {len(self.supply.notice_s)} pools, wanted {n_pools}")
         if (self.start_replicas > self.cluster.max_replicas).any():
             raise WorldError(f"start_replicas: {self.start_replicas}, wanted at most {self.cluster.max_replicas}")
         limits = longest_allowed(self.cluster, tokens_held(self.kv_tokens, self.max_model_len))
@@ -104,9 +107,6 @@ _PER_POOL = (
     "kv_tokens",
     "max_model_len",
     "start_replicas",
-    "cold_start_spread_frac",
-    "preemptions_per_hr",
-    "preemption_notice_s",
     "gpus_per_replica",
     "tdp_w",
     "idle_w",
@@ -114,10 +114,14 @@ _PER_POOL = (
 
 
 def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None = None) -> WorldSpec:
-    """Draw a world: requests (unless handed in), each pool's true speed, and the seed of everything later."""
+    """Draw a world: requests (unless handed in), each pool's true speed and supply, and the seed of everything later.
+
+    Raises:
+        ValueError: a file that the scenario names cannot be used; one line says which, and why.
+    """
     names = scenario.class_names
-    speed_seed, workload_seed, run_seed = (
-        int(part.generate_state(1, np.uint64)[0] >> np.uint64(1)) for part in np.random.SeedSequence(seed).spawn(3)
+    speed_seed, workload_seed, run_seed, supply_seed = (
+        int(part.generate_state(1, np.uint64)[0] >> np.uint64(1)) for part in np.random.SeedSequence(seed).spawn(4)
     )
     pools = list(scenario.pools.values())
     cluster = scenario.cluster()
@@ -132,6 +136,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
     deferrable = cluster.targets.deferrable
     # Work that may wait is put off by 429 until its deadline: such a client does not lose patience before.
     give_up_s[deferrable] = np.maximum(give_up_s[deferrable], cluster.targets.deadline_s[deferrable])
+    price_from_s, price_usd_per_hr = _prices(scenario)
     tdp_w = np.array([gpu(p.gpu).tdp_w for p in pools])
     paid = scenario.energy.paid_by_user
     return WorldSpec(
@@ -145,11 +150,9 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         kv_tokens=kv_tokens,
         max_model_len=max_model_len,
         start_replicas=np.array([float(p.replicas.start) for p in pools]),
-        cold_start_spread_frac=np.array([p.cold_start.spread_frac for p in pools]),
-        preemptions_per_hr=np.array([p.spot.preemptions_per_hr if p.spot else 0.0 for p in pools]),
-        preemption_notice_s=np.array([p.spot.notice_s if p.spot else 0.0 for p in pools]),
-        price_from_s=np.zeros(1),
-        price_usd_per_hr=cluster.usd_per_hr[None, :].copy(),
+        supply=supply_of(scenario, supply_seed),
+        price_from_s=price_from_s,
+        price_usd_per_hr=price_usd_per_hr,
         gpus_per_replica=np.array([float(p.tensor_parallel) for p in pools]),
         tdp_w=tdp_w,
         idle_w=IDLE_TDP_FRAC * tdp_w,
@@ -162,8 +165,16 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         bytes_per_token=scenario.network.bytes_per_token,
         retry_after_s=scenario.world.retry_after_s,
         give_up_after_s=give_up_s,
-        faults=scenario.faults,
+        ranges=believed_ranges(scenario),
     )
+
+
+def _prices(scenario: Scenario) -> tuple[FloatArray, FloatArray]:
+    """`[K]` every time at which some pool's price moves, and `[K, P]` the prices from then on."""
+    series = [prices(pool.price, scenario.duration_s, scenario.base_dir) for pool in scenario.pools.values()]
+    from_s: FloatArray = np.unique(np.concatenate([own.from_s for own in series]))
+    columns = [own.values[np.searchsorted(own.from_s, from_s, side="right") - 1] for own in series]
+    return from_s, np.stack(columns, axis=1)
 
 
 def tokens_held(kv_tokens: FloatArray, max_model_len: FloatArray) -> FloatArray:

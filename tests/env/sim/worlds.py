@@ -12,7 +12,10 @@ from poolpilot.env.ledger import Tariff
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
 from poolpilot.env.scenario import Fault
 from poolpilot.env.sim.clusters import SimulatedClusters, TickOutcome
+from poolpilot.env.sim.delays import no_delays
 from poolpilot.env.sim.power import Thermal
+from poolpilot.env.sim.state import FALL_ASLEEP, HANG, LOAD, MEAN_S, PROVISION, SPREAD_FRAC, WAKE
+from poolpilot.env.sim.supply import Supply
 from poolpilot.env.sim.world import WorldSpec
 from poolpilot.env.workload.requests import Workload
 
@@ -35,7 +38,18 @@ class APool:
     cold_start_s: float = 30.0
     cold_spread_frac: float = 0.0
     preemptions_per_hr: float = 0.0
+    spot: bool = False
     notice_s: float = 20.0
+    load_s: float = 0.0
+    stuck_start_frac: float = 0.0
+    stuck_s: float = np.inf
+    give_up_s: float = np.inf
+    crashes_per_hr: float = 0.0
+    sleep_max: int = 0
+    wake_s: float = 0.0
+    fall_asleep_s: float = 0.0
+    keep_asleep_s: float = np.inf
+    asleep_rent_frac: float = 1.0
     kv_tokens: int = 16000
     batch_cap: int = 64
 
@@ -96,13 +110,13 @@ def a_world(
         class_mask=np.ones(len(wanted), dtype=np.bool_),
         pool_mask=np.ones(count, dtype=np.bool_),
         serves=serves,
-        spot=per_pool("preemptions_per_hr") > 0,
+        spot=(per_pool("preemptions_per_hr") > 0) | (per_pool("spot") > 0),
         min_replicas=np.zeros(count),
         max_replicas=per_pool("most"),
         max_batch_cap=per_pool("batch_cap"),
         max_token_budget=np.full(count, 2048.0),
         usd_per_hr=per_pool("usd_per_hr"),
-        cold_start_s=per_pool("cold_start_s"),
+        cold_start_s=per_pool("cold_start_s") + per_pool("load_s"),
         targets=Targets(
             ttft_s=per_class("ttft_s"),
             tpot_s=per_class("tpot_s"),
@@ -121,9 +135,7 @@ def a_world(
         kv_tokens=per_pool("kv_tokens"),
         max_model_len=np.full(count, 8192.0),
         start_replicas=per_pool("start"),
-        cold_start_spread_frac=per_pool("cold_spread_frac"),
-        preemptions_per_hr=per_pool("preemptions_per_hr"),
-        preemption_notice_s=per_pool("notice_s"),
+        supply=a_supply(pools, faults),
         price_from_s=np.array([at_s for at_s, _ in steps]),
         price_usd_per_hr=np.outer([factor for _, factor in steps], per_pool("usd_per_hr")),
         gpus_per_replica=np.ones(count),
@@ -134,7 +146,42 @@ def a_world(
         bytes_per_token=250.0,
         retry_after_s=retry_after_s,
         give_up_after_s=per_class("give_up_after_s"),
+    )
+
+
+def a_supply(pools: Sequence[APool], faults: tuple[Fault, ...] = ()) -> Supply:
+    """How these pools' machines come and go: nothing is drawn but what a pool asks for."""
+
+    def per_pool(name: str) -> FloatArray:
+        return np.array([float(getattr(pool, name)) for pool in pools])
+
+    delays = no_delays(len(pools))
+    for kind, name in (
+        (PROVISION, "cold_start_s"),
+        (LOAD, "load_s"),
+        (HANG, "stuck_s"),
+        (WAKE, "wake_s"),
+        (FALL_ASLEEP, "fall_asleep_s"),
+    ):
+        delays[:, kind, MEAN_S] = per_pool(name)
+    delays[:, PROVISION, SPREAD_FRAC] = per_pool("cold_spread_frac")
+    return Supply(
+        delays=delays,
+        believed_preemptions_per_hr=per_pool("preemptions_per_hr"),
         faults=faults,
+        **{
+            name: per_pool(name)
+            for name in (
+                "stuck_start_frac",
+                "give_up_s",
+                "crashes_per_hr",
+                "preemptions_per_hr",
+                "notice_s",
+                "sleep_max",
+                "keep_asleep_s",
+                "asleep_rent_frac",
+            )
+        },
     )
 
 
