@@ -84,7 +84,7 @@ class AttentionFactors:
     """One layer's attention.
 
     Prompts: prefill_layer_s + tokens * (prefill_head_s * heads + prefill_kv_s * sqrt(KV heads)) + operations over
-    the pairs attended. Decoding: decode_layer_s + sequences * (decode_head_s * heads + decode_kv_head_s * KV heads)
+    the pairs attended. Decoding: decode_layer_s + sequences * (decode_head_s * heads + decode_kv_s * sqrt(KV heads))
     + bytes read.
     """
 
@@ -99,7 +99,7 @@ class AttentionFactors:
     """Share of bandwidth at which decoding reads the KV cache."""
     decode_layer_s: float
     decode_head_s: float
-    decode_kv_head_s: float
+    decode_kv_s: float
     error: FitError
     """The worse of prompts and decoding."""
 

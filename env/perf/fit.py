@@ -51,6 +51,7 @@ _TYPICAL_LAUNCH_S, _TYPICAL_BLEND = 5e-6, 1.6  # as fitted on A100 and A40
 _MOST_DECODING = 16
 _ROWS = (1, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 """Counts of rows with a factor of their own."""
+_NOTHING = 1e-12
 _REWEIGHTINGS, _ODD, _PENALTY = 10, 0.1, 1e-3
 _LEAST_HEADS = 4
 """Fewer heads on one GPU are not fitted: no model served here is split that far."""
@@ -310,7 +311,7 @@ def _fit_decode(gpu: Gpu, table: Table, sources: Sequence[str]) -> Parts:
     read = 2.0 * ACTIVATION_BYTES * batch * context * kv_heads * dim
 
     def predict(p: FloatArray) -> FloatArray:
-        f = replace(NO_ATTENTION, decode_mem_eff=p[0], decode_head_s=p[2] * 1e-9, decode_kv_head_s=p[3] * 1e-9)
+        f = replace(NO_ATTENTION, decode_mem_eff=p[0], decode_head_s=p[2] * 1e-9, decode_kv_s=p[3] * 1e-9)
         sequences = batch * decode_sequence_s(f, heads, kv_heads)
         return np.asarray(p[1] * 1e-6 + sequences + cache_read_s(gpu, f, read), dtype=np.float64)
 
@@ -387,7 +388,10 @@ def _floats(table: Table, *names: str) -> tuple[FloatArray, ...]:
 
 
 def _rounded(fitted: F) -> F:
-    """The same factors with four significant digits: more would only make reviews noisy."""
+    """The same factors with four significant digits: more would only make reviews noisy. What a fit left at its lower
+    bound is 0."""
     values = {f.name: getattr(fitted, f.name) for f in fields(fitted)}
-    short: dict[str, Any] = {name: float(f"{v:.4g}") for name, v in values.items() if isinstance(v, float)}
+    short: dict[str, Any] = {
+        name: float(f"{v:.4g}") if v >= _NOTHING else 0.0 for name, v in values.items() if isinstance(v, float)
+    }
     return replace(fitted, **short)

@@ -91,8 +91,9 @@ def decode_sequence_s(
     attention: AttentionFactors, heads: FloatArray | float, kv_heads: FloatArray | float
 ) -> FloatArray:
     """Seconds of one layer's attention for each decoding sequence, reading its cache aside."""
-    per_kv_head = attention.decode_kv_head_s * np.asarray(kv_heads)
-    return np.asarray(attention.decode_head_s * np.asarray(heads) + per_kv_head, dtype=np.float64)
+    return np.asarray(
+        attention.decode_head_s * np.asarray(heads) + attention.decode_kv_s * np.sqrt(kv_heads), dtype=np.float64
+    )
 
 
 def cache_read_s(gpu: Gpu, attention: AttentionFactors, cache_bytes: FloatArray | float) -> FloatArray:

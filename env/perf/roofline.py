@@ -1,15 +1,19 @@
 """The iteration law of any GPU, model and layout: bytes over bandwidth, operations over peak, and few fitted factors.
 
 A pipeline is folded into one law. vLLM keeps up to S batches in flight over S stages, each sequence in one of them, so
-that a *round* gives each sequence its token. With b = min(S, T) batches of T / b tokens a round lasts
+that a *round* over all batches gives each sequence its token. A round lasts as long as the longest of two ways to see
+it: the slowest stage works off all b = min(S, T) batches one after the other, or the heaviest batch goes through all
+stages and their transfers before it can come back. Decoding sequences (taken to be up to `DECODING_TOKENS` of a
+round's tokens) spread evenly over the batches; prompt tokens ride with one batch up to its token budget B, then with
+the next: a round with one chunk takes about as long as one with a chunk in each batch, since the chunk leaves a bubble
+behind it. So an engine of S stages works off up to S * B tokens a round, and is to be given that budget.
 
-    max(b * slowest stage, sum of the stages + transfers between them),
-
-the first where the pipeline is full, the second where one batch comes back before the next could hide it. Three
-approximations keep the law linear in context and pairs: batches are equal (true on average: a batch that returns is
-scheduled again as a whole, and new requests join whichever comes first); attention is that of the stage where it takes
-longest (exact for stages that are alike, an upper bound for others); and the token budget counts for a round.
-A discrete-event simulation of the pipeline in the tests holds them.
+What keeps the law linear in context and pairs is approximate: batches share the sequences evenly (true on average: a
+batch that returns is scheduled again as a whole, and new requests join whichever comes first); what context and
+sequences cost is that of the busiest stage under a usual load (exact for stages that are alike, and for no fewer
+sequences than stages); the pairs of a chunk are counted on all its stages (exact for one chunk, an upper bound for
+several). A discrete-event simulation of the
+stages in the tests says how far that is off.
 
 Symbols: T tokens in the iteration, S stages, G grid points.
 """
@@ -28,9 +32,10 @@ from .factors import Factors, shipped_factors
 from .kernels import ACTIVATION_BYTES, LayoutError, transfer_factors, transfer_s
 from .law import TOKENS_GRID, FloatArray, IterationLaw
 from .memory import KV_BLOCK_TOKENS, DoesNotFit, pipeline_kv_tokens
-from .stage import Stage, check_split, even_split, stage_times
+from .stage import Stage, StageTimes, check_split, even_split, stage_times
 
 __all__ = [
+    "DEFAULT_BATCH_TOKENS",
     "KV_BLOCK_TOKENS",
     "DoesNotFit",
     "LayoutError",
@@ -44,6 +49,14 @@ __all__ = [
 ]
 
 
+DEFAULT_BATCH_TOKENS = 2048
+"""Token budget of a batch where none is stated."""
+DECODING_TOKENS = 256.0
+"""Tokens of a round taken to be decoding sequences before any of a prompt: vLLM's default most sequences."""
+_USUAL_LOAD = (64.0, 1000.0)
+"""Sequences and context of each, to tell which of unlike stages is the busiest."""
+
+
 def iteration_law(
     gpu: Gpu,
     model: Model,
@@ -53,6 +66,7 @@ def iteration_law(
     factors: Factors | None = None,
     *,
     stage_layers: Sequence[int] | None = None,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
 ) -> IterationLaw:
     """The law of one replica.
 
@@ -62,13 +76,13 @@ def iteration_law(
         pipeline_parallel: stages, each of `tensor_parallel` GPUs.
         factors: other than those shipped.
         stage_layers: layers of each stage; None is vLLM's even split.
+        batch_tokens: token budget of one batch; only pipelines ask.
 
     Raises:
         LayoutError: the GPU lacks the precision, or the split does not divide the model.
     """
-    return pipeline_law(
-        stages_of(gpu, model, tensor_parallel, pipeline_parallel, stage_layers), model, precision, factors
-    )
+    stages = stages_of(gpu, model, tensor_parallel, pipeline_parallel, stage_layers)
+    return pipeline_law(stages, model, precision, factors, batch_tokens=batch_tokens)
 
 
 def stages_of(
@@ -89,8 +103,15 @@ def stages_of(
     return tuple(Stage(gpu, layers, tensor_parallel) for layers in split)
 
 
-def pipeline_law(stages: Sequence[Stage], model: Model, precision: str, factors: Factors | None = None) -> IterationLaw:
-    """The law of one replica whose stages may run on unlike GPUs.
+def pipeline_law(
+    stages: Sequence[Stage],
+    model: Model,
+    precision: str,
+    factors: Factors | None = None,
+    *,
+    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+) -> IterationLaw:
+    """The law of one replica whose stages may run on unlike GPUs; arguments as of `iteration_law`.
 
     Raises:
         LayoutError: as for `iteration_law`.
@@ -99,29 +120,47 @@ def pipeline_law(stages: Sequence[Stage], model: Model, precision: str, factors:
     check_split(model, [stage.layers for stage in stages])
     last = len(stages) - 1
     times = [stage_times(s, model, precision, known, last=i == last) for i, s in enumerate(stages)]
+    busiest = max(times, key=_load_s)
     linear = np.stack([t.linear_s for t in times]) + known.engine.iteration_s
-    linear_s = _round_s(linear, _transfers_s(stages, model, known)) if last else linear[0]
+    linear_s = _round_s(linear, _transfers_s(stages, model, known), batch_tokens) if last else linear[0]
     return IterationLaw(
         tokens_grid=TOKENS_GRID,
         linear_s=linear_s,
-        attend_s_per_pair=max(t.attend_s_per_pair for t in times),
-        kv_read_s_per_token=max(t.kv_read_s_per_token for t in times),
-        seq_s=max(t.seq_s for t in times) + known.engine.seq_s,
+        attend_s_per_pair=sum(t.attend_s_per_pair for t in times),
+        kv_read_s_per_token=busiest.kv_read_s_per_token,
+        seq_s=busiest.seq_s,
     )
 
 
-def _round_s(stage_s: FloatArray, transfers_s: FloatArray) -> FloatArray:
+def _load_s(times: StageTimes) -> float:
+    """Seconds of a stage for the load that decides which stage is the busiest."""
+    sequences, context = _USUAL_LOAD
+    linear = float(np.interp(sequences, TOKENS_GRID, times.linear_s))
+    return linear + times.seq_s * sequences + times.kv_read_s_per_token * sequences * context
+
+
+def _round_s(stage_s: FloatArray, transfers_s: FloatArray, batch_tokens: int) -> FloatArray:
     """`[G]` seconds of a round.
 
     Args:
         stage_s: `[S, G]` seconds of each stage for a batch of so many tokens.
         transfers_s: `[G]` seconds of all transfers of such a batch.
+        batch_tokens: most tokens of a batch.
     """
-    batches = np.minimum(float(len(stage_s)), TOKENS_GRID)
-    share = TOKENS_GRID / batches
-    each = np.stack([np.interp(share, TOKENS_GRID, seconds) for seconds in stage_s])
-    through = each.sum(axis=0) + np.interp(share, TOKENS_GRID, transfers_s)
-    return np.maximum.accumulate(np.maximum(batches * each.max(axis=0), through))
+    count = float(len(stage_s))
+    batches = np.minimum(count, TOKENS_GRID)
+    decoding = np.minimum(TOKENS_GRID, DECODING_TOKENS)
+    prompts = TOKENS_GRID - decoding
+    light = decoding / batches
+    heavy = np.maximum(np.minimum(light + prompts, batch_tokens), light + prompts / batches)
+    of_batches = np.where(prompts > 0, prompts / np.maximum(heavy - light, 1.0), 0.0)
+
+    def at(tokens: FloatArray, seconds: FloatArray) -> FloatArray:
+        return np.asarray(np.interp(tokens, TOKENS_GRID, seconds), dtype=np.float64)
+
+    through = sum(at(heavy, seconds) for seconds in stage_s) + at(heavy, transfers_s)
+    each = [of_batches * at(heavy, s) + (batches - of_batches) * at(light, s) for s in stage_s]
+    return np.maximum.accumulate(np.maximum(np.max(each, axis=0), through))
 
 
 def _transfers_s(stages: Sequence[Stage], model: Model, known: Factors) -> FloatArray:

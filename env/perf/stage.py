@@ -52,16 +52,14 @@ class StageTimes:
     """A stage's share of an iteration, as in `IterationLaw`."""
 
     linear_s: FloatArray
-    """`[G]` without the engine's own time."""
+    """`[G]` without the engine's own time for an iteration."""
     attend_s_per_pair: float
     kv_read_s_per_token: float
     seq_s: float
 
 
-def stage_times(
-    stage: Stage, model: Model, precision: str, known: Factors, *, first: bool = True, last: bool = True
-) -> StageTimes:
-    """Seconds of a stage; the last one multiplies the output head. LayoutError as for `check_layout`."""
+def stage_times(stage: Stage, model: Model, precision: str, known: Factors, *, last: bool = True) -> StageTimes:
+    """Seconds of a stage; the last one multiplies the output head and samples. LayoutError as for `check_layout`."""
     gpu, tp = stage.gpu, stage.tensor_parallel
     check_layout(gpu, model, precision, tp)
     gemm = gemm_factors(gpu, precision, known)
@@ -72,12 +70,13 @@ def stage_times(
     # A decoding sequence is a token too; what its own kernel takes beyond that is added for each sequence.
     decode_s = max(0.0, float(decode_sequence_s(attention, heads, kv_heads)) - token_s)
     head_s, head_seq_s = _head_s(gpu, model, precision, tp, gemm) if last else (0.0, 0.0)
+    sampling_s = head_seq_s + (known.engine.seq_s if last else 0.0)
     per_kv_token = kv_bytes_per_layer(model, precision, tp) * stage.layers
     return StageTimes(
         linear_s=np.maximum.accumulate(linear) + head_s,
         attend_s_per_pair=stage.layers * float(pair_s(gpu, attention, heads, model.head_dim, precision)),
         kv_read_s_per_token=float(cache_read_s(gpu, attention, per_kv_token)),
-        seq_s=stage.layers * decode_s + head_seq_s,
+        seq_s=stage.layers * decode_s + sampling_s,
     )
 
 
