@@ -25,6 +25,7 @@ from .perf.law import IterationLaw
 from .perf.law_file import LawFile, read_law_file
 from .perf.roofline import iteration_law, kv_capacity_tokens
 from .plain_yaml import PlainYamlError, plain_yaml
+from .scenario_energy import Energy
 from .scenario_fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
 from .scenario_pools import Pool, StartDelays
 from .workload.spec import WorkloadSpec
@@ -90,15 +91,6 @@ class GuardLimits(Strict):
     """A pool with a hotter GPU has its batch cap derated."""
     min_admit_frac: Share = 1.0
     """Least share of a class with a latency target that must be let in."""
-
-
-class Energy(Strict):
-    """What power costs, where the user pays for it."""
-
-    paid_by_user: bool = False
-    usd_per_kwh: NonNegativeFloat = 0.12
-    pue: Annotated[float, Field(ge=1, le=3)] = 1.3
-    room_c: Annotated[float, Field(ge=-50, le=60)] = 25.0
 
 
 class Network(Strict):
@@ -200,6 +192,10 @@ class Scenario(Strict):
         for i, fault in enumerate(self.faults):
             if fault.pool not in self.pools:
                 return f"faults[{i}].pool: unknown pool {fault.pool!r}; pools are {', '.join(self.pools)}"
+        for i, step in enumerate(self.energy.room_steps):
+            for name in step.pools or ():
+                if name not in self.pools:
+                    return f"energy.room_steps[{i}].pools: unknown pool {name!r}; pools are {', '.join(self.pools)}"
         unknown = set(self.workload.named_classes) - set(self.classes)
         if unknown:
             return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"

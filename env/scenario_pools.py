@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from .catalog.cold_starts import FALL_ASLEEP, PROVISION_S, PROVISION_SOURCE, SPREAD_FRAC, WAKE, loading
 from .scenario_delays import Delay, LognormalDelay
+from .scenario_energy import Thermal
 from .scenario_fields import NonNegativeFloat, PositiveFloat, Share, Strict
 from .scenario_market import Price, Spot, StockOuts
 
@@ -159,6 +160,7 @@ class Pool(Strict):
     stock_outs: StockOuts | None = None
     crashes_per_hr: NonNegativeFloat = 0.0
     """Rate at which a replica's engine dies with all its requests; it is started again from nothing."""
+    thermal: Thermal = Thermal()
     law: Path | None = None
     """File with a law measured on such a replica, as `poolpilot profile --out` writes it, in place of the performance
     model's; where it tells the KV cache's size, that too."""

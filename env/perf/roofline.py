@@ -32,7 +32,7 @@ from .factors import Factors, shipped_factors
 from .kernels import ACTIVATION_BYTES, LayoutError, transfer_factors, transfer_s
 from .law import TOKENS_GRID, FloatArray, IterationLaw
 from .memory import KV_BLOCK_TOKENS, DoesNotFit, pipeline_kv_tokens
-from .stage import Stage, StageTimes, check_split, even_split, stage_times
+from .stage import Stage, StageTimes, check_split, even_split, kv_bytes_per_gpu, stage_times
 
 __all__ = [
     "DEFAULT_BATCH_TOKENS",
@@ -42,6 +42,7 @@ __all__ = [
     "Stage",
     "even_split",
     "iteration_law",
+    "kv_bytes_per_gpu",
     "kv_capacity_tokens",
     "pipeline_kv_tokens",
     "pipeline_law",

@@ -134,11 +134,16 @@ def _head_s(gpu: Gpu, model: Model, precision: str, tensor_parallel: int, gemm: 
     return once, compute + ACTIVATION_BYTES * (vocab + model.hidden) / bandwidth
 
 
-def kv_bytes_per_layer(model: Model, precision: str, tensor_parallel: int) -> float:
-    """Bytes of one token's keys and values in one layer on one GPU; KV heads are copied where there are fewer than
+def kv_bytes_per_gpu(model: Model, precision: str, tensor_parallel: int) -> float:
+    """Bytes of one token's keys and values in all layers on one GPU; KV heads are copied where there are fewer than
     GPUs."""
     share = max(1.0 / tensor_parallel, 1.0 / model.kv_heads)
-    return model.kv_bytes_per_token("fp32" if precision == "fp32" else "fp16") / model.layers * share
+    return model.kv_bytes_per_token("fp32" if precision == "fp32" else "fp16") * share
+
+
+def kv_bytes_per_layer(model: Model, precision: str, tensor_parallel: int) -> float:
+    """The same of one layer."""
+    return kv_bytes_per_gpu(model, precision, tensor_parallel) / model.layers
 
 
 def gemm_factors(gpu: Gpu, precision: str, known: Factors) -> GemmFactors:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..window import TALLY_WIDTH
 from . import chance
 from .compiling import inner, outer
@@ -19,6 +21,7 @@ from .fleet import (
     start_replica,
     stop,
 )
+from .power import pass_heat
 from .routing import arrive, collect, come_back, count_progress, try_elsewhere
 from .state import (
     ASLEEP,
@@ -81,6 +84,7 @@ def _advance_one(sim: Clusters, tick_ps: int) -> None:
     refresh(sim)
     sim.clock[0].now_ps = until_ps
     sim.clock[0].tick += 1
+    pass_heat(sim, tick_ps)
     _look(sim, until_ps)
 
 
@@ -239,6 +243,7 @@ def _look(sim: Clusters, at_ps: int) -> None:
         own.start_ps, own.idle_ps, own.drain_ps, own.asleep_ps = 0, 0, 0, 0
         own.seen_ready, own.seen_starting, own.seen_draining, own.seen_asleep = 0, 0, 0, 0
         own.seen_running, own.seen_waiting, own.seen_kv_frac = 0, 0, 0.0
+        own.seen_slow, own.seen_hottest_c = 0, np.nan
         for slot in range(own.slot_from, own.slot_to):
             row, rep = sim.slots[slot], sim.engine.replicas[slot]
             own.rented_ps += row.rented_ps
@@ -251,6 +256,9 @@ def _look(sim: Clusters, at_ps: int) -> None:
             own.seen_starting += row.state == STARTING
             own.seen_draining += row.state == DRAINING
             own.seen_asleep += row.state == ASLEEP
+            if row.state != GONE:
+                own.seen_slow += row.slow
+                own.seen_hottest_c = row.temp_c if np.isnan(own.seen_hottest_c) else max(own.seen_hottest_c, row.temp_c)
             if row.state == READY:
                 own.seen_ready += 1
                 own.seen_kv_frac += rep.blocks_used / rep.blocks_total

@@ -14,6 +14,7 @@ from .compiling import inner
 from .delays import drawn_ps
 from .engine import evict_all, in_flight, run, seen, set_law, set_limits, to_ps
 from .engine_state import NONE
+from .power import start_cool
 from .state import (
     ASLEEP,
     DRAINING,
@@ -127,6 +128,7 @@ def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     row.drained_by_tick = NO_TICK
     row.settled_ps = at_ps
     row.idle_from_ps = at_ps
+    start_cool(sim, slot)
     row.busy_seen_ps = rep.busy_ps
     row.useful_seen_ps = rep.useful_ps
     set_law(sim.engine, slot, sim.laws[pool])

@@ -6,14 +6,17 @@ Symbols as in `state`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from zlib import crc32
 
 import numpy as np
 
 from ..contract import Cluster, FloatArray, IntArray, Targets
 from ..coverage import CalibratedRanges, unknown_ranges
+from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
 from .engine_state import NONE, laws_ps
+from .power import Thermal
 from .state import FAR_PS, FAULT_KINDS, IDLE_REPLICA, NO_LIMIT, Clusters, arrays_of, of_cluster
 from .world import WorldSpec
 
@@ -87,8 +90,17 @@ def _load_pools(sim: Clusters, spec: WorldSpec) -> None:
         "wanted": spec.start_replicas,
         "cap": cluster.max_batch_cap,
         "token_budget": cluster.max_token_budget,
+        "gpus": spec.gpus_per_replica,
+        "room_c": spec.room_c[0],
+        **{name: [getattr(draw, name) for draw in spec.draws] for name in DRAWN_BY},
+        **{f.name: [getattr(thermal, f.name) for thermal in spec.thermals] for f in fields(Thermal)},
+        "rise_c_per_w": [
+            thermal.rise_at_tdp_c / draw.tdp_w for thermal, draw in zip(spec.thermals, spec.draws, strict=True)
+        ],
     }.items():
         sim.pools[name][:n_pools] = values
+    sim.pools["energy_j"] = np.nan
+    sim.pools["time_constant_s"][n_pools:] = 1.0  # padding, too, is divided by it
     sim.laws[:n_pools] = laws_ps(spec.law_rows)
     sim.delays[:n_pools] = supply.delays
     replicas = sim.engine.replicas

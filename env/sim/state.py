@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..perf.law import LAW_WIDTH
+from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
 from ..scenario_delays import MAX_KNOTS
 from ..window import TALLY_WIDTH
@@ -93,6 +94,11 @@ POOL = _record(
     *_whole("seen_ready", "seen_starting", "seen_draining", "seen_asleep"),  # at the tick's end, as all that is seen
     *_whole("seen_running", "seen_waiting"),
     ("seen_kv_frac", np.float64),  # summed over ready replicas
+    *_whole("seen_slow"),  # replicas on a lowered clock
+    *_real("seen_hottest_c", "energy_j"),  # of all GPUs, in this tick; NaN before the first and where there is none
+    *_real(*DRAWN_BY),  # of one GPU
+    *_real("gpus"),  # of a replica
+    *_real("room_c", "rise_at_tdp_c", "rise_c_per_w", "time_constant_s", "slow_above_c", "recover_c", "slow_factor"),
 )
 SLOT = _record(
     *_whole("state", "pool"),
@@ -103,6 +109,9 @@ SLOT = _record(
     *_whole("settled_ps", "idle_from_ps", "busy_seen_ps", "useful_seen_ps"),  # up to where spans are counted
     # Index of the tick whose action started (or woke) it, and made it drain (or sleep); NO_TICK if none did.
     *_whole("started_by_tick", "drained_by_tick"),
+    ("temp_c", np.float64),
+    ("slow", np.int64),  # 1 on a lowered clock
+    *_whole("iterations_drawn", "fresh_drawn", "again_drawn"),  # work whose joules are counted
     *_whole(*SPANS),
 )
 FAULT = _record(*_whole("at_ps", "kind", "pool", "count", "duration_ps", "left"))

@@ -16,11 +16,12 @@ from ..coverage import CalibratedRanges
 from ..ledger import Tariff
 from ..market.load import prices
 from ..perf.law import LAW_WIDTH
+from ..perf.power import Draw, draw_of
 from ..perf.roofline import KV_BLOCK_TOKENS
 from ..scenario import Scenario
 from ..workload.load import load_workload
 from ..workload.requests import Workload
-from .power import IDLE_TDP_FRAC, Thermal
+from .power import Thermal
 from .supply import Supply, supply_of
 
 
@@ -56,11 +57,14 @@ class WorldSpec:
     """`[K, P]` price of one replica."""
     gpus_per_replica: FloatArray
     """`[P]`"""
-    tdp_w: FloatArray
+    draws: tuple[Draw, ...]
     """`[P]` of one GPU."""
-    idle_w: FloatArray
-    """`[P]` of one GPU."""
-    thermal: Thermal
+    thermals: tuple[Thermal, ...]
+    """`[P]`"""
+    room_from_s: FloatArray
+    """`[K]` when each room temperature begins, 0 first."""
+    room_c: FloatArray
+    """`[K, P]` of the air that each pool's GPUs breathe."""
     tariff: Tariff
     """Scalars."""
     bytes_per_token: float
@@ -74,10 +78,11 @@ class WorldSpec:
     def __post_init__(self) -> None:
         """Check what compiled code relies on."""
         n_classes, n_pools = len(self.cluster.class_names), len(self.cluster.pool_names)
-        steps = len(self.price_from_s)
+        steps, rooms = len(self.price_from_s), len(self.room_from_s)
         shapes = {
             "law_rows": (n_pools, LAW_WIDTH),
             "price_usd_per_hr": (steps, n_pools),
+            "room_c": (rooms, n_pools),
             "give_up_after_s": (n_classes,),
             **dict.fromkeys(_PER_POOL, (n_pools,)),
         }
@@ -86,8 +91,13 @@ class WorldSpec:
                 raise WorldError(f"{name}: shape {getattr(self, name).shape}, wanted {shape}")
         if self.workload.class_names != self.cluster.class_names:
             raise WorldError(f"workload: classes {self.workload.class_names}, wanted {self.cluster.class_names}")
-        if steps == 0 or self.price_from_s[0] != 0 or (np.diff(self.price_from_s) <= 0).any():
-            raise WorldError(f"price_from_s: {self.price_from_s}, wanted rising seconds that begin with 0")
+        for name in ("price_from_s", "room_from_s"):
+            from_s = getattr(self, name)
+            if len(from_s) == 0 or from_s[0] != 0 or (np.diff(from_s) <= 0).any():
+                raise WorldError(f"{name}: {from_s}, wanted rising seconds that begin with 0")
+        for name, held in (("draws", self.draws), ("thermals", self.thermals)):
+            if len(held) != n_pools:
+                raise WorldError(f"{name}: {len(held)}, wanted one for each of {n_pools} pools")
         if self.retry_after_s <= 0:
             raise WorldError(f"retry_after_s: {self.retry_after_s}, wanted above 0")
         if len(self.supply.notice_s) != n_pools:
@@ -108,8 +118,6 @@ _PER_POOL = (
     "max_model_len",
     "start_replicas",
     "gpus_per_replica",
-    "tdp_w",
-    "idle_w",
 )
 
 
@@ -137,8 +145,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
     # Work that may wait is put off by 429 until its deadline: such a client does not lose patience before.
     give_up_s[deferrable] = np.maximum(give_up_s[deferrable], cluster.targets.deadline_s[deferrable])
     price_from_s, price_usd_per_hr = _prices(scenario)
-    tdp_w = np.array([gpu(p.gpu).tdp_w for p in pools])
-    paid = scenario.energy.paid_by_user
+    room_from_s, room_c = scenario.energy.room(scenario.pool_names)
     return WorldSpec(
         cluster=cluster,
         workload=fitted(requests, cluster, tokens_held(kv_tokens, max_model_len)),
@@ -154,14 +161,14 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         price_from_s=price_from_s,
         price_usd_per_hr=price_usd_per_hr,
         gpus_per_replica=np.array([float(p.tensor_parallel) for p in pools]),
-        tdp_w=tdp_w,
-        idle_w=IDLE_TDP_FRAC * tdp_w,
-        thermal=Thermal(room_c=scenario.energy.room_c),
-        tariff=Tariff(
-            usd_per_kwh=np.array(scenario.energy.usd_per_kwh if paid else 0.0),
-            pue=np.array(scenario.energy.pue),
-            egress_usd_per_gb=np.array(scenario.network.egress_usd_per_gb),
+        draws=tuple(
+            draw_of(gpu(p.gpu), scenario.pool_model(name), p.precision, p.tensor_parallel)
+            for name, p in scenario.pools.items()
         ),
+        thermals=tuple(Thermal(**p.thermal.model_dump()) for p in pools),
+        room_from_s=room_from_s,
+        room_c=room_c,
+        tariff=scenario.tariff(),
         bytes_per_token=scenario.network.bytes_per_token,
         retry_after_s=scenario.world.retry_after_s,
         give_up_after_s=give_up_s,

@@ -187,8 +187,8 @@ def test_lower_caps_apply_from_the_next_iteration() -> None:
 
 
 def test_a_hot_gpu_is_slowed_and_recovers() -> None:
-    thermal = Thermal(room_c=60.0, time_constant_s=20.0)
-    world = a_world(steady(8.0, 300.0, 600, 200), [APool(a_law(), kv_tokens=64000)], thermal=thermal)
+    pool = APool(a_law(), kv_tokens=64000, thermal=Thermal(time_constant_s=20.0))
+    world = a_world(steady(8.0, 300.0, 600, 200), [pool], room=[(0.0, 60.0)])
     clusters = SimulatedClusters([world], tick_s=10.0)
     action = an_action(clusters)
     clusters.advance(action)

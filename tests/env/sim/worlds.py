@@ -10,6 +10,7 @@ import numpy as np
 from poolpilot.env.contract import Action, Cluster, FloatArray, Targets
 from poolpilot.env.ledger import Tariff
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
+from poolpilot.env.perf.power import Draw
 from poolpilot.env.scenario import Fault
 from poolpilot.env.sim.clusters import SimulatedClusters, TickOutcome
 from poolpilot.env.sim.delays import no_delays
@@ -19,6 +20,19 @@ from poolpilot.env.sim.supply import Supply
 from poolpilot.env.sim.world import WorldSpec
 from poolpilot.env.workload.requests import Workload
 
+A_DRAW = Draw(
+    basis="tdp",
+    tdp_w=400.0,
+    idle_w=60.0,
+    floor_w=200.0,
+    limit_w=392.0,
+    iteration_j=1.0,
+    experts_j=0.0,
+    untouched=0.0,
+    token_j=0.05,
+    attention_w=100.0,
+)
+AIR_COOLED = Thermal()
 FREE = Tariff(usd_per_kwh=np.array(0.0), pue=np.array(1.0), egress_usd_per_gb=np.array(0.0))
 
 
@@ -52,6 +66,7 @@ class APool:
     asleep_rent_frac: float = 1.0
     kv_tokens: int = 16000
     batch_cap: int = 64
+    thermal: Thermal = AIR_COOLED
 
 
 @dataclass(frozen=True)
@@ -88,11 +103,11 @@ def a_world(
     duration_s: float = 600.0,
     faults: tuple[Fault, ...] = (),
     tariff: Tariff = FREE,
-    thermal: Thermal | None = None,
+    room: Sequence[tuple[float, float]] = ((0.0, 25.0),),
     prices: Sequence[tuple[float, float]] = (),
     retry_after_s: float = 5.0,
 ) -> WorldSpec:
-    """A world of these requests and pools; `prices` are (from_s, factor on every pool's price)."""
+    """A world of these requests and pools; `prices` are (from_s, factor on every pool's price), `room` (from_s, deg C)."""
     wanted = classes or [AClass(ttft_s=1.0)] * len(workload.class_names)
     steps = prices or [(0.0, 1.0)]
 
@@ -139,9 +154,10 @@ def a_world(
         price_from_s=np.array([at_s for at_s, _ in steps]),
         price_usd_per_hr=np.outer([factor for _, factor in steps], per_pool("usd_per_hr")),
         gpus_per_replica=np.ones(count),
-        tdp_w=np.full(count, 400.0),
-        idle_w=np.full(count, 60.0),
-        thermal=thermal or Thermal(),
+        draws=(A_DRAW,) * count,
+        thermals=tuple(pool.thermal for pool in pools),
+        room_from_s=np.array([at_s for at_s, _ in room]),
+        room_c=np.outer([celsius for _, celsius in room], np.ones(count)),
         tariff=tariff,
         bytes_per_token=250.0,
         retry_after_s=retry_after_s,
