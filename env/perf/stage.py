@@ -187,8 +187,8 @@ def check_layout(gpu: Gpu, model: Model, precision: str, tensor_parallel: int) -
     if not _divides(model, tensor_parallel):
         fit = [degree for degree in range(1, 9) if _divides(model, degree)]
         raise LayoutError(
-            f"tensor_parallel {tensor_parallel} does not divide {model.name}: {model.heads} heads, {model.kv_heads} KV"
-            f" heads, feed-forward {model.ffn}; use one of {fit}"
+            f"tensor_parallel {tensor_parallel} does not divide the {model.heads} heads, {model.kv_heads} KV heads and"
+            f" feed-forward {model.ffn} of {model.name}; use one of {fit}"
         )
 
 
