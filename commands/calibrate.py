@@ -17,7 +17,7 @@ from ..env.accuracy.page import IMAGES, page
 from ..env.accuracy.plots import draw
 from ..env.accuracy.report import build
 from ..env.perf.calibration import read_measurements, refit
-from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document
+from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document, to_text
 from ..env.perf.power import POWER_FILE, PowerFactors
 from ..env.perf.power import to_document as power_document
 from ..env.perf.power_fit import POWER_TABLE, PowerFit, refit_power
@@ -82,7 +82,7 @@ def calibrate(
         factors = refit(measured, lambda what: notes.print(f"fitting {what}", style="dim"))
     checked = None if check is None else check_table(check, factors, few_shot)
     if write:
-        FACTORS_FILE.write_text(json.dumps(to_document(factors), indent=2) + "\n", encoding="utf-8")
+        FACTORS_FILE.write_text(to_text(factors), encoding="utf-8")
         notes.print(f"wrote {FACTORS_FILE}")
         if power is not None:
             POWER_FILE.write_text(json.dumps(power_document(power.table), indent=2) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..catalog.models import Model
-from ..perf.calibration import Measurements, refit
+from ..perf.calibration import Measurements, Remembered, refit
 from ..perf.factors import Factors, FactorsError
 from ..perf.law import FloatArray
 from ..perf.roofline import LayoutError
@@ -51,6 +51,7 @@ class Refits:
         """`progress` is told what is withheld."""
         self._measured, self._progress = measured, progress
         self._made: dict[tuple[object, ...], Factors] = {}
+        self._remembered: Remembered = {}
 
     def everything(self) -> Factors:
         """With nothing withheld."""
@@ -69,7 +70,7 @@ class Refits:
         key = tuple(_left(getattr(rest, f.name)) for f in fields(rest))
         if key not in self._made:
             self._progress(f"refitting without {what}")
-            self._made[key] = refit(rest, lambda step: None)
+            self._made[key] = refit(rest, lambda step: None, self._remembered)
         return self._made[key]
 
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..catalog.gpus import GPUS
+from ..catalog.links import BETWEEN_MACHINES, link
 from ..catalog.models import MODELS
+from .assembled import iteration_errors
 from .check import ServingRow, compare_all
-from .factors import AttentionFactors, CommFactors, EngineFactors, Factors, GemmFactors
+from .factors import (
+    AttentionFactors,
+    CommFactors,
+    EngineFactors,
+    Factors,
+    GemmFactors,
+    IterationErrors,
+    TransferFactors,
+)
 from .fit import (
     NO_ENGINE,
     PRODUCTS,
@@ -22,6 +33,7 @@ from .fit import (
     fit_engine,
     fit_gemm,
     fit_layers,
+    fit_transfer,
     fit_whole_layers,
     held_out,
 )
@@ -31,7 +43,14 @@ _GEMM = "aic_gemm.parquet"
 _ATTENTION = "aic_attention.parquet"
 _COMM = "aic_comm.csv"
 _HELIX = "helix_layer_times.csv"
-_VIDUR = {"A40-48GB": "vidur_mlp_a40.parquet"}
+_VIDUR = {"A40-48GB": "vidur_mlp_a40.parquet", "A100-SXM-80GB": "vidur_mlp_a100.parquet"}
+_NETWORK = "vidur_network.parquet"
+_TRANSFERS = {
+    # node and GPUs of a machine that take part: the link between the two
+    ("a100_dgx", 2): "NVLink3",
+    ("a40_pairwise_nvlink", 2): "PCIe4",  # 4 GB/s measured: not the bridge that the node's name promises
+    ("a100_dgx", 1): BETWEEN_MACHINES,
+}
 _SERVING = "measured_serving.csv"
 _HELIX_NODES = {"L4": "L4-24GB", "T4": "T4-16GB", "V100": "V100-SXM-16GB"}
 _MESSAGE_BYTES = (2.0**11, 2.0**28)
@@ -39,6 +58,9 @@ _MESSAGE_BYTES = (2.0**11, 2.0**28)
 ENGINE_MODEL = "Qwen/Qwen3-32B"
 """The engine's factors are fitted to this model's 16-bit runs (to the most frequent model's where they are withheld);
 every other model's runs judge them."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,8 +71,11 @@ class Measurements:
     attention: Table
     comm: Table
     layers: Mapping[str, Table]
-    """By GPU: columns as `fit_layers` wants them."""
+    """By GPU: columns as `fit_layers` wants them. They are fitted where single products were not measured, and judge
+    the factors where they were."""
     whole_layers: Table
+    transfers: Table
+    """Sending to one neighbour: columns node, devices_per_node, message_bytes, latency_s."""
     serving: Sequence[ServingRow]
 
 
@@ -70,6 +95,9 @@ def read_measurements(folder: Path) -> Measurements:
     helix = read_table(kernels / _HELIX, ("model", "node", "phase", "tokens_or_batch", "ms_per_layer"))
     products = tuple(f"{product}_ms" for product in PRODUCTS)
     vidur = {gpu: read_table(kernels / name, ("model", "tp", "num_tokens", *products)) for gpu, name in _VIDUR.items()}
+    network = read_table(
+        kernels / _NETWORK, ("node", "op", "num_workers", "devices_per_node", "message_bytes", "latency_ms")
+    )
     serving, _ = read_serving(folder / _SERVING)
     return Measurements(
         gemm=_seconds(gemm),
@@ -77,37 +105,87 @@ def read_measurements(folder: Path) -> Measurements:
         comm=_seconds({**comm, "message_bytes": comm["message_elems"] * comm["dtype_bytes"]}),
         layers={gpu: long_layers(table) for gpu, table in vidur.items()},
         whole_layers=_seconds({**helix, "latency_ms": helix["ms_per_layer"]}),
+        transfers=_seconds(_where(network, network["op"] == "send_recv")),
         serving=serving,
     )
 
 
-def refit(measured: Measurements, progress: Callable[[str], None]) -> Factors:
-    """All factors, fitted anew; `progress` is told what is being fitted."""
-    gemm = _refit_gemm(measured, progress)
+Remembered = dict[tuple[Any, ...], Any]
+"""Groups of factors by the rows that they were fitted to: many fits that differ in few rows need not begin anew."""
+
+
+def refit(measured: Measurements, progress: Callable[[str], None], remembered: Remembered | None = None) -> Factors:
+    """All factors, fitted anew; `progress` is told what is being fitted.
+
+    Args:
+        remembered: groups fitted before, filled with those fitted now; with it the errors of whole iterations, which
+            take as long as all fits together, are left out.
+    """
+    known: Remembered = {} if remembered is None else remembered
+    gemm = _refit_gemm(measured, progress, known)
     attention: dict[str, AttentionFactors] = {}
     for name in _gpus(measured.attention):
         progress(f"attention on {name}")
         rows = _of_gpu(measured.attention, name)
-        attention[name] = fit_attention(GPUS[name], rows, [_ATTENTION])
-    progress("all-reduce")
-    comm = _refit_comm(measured.comm)
+        attention[name] = _once(
+            known, ("attention", name), rows, partial(fit_attention, GPUS[name], rows, [_ATTENTION])
+        )
+    progress("all-reduce and transfers")
+    comm, transfer = _refit_comm(measured.comm), _refit_transfer(measured.transfers)
     progress("engine")
-    factors = Factors(gemm=gemm, attention=attention, comm=comm, engine=NO_ENGINE)
+    factors = Factors(gemm=gemm, attention=attention, comm=comm, transfer=transfer, engine=NO_ENGINE)
+    if remembered is None:
+        factors = replace(factors, iterations=iterations(measured, factors))
     return replace(factors, engine=_refit_engine(measured.serving, factors))
 
 
-def _refit_gemm(measured: Measurements, progress: Callable[[str], None]) -> dict[str, dict[str, GemmFactors]]:
+def iterations(measured: Measurements, factors: Factors) -> dict[str, dict[str, IterationErrors]]:
+    """Errors of whole iterations of unseen layers, by GPU and kind of product, wherever kernels were measured.
+
+    The factors may be those of other GPUs (one left out of the fit, say): then these stand in.
+    """
+    errors: dict[str, dict[str, IterationErrors]] = {}
+    for name in _gpus(measured.gemm):
+        card, products, attention = GPUS[name], _of_gpu(measured.gemm, name), _of_gpu(measured.attention, name)
+        for dtype, kind, _ in _DTYPES:
+            rows = _where(products, products["dtype"] == dtype)
+            found = iteration_errors(card, kind, rows, attention, factors, [_GEMM, _ATTENTION])
+            if found is not None:
+                errors.setdefault(name, {})[kind] = found
+    return errors
+
+
+_DTYPES = (("bfloat16", "16bit", "bf16"), ("fp8", "8bit", "fp8"))
+
+
+def _once(known: Remembered, key: tuple[str, ...], rows: Table, fit: Callable[[], T]) -> T:
+    """The fit to these rows, made now if nobody made it before."""
+    whole = (*key, *((name, column.tobytes()) for name, column in sorted(rows.items())))
+    if whole not in known:
+        known[whole] = fit()
+    fitted: T = known[whole]
+    return fitted
+
+
+def _refit_gemm(
+    measured: Measurements, progress: Callable[[str], None], remembered: Remembered
+) -> dict[str, dict[str, GemmFactors]]:
     gemm: dict[str, dict[str, GemmFactors]] = {}
     for name in _gpus(measured.gemm):
         progress(f"matrix products on {name}")
         table = _of_gpu(measured.gemm, name)
-        for dtype, kind, precision in (("bfloat16", "16bit", "bf16"), ("fp8", "8bit", "fp8")):
+        for dtype, kind, precision in _DTYPES:
             rows = table["dtype"] == dtype
             if rows.any():
-                gemm.setdefault(name, {})[kind] = fit_gemm(GPUS[name], precision, _where(table, rows), [_GEMM])
+                own = _where(table, rows)
+                fit = partial(fit_gemm, GPUS[name], precision, own, [_GEMM])
+                gemm.setdefault(name, {})[kind] = _once(remembered, ("gemm", name, kind), own, fit)
     for name, table in measured.layers.items():
+        if name in gemm:
+            continue
         progress(f"matrix products on {name}")
-        gemm[name] = {"16bit": fit_layers(GPUS[name], MODELS, table, [_VIDUR[name]])}
+        fit = partial(fit_layers, GPUS[name], MODELS, table, [_VIDUR[name]])
+        gemm[name] = {"16bit": _once(remembered, ("layers", name), table, fit)}
     for node, name in _HELIX_NODES.items():
         progress(f"matrix products on {name}")
         rows = measured.whole_layers["node"] == node
@@ -138,6 +216,17 @@ def _refit_comm(table: Table) -> dict[str, dict[str, CommFactors]]:
             fitted = fit_comm({"message_bytes": sizes, "latency_s": best}, int(degree), [_COMM])
             comm.setdefault(name, {})[str(int(degree))] = fitted
     return comm
+
+
+def _refit_transfer(table: Table) -> dict[str, TransferFactors]:
+    """By kind of link."""
+    transfer: dict[str, TransferFactors] = {}
+    for (node, devices), name in _TRANSFERS.items():
+        rows = (table["node"] == node) & (table["devices_per_node"] == devices)
+        way = link(name)
+        if rows.any():
+            transfer[way.kind] = fit_transfer(way, _where(table, rows), [_NETWORK])
+    return transfer
 
 
 def _refit_engine(serving: Sequence[ServingRow], kernels: Factors) -> EngineFactors:
