@@ -17,7 +17,7 @@ WORKERS ?= 2
 # make test-vllm SHORT=1 leaves out what takes minutes.
 SHORT ?=
 
-.PHONY: help demo test bench test-vllm lint check-python wheel-check clean
+.PHONY: help demo test bench test-vllm fuzz lint check-python wheel-check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,9 @@ $(BENCH_VENV)/.ready: benchmarks/rival.txt constraints.txt | check-python
 
 bench: $(VENV)/.ready $(BENCH_VENV)/.ready  ## time the simulator beside a rival, and training (ARGS="--json", "--write")
 	@exec $(VENV)/bin/python -m poolpilot.benchmarks --rival $(BENCH_VENV)/bin/python $(ARGS)
+
+fuzz: $(VENV)/.ready  ## damaged traces and scenarios for two minutes, or ARGS="--minutes 30"
+	@PYTHONPATH=.import exec $(VENV)/bin/python -m poolpilot.tests.fuzz.run $(ARGS)
 
 wheel-check: $(VENV)/.ready  ## the wheel builds, installs elsewhere, and works there
 	.ci/wheel-check $(PYTHON)
