@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 
 import click
 from rich.progress import Progress, TaskID
 
 from ..agents.portfolio import RULES
+from ..env.contract import BILL_LAYERS, IDLE_PARTS
 from ..env.scenario import load_scenario
 from ..env.window import TPOT, TTFT
 from ..training.evaluate import contender, tuning_episodes
@@ -15,6 +18,8 @@ from ..training.rollout import RunResult, rollout
 from ..training.worlds import episode_of
 from .bad_input import one_line_errors
 from .printing import console, percent, print_json, progress, seconds, table
+
+_DECISIONS_SHOWN = 5
 
 
 @click.command()
@@ -70,7 +75,13 @@ def _completed(bar: Progress, task: TaskID, ticks: int) -> None:
 def _record(name: str, result: RunResult) -> dict[str, object]:
     row = result.row()
     requests = {key: row.pop(key) for key in ("finished", "met", "lost", "shed")}
-    return {"policy": name, "requests": requests, **row}
+    return {
+        "policy": name,
+        "requests": requests,
+        **row,
+        "scaling": [asdict(cost) for cost in result.scaling],
+        "dearest_decisions": result.dearest_decisions(_DECISIONS_SHOWN),
+    }
 
 
 def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
@@ -101,6 +112,7 @@ def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
             "inside the range that the performance model was measured over.",
         )
     )
+    _print_bill(results)
     latencies = [
         (
             policy,
@@ -111,3 +123,37 @@ def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
         for c, cls in enumerate(classes)
     ]
     out.print(table("Latency", ("policy", "class", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95"), latencies))
+
+
+def _print_bill(results: dict[str, RunResult]) -> None:
+    """Where the dollars went, and which decisions to scale cost most."""
+    per_hr = {policy: 3600.0 / r.duration_s for policy, r in results.items()}
+    layers = [
+        (
+            policy,
+            *(f"{float(r.bill.layer_usd(layer)) * per_hr[policy]:.2f}" for layer in BILL_LAYERS[:3]),
+            *(f"{float(r.bill.idle_part_usd(part)) * per_hr[policy]:.2f}" for part in IDLE_PARTS),
+            f"{float(r.bill.layer_usd('energy')) * per_hr[policy]:.2f}",
+            f"{r.cooling_usd * per_hr[policy]:.2f}",
+            f"{float(r.bill.layer_usd('network')) * per_hr[policy]:.2f}",
+            f"{float(r.energy_j.sum()) / r.duration_s / 1000.0:.2f}",
+        )
+        for policy, r in results.items()
+    ]
+    parts = ("cold start", "waiting", "drain", "asleep")
+    columns = ("policy", "compute", "software", "idle", *parts, "energy", "cooling", "network", "kW")
+    note = "Idle is the next four together; cooling (with losses, by PUE) is part of energy."
+    out = console()
+    out.print(table("The bill, $/h", columns, layers, note))
+    decisions = [
+        (policy, d["tick"], f"{float(d['time_s']):g}", d["pool"], f"{float(d['usd']):.3f}", _parts(d))
+        for policy, r in results.items()
+        for d in r.dearest_decisions(_DECISIONS_SHOWN)
+    ]
+    if decisions:
+        out.print(table("Dearest decisions to scale", ("policy", "tick", "at s", "pool", "$", "for"), decisions))
+
+
+def _parts(decision: Mapping[str, float | int | str]) -> str:
+    shown = {part: float(decision.get(f"usd_{part}", 0.0)) for part in IDLE_PARTS}
+    return ", ".join(f"{part.replace('_', ' ')} {usd:.3f}" for part, usd in shown.items() if usd > 0)

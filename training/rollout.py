@@ -12,7 +12,8 @@ import numpy as np
 
 from ..agents.portfolio import PolicyFactory
 from ..env.batch import ClusterBatch, Episode
-from ..env.contract import BILL_LAYERS, Bill, FloatArray, Memory
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, FloatArray, Memory, ScalingCost
+from ..env.ledger import JOULES_PER_KWH, ScalingCosts, dearest, joined
 from ..env.window import FINISHED, LOST, MET, N_BUCKETS, SHED, TPOT, TTFT, empty_tally, percentile_s
 
 
@@ -39,6 +40,11 @@ class RunResult:
     """`[P]` tokens processed, of which it is known whether they lie inside the calibrated range."""
     covered_tokens: FloatArray
     """`[P]` those inside."""
+    energy_j: FloatArray
+    """`[P]` joules drawn by the GPUs."""
+    pue: float
+    scaling: tuple[ScalingCost, ...]
+    """What scaling took of the bill, by the decision that caused it; its tick is the row of `replicas`."""
 
     @property
     def usd_per_hr(self) -> float:
@@ -67,6 +73,16 @@ class RunResult:
         """Share of the tokens inside the calibrated range of the law that served them; NaN if nothing ran."""
         return _share(float(self.covered_tokens.sum()), float(self.tokens.sum()))
 
+    @property
+    def cooling_usd(self) -> float:
+        """Of the energy layer, what is beyond the GPUs' own draw: cooling and losses."""
+        return float(self.bill.layer_usd("energy")) * (1.0 - 1.0 / self.pue)
+
+    def dearest_decisions(self, most: int) -> list[dict[str, float | int | str]]:
+        """Those whose scaling cost most: tick, seconds since the start, pool, dollars, and dollars by part."""
+        tick_s = self.duration_s / len(self.replicas)
+        return [{**decision, "time_s": int(decision["tick"]) * tick_s} for decision in dearest(self.scaling, most)]
+
     def latency_s(self, first_bucket: int, share: float) -> FloatArray:
         """`[C]` percentile of TTFT (`window.TTFT`) or TPOT (`window.TPOT`)."""
         return percentile_s(self.tally[:, first_bucket : first_bucket + N_BUCKETS], share)
@@ -89,6 +105,9 @@ class RunResult:
             "shed": int(self.tally[:, SHED].sum()),
             "vetoes": dict(self.vetoes),
             **{f"usd_{layer}": float(self.bill.layer_usd(layer)) for layer in BILL_LAYERS},
+            **{f"usd_idle_{part}": float(self.bill.idle_part_usd(part)) for part in IDLE_PARTS},
+            "usd_cooling": self.cooling_usd,
+            "energy_kwh": float(self.energy_j.sum()) / JOULES_PER_KWH,
         }
         for c, name in enumerate(self.class_names):
             record[f"attainment_{name}"] = _number(self.attainment[c])
@@ -124,7 +143,9 @@ def rollout(
     memory: Memory = {}
     n, c = batch.cluster.class_mask.shape
     p = batch.cluster.pool_mask.shape[1]
-    usd, tally = np.zeros((n, p, c, len(BILL_LAYERS))), empty_tally(n, c)
+    usd, idle_usd = np.zeros((n, p, c, len(BILL_LAYERS))), np.zeros((n, p, c, len(IDLE_PARTS)))
+    tally, energy_j = empty_tally(n, c), np.zeros((n, p))
+    scaling: list[ScalingCosts] = []
     vetoes: list[dict[str, int]] = [{} for _ in episodes]
     replicas: list[FloatArray] = []
     tokens, covered = np.zeros((n, p)), np.zeros((n, p))
@@ -134,6 +155,9 @@ def rollout(
         action, memory = policy.decide(snapshot, batch.plan, memory)
         outcome, applied, changes = batch.advance(action, snapshot)
         usd += outcome.bill.usd
+        idle_usd += outcome.bill.idle_usd
+        energy_j += outcome.meter.energy_j
+        scaling.append(outcome.scaling)
         tally += outcome.tally
         replicas.append(applied.replicas)
         for change in changes:
@@ -147,38 +171,30 @@ def rollout(
         covered += processed * np.nan_to_num(snapshot.coverage_frac)
         if on_tick:
             on_tick(tick)
-    counts = np.stack(replicas, axis=1)
-    return [
-        _result(episode, usd[b], tally[b], counts[b], vetoes[b], tick * tick_s, tokens[b], covered[b])
-        for b, episode in enumerate(episodes)
-    ]
-
-
-def _result(
-    episode: Episode,
-    usd: FloatArray,
-    tally: FloatArray,
-    replicas: FloatArray,
-    vetoes: dict[str, int],
-    duration_s: float,
-    tokens: FloatArray,
-    covered_tokens: FloatArray,
-) -> RunResult:
-    cluster = episode.world.cluster
-    c, p = len(cluster.class_names), len(cluster.pool_names)
-    return RunResult(
-        class_names=cluster.class_names,
-        pool_names=cluster.pool_names,
-        duration_s=duration_s,
-        bill=Bill(usd=usd[:p, :c]),
-        tally=tally[:c],
-        attainment_wanted=cluster.targets.attainment,
-        replica_changes=int(np.abs(np.diff(replicas[:, :p], axis=0)).sum()),
-        vetoes=vetoes,
-        replicas=replicas[:, :p],
-        tokens=tokens[:p],
-        covered_tokens=covered_tokens[:p],
-    )
+    counts, costs = np.stack(replicas, axis=1), joined(scaling)
+    results = []
+    for b, episode in enumerate(episodes):
+        cluster = episode.world.cluster
+        names, c, p = cluster.pool_names, len(cluster.class_names), len(cluster.pool_names)
+        results.append(
+            RunResult(
+                class_names=cluster.class_names,
+                pool_names=names,
+                duration_s=tick * tick_s,
+                bill=Bill(usd=usd[b, :p, :c], idle_usd=idle_usd[b, :p, :c]),
+                tally=tally[b, :c],
+                attainment_wanted=cluster.targets.attainment,
+                replica_changes=int(np.abs(np.diff(counts[b, :, :p], axis=0)).sum()),
+                vetoes=vetoes[b],
+                replicas=counts[b, :, :p],
+                tokens=tokens[b, :p],
+                covered_tokens=covered[b, :p],
+                energy_j=energy_j[b, :p],
+                pue=float(episode.world.tariff.pue),
+                scaling=costs.rows(names, b),
+            )
+        )
+    return results
 
 
 def _share(part: float, whole: float) -> float:
