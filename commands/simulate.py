@@ -20,6 +20,8 @@ from .bad_input import one_line_errors
 from .printing import console, percent, print_json, progress, seconds, table
 
 _DECISIONS_SHOWN = 5
+_PARTS = ("start", "waiting", "drain", "asleep")
+"""`IDLE_PARTS` in a narrow column."""
 
 
 @click.command()
@@ -79,6 +81,7 @@ def _record(name: str, result: RunResult) -> dict[str, object]:
         "policy": name,
         "requests": requests,
         **row,
+        "power_basis": result.power_basis,
         "scaling": [asdict(cost) for cost in result.scaling],
         "dearest_decisions": result.dearest_decisions(_DECISIONS_SHOWN),
     }
@@ -140,9 +143,12 @@ def _print_bill(results: dict[str, RunResult]) -> None:
         )
         for policy, r in results.items()
     ]
-    parts = ("cold start", "waiting", "drain", "asleep")
-    columns = ("policy", "compute", "software", "idle", *parts, "energy", "cooling", "network", "kW")
-    note = "Idle is the next four together; cooling (with losses, by PUE) is part of energy."
+    columns = ("policy", *BILL_LAYERS[:3], *_PARTS, "energy", "cooling", "net", "kW")
+    basis = next(iter(results.values())).power_basis
+    note = (
+        "Idle is the next four together; cooling (with losses, by PUE) is part of energy. Draw fitted to measurements"
+        f" of the GPU: {_names(basis, 'fitted')}; assumed from its TDP: {_names(basis, 'tdp')}."
+    )
     out = console()
     out.print(table("The bill, $/h", columns, layers, note))
     decisions = [
@@ -154,6 +160,10 @@ def _print_bill(results: dict[str, RunResult]) -> None:
         out.print(table("Dearest decisions to scale", ("policy", "tick", "at s", "pool", "$", "for"), decisions))
 
 
+def _names(basis: Mapping[str, str], kind: str) -> str:
+    return ", ".join(pool for pool, on in basis.items() if on == kind) or "none"
+
+
 def _parts(decision: Mapping[str, float | int | str]) -> str:
     shown = {part: float(decision.get(f"usd_{part}", 0.0)) for part in IDLE_PARTS}
-    return ", ".join(f"{part.replace('_', ' ')} {usd:.3f}" for part, usd in shown.items() if usd > 0)
+    return ", ".join(f"{label} {usd:.3f}" for label, usd in zip(_PARTS, shown.values(), strict=True) if usd > 0)

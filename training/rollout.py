@@ -43,6 +43,8 @@ class RunResult:
     energy_j: FloatArray
     """`[P]` joules drawn by the GPUs."""
     pue: float
+    power_basis: dict[str, str]
+    """By pool, whether its draw is "fitted" to measurements of the GPU or assumed from its "tdp"."""
     scaling: tuple[ScalingCost, ...]
     """What scaling took of the bill, by the decision that caused it; its tick is the row of `replicas`."""
 
@@ -191,6 +193,7 @@ def rollout(
                 covered_tokens=covered[b, :p],
                 energy_j=energy_j[b, :p],
                 pue=float(episode.world.tariff.pue),
+                power_basis={name: draw.basis for name, draw in zip(names, episode.world.draws, strict=True)},
                 scaling=costs.rows(names, b),
             )
         )
