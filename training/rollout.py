@@ -12,8 +12,10 @@ import numpy as np
 
 from ..agents.portfolio import PolicyFactory
 from ..env.batch import ClusterBatch, Episode
-from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, FloatArray, Memory, ScalingCost
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, FloatArray, IntArray, Memory, ScalingCost, Snapshot
 from ..env.ledger import JOULES_PER_KWH, ScalingCosts, dearest, joined
+from ..env.sim.clusters import TickOutcome
+from ..env.sim.state import EVENTS
 from ..env.window import FINISHED, LOST, MET, N_BUCKETS, SHED, TPOT, TTFT, empty_tally, percentile_s
 
 
@@ -40,6 +42,10 @@ class RunResult:
     """`[P]` tokens processed, of which it is known whether they lie inside the calibrated range."""
     covered_tokens: FloatArray
     """`[P]` those inside."""
+    events: IntArray
+    """`[P, len(EVENTS)]` what happened to the pools' replicas (`env.sim.state.EVENTS`)."""
+    asleep_hr: FloatArray
+    """`[P]` replica-hours asleep."""
     energy_j: FloatArray
     """`[P]` joules drawn by the GPUs."""
     pue: float
@@ -85,6 +91,17 @@ class RunResult:
         tick_s = self.duration_s / len(self.replicas)
         return [{**decision, "time_s": int(decision["tick"]) * tick_s} for decision in dearest(self.scaling, most)]
 
+    @property
+    def fleet(self) -> dict[str, dict[str, float]]:
+        """What happened to each pool's replicas: counts by event, and hours asleep."""
+        return {
+            name: {
+                **dict(zip(EVENTS, map(int, self.events[p]), strict=True)),
+                "asleep_hr": float(self.asleep_hr[p]),
+            }
+            for p, name in enumerate(self.pool_names)
+        }
+
     def latency_s(self, first_bucket: int, share: float) -> FloatArray:
         """`[C]` percentile of TTFT (`window.TTFT`) or TPOT (`window.TPOT`)."""
         return percentile_s(self.tally[:, first_bucket : first_bucket + N_BUCKETS], share)
@@ -106,6 +123,7 @@ class RunResult:
             "lost": int(self.tally[:, LOST].sum()),
             "shed": int(self.tally[:, SHED].sum()),
             "vetoes": dict(self.vetoes),
+            "fleet": self.fleet,
             **{f"usd_{layer}": float(self.bill.layer_usd(layer)) for layer in BILL_LAYERS},
             **{f"usd_idle_{part}": float(self.bill.idle_part_usd(part)) for part in IDLE_PARTS},
             "usd_cooling": self.cooling_usd,
@@ -145,22 +163,25 @@ def rollout(
     memory: Memory = {}
     n, c = batch.cluster.class_mask.shape
     p = batch.cluster.pool_mask.shape[1]
-    usd, idle_usd = np.zeros((n, p, c, len(BILL_LAYERS))), np.zeros((n, p, c, len(IDLE_PARTS)))
-    tally, energy_j = empty_tally(n, c), np.zeros((n, p))
+    sums = _Sums(
+        usd=np.zeros((n, p, c, len(BILL_LAYERS))),
+        idle_usd=np.zeros((n, p, c, len(IDLE_PARTS))),
+        energy_j=np.zeros((n, p)),
+        tally=empty_tally(n, c),
+        tokens=np.zeros((n, p)),
+        covered_tokens=np.zeros((n, p)),
+        events=np.zeros((n, p, len(EVENTS)), dtype=np.int64),
+        asleep_hr=np.zeros((n, p)),
+    )
     scaling: list[ScalingCosts] = []
     vetoes: list[dict[str, int]] = [{} for _ in episodes]
     replicas: list[FloatArray] = []
-    tokens, covered = np.zeros((n, p)), np.zeros((n, p))
     done, tick = np.zeros(n, dtype=np.bool_), 0
     snapshot = batch.snapshot()
     while not done.all():
         action, memory = policy.decide(snapshot, batch.plan, memory)
         outcome, applied, changes = batch.advance(action, snapshot)
-        usd += outcome.bill.usd
-        idle_usd += outcome.bill.idle_usd
-        energy_j += outcome.meter.energy_j
         scaling.append(outcome.scaling)
-        tally += outcome.tally
         replicas.append(applied.replicas)
         for change in changes:
             for b, hits in enumerate(change.mask.sum(axis=-1)):
@@ -168,36 +189,72 @@ def rollout(
                     vetoes[b][change.code.value] = vetoes[b].get(change.code.value, 0) + int(hits)
         done, tick = outcome.done, tick + 1
         snapshot = batch.snapshot()
-        processed = np.where(snapshot.known("coverage_frac"), snapshot.tokens_per_s * tick_s, 0.0)
-        tokens += processed
-        covered += processed * np.nan_to_num(snapshot.coverage_frac)
+        sums.add(outcome, snapshot, tick_s)
         if on_tick:
             on_tick(tick)
     counts, costs = np.stack(replicas, axis=1), joined(scaling)
-    results = []
-    for b, episode in enumerate(episodes):
-        cluster = episode.world.cluster
-        names, c, p = cluster.pool_names, len(cluster.class_names), len(cluster.pool_names)
-        results.append(
-            RunResult(
-                class_names=cluster.class_names,
-                pool_names=names,
-                duration_s=tick * tick_s,
-                bill=Bill(usd=usd[b, :p, :c], idle_usd=idle_usd[b, :p, :c]),
-                tally=tally[b, :c],
-                attainment_wanted=cluster.targets.attainment,
-                replica_changes=int(np.abs(np.diff(counts[b, :, :p], axis=0)).sum()),
-                vetoes=vetoes[b],
-                replicas=counts[b, :, :p],
-                tokens=tokens[b, :p],
-                covered_tokens=covered[b, :p],
-                energy_j=energy_j[b, :p],
-                pue=float(episode.world.tariff.pue),
-                power_basis={name: draw.basis for name, draw in zip(names, episode.world.draws, strict=True)},
-                scaling=costs.rows(names, b),
-            )
-        )
-    return results
+    return [_result(episode, b, sums, costs, counts[b], vetoes[b], tick * tick_s) for b, episode in enumerate(episodes)]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What ticks add up to, `[B, ...]` as in `RunResult`; changed in place."""
+
+    usd: FloatArray
+    idle_usd: FloatArray
+    energy_j: FloatArray
+    tally: FloatArray
+    tokens: FloatArray
+    covered_tokens: FloatArray
+    events: IntArray
+    asleep_hr: FloatArray
+
+    def add(self, outcome: TickOutcome, after: Snapshot, tick_s: float) -> None:
+        """One tick, and what is seen after it."""
+        processed = np.where(after.known("coverage_frac"), after.tokens_per_s * tick_s, 0.0)
+        for held, more in (
+            (self.usd, outcome.bill.usd),
+            (self.idle_usd, outcome.bill.idle_usd),
+            (self.energy_j, outcome.meter.energy_j),
+            (self.tally, outcome.tally),
+            (self.tokens, processed),
+            (self.covered_tokens, processed * np.nan_to_num(after.coverage_frac)),
+            (self.events, outcome.events),
+            (self.asleep_hr, outcome.asleep_s / 3600.0),
+        ):
+            held += more
+
+
+def _result(
+    episode: Episode,
+    b: int,
+    sums: _Sums,
+    costs: ScalingCosts,
+    replicas: FloatArray,
+    vetoes: dict[str, int],
+    duration_s: float,
+) -> RunResult:
+    world, cluster = episode.world, episode.world.cluster
+    c, p = len(cluster.class_names), len(cluster.pool_names)
+    return RunResult(
+        class_names=cluster.class_names,
+        pool_names=cluster.pool_names,
+        duration_s=duration_s,
+        bill=Bill(usd=sums.usd[b, :p, :c], idle_usd=sums.idle_usd[b, :p, :c]),
+        tally=sums.tally[b, :c],
+        attainment_wanted=cluster.targets.attainment,
+        replica_changes=int(np.abs(np.diff(replicas[:, :p], axis=0)).sum()),
+        vetoes=vetoes,
+        replicas=replicas[:, :p],
+        tokens=sums.tokens[b, :p],
+        covered_tokens=sums.covered_tokens[b, :p],
+        events=sums.events[b, :p],
+        asleep_hr=sums.asleep_hr[b, :p],
+        energy_j=sums.energy_j[b, :p],
+        pue=float(world.tariff.pue),
+        power_basis={name: draw.basis for name, draw in zip(cluster.pool_names, world.draws, strict=True)},
+        scaling=costs.rows(cluster.pool_names, b),
+    )
 
 
 def _share(part: float, whole: float) -> float:
