@@ -70,7 +70,7 @@ def supply_of(scenario: Scenario, seed: int) -> Supply:
     believed, true, faults = np.zeros(len(pools)), np.zeros(len(pools)), list(scenario.faults)
     for p, (name, pool) in enumerate(scenario.pools.items()):
         if pool.spot is not None and pool.spot.availability is not None:
-            moves, own_rate = machines(pool.spot.availability, scenario.duration_s, scenario.base_dir)
+            moves, own_rate = machines(name, pool.spot.availability, scenario.duration_s, scenario.base_dir)
             believed[p] = pool.spot.preemptions_per_hr or own_rate
             faults += [
                 Fault(kind="capacity", pool=name, at_s=at_s, count=int(count))
