@@ -214,7 +214,7 @@ def test_replace_is_a_fresh_start_and_leaves_the_others_alone() -> None:
     batch, untouched = SimulatedClusters([first, second], 10.0), SimulatedClusters([first, second], 10.0)
     histories(batch, 5, 7)
     histories(untouched, 5, 7)
-    batch.replace(1, later)
+    batch.replace(np.array([1]), [later])
     assert batch.now_s.tolist() == [70.0, 0.0]
     fresh = histories(SimulatedClusters([later], 10.0), 6, 20)
     replaced, undisturbed = histories(batch, 6, 20), histories(untouched, 6, 20)
@@ -227,13 +227,13 @@ def test_a_larger_world_may_replace_a_smaller_one() -> None:
     large = a_busy_world(4)
     clusters = SimulatedClusters([small, small], 10.0, max_classes=2, max_pools=3)
     clusters.advance(an_action(clusters))
-    clusters.replace(0, large)
+    clusters.replace(np.array([0]), [large])
     alone = SimulatedClusters([large], 10.0)
     for _ in range(10):
         mine, theirs = clusters.advance(an_action(clusters)), alone.advance(an_action(alone))
         np.testing.assert_array_equal(mine.tally[0], theirs.tally[0])
     with pytest.raises(ValueError, match="2 classes and 3 pools, wanted at most 1 and 1"):
-        SimulatedClusters([small], 10.0).replace(0, large)
+        SimulatedClusters([small], 10.0).replace(np.array([0]), [large])
 
 
 def test_padding_is_unknown_and_free() -> None:
