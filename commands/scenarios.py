@@ -8,21 +8,26 @@ from rich.table import Table
 
 from ..env.market.load import machines, prices
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
+from ..env.scenario_reference import reference
 from .bad_input import one_line_errors
 from .printing import console, print_json, table
 
 
 @click.command()
 @click.argument("file", required=False)
+@click.option("--reference", "as_reference", is_flag=True, help="Print the reference of all fields, in Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @one_line_errors
-def scenarios(file: str | None, as_json: bool) -> None:
+def scenarios(file: str | None, as_reference: bool, as_json: bool) -> None:
     """List the shipped scenarios; with FILE (or a name), check it and show what it says.
 
     A scenario names the pools (GPU, model, precision, price, limits), the classes of requests with their targets, and
     the workload. Copy a shipped one to begin your own; every mistake is reported with its field and what would be
     right.
     """
+    if as_reference:
+        click.echo(reference(), nl=False)
+        return
     if file is None:
         found = [(name, load_scenario(path), path) for name, path in shipped_scenarios().items()]
         if as_json:

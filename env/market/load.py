@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..scenario_market import Availability, Price, Steps
+from ..scenario_market import Availability, Moves, Price
 from .files import read_availability, read_prices
 from .series import SeriesError, StepSeries
 
@@ -66,7 +66,7 @@ def _written(steps: tuple[tuple[float, float], ...] | None) -> StepSeries:
     return StepSeries(columns[0], columns[1], float(columns[0, -1])).without_repeats()
 
 
-def _part(whole: StepSeries, own: Steps, duration_s: float, base_dir: Path) -> StepSeries:
+def _part(whole: StepSeries, own: Moves, duration_s: float, base_dir: Path) -> StepSeries:
     if own.offset_s > whole.end_s:
         where = "steps" if own.path is None else base_dir / own.path
         raise SeriesError(f"{where}: offset_s {own.offset_s:g}: wanted one within its {whole.end_s:g} s")
