@@ -170,7 +170,7 @@ def test_no_figure_of_one_pool_is_read_for_another(usual: dict[str, list[FloatAr
     for owner, name in by_pool:
         holder: Any = world if owner == "world" else world.supply
         values = getattr(holder, name).copy()
-        if name in ("start_replicas", "gpus_per_replica", "sleep_max"):
+        if name in ("start_replicas", "gpus_per_replica", "batches_in_flight", "sleep_max"):
             values[1] += 1.0
         elif np.issubdtype(values.dtype, np.floating):
             values[1] = np.where(np.isfinite(values[1]), values[1] * 1.07 + 0.01, values[1])
