@@ -162,15 +162,12 @@ class Pool(Strict):
     precision: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] = "bf16"
     """Of the weights."""
     tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
-<<<<<<< HEAD
+    """GPUs that share each layer of a replica."""
     pipeline_parallel: Annotated[int, Field(ge=1, le=16)] = 1
     """Stages of a replica, each of `tensor_parallel` GPUs. `engine.max_num_batched_tokens` is one batch's; a batch is
     in flight on each stage."""
     stage_layers: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """Layers of each stage; left out: an even split, as vLLM makes it."""
-=======
-    """GPUs that share each layer of a replica."""
->>>>>>> main
     price: Price
     replicas: Replicas = Replicas()
     engine: Engine = Engine()
