@@ -252,7 +252,15 @@ class Scenario(Strict):
         own = self.pools[pool]
         if own.law is not None:
             return self._measured(pool, own.law).law.law()
-        return iteration_law(gpu(own.gpu), self.pool_model(pool), own.precision, own.tensor_parallel)
+        return iteration_law(
+            gpu(own.gpu),
+            self.pool_model(pool),
+            own.precision,
+            own.tensor_parallel,
+            own.pipeline_parallel,
+            stage_layers=own.stage_layers,
+            batch_tokens=own.engine.max_num_batched_tokens,
+        )
 
     def pool_kv_tokens(self, pool: str) -> int:
         """Tokens that the KV cache of a pool's replica holds; ValueError as for `pool_law`."""
@@ -267,13 +275,15 @@ class Scenario(Strict):
             own.precision,
             own.tensor_parallel,
             own.engine.gpu_memory_utilization,
+            pipeline_parallel=own.pipeline_parallel,
+            stage_layers=own.stage_layers,
         )
 
     def pool_coverage(self, pool: str) -> Coverage:
         """Over which loads the pool's law rests on measurements of its GPU; ValueError as for `pool_law`."""
         own = self.pools[pool]
         card, served = gpu(own.gpu), self.pool_model(pool)
-        known = coverage(card, served, own.precision, own.tensor_parallel)
+        known = coverage(card, served, own.precision, own.tensor_parallel, pipeline_parallel=own.pipeline_parallel)
         if own.law is None:
             return known
         # Measured on the very replica: nothing is borrowed. The file does not tell over which contexts.
