@@ -7,8 +7,10 @@
      "replica": {"gpu": "L40S-48GB", "model": "llama-3.1-8b", "precision": "bf16", "tensor_parallel": 1},
      "measured": {...}}
 
-`kv_tokens`, `replica` and `measured` may be left out: a law may also come from elsewhere. Of `replica` it is checked that
-a pool is what was measured. `measured` is for people: when, where, over which range, and how well it fitted.
+Only `schema` and `law` must be there: a law may also come from elsewhere. Of `replica` it is checked that a pool is what
+was measured. Where `correction` tells by how much this hardware differs from what the performance model says of it, the
+file also speaks of other models and layouts on the same GPU. `measured` is for people: when, over which range, and how
+well it fitted.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..catalog.gpus import gpu
 from ..catalog.models import model
 from ..one_line import first_problem, one_line
+from .correction import Correction, corrected_law
 from .law import TOKENS_GRID, IterationLaw
 
 SCHEMA = 1
@@ -108,7 +111,33 @@ class LawFile(_Strict):
     kv_tokens: Annotated[int, Field(ge=1)] | None = None
     """What the KV cache of a replica holds, where the endpoint told it."""
     replica: MeasuredReplica | None = None
+    correction: Correction | None = None
     measured: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _correction_of_something(self) -> LawFile:
+        if self.correction is not None and self.replica is None:
+            raise ValueError("correction: wanted the replica that it was measured on beside it")
+        return self
+
+    def law_of(self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int) -> IterationLaw:
+        """The law of such a replica: as measured, or by the correction if only the GPU is the same.
+
+        Raises:
+            LawFileError: it was measured on something else; the message says what differs.
+            LayoutError: the GPU cannot run the model so.
+        """
+        refusal = self.replica and self.replica.refusal(gpu_name, model_name, precision, tensor_parallel)
+        if not refusal:
+            return self.law.law()
+        if self.correction is None or gpu(gpu_name).name != gpu(self.replica.gpu).name:  # type: ignore[union-attr]
+            raise LawFileError(refusal)
+        return corrected_law(gpu(gpu_name), model(model_name), precision, tensor_parallel, self.correction)
+
+    def kv_tokens_of(self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int) -> int | None:
+        """What the KV cache of such a replica was seen to hold; None if that was not seen on one like it."""
+        other = self.replica and self.replica.refusal(gpu_name, model_name, precision, tensor_parallel)
+        return None if other else self.kv_tokens
 
     def document(self) -> dict[str, Any]:
         """The JSON document that `read_law_file` reads back."""
