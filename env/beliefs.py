@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .contract import FloatArray
+from .coverage import CalibratedRanges
 from .perf.capacity import capacity_per_s
 from .perf.law import IterationLaw
 from .scenario import Scenario
@@ -19,6 +20,18 @@ from .workload.requests import Workload
 def believed_laws(scenario: Scenario) -> tuple[IterationLaw, ...]:
     """The iteration law of each pool, in the order of the file."""
     return tuple(scenario.pool_law(name) for name in scenario.pools)
+
+
+def believed_ranges(scenario: Scenario) -> CalibratedRanges:
+    """`[P]` over which loads the believed laws rest on measurements."""
+    known = [scenario.pool_coverage(name) for name in scenario.pools]
+    return CalibratedRanges(
+        calibrated=np.array([c.calibrated for c in known], dtype=np.bool_),
+        tokens=np.array([c.tokens for c in known], dtype=np.float64),
+        sequences=np.array([c.sequences for c in known], dtype=np.float64),
+        context_tokens=np.array([c.context_tokens for c in known], dtype=np.float64),
+        kv_tokens=np.array([scenario.pool_kv_tokens(name) for name in scenario.pools], dtype=np.float64),
+    )
 
 
 def believed_capacity(scenario: Scenario) -> Callable[[FloatArray, FloatArray], FloatArray]:

@@ -6,6 +6,8 @@ that names the file, the field, the value and what would be right.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +20,7 @@ from .contract import Cluster, Targets
 from .guard import Limits
 from .ledger import Tariff
 from .one_line import first_problem, one_line, shown
+from .perf.coverage import Coverage, coverage
 from .perf.law import IterationLaw
 from .perf.law_file import LawFile, read_law_file
 from .perf.roofline import iteration_law, kv_capacity_tokens
@@ -223,6 +226,20 @@ class Scenario(Strict):
             own.precision,
             own.tensor_parallel,
             own.engine.gpu_memory_utilization,
+        )
+
+    def pool_coverage(self, pool: str) -> Coverage:
+        """Over which loads the pool's law rests on measurements of its GPU; ValueError as for `pool_law`."""
+        own = self.pools[pool]
+        card, served = gpu(own.gpu), self.pool_model(pool)
+        known = coverage(card, served, own.precision, own.tensor_parallel)
+        if own.law is None:
+            return known
+        # Measured on the very replica: nothing is borrowed. The file does not tell over which contexts.
+        tokens = self._measured(pool, own.law).law.tokens
+        ends = (tokens[0], tokens[-1])
+        return replace(
+            known, calibrated=True, borrowed=(), errors=(), tokens=ends, sequences=ends, context_tokens=(0.0, math.inf)
         )
 
     def _measured(self, name: str, path: Path) -> LawFile:

@@ -19,7 +19,7 @@ from ..window import ARRIVED, TALLY_WIDTH
 from .advance import advance_some, open_one
 from .engine_state import PS_PER_S
 from .gpus import GpuBank, nothing_read
-from .loading import batched_cluster, load_world, padded, size_of, whole_ps
+from .loading import batched_cluster, batched_ranges, load_world, padded, size_of, whole_ps
 from .sight import snapshot_of
 from .state import Clusters, room_for, with_room
 from .world import WorldSpec
@@ -158,6 +158,7 @@ class SimulatedClusters:
             readings=self._readings,
             usd_per_hr=self._usd_per_hr(),
             preemptions_per_hr=self._preemptions_per_hr,
+            ranges=self._ranges,
             tick_s=self.tick_s,
         )
 
@@ -257,6 +258,7 @@ class SimulatedClusters:
         self._tariff = ledger.Tariff(
             **{f.name: np.array([float(getattr(s.tariff, f.name)) for s in specs]) for f in fields(ledger.Tariff)}
         )
+        self._ranges = batched_ranges([spec.ranges for spec in specs], n_pools)
         steps = max(len(spec.price_from_s) for spec in specs)
         self._price_from_s = np.stack([padded(spec.price_from_s, (steps,), np.inf) for spec in specs])
         self._price_usd_per_hr = np.stack([padded(spec.price_usd_per_hr, (steps, n_pools)) for spec in specs])

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..contract import Cluster, FloatArray, IntArray, Targets
+from ..coverage import CalibratedRanges, unknown_ranges
 from ..perf.roofline import KV_BLOCK_TOKENS
 from .engine_state import NONE, laws_ps
 from .state import FAR_PS, FAULT_KINDS, IDLE_REPLICA, Clusters, arrays_of, of_cluster
@@ -138,6 +139,23 @@ def batched_cluster(clusters: Iterable[Cluster], n_classes: int, n_pools: int) -
             attainment=wanted("attainment"),
             budget_usd_per_hr=np.array([float(row.targets.budget_usd_per_hr) for row in rows]),
         ),
+    )
+
+
+def batched_ranges(ranges: Iterable[CalibratedRanges | None], n_pools: int) -> CalibratedRanges:
+    """`[B, P]` the ranges of `B` clusters, padded to `n_pools`; of padding nothing is known."""
+    rows = [unknown_ranges(n_pools) if own is None else own for own in ranges]
+    p, bounds = (n_pools,), (n_pools, 2)
+
+    def stacked(name: str, shape: tuple[int, ...]) -> FloatArray:
+        return np.stack([padded(getattr(row, name), shape, np.nan) for row in rows])
+
+    return CalibratedRanges(
+        calibrated=np.stack([padded(row.calibrated.astype(np.float64), p) for row in rows]).astype(np.bool_),
+        tokens=stacked("tokens", bounds),
+        sequences=stacked("sequences", bounds),
+        context_tokens=stacked("context_tokens", bounds),
+        kv_tokens=stacked("kv_tokens", p),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..contract import POOL_COLUMNS, Cluster, FloatArray, Snapshot
+from ..coverage import CalibratedRanges, covered_frac
 from ..window import class_columns
 from .engine_state import PS_PER_S
 from .gpus import GpuReadings
@@ -20,6 +21,7 @@ def snapshot_of(
     readings: GpuReadings,
     usd_per_hr: FloatArray,
     preemptions_per_hr: FloatArray,
+    ranges: CalibratedRanges,
     tick_s: float,
 ) -> Snapshot:
     """A snapshot `[B, ...]`; padding, and what no request or replica tells, is NaN.
@@ -30,10 +32,14 @@ def snapshot_of(
         readings: of the last tick, as are the tokens per second.
         usd_per_hr: `[B, P]` now.
         preemptions_per_hr: `[B, P]` what is believed of each pool.
+        ranges: `[B, P]` of the believed laws.
     """
     in_flight = every.classes["in_flight"].astype(np.float64)
     pools = every.pools
     ready = pools["seen_ready"].astype(np.float64)
+    kv_used_frac = np.divide(pools["seen_kv_frac"], ready, out=np.full_like(ready, np.nan), where=ready > 0)
+    tokens_per_s = np.where(np.isnan(readings.energy_j), np.nan, every.pairs["work"].sum(axis=1) / tick_s)
+    output_per_s = every.pairs["sent"].sum(axis=1) / tick_s
     columns = {
         "ready": ready,
         "starting": pools["seen_starting"],
@@ -44,14 +50,23 @@ def snapshot_of(
         "token_budget": pools["token_budget"],
         "running": pools["seen_running"],
         "waiting": pools["seen_waiting"],
-        "kv_used_frac": np.divide(pools["seen_kv_frac"], ready, out=np.full_like(ready, np.nan), where=ready > 0),
+        "kv_used_frac": kv_used_frac,
         "gpu_util_frac": readings.busy_frac,
         "gpu_temp_c": readings.hottest_c,
         "power_w": readings.energy_j / tick_s,
         "usd_per_hr": usd_per_hr,
         "preemptions_per_hr": preemptions_per_hr,
         "cold_start_s": cluster.cold_start_s,
-        "tokens_per_s": np.where(np.isnan(readings.energy_j), np.nan, every.pairs["work"].sum(axis=1) / tick_s),
+        "tokens_per_s": tokens_per_s,
+        "coverage_frac": covered_frac(
+            ranges,
+            replicas=ready + pools["seen_draining"],
+            running=pools["seen_running"].astype(np.float64),
+            kv_used_frac=kv_used_frac,
+            token_budget=pools["token_budget"].astype(np.float64),
+            prompt_tokens_per_s=np.maximum(tokens_per_s - output_per_s, 0.0),
+            output_tokens_per_s=output_per_s,
+        ),
         "throttled": readings.throttled_frac,
         "telemetry_age_s": np.zeros_like(ready),
     }

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..beliefs import believed_ranges
 from ..catalog.gpus import gpu
 from ..contract import Cluster, FloatArray
+from ..coverage import CalibratedRanges
 from ..ledger import Tariff
 from ..perf.law import LAW_WIDTH
 from ..perf.roofline import KV_BLOCK_TOKENS
@@ -69,6 +71,8 @@ class WorldSpec:
     give_up_after_s: FloatArray
     """`[C]` since first arrival; after that it does not come back."""
     faults: tuple[Fault, ...] = ()
+    ranges: CalibratedRanges | None = None
+    """`[P]` over which loads the laws that policies believe rest on measurements; None if nobody knows."""
 
     def __post_init__(self) -> None:
         """Check what compiled code relies on."""
@@ -163,6 +167,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         retry_after_s=scenario.world.retry_after_s,
         give_up_after_s=give_up_s,
         faults=scenario.faults,
+        ranges=believed_ranges(scenario),
     )
 
 
