@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..catalog.gpus import Gpu, gpu
 from ..catalog.models import Model, model
 from ..perf.law import IterationLaw
-from ..perf.law_file import LawFile
+from ..perf.law_file import LawFile, LawFileError
 from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
 
 
@@ -63,13 +63,15 @@ def replica_spec(
             law measured on something else.
     """
     on, of = gpu(gpu_name), model(model_name)
-    refusal = measured and measured.replica and measured.replica.refusal(on.name, of.name, precision, tensor_parallel)
-    if refusal:
-        raise ReplicaError(f"law: {refusal}")
-    law = iteration_law(on, of, precision, tensor_parallel) if measured is None else measured.law.law()
-    kv_tokens = kv_capacity_tokens(on, of, precision, tensor_parallel, flags.gpu_memory_utilization)
-    if measured is not None and measured.kv_tokens is not None:
-        kv_tokens = measured.kv_tokens
+    try:
+        law = _law(on, of, precision, tensor_parallel, measured)
+    except LawFileError as error:
+        raise ReplicaError(f"law: {error}") from None
+    seen = None if measured is None else measured.kv_tokens_of(on.name, of.name, precision, tensor_parallel)
+    if seen is not None:
+        kv_tokens = seen
+    else:
+        kv_tokens = kv_capacity_tokens(on, of, precision, tensor_parallel, flags.gpu_memory_utilization)
     if kv_tokens < flags.max_model_len:
         raise ReplicaError(
             f"max_model_len {flags.max_model_len}: the KV cache of {of.name} in {precision} on {tensor_parallel} x"
@@ -80,3 +82,9 @@ def replica_spec(
             f"max_num_batched_tokens {flags.max_num_batched_tokens}: wanted at least max_num_seqs, {flags.max_num_seqs}"
         )
     return ReplicaSpec(on, of, tensor_parallel, flags, law.scaled(slowness), kv_tokens)
+
+
+def _law(on: Gpu, of: Model, precision: str, tensor_parallel: int, measured: LawFile | None) -> IterationLaw:
+    if measured is None:
+        return iteration_law(on, of, precision, tensor_parallel)
+    return measured.law_of(on.name, of.name, precision, tensor_parallel)

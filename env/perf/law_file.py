@@ -103,6 +103,17 @@ class MeasuredReplica(_Strict):
         return None
 
 
+class LawRanges(_Strict):
+    """Over what the law was measured: least and most."""
+
+    tokens: tuple[float, float]
+    """Of one iteration."""
+    sequences: tuple[float, float]
+    """Decoding together."""
+    context_tokens: tuple[float, float]
+    """KV tokens of one sequence."""
+
+
 class LawFile(_Strict):
     """The whole file. `read_law_file` reads it, `document` is what `json.dumps` takes."""
 
@@ -112,6 +123,7 @@ class LawFile(_Strict):
     """What the KV cache of a replica holds, where the endpoint told it."""
     replica: MeasuredReplica | None = None
     correction: Correction | None = None
+    ranges: LawRanges | None = None
     measured: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -127,17 +139,22 @@ class LawFile(_Strict):
             LawFileError: it was measured on something else; the message says what differs.
             LayoutError: the GPU cannot run the model so.
         """
-        refusal = self.replica and self.replica.refusal(gpu_name, model_name, precision, tensor_parallel)
-        if not refusal:
+        if self.replica is None:
             return self.law.law()
-        if self.correction is None or gpu(gpu_name).name != gpu(self.replica.gpu).name:  # type: ignore[union-attr]
+        refusal = self.replica.refusal(gpu_name, model_name, precision, tensor_parallel)
+        if refusal is None:
+            return self.law.law()
+        if self.correction is None or gpu(gpu_name).name != gpu(self.replica.gpu).name:
             raise LawFileError(refusal)
         return corrected_law(gpu(gpu_name), model(model_name), precision, tensor_parallel, self.correction)
 
     def kv_tokens_of(self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int) -> int | None:
         """What the KV cache of such a replica was seen to hold; None if that was not seen on one like it."""
-        other = self.replica and self.replica.refusal(gpu_name, model_name, precision, tensor_parallel)
-        return None if other else self.kv_tokens
+        return self.kv_tokens if self.speaks_of(gpu_name, model_name, precision, tensor_parallel) else None
+
+    def speaks_of(self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int) -> bool:
+        """Whether `law` was measured on such a replica, or nobody said on what."""
+        return self.replica is None or not self.replica.refusal(gpu_name, model_name, precision, tensor_parallel)
 
     def document(self) -> dict[str, Any]:
         """The JSON document that `read_law_file` reads back."""

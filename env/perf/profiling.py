@@ -24,6 +24,14 @@ from .law_file import LawTable
 
 _BUDGETS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 """What `max_num_batched_tokens` may be, where nobody said."""
+_DEFAULT_BUDGETS = (2048, 8192)
+"""vLLM's own defaults for online servers: taken where the prompts cannot tell."""
+_LAST_KNOT = 2048.0
+"""Beyond it the table goes on with its last slope: products of so many tokens are bound by compute on any GPU, and free
+points out there would take the attended pairs for their own."""
+_NO_WORSE = 1.1
+_SMALL_ERROR = 1e-4
+"""Sum of squared shares: a hundredth of one probe."""
 _ROUNDS = 8
 _HUBER = 0.05
 """Residuals beyond this share of the measured time count less: a probe that something else disturbed."""
@@ -93,8 +101,7 @@ def fit_table(observations: Sequence[Observation], token_budget: int | None = No
     """
     fitted = _enough(observations)
     budgets = [token_budget] if token_budget else _possible_budgets(fitted)
-    best = min((_fit_linear(fitted, budget) for budget in budgets), key=lambda found: found[0])
-    return best[1]
+    return _best([_fit_linear(fitted, budget) for budget in budgets])
 
 
 def fit_correction(
@@ -119,7 +126,7 @@ def fit_correction(
         _fit_factors(fitted, lambda c: corrected_law(gpu, model, precision, tensor_parallel, c), budget, fixed_low)
         for budget in budgets
     ]
-    return min(tries, key=lambda found: found[0])[1]
+    return _best(tries)
 
 
 def scores(profile: Profile, observations: Sequence[Observation]) -> Scores | None:
@@ -149,6 +156,14 @@ def _enough(observations: Sequence[Observation]) -> list[Observation]:
     return fitted
 
 
+def _best(tries: Sequence[tuple[float, Profile]]) -> Profile:
+    """The profile with the least error; of those about as good, the one with a default budget."""
+    least = min(error for error, _ in tries)
+    good = [profile for error, profile in tries if error <= _NO_WORSE * least + _SMALL_ERROR]
+    wanted = [*_DEFAULT_BUDGETS, *(profile.token_budget for profile in good)]
+    return min(good, key=lambda profile: wanted.index(profile.token_budget))
+
+
 def _possible_budgets(observations: Sequence[Observation]) -> list[int]:
     """Budgets that would cut the prompts differently: those below the longest, and one that cuts none."""
     longest = max(o.prompt_tokens for o in observations if o.kind == "prefill")
@@ -159,7 +174,8 @@ def _possible_budgets(observations: Sequence[Observation]) -> list[int]:
 
 def _fit_linear(observations: Sequence[Observation], token_budget: int) -> tuple[float, Profile]:
     """The robust error over the fitted probes, and the profile."""
-    knots = np.array(sorted({float(t) for o in observations for t in _token_counts(o, token_budget)}))
+    counts = {float(t) for o in observations for t in _token_counts(o, token_budget)}
+    knots = np.array(sorted(t for t in counts if t <= _LAST_KNOT))
     design = np.array([_row(o, token_budget, knots) for o in observations])
     measured = np.array([o.seconds for o in observations])
     weights = np.ones(len(measured))
@@ -197,7 +213,10 @@ def _row(observation: Observation, token_budget: int, knots: FloatArray) -> Floa
     steps = np.tril(np.ones((len(knots), len(knots))))  # the value at a knot is the sum of the rises up to it
 
     def table(tokens: float) -> FloatArray:
-        return np.array([np.interp(tokens, knots, steps[:, j]) for j in range(len(knots))])
+        beyond = max(tokens - knots[-1], 0.0) / (knots[-1] - knots[-2])  # goes on with the last slope
+        last = steps[-1] - steps[-2]
+        inside = np.array([float(np.interp(tokens, knots, steps[:, j])) for j in range(len(knots))])
+        return np.asarray(inside + beyond * last, dtype=np.float64)
 
     if observation.kind == "decode":
         tail = [0.0, observation.context_tokens, float(observation.sequences), 0.0]

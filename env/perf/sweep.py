@@ -24,8 +24,9 @@ _LONG_CONTEXT_BATCH = 8
 """Largest batch at the longest context: the KV reads show, and the prompts stay affordable."""
 _PROMPTS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _PROMPTS_HELD_OUT = (96, 384, 768, 1536, 3072, 6144)
-_PREFILL_REPEATS = 3
-"""A prompt's time is a single measurement, not a mean over iterations: the median of three."""
+_PREFILL_REPEATS, _LONG_PREFILL_REPEATS = 5, 3
+"""A prompt's time is a single measurement, not a mean over iterations: the lower quartile of several, fewer of dear ones."""
+_SHORT_PROMPT = 512
 _ASSUMED_BUDGET = 2048
 """vLLM's smallest default of `max_num_batched_tokens` for an online server; only decides how long answers must be."""
 
@@ -118,4 +119,7 @@ def _decodes(batches: Sequence[int], prompt: int, held_out: bool, limits: SweepL
 
 def _prefills(prompts: Sequence[int], held_out: bool, limits: SweepLimits) -> Iterator[Probe]:
     room = min(limits.max_prompt_tokens, limits.kv_tokens or limits.max_prompt_tokens)
-    yield from (Probe("prefill", 1, prompt, 1, held_out, _PREFILL_REPEATS) for prompt in prompts if prompt < room)
+    for prompt in prompts:
+        if prompt < room:
+            repeats = _PREFILL_REPEATS if prompt <= _SHORT_PROMPT else _LONG_PREFILL_REPEATS
+            yield Probe("prefill", 1, prompt, 1, held_out, repeats)

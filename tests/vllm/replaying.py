@@ -76,7 +76,8 @@ async def serve(url: str, load: Load) -> Served:
     timeout = aiohttp.ClientTimeout(total=600, sock_connect=10)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
         await _one(session, url, 0.0, 0.0, bodies[0])  # opens what is opened lazily
-        origin_s = time.perf_counter() + 0.5; ORIGIN.append(origin_s)
+        origin_s = time.perf_counter() + 0.5
+        ORIGIN.append(origin_s)
         due = zip(load.arrival_s, bodies, strict=True)
         times = await asyncio.gather(*(_one(session, url, origin_s, float(at), body) for at, body in due))
     sent, first, last, pieces = (np.array(column) for column in zip(*times, strict=True))
@@ -149,14 +150,14 @@ def figures(served: Served, simulated: Served) -> list[Figure]:
     for name in ("ttft", "tpot"):
         ours, theirs = (getattr(side, f"{name}_s") for side in (simulated, served))
         found.append(Figure(f"{name.upper()} mean", float(theirs.mean()), float(ours.mean())))
-        found.append(
-            Figure(f"{name.upper()} p95", float(np.quantile(theirs, 0.95)), float(np.quantile(ours, 0.95)))
-        )
+        found.append(Figure(f"{name.upper()} p95", float(np.quantile(theirs, 0.95)), float(np.quantile(ours, 0.95))))
     return found
 
 
 def recording(name: str, load: Load, served: Served, law: IterationLaw, flags: Flags, version: str) -> dict[str, Any]:
     """A run as a JSON document, from which `replay_of` makes it again."""
-    times = {field: np.round(getattr(served, field), 5).tolist() for field in ("sent_s", "first_token_s", "last_token_s")}
+    times = {
+        field: np.round(getattr(served, field), 5).tolist() for field in ("sent_s", "first_token_s", "last_token_s")
+    }
     lengths = {field: getattr(load, field).tolist() for field in ("prompt_tokens", "output_tokens")}
     return {"name": name, "vllm": version, "flags": asdict(flags), "law_row": law.as_row().tolist(), **lengths, **times}
