@@ -32,6 +32,7 @@ _PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
 _UNKNOWN_LENGTH = 2048
 """Longest request tried where the endpoint does not tell its context length."""
 _LONGEST_PROMPT = 8448
+_TWO_ITERATIONS = 1.5
 
 
 @click.command()
@@ -215,7 +216,7 @@ def _fit(measured: _Measured, replica: MeasuredReplica | None, token_budget: int
             notes.append(
                 "too few others were timed: they were used all the same, expect the law to be slower than true"
             )
-    notes += _doubts(found)
+    notes += _doubts(found, used)
     held_out = scores(found, [o for o in used if o.held_out])
     fitted = scores(found, [o for o in used if not o.held_out])
     return _Found(found, used, held_out, fitted, _believed(found, used, replica), notes)
@@ -228,16 +229,22 @@ def _fitted(observations: Sequence[Observation], replica: MeasuredReplica | None
     return fit_correction(observations, card, shape, replica.precision, replica.tensor_parallel, token_budget)
 
 
-def _doubts(found: Profile) -> list[str]:
-    """Factors that say the GPU or the model is another one than was named."""
-    if found.correction is None:
-        return []
-    wide = {name: value for name, value in found.correction.model_dump().items() if name in ("compute", "memory")}
-    return [
-        f"{name} runs at {value:.2f} of what the performance model says: is it this GPU, model, precision and split?"
-        for name, value in wide.items()
-        if not 0.5 <= value <= 1.5
-    ]
+def _doubts(found: Profile, used: Sequence[Observation]) -> list[str]:
+    """What the numbers cannot tell, and factors that say the GPU or the model is another one than was named."""
+    doubts = []
+    longest = max(o.prompt_tokens for o in used if o.kind == "prefill")
+    if longest < _TWO_ITERATIONS * found.token_budget:
+        doubts.append(
+            f"the longest prompt, of {longest} tokens, took about one iteration: attention over longer ones is not told"
+            " apart from the rest"
+        )
+    if found.correction is not None:
+        doubts += [
+            f"{name} runs at {value:.2f} of what the performance model says: is it this GPU, model, precision and split?"
+            for name, value in (("compute", found.correction.compute), ("memory", found.correction.memory))
+            if not 0.5 <= value <= 1.5
+        ]
+    return doubts
 
 
 def _believed(found: Profile, used: Sequence[Observation], replica: MeasuredReplica | None) -> Scores | None:

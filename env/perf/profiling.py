@@ -174,8 +174,7 @@ def _possible_budgets(observations: Sequence[Observation]) -> list[int]:
 
 def _fit_linear(observations: Sequence[Observation], token_budget: int) -> tuple[float, Profile]:
     """The robust error over the fitted probes, and the profile."""
-    counts = {float(t) for o in observations for t in _token_counts(o, token_budget)}
-    knots = np.array(sorted(t for t in counts if t <= _LAST_KNOT))
+    knots = _knots(observations, token_budget)
     design = np.array([_row(o, token_budget, knots) for o in observations])
     measured = np.array([o.seconds for o in observations])
     weights = np.ones(len(measured))
@@ -202,10 +201,17 @@ def _fit_linear(observations: Sequence[Observation], token_budget: int) -> tuple
     return error, Profile(table.law(), table, token_budget, float(answer_s))
 
 
-def _token_counts(observation: Observation, token_budget: int) -> list[int]:
-    if observation.kind == "decode":
-        return [observation.sequences]
-    return [size for size, _ in chunks(observation.prompt_tokens, token_budget)]
+def _knots(observations: Sequence[Observation], token_budget: int) -> FloatArray:
+    """`[J]` token counts at which the table is free: batches that were decoded, and chunks of a power of two.
+
+    A prompt just over the budget is no knot: it must be explained by an iteration more, or the budget is another one.
+    """
+    batches = {o.sequences for o in observations if o.kind == "decode"}
+    chunk_sizes = {
+        size for o in observations if o.kind == "prefill" for size, _ in chunks(o.prompt_tokens, token_budget)
+    }
+    powers = {size for size in chunk_sizes if size & (size - 1) == 0}
+    return np.array(sorted(float(t) for t in batches | powers if t <= _LAST_KNOT))
 
 
 def _row(observation: Observation, token_budget: int, knots: FloatArray) -> FloatArray:

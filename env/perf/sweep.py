@@ -23,10 +23,13 @@ _CONTEXT_HELD_OUT = 512
 _LONG_CONTEXT_BATCH = 8
 """Largest batch at the longest context: the KV reads show, and the prompts stay affordable."""
 _PROMPTS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_PROMPTS_OVER_BUDGET = (528, 1040, 2064, 4112)
+"""A little more than each likely token budget: such a prompt takes an iteration more, which shows whose budget it is."""
 _PROMPTS_HELD_OUT = (96, 384, 768, 1536, 3072, 6144)
 _PREFILL_REPEATS, _LONG_PREFILL_REPEATS = 5, 3
 """A prompt's time is a single measurement, not a mean over iterations: the lower quartile of several, fewer of dear ones."""
 _SHORT_PROMPT = 512
+_ROUND, _LONGER = 32, 1.3
 _ASSUMED_BUDGET = 2048
 """vLLM's smallest default of `max_num_batched_tokens` for an online server; only decides how long answers must be."""
 
@@ -95,7 +98,9 @@ def _by_worth(limits: SweepLimits) -> Iterator[Probe]:
     batches = [n for n in _BATCHES if n < largest] + [largest]
     held_out = [n for n in _BATCHES_HELD_OUT if n < largest]
     yield from _decodes(batches, short, False, limits)
-    yield from _prefills(_PROMPTS, False, limits)
+    yield from _prefills([*_PROMPTS, *_longest(limits)], False, limits)
+    if limits.token_budget is None:
+        yield from _prefills(_PROMPTS_OVER_BUDGET, False, limits)
     yield from _decodes(_ends(batches), middle, False, limits)
     yield from _decodes(held_out, short, True, limits)
     yield from _prefills(_PROMPTS_HELD_OUT, True, limits)
@@ -118,8 +123,19 @@ def _decodes(batches: Sequence[int], prompt: int, held_out: bool, limits: SweepL
 
 
 def _prefills(prompts: Sequence[int], held_out: bool, limits: SweepLimits) -> Iterator[Probe]:
-    room = min(limits.max_prompt_tokens, limits.kv_tokens or limits.max_prompt_tokens)
     for prompt in prompts:
-        if prompt < room:
+        if prompt < _room(limits):
             repeats = _PREFILL_REPEATS if prompt <= _SHORT_PROMPT else _LONG_PREFILL_REPEATS
             yield Probe("prefill", 1, prompt, 1, held_out, repeats)
+
+
+def _room(limits: SweepLimits) -> int:
+    """Tokens of the longest request."""
+    return min(limits.max_prompt_tokens, limits.kv_tokens or limits.max_prompt_tokens)
+
+
+def _longest(limits: SweepLimits) -> list[int]:
+    """A prompt about as long as can be, if none of the others is: only iterations late in a long prompt show attention."""
+    longest = (_room(limits) - _ROUND) // _ROUND * _ROUND
+    below = [prompt for prompt in _PROMPTS if prompt < _room(limits)]
+    return [longest] if below and below[-1] * _LONGER < longest < _PROMPTS[-1] else []

@@ -19,30 +19,13 @@ from typing import Any
 from poolpilot.env.perf.law import IterationLaw
 from poolpilot.env.perf.law_file import LawFile, table_of
 
+from ..env.sim.served import Flags
 from .tiny_model import make_tiny_model
 
 HERE = Path(__file__).parent
-BLOCK_TOKENS = 128
-"""vLLM's KV block on CPUs."""
 MODEL_NAME = "tiny"
 _START_S = 240.0
 _STOP_S = 30.0
-
-
-@dataclass(frozen=True)
-class Flags:
-    """Start flags that decide how a server batches."""
-
-    max_num_seqs: int = 32
-    max_num_batched_tokens: int = 1024
-    max_model_len: int = 2048
-    kv_blocks: int = 512
-    """As given by `--num-gpu-blocks-override`: vLLM keeps one of them for itself."""
-
-    @property
-    def usable_blocks(self) -> int:
-        """What requests can have."""
-        return self.kv_blocks - 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +43,13 @@ class Server:
     def arrivals(self) -> list[dict[str, Any]]:
         """When requests reached the engine so far."""
         return [line for line in self._lines() if "request" in line]
+
+    def preemptions(self) -> int:
+        """Sequences thrown out of the KV cache so far."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        (line,) = (line for line in lines if line.startswith("vllm:num_preemptions_total{"))
+        return int(float(line.rpartition(" ")[2]))
 
     def version(self) -> str:
         """Of vLLM."""

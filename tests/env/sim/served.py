@@ -1,27 +1,39 @@
-"""A load sent to a server at its arrival times, and the same requests through the kernel."""
+"""A load served by a real server, and the same requests through the kernel: what both say of TTFT and TPOT."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
-from poolpilot.env.perf.law import IterationLaw
+from poolpilot.env.perf.law import IterationLaw, law_from_row
 from poolpilot.env.sim import engine as kernel
 from poolpilot.env.sim.engine_state import ACCEPTED, NEVER_PS, PS_PER_S, load_requests, make_engine
 
-from .serving import BLOCK_TOKENS, MODEL_NAME, Flags
-from .tiny_model import VOCABULARY
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-ORIGIN = []
+BLOCK_TOKENS = 128
+"""vLLM's KV block on CPUs."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Start flags that decide how a server batches."""
+
+    max_num_seqs: int = 32
+    max_num_batched_tokens: int = 1024
+    max_model_len: int = 2048
+    kv_blocks: int = 512
+    """As given by `--num-gpu-blocks-override`: vLLM keeps one of them for itself."""
+
+    @property
+    def usable_blocks(self) -> int:
+        """What requests can have."""
+        return self.kv_blocks - 1
 
 
 @dataclass(frozen=True)
@@ -52,58 +64,6 @@ class Served:
         """`[M]` time per further token, of the requests that had one."""
         further = self.output_tokens > 1
         return (self.last_token_s - self.first_token_s)[further] / (self.output_tokens[further] - 1)
-
-
-async def serve(url: str, load: Load) -> Served:
-    """Send each request when it is due, stream its answer, and note the times.
-
-    Prompts are token ids, all different, so that nothing is tokenised and no prefix is shared.
-    """
-    rng = np.random.default_rng(7)
-    bodies = [
-        json.dumps(
-            {
-                "model": MODEL_NAME,
-                "prompt": rng.integers(3, VOCABULARY, prompt).tolist(),
-                "max_tokens": int(output),
-                "ignore_eos": True,
-                "temperature": 0.0,
-                "stream": True,
-            }
-        ).encode()
-        for prompt, output in zip(load.prompt_tokens, load.output_tokens, strict=True)
-    ]
-    timeout = aiohttp.ClientTimeout(total=600, sock_connect=10)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-        await _one(session, url, 0.0, 0.0, bodies[0])  # opens what is opened lazily
-        origin_s = time.perf_counter() + 0.5
-        ORIGIN.append(origin_s)
-        due = zip(load.arrival_s, bodies, strict=True)
-        times = await asyncio.gather(*(_one(session, url, origin_s, float(at), body) for at, body in due))
-    sent, first, last, pieces = (np.array(column) for column in zip(*times, strict=True))
-    if not (pieces == load.output_tokens).all():
-        raise AssertionError(f"answers of {pieces.tolist()} pieces, wanted {load.output_tokens.tolist()}")
-    return Served(sent, first, last, load.output_tokens)
-
-
-async def _one(
-    session: aiohttp.ClientSession, url: str, origin_s: float, at_s: float, body: bytes
-) -> tuple[float, float, float, int]:
-    await asyncio.sleep(origin_s + at_s - time.perf_counter())
-    sent_s = time.perf_counter() - origin_s
-    first_s = last_s = float("nan")
-    pieces = 0
-    headers = {"Content-Type": "application/json"}
-    async with session.post(f"{url}/v1/completions", data=body, headers=headers) as answer:
-        if answer.status != 200:
-            raise AssertionError(f"status {answer.status}: {await answer.text()}")
-        async for line in answer.content:
-            if line.startswith(b"data: {"):
-                last_s = time.perf_counter() - origin_s
-                pieces += 1
-                if pieces == 1:
-                    first_s = last_s
-    return sent_s, first_s, last_s, pieces
 
 
 def simulate(load: Load, sent_s: FloatArray, law: IterationLaw, flags: Flags) -> tuple[Served, int]:
@@ -154,10 +114,48 @@ def figures(served: Served, simulated: Served) -> list[Figure]:
     return found
 
 
-def recording(name: str, load: Load, served: Served, law: IterationLaw, flags: Flags, version: str) -> dict[str, Any]:
-    """A run as a JSON document, from which `replay_of` makes it again."""
-    times = {
-        field: np.round(getattr(served, field), 5).tolist() for field in ("sent_s", "first_token_s", "last_token_s")
-    }
-    lengths = {field: getattr(load, field).tolist() for field in ("prompt_tokens", "output_tokens")}
-    return {"name": name, "vllm": version, "flags": asdict(flags), "law_row": law.as_row().tolist(), **lengths, **times}
+@dataclass(frozen=True)
+class Recording:
+    """A run of a real server, kept: the load, what became of it, and all that the kernel needs to run it again."""
+
+    name: str
+    vllm: str
+    """Version."""
+    flags: Flags
+    law: IterationLaw
+    load: Load
+    served: Served
+    preemptions: int
+    """Sequences that vLLM threw out of its KV cache."""
+
+    def write(self, path: Path) -> None:
+        """As JSON, a line a column."""
+        columns = {name: getattr(self.load, name).tolist() for name in ("prompt_tokens", "output_tokens")}
+        for name in ("sent_s", "first_token_s", "last_token_s"):
+            columns[name] = np.round(getattr(self.served, name), 4).tolist()
+        document: dict[str, Any] = {
+            "name": self.name,
+            "vllm": self.vllm,
+            "preemptions": self.preemptions,
+            "flags": asdict(self.flags),
+            "law_row": self.law.as_row().tolist(),
+            **columns,
+        }
+        lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items())
+        path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+
+
+def read_recording(path: Path) -> Recording:
+    """What `Recording.write` wrote."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    sent_s, first_s, last_s = (np.array(document[name]) for name in ("sent_s", "first_token_s", "last_token_s"))
+    prompts, outputs = (np.array(document[name]) for name in ("prompt_tokens", "output_tokens"))
+    return Recording(
+        document["name"],
+        document["vllm"],
+        Flags(**document["flags"]),
+        law_from_row(np.array(document["law_row"])),
+        Load(sent_s, prompts, outputs),
+        Served(sent_s, first_s, last_s, outputs),
+        document["preemptions"],
+    )
