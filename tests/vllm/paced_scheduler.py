@@ -107,8 +107,8 @@ class PacedScheduler(Scheduler):
             self._say(step)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         if step is not None:
-            # A step that took longer than the law ends when it ends: nobody could catch up on a GPU either.
-            self._busy_until_s = max(end_s, done_s) if self.has_unfinished_requests() else None
+            # By the clock of the law, not by when this machine got to it: the next steps make good what one was late.
+            self._busy_until_s = end_s if self.has_unfinished_requests() else None
         return outputs
 
     def _work(self, output: Any) -> dict[str, Any]:

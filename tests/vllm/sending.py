@@ -14,8 +14,8 @@ from .serving import MODEL_NAME
 from .tiny_model import VOCABULARY
 
 
-async def serve(url: str, load: Load) -> Served:
-    """Send each request when it is due, stream its answer, and note the times.
+async def serve(url: str, load: Load) -> tuple[Served, float]:
+    """Send each request when it is due, stream its answer, and note the times, and the monotonic time that they count from.
 
     Prompts are token ids, all different, so that nothing is tokenised and no prefix is shared.
     """
@@ -43,7 +43,7 @@ async def serve(url: str, load: Load) -> Served:
     sent, first, last, counted = (np.array(column) for column in zip(*times, strict=True))
     if not (counted == load.output_tokens).all():
         raise AssertionError(f"answers of {counted.tolist()} tokens, wanted {load.output_tokens.tolist()}")
-    return Served(sent, first, last, load.output_tokens)
+    return Served(sent, first, last, load.output_tokens), origin_s
 
 
 async def _one(

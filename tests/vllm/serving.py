@@ -85,6 +85,8 @@ def paced_server(vllm_python: Path, folder: Path, law: IterationLaw, flags: Flag
                 *("--max-num-seqs", str(flags.max_num_seqs), "--max-model-len", str(flags.max_model_len)),
                 *("--max-num-batched-tokens", str(flags.max_num_batched_tokens)),
                 *("--num-gpu-blocks-override", str(flags.kv_blocks), "--no-enable-prefix-caching"),
+                # In the engine's own process: a worker of its own would spin on a core, waiting for work.
+                *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
                 *("--shutdown-timeout", "5", "--disable-uvicorn-access-log"),
                 *("--scheduler-cls", "paced_scheduler.PacedScheduler"),
             ],

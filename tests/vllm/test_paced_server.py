@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from .sending import serve
 from .serving import Server, paced_server
 
 TOLERANCE_FRAC = 0.05
+_TRIES = 2
+_LATE_S = 0.1
+"""When a step is late by more, the machine was busy with something else, and nothing is judged."""
 # Iterations of 64 ms and more: vLLM's own work on the CPU, 5 to 20 ms a step, hides behind them.
 LAW = iteration_law(gpu("L4-24GB"), model("llama-3.1-8b"), "bf16")
 
@@ -46,7 +50,7 @@ SCARCE_KV = ("scarce KV", a_load(2, 60, 1.3, (400.0, 0.6), (90.0, 0.5)), Flags(5
 BURSTS = ("bursts", in_bursts(a_load(3, 60, 1.2, (300.0, 1.0), (60.0, 0.8)), 8.0), Flags(8, 768))
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "load", "flags"),
     [
@@ -57,33 +61,63 @@ BURSTS = ("bursts", in_bursts(a_load(3, 60, 1.2, (300.0, 1.0), (60.0, 0.8)), 8.0
 )
 def test_kernel_and_server_agree(vllm_python: Path, tmp_path: Path, name: str, load: Load, flags: Flags) -> None:
     with paced_server(vllm_python, tmp_path, LAW, flags) as server:
-        served = asyncio.run(serve(server.url, load))
-        record = Recording(name, server.version(), flags, LAW, load, served, server.preemptions())
-        notes = _pacing(server)
+        for _ in range(_TRIES):
+            record, pacing = _served(server, name, load, flags)
+            if pacing.late_s <= _LATE_S:
+                break
+            print(f"\n{name}: this machine did not keep the pace ({pacing}); once more")
+        else:
+            pytest.fail(f"this machine is too busy to keep the pace of {name}: {pacing}")
     if folder := os.environ.get("POOLPILOT_RECORD"):
-        record.write(Path(folder) / f"{name.replace(' ', '-')}.json")
-    simulated, preemptions = simulate(load, served.sent_s, LAW, flags)
-    compared = figures(served, simulated)
-    _print(record, compared, preemptions, notes)
+        record.write(Path(folder) / f"{name.replace(' ', '-').lower()}.json")
+    simulated, preemptions = simulate(load, record.served.sent_s, LAW, flags)
+    compared = figures(record.served, simulated)
+    _print(record, compared, preemptions, pacing)
     off = {figure.name: figure.off_frac for figure in compared}
     assert max(map(abs, off.values())) <= TOLERANCE_FRAC, off
     assert (record.preemptions > 0) == (preemptions > 0)
 
 
-def _pacing(server: Server) -> str:
-    """How well the server kept its pace."""
-    steps = server.steps()
-    computed = np.array([step["computed_s"] for step in steps])
-    late = np.array([step["late_s"] for step in steps])
-    return (
-        f"{len(steps)} steps of {1e3 * np.mean([step['law_s'] for step in steps]):.0f} ms; vLLM's own work"
-        f" {1e3 * computed.mean():.1f} ms a step (p95 {1e3 * np.quantile(computed, 0.95):.1f});"
-        f" {(late > 0).sum()} late, by {1e3 * late.max():.0f} ms at most"
+@dataclass(frozen=True)
+class Pacing:
+    """How well a server kept its pace over one run."""
+
+    steps: int
+    law_s: float
+    """Mean."""
+    computed_s: float
+    """Mean of vLLM's own work in a step, which hides behind the law."""
+    late_s: float
+    """Most that a step's results came after its time."""
+    delivery_s: float
+    """Mean time of a first token from the end of its step to the client: detokenising and HTTP, which the kernel lacks."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.steps} steps of {self.law_s * 1e3:.0f} ms, in which vLLM itself works {self.computed_s * 1e3:.1f} ms;"
+            f" late by {self.late_s * 1e3:.0f} ms at most; {self.delivery_s * 1e3:.1f} ms from a step's end to the client"
+        )
+
+
+def _served(server: Server, name: str, load: Load, flags: Flags) -> tuple[Recording, Pacing]:
+    steps_before, preempted_before = len(server.steps()), server.preemptions()
+    served, origin_s = asyncio.run(serve(server.url, load))
+    record = Recording(name, server.version(), flags, LAW, load, served, server.preemptions() - preempted_before)
+    steps = server.steps()[steps_before:]
+    ends = np.array([step["start_s"] + step["law_s"] for step in steps])
+    # Client and engine read one clock.
+    first = served.first_token_s + origin_s
+    delivery = first - ends[np.searchsorted(ends, first) - 1]
+    return record, Pacing(
+        len(steps),
+        *(float(np.mean([step[field] for step in steps])) for field in ("law_s", "computed_s")),
+        late_s=max(step["late_s"] for step in steps),
+        delivery_s=float(delivery.mean()),
     )
 
 
-def _print(record: Recording, compared: Sequence[Figure], preemptions: int, notes: str) -> None:
-    print(f"\n{record.name}: {len(record.load.arrival_s)} requests, vLLM {record.vllm}; {notes}")
+def _print(record: Recording, compared: Sequence[Figure], preemptions: int, pacing: Pacing) -> None:
+    print(f"\n{record.name}: {len(record.load.arrival_s)} requests, vLLM {record.vllm}; {pacing}")
     print(f"{'':12} {'vLLM':>10} {'simulator':>10} {'off':>7}")
     for figure in compared:
         print(
