@@ -25,8 +25,9 @@ from .perf.law import IterationLaw
 from .perf.law_file import LawFile, LawFileError, LawRanges, read_law_file
 from .perf.roofline import iteration_law, kv_capacity_tokens
 from .plain_yaml import PlainYamlError, plain_yaml
+from .scenario_energy import Energy
 from .scenario_fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
-from .scenario_pools import Pool
+from .scenario_pools import Pool, StartDelays
 from .workload.spec import WorkloadSpec
 
 SHIPPED = Path(__file__).parent / "scenarios"
@@ -92,15 +93,6 @@ class GuardLimits(Strict):
     """Least share of a class with a latency target that must be let in."""
 
 
-class Energy(Strict):
-    """What power costs, where the user pays for it."""
-
-    paid_by_user: bool = False
-    usd_per_kwh: NonNegativeFloat = 0.12
-    pue: Annotated[float, Field(ge=1, le=3)] = 1.3
-    room_c: Annotated[float, Field(ge=-50, le=60)] = 25.0
-
-
 class Network(Strict):
     """What bytes cost."""
 
@@ -114,6 +106,10 @@ class World(Strict):
 
     performance_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.15
     """Each pool's true iteration time is the believed one times 1 plus or minus up to this, drawn per episode."""
+    cold_start_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    """Likewise each pool's true times to provision, load, wake up and fall asleep, by one factor."""
+    preemption_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    """Likewise each pool's true rate of machine preemptions (of rates, not of availability series)."""
     retry_after_s: PositiveFloat = 20.0
     """What a request turned away is told to wait."""
     give_up_after_s: PositiveFloat = 600.0
@@ -123,13 +119,26 @@ class World(Strict):
 class Fault(Strict):
     """Something that goes wrong at a set time."""
 
-    kind: Literal["preempt", "crash", "stock_out"]
+    kind: Literal["preempt", "crash", "stock_out", "capacity"]
+    """`preempt`: machines are taken away, with the pool's notice; `crash`: replicas die at once; `stock_out`: no more
+    than `left` new machines can be had for `duration_s`; `capacity`: from now on no more than `count` machines can be
+    had at a time, and of a spot pool those beyond are taken away with notice."""
     pool: str
     at_s: NonNegativeFloat
-    count: Annotated[int, Field(ge=1)] = 1
-    """Replicas hit."""
+    count: Annotated[int, Field(ge=0)] = 1
+    """Replicas hit, or the machines of `capacity`."""
     duration_s: NonNegativeFloat = 0.0
-    """Of a stock-out: how long no new replica can be had."""
+    """Of a stock-out."""
+    left: Annotated[int, Field(ge=0)] = 0
+    """Of a stock-out: how many more replicas can be had meanwhile."""
+
+    @model_validator(mode="after")
+    def _meant(self) -> Fault:
+        if self.left and self.kind != "stock_out":
+            raise ValueError("left: only of a stock_out")
+        if self.count == 0 and self.kind in ("preempt", "crash"):
+            raise ValueError("count: wanted at least 1 replica hit, got 0")
+        return self
 
 
 class Scenario(Strict):
@@ -183,6 +192,10 @@ class Scenario(Strict):
         for i, fault in enumerate(self.faults):
             if fault.pool not in self.pools:
                 return f"faults[{i}].pool: unknown pool {fault.pool!r}; pools are {', '.join(self.pools)}"
+        for i, step in enumerate(self.energy.room_steps):
+            for name in step.pools or ():
+                if name not in self.pools:
+                    return f"energy.room_steps[{i}].pools: unknown pool {name!r}; pools are {', '.join(self.pools)}"
         unknown = set(self.workload.named_classes) - set(self.classes)
         if unknown:
             return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"
@@ -201,6 +214,14 @@ class Scenario(Strict):
     def pool_model(self, pool: str) -> Model:
         """The model a pool holds."""
         return model(self.pools[pool].model or self.model)
+
+    def cold_start(self, pool: str) -> StartDelays:
+        """What a start in the pool is believed to take."""
+        return self.pools[pool].cold_start.delays(self.weight_bytes(pool))
+
+    def weight_bytes(self, pool: str) -> float:
+        """Of one replica, all its GPUs together."""
+        return self.pool_model(pool).weight_bytes(self.pools[pool].precision)
 
     def pool_law(self, pool: str) -> IterationLaw:
         """The iteration law of a pool's replicas, as believed: the measured one if the pool names a file.
@@ -323,7 +344,7 @@ class Scenario(Strict):
             max_batch_cap=column([p.engine.max_num_seqs for p in pools]),
             max_token_budget=column([p.engine.max_num_batched_tokens for p in pools]),
             usd_per_hr=column([p.price.usd_per_hr for p in pools]),
-            cold_start_s=column([p.cold_start.mean_s for p in pools]),
+            cold_start_s=column([self.cold_start(name).mean_s for name in self.pools]),
             targets=self.targets(),
         )
 

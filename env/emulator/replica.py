@@ -8,6 +8,7 @@ from ..catalog.gpus import Gpu, gpu
 from ..catalog.models import Model, model
 from ..perf.law import IterationLaw
 from ..perf.law_file import LawFile, LawFileError
+from ..perf.power import Draw, draw_of
 from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
 
 
@@ -36,6 +37,8 @@ class ReplicaSpec:
     law: IterationLaw
     kv_tokens: int
     """What the KV cache holds."""
+    draw: Draw
+    """Of each GPU."""
 
     @property
     def kv_blocks(self) -> int:
@@ -81,7 +84,9 @@ def replica_spec(
         raise ReplicaError(
             f"max_num_batched_tokens {flags.max_num_batched_tokens}: wanted at least max_num_seqs, {flags.max_num_seqs}"
         )
-    return ReplicaSpec(on, of, tensor_parallel, flags, law.scaled(slowness), kv_tokens)
+    return ReplicaSpec(
+        on, of, tensor_parallel, flags, law.scaled(slowness), kv_tokens, draw_of(on, of, precision, tensor_parallel)
+    )
 
 
 def _law(on: Gpu, of: Model, precision: str, tensor_parallel: int, measured: LawFile | None) -> IterationLaw:

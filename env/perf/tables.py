@@ -55,7 +55,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Table:
     return {name: _text(table[name]) if name in _TEXT else _numbers(path, name, table[name]) for name in columns}
 
 
-_TEXT = frozenset(("source", "gpu", "model", "precision", "engine", "slo_note", "dtype", "phase", "op", "node"))
+_TEXT = frozenset(
+    ("source", "gpu", "model", "precision", "engine", "slo_note", "dtype", "phase", "op", "node", "task", "note")
+)
 
 
 def _text(column: Any) -> np.ndarray[Any, Any]:

@@ -26,7 +26,17 @@ FLAGS = Flags(max_num_seqs=16, max_num_batched_tokens=1024, max_model_len=4096)
 def test_the_law_of_a_paced_server_is_found_again(vllm_python: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.json"
     with paced_server(vllm_python, tmp_path, LAW, FLAGS) as server:
-        arguments = ["--url", server.url, "--max-concurrency", "12", "--max-tokens", "60000", "--out", str(out), "--json"]
+        arguments = [
+            "--url",
+            server.url,
+            "--max-concurrency",
+            "12",
+            "--max-tokens",
+            "60000",
+            "--out",
+            str(out),
+            "--json",
+        ]
         result = CliRunner().invoke(profile, arguments)
         assert result.exit_code == 0, result.stderr
         served = sum(step["prefill"] + step["decodes"] for step in server.steps())
@@ -38,7 +48,9 @@ def test_the_law_of_a_paced_server_is_found_again(vllm_python: Path, tmp_path: P
     true = np.array([LAW.iteration_s(0, 0, p["sequences"], p["context_tokens"]) for p in held_out])
     tokens = np.array([16.0, 64.0, 200.0, 512.0, 700.0, 1000.0])
     prefill = found.iteration_s(tokens, tokens**2 / 2, 0, 0) / LAW.iteration_s(tokens, tokens**2 / 2, 0, 0) - 1.0
-    print(f"\nheld-out iterations off by {np.round(100 * (ours / true - 1), 2)} %, prompts by {np.round(100 * prefill, 2)} %")
+    print(
+        f"\nheld-out iterations off by {np.round(100 * (ours / true - 1), 2)} %, prompts by {np.round(100 * prefill, 2)} %"
+    )
     print(f"by its own account: {document['held_out']}; cost {document['cost']}")
     assert len(held_out) >= 2
     assert np.abs(ours / true - 1.0).max() <= 0.05
