@@ -187,7 +187,9 @@ def _usage_options(document: dict[str, Any], stream: bool) -> tuple[bool, bool]:
     if not stream:
         raise ApiError(400, "Stream options can only be defined when `stream=True`.", param="stream_options")
     if not isinstance(options, dict):
-        raise ApiError(400, f"stream_options: {_shown(options)}, wanted an object", param="stream_options")
+        raise ApiError(
+            400, f"stream_options: {_shown(options)}, wanted an object with include_usage", param="stream_options"
+        )
     wanted = [options.get(name, False) for name in ("include_usage", "continuous_usage_stats")]
     for name, value in zip(("include_usage", "continuous_usage_stats"), wanted, strict=True):
         if not isinstance(value, bool | None):

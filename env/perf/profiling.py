@@ -202,7 +202,7 @@ def _fit_linear(observations: Sequence[Observation], token_budget: int) -> tuple
 
 
 def _knots(observations: Sequence[Observation], token_budget: int) -> FloatArray:
-    """`[J]` token counts at which the table is free: batches that were decoded, and chunks of a power of two.
+    """`[J]` token counts at which the table is free: batches that were decoded, and chunks of 2^k or 3 * 2^k.
 
     A prompt just over the budget is no knot: it must be explained by an iteration more, or the budget is another one.
     """
@@ -210,8 +210,12 @@ def _knots(observations: Sequence[Observation], token_budget: int) -> FloatArray
     chunk_sizes = {
         size for o in observations if o.kind == "prefill" for size, _ in chunks(o.prompt_tokens, token_budget)
     }
-    powers = {size for size in chunk_sizes if size & (size - 1) == 0}
-    return np.array(sorted(float(t) for t in batches | powers if t <= _LAST_KNOT))
+    round_sizes = {size for size in chunk_sizes if _is_power(size) or (size % 3 == 0 and _is_power(size // 3))}
+    return np.array(sorted(float(t) for t in batches | round_sizes if t <= _LAST_KNOT))
+
+
+def _is_power(size: int) -> bool:
+    return size & (size - 1) == 0
 
 
 def _row(observation: Observation, token_budget: int, knots: FloatArray) -> FloatArray:

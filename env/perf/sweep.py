@@ -22,10 +22,11 @@ _CONTEXTS = (64, 1024, 4096)
 _CONTEXT_HELD_OUT = 512
 _LONG_CONTEXT_BATCH = 8
 """Largest batch at the longest context: the KV reads show, and the prompts stay affordable."""
-_PROMPTS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_PROMPTS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+"""Close together where products turn from memory-bound to compute-bound, and take steps as their tiles fill the GPU."""
 _PROMPTS_OVER_BUDGET = (528, 1040, 2064, 4112)
 """A little more than each likely token budget: such a prompt takes an iteration more, which shows whose budget it is."""
-_PROMPTS_HELD_OUT = (96, 384, 768, 1536, 3072, 6144)
+_PROMPTS_HELD_OUT = (48, 160, 320, 640, 1536, 3072, 6144)
 _PREFILL_REPEATS, _LONG_PREFILL_REPEATS = 5, 3
 """A prompt's time is a single measurement, not a mean over iterations: the lower quartile of several, fewer of dear ones."""
 _SHORT_PROMPT = 512

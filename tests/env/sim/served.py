@@ -132,7 +132,7 @@ class Recording:
         """As JSON, a line a column."""
         columns = {name: getattr(self.load, name).tolist() for name in ("prompt_tokens", "output_tokens")}
         for name in ("sent_s", "first_token_s", "last_token_s"):
-            columns[name] = np.round(getattr(self.served, name), 4).tolist()
+            columns[name] = np.round(getattr(self.served, name), 5).tolist()
         document: dict[str, Any] = {
             "name": self.name,
             "vllm": self.vllm,
