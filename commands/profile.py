@@ -238,6 +238,8 @@ def _doubts(found: Profile, used: Sequence[Observation]) -> list[str]:
             f"the longest prompt, of {longest} tokens, took about one iteration: attention over longer ones is not told"
             " apart from the rest"
         )
+    if len({o.prompt_tokens for o in used if o.kind == "decode" and not o.held_out}) < 2:
+        doubts.append("all decoding was timed at one context length: KV reads are not told apart from the rest")
     if found.correction is not None:
         doubts += [
             f"{name} runs at {value:.2f} of what the performance model says: is it this GPU, model, precision and split?"

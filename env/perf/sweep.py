@@ -99,20 +99,22 @@ def _by_worth(limits: SweepLimits) -> Iterator[Probe]:
     batches = [n for n in _BATCHES if n < largest] + [largest]
     held_out = [n for n in _BATCHES_HELD_OUT if n < largest]
     yield from _decodes(batches, short, False, limits)
+    middle_first = _ends(batches)
+    yield from _decodes(middle_first[:1], middle, False, limits)
     yield from _prefills([*_PROMPTS, *_longest(limits)], False, limits)
     if limits.token_budget is None:
         yield from _prefills(_PROMPTS_OVER_BUDGET, False, limits)
-    yield from _decodes(_ends(batches), middle, False, limits)
+    yield from _decodes(middle_first[1:], middle, False, limits)
     yield from _decodes(held_out, short, True, limits)
     yield from _prefills(_PROMPTS_HELD_OUT, True, limits)
     yield from _decodes([n for n in batches if n <= _LONG_CONTEXT_BATCH][-2:], long, False, limits)
     yield from _decodes(_ends(held_out), _CONTEXT_HELD_OUT, True, limits)
-    yield from _decodes([n for n in batches if n not in _ends(batches)], middle, False, limits)
+    yield from _decodes([n for n in batches if n not in middle_first], middle, False, limits)
 
 
 def _ends(batches: Sequence[int]) -> list[int]:
-    """The largest, the middle one and the smallest."""
-    return sorted({batches[-1], batches[len(batches) // 2], batches[0]}, reverse=True) if batches else []
+    """The middle one, the smallest and the largest, which is the dearest."""
+    return list(dict.fromkeys((batches[len(batches) // 2], batches[0], batches[-1]))) if batches else []
 
 
 def _decodes(batches: Sequence[int], prompt: int, held_out: bool, limits: SweepLimits) -> Iterator[Probe]:

@@ -45,6 +45,7 @@ def test_shapes_held_out_lie_between_those_fitted() -> None:
 def test_a_smaller_allowance_is_the_beginning_of_a_larger_one(tokens: int) -> None:
     small = plan_sweep(SweepLimits(5000, tokens, 64, 8448))
     assert {p.kind for p in small if not p.held_out} == {"decode", "prefill"}
+    assert {p.kind for p in small if p.held_out} == {"decode", "prefill"}
     assert set(small) <= set(plan_sweep(ROOMY))
 
 
