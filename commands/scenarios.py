@@ -52,7 +52,7 @@ def _show(scenario: Scenario) -> None:
     pools = [
         (
             name,
-            pool.gpu + (f" x{pool.tensor_parallel}" if pool.tensor_parallel > 1 else ""),
+            pool.gpu + (f" x{pool.gpus}" if pool.gpus > 1 else ""),
             pool.model or scenario.model,
             pool.precision,
             f"{pool.price.usd_per_hr:.2f} $/h",

@@ -251,17 +251,24 @@ class Scenario(Strict):
         """
         own = self.pools[pool]
         if own.law is None:
-            return iteration_law(gpu(own.gpu), self.pool_model(pool), own.precision, own.tensor_parallel)
+            return iteration_law(
+                gpu(own.gpu),
+                self.pool_model(pool),
+                own.precision,
+                own.tensor_parallel,
+                own.pipeline_parallel,
+                stage_layers=own.stage_layers,
+                batch_tokens=own.engine.max_num_batched_tokens,
+            )
         try:
-            return self._law_file(own.law).law_of(own.gpu, self._model_name(own), own.precision, own.tensor_parallel)
+            return self._law_file(own.law).law_of(*self._layout(own))
         except LawFileError as error:
             raise ScenarioError(f"law: {own.law}: {error}") from None
 
     def pool_kv_tokens(self, pool: str) -> int:
         """Tokens that the KV cache of a pool's replica holds; ValueError as for `pool_law`."""
         own = self.pools[pool]
-        layout = (self._model_name(own), own.precision, own.tensor_parallel)
-        measured = None if own.law is None else self._law_file(own.law).kv_tokens_of(own.gpu, *layout)
+        measured = None if own.law is None else self._law_file(own.law).kv_tokens_of(*self._layout(own))
         if measured is not None:
             return measured
         return kv_capacity_tokens(
@@ -270,17 +277,19 @@ class Scenario(Strict):
             own.precision,
             own.tensor_parallel,
             own.engine.gpu_memory_utilization,
+            pipeline_parallel=own.pipeline_parallel,
+            stage_layers=own.stage_layers,
         )
 
     def pool_coverage(self, pool: str) -> Coverage:
         """Over which loads the pool's law rests on measurements of its GPU; ValueError as for `pool_law`."""
         own = self.pools[pool]
         card, served = gpu(own.gpu), self.pool_model(pool)
-        known = coverage(card, served, own.precision, own.tensor_parallel)
+        known = coverage(card, served, own.precision, own.tensor_parallel, pipeline_parallel=own.pipeline_parallel)
         if own.law is None:
             return known
         file = self._law_file(own.law)
-        if not file.speaks_of(own.gpu, served.name, own.precision, own.tensor_parallel):
+        if not file.speaks_of(*self._layout(own)):
             return known
         # Measured on the very replica: nothing is borrowed. A file from elsewhere may not tell over which contexts.
         ends = (file.law.tokens[0], file.law.tokens[-1])
@@ -290,8 +299,9 @@ class Scenario(Strict):
     def _law_file(self, path: Path) -> LawFile:
         return read_law_file(self.base_dir / path)
 
-    def _model_name(self, pool: Pool) -> str:
-        return pool.model or self.model
+    def _layout(self, pool: Pool) -> tuple[str, str, str, int, int]:
+        """What a law file is asked for: GPU, model, precision, tensor and pipeline parallel."""
+        return pool.gpu, pool.model or self.model, pool.precision, pool.tensor_parallel, pool.pipeline_parallel
 
     def serves(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """`[C, P]` whether the pool can serve the class."""

@@ -86,6 +86,7 @@ class MeasuredReplica(_Strict):
     model: str
     precision: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"]
     tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
+    pipeline_parallel: Annotated[int, Field(ge=1, le=64)] = 1
 
     @model_validator(mode="after")
     def _known(self) -> MeasuredReplica:
@@ -93,11 +94,13 @@ class MeasuredReplica(_Strict):
         model(self.model)
         return self
 
-    def refusal(self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int) -> str | None:
+    def refusal(
+        self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int, pipeline_parallel: int = 1
+    ) -> str | None:
         """Why a law of this replica does not speak of that one; None if it does."""
-        own = (gpu(self.gpu).name, model(self.model).name, self.precision, self.tensor_parallel)
-        asked = (gpu(gpu_name).name, model(model_name).name, precision, tensor_parallel)
-        for field, mine, other in zip(("gpu", "model", "precision", "tensor_parallel"), own, asked, strict=True):
+        own = {**self.model_dump(), "gpu": gpu(self.gpu).name, "model": model(self.model).name}
+        asked = (gpu(gpu_name).name, model(model_name).name, precision, tensor_parallel, pipeline_parallel)
+        for (field, mine), other in zip(own.items(), asked, strict=True):
             if mine != other:
                 return f"measured on {field} {mine}, not {other}"
         return None
@@ -128,11 +131,13 @@ class LawFile(_Strict):
 
     @model_validator(mode="after")
     def _correction_of_something(self) -> LawFile:
-        if self.correction is not None and self.replica is None:
-            raise ValueError("correction: wanted the replica that it was measured on beside it")
+        if self.correction is not None and (self.replica is None or self.replica.pipeline_parallel != 1):
+            raise ValueError("correction: wanted the replica that it was measured on beside it, of one pipeline stage")
         return self
 
-    def law_of(self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int) -> IterationLaw:
+    def law_of(
+        self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int, pipeline_parallel: int = 1
+    ) -> IterationLaw:
         """The law of such a replica: as measured, or by the correction if only the GPU is the same.
 
         Raises:
@@ -141,20 +146,27 @@ class LawFile(_Strict):
         """
         if self.replica is None:
             return self.law.law()
-        refusal = self.replica.refusal(gpu_name, model_name, precision, tensor_parallel)
+        refusal = self.replica.refusal(gpu_name, model_name, precision, tensor_parallel, pipeline_parallel)
         if refusal is None:
             return self.law.law()
-        if self.correction is None or gpu(gpu_name).name != gpu(self.replica.gpu).name:
+        same_gpu = gpu(gpu_name).name == gpu(self.replica.gpu).name
+        if self.correction is None or not same_gpu or pipeline_parallel != self.replica.pipeline_parallel:
             raise LawFileError(refusal)
         return corrected_law(gpu(gpu_name), model(model_name), precision, tensor_parallel, self.correction)
 
-    def kv_tokens_of(self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int) -> int | None:
+    def kv_tokens_of(
+        self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int, pipeline_parallel: int = 1
+    ) -> int | None:
         """What the KV cache of such a replica was seen to hold; None if that was not seen on one like it."""
-        return self.kv_tokens if self.speaks_of(gpu_name, model_name, precision, tensor_parallel) else None
+        speaks = self.speaks_of(gpu_name, model_name, precision, tensor_parallel, pipeline_parallel)
+        return self.kv_tokens if speaks else None
 
-    def speaks_of(self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int) -> bool:
+    def speaks_of(
+        self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int, pipeline_parallel: int = 1
+    ) -> bool:
         """Whether `law` was measured on such a replica, or nobody said on what."""
-        return self.replica is None or not self.replica.refusal(gpu_name, model_name, precision, tensor_parallel)
+        own = self.replica
+        return own is None or not own.refusal(gpu_name, model_name, precision, tensor_parallel, pipeline_parallel)
 
     def document(self) -> dict[str, Any]:
         """The JSON document that `read_law_file` reads back."""

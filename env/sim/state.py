@@ -99,6 +99,7 @@ POOL = _record(
     *_real("seen_hottest_c", "energy_j"),  # of all GPUs, in this tick; NaN before the first and where there is none
     *_real(*DRAWN_BY),  # of one GPU
     *_real("gpus"),  # of a replica
+    ("batches", np.int64),  # in flight at a time, each with the token budget: more than 1 in a pipeline
     *_real("room_c", "rise_at_tdp_c", "rise_c_per_w", "time_constant_s", "slow_above_c", "recover_c", "slow_factor"),
 )
 SLOT = _record(
