@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..catalog.gpus import Gpu, gpu
 from ..catalog.models import Model, model
 from ..perf.law import IterationLaw
-from ..perf.law_file import LawFile
+from ..perf.law_file import LawFile, LawFileError
 from ..perf.power import Draw, draw_of
 from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
 
@@ -80,9 +80,7 @@ def replica_spec(
             law measured on something else.
     """
     on, of = gpu(gpu_name), model(model_name)
-    refusal = measured and measured.replica and measured.replica.refusal(on.name, of.name, precision, tensor_parallel)
-    if refusal:
-        raise ReplicaError(f"law: {refusal}")
+    layout = (on.name, of.name, precision, tensor_parallel, pipeline_parallel)
     if measured is None:
         law = iteration_law(
             on,
@@ -94,18 +92,18 @@ def replica_spec(
             batch_tokens=flags.max_num_batched_tokens,
         )
     else:
-        law = measured.law.law()
-    kv_tokens = kv_capacity_tokens(
-        on,
-        of,
-        precision,
-        tensor_parallel,
-        flags.gpu_memory_utilization,
-        pipeline_parallel=pipeline_parallel,
-        stage_layers=stage_layers,
-    )
-    if measured is not None and measured.kv_tokens is not None:
-        kv_tokens = measured.kv_tokens
+        law = _measured_law(measured, layout)
+    kv_tokens = None if measured is None else measured.kv_tokens_of(*layout)
+    if kv_tokens is None:
+        kv_tokens = kv_capacity_tokens(
+            on,
+            of,
+            precision,
+            tensor_parallel,
+            flags.gpu_memory_utilization,
+            pipeline_parallel=pipeline_parallel,
+            stage_layers=stage_layers,
+        )
     if kv_tokens < flags.max_model_len:
         raise ReplicaError(
             f"max_model_len {flags.max_model_len}: the KV cache of {of.name} in {precision} on {tensor_parallel} x"
@@ -126,3 +124,10 @@ def replica_spec(
         pipeline_parallel,
         pipeline_parallel if measured is None else 1,
     )
+
+
+def _measured_law(measured: LawFile, layout: tuple[str, str, str, int, int]) -> IterationLaw:
+    try:
+        return measured.law_of(*layout)
+    except LawFileError as error:
+        raise ReplicaError(f"law: {error}") from None
