@@ -34,7 +34,6 @@ def test_every_entry_names_its_data_and_its_error_on_held_out_rows() -> None:
         *(entry.error for entry in factors.attention.values()),
         *(entry.error for degrees in factors.comm.values() for entry in degrees.values()),
         *(entry.error for entry in factors.transfer.values()),
-        *(entry.error for entry in factors.serving.values()),
         factors.engine.error,
     ]
     for error in errors:
@@ -42,6 +41,10 @@ def test_every_entry_names_its_data_and_its_error_on_held_out_rows() -> None:
         assert error.held_out_rows > 0
         assert error.fitted_rows > error.held_out_rows
         assert 0 <= error.median <= error.p90
+        assert error.ranges
+    for entry in factors.serving.values():  # one run in four is fitted, all of the models held out are judged
+        assert entry.error.sources
+        assert min(entry.error.fitted_rows, entry.error.held_out_rows) > 16
     for kinds in factors.iterations.values():
         for whole in kinds.values():
             assert whole.decode.held_out_rows > 0 == whole.decode.fitted_rows
