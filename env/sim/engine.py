@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from .batching import (
     blocks_for,
+    close_place,
     complete,
-    push_back,
+    preempted_last,
     schedule,
     tokens_held,
-    unlink,
     vacate,
 )
+from .caching import forget_all, forget_own
 from .engine_state import (
     ABSENT,
     ACCEPTED,
@@ -45,6 +46,7 @@ from .engine_state import (
     compiled,
 )
 from .leaping import leap, spent_ps, stretch_ahead
+from .queueing import push_new, unlink
 
 
 class Seen(NamedTuple):
@@ -72,6 +74,7 @@ class Step:
     """`[M]` tokens of its answer so far."""
     finished: tuple[int, ...]
     preempted: tuple[int, ...]
+    """First those that were thrown out first."""
 
 
 @compiled
@@ -108,7 +111,7 @@ def enqueue(engine: Engine, replica: int, request: int, now_ps: int) -> int:
     row.state = WAITING
     if rep.running == 0 and rep.waiting == 0:
         rep.clock_ps = max(rep.clock_ps, now_ps)
-    push_back(engine, replica, request)
+    push_new(engine, replica, request)
     return ACCEPTED
 
 
@@ -159,11 +162,7 @@ def observed_step(engine: Engine, replica: int, now_ps: int) -> Step | None:
     if end_ps == NEVER_PS:
         return None
     rep = engine.replicas[replica]
-    preempted, request = [], int(rep["waiting_head"])
-    # Nobody was admitted in an iteration that preempted: those it threw out still stand first in the queue.
-    for _ in range(rep["last_preempted"]):
-        preempted.append(request)
-        request = int(engine.requests[request]["next"])
+    preempted = tuple(int(preempted_last(engine, replica, nth)) for nth in range(rep["last_preempted"]))
     finished = []
     while (request := pop_finished(engine, replica, end_ps)) != NONE:
         finished.append(int(request))
@@ -175,7 +174,7 @@ def observed_step(engine: Engine, replica: int, now_ps: int) -> Step | None:
         new_tokens=report[1, :count],
         generated=report[2, :count],
         finished=tuple(finished),
-        preempted=tuple(preempted),
+        preempted=preempted,
     )
 
 
@@ -204,15 +203,14 @@ def abort(engine: Engine, replica: int, request: int) -> bool:
         return False
     if row.state == WAITING:
         unlink(engine, replica, request)
+        if rep.prefix_caching:
+            forget_own(engine, replica, request)
     elif row.state == PREFILLING or row.state == DECODING:
         place = 0
         while engine.running[replica, place] != request:
             place += 1
-        vacate(engine, replica, place)
-        rep.running -= 1
-        for i in range(place, rep.running):
-            engine.running[replica, i] = engine.running[replica, i + 1]
-            engine.finish_tick[replica, i] = engine.finish_tick[replica, i + 1]
+        vacate(engine, replica, place, 0, False)
+        close_place(engine, replica, place)
     else:
         return False
     _let_go(engine, request)
@@ -234,7 +232,7 @@ def evict_all(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.int
     count = 0
     while rep.running > 0:
         evicted[count] = engine.running[replica, count]
-        vacate(engine, replica, count)
+        vacate(engine, replica, count, 0, False)
         rep.running -= 1
         count += 1
     rep.next_finish_tick = NEVER_PS
@@ -242,6 +240,10 @@ def evict_all(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.int
         evicted[count] = rep.waiting_head
         unlink(engine, replica, rep.waiting_head)
         count += 1
+    for i in range(count):
+        engine.tags[evicted[i]].tail = 0
+        engine.tags[evicted[i]].spare = 0
+    forget_all(engine, replica)
     if rep.clock_ps > now_ps:
         count = _undo_last(engine, replica, now_ps, evicted, count)
     for i in range(count):
