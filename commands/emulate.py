@@ -36,7 +36,12 @@ _HARDWARE = ("gpu", "model", "precision", "tensor_parallel")
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Iterations take this many times as long as the performance model says.",
+    help="Iterations take this many times as long as the law says.",
+)
+@click.option(
+    "--law",
+    type=click.Path(path_type=Path),
+    help="File with a law measured on such a replica (poolpilot profile --out), in place of the performance model's.",
 )
 @click.option("--served-model-name", "names", multiple=True, help="The model's name in requests; repeat for several.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -95,6 +100,7 @@ def emulate(**options: Any) -> None:
     """
     from ..env.emulator.process import bound_socket, die_with_parent, lean_start
     from ..env.emulator.replica import EngineFlags, replica_spec
+    from ..env.perf.law_file import read_law_file
 
     if options["die_with_parent"]:
         die_with_parent()
@@ -102,7 +108,8 @@ def emulate(**options: Any) -> None:
     given = _given(options)
     flags = EngineFlags(**{name: given[name] for name in _FLAGS if name in given})
     precision, tensor_parallel = given.get("precision", "bf16"), given.get("tensor_parallel", 1)
-    spec = replica_spec(given["gpu"], given["model"], precision, tensor_parallel, flags, options["slowness"])
+    measured = None if given.get("law") is None else read_law_file(given["law"])
+    spec = replica_spec(given["gpu"], given["model"], precision, tensor_parallel, flags, options["slowness"], measured)
     with lean_start():
         from ..env.emulator.serving import ServeSettings, run, warm_up
 
@@ -121,7 +128,7 @@ def emulate(**options: Any) -> None:
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """What was asked for on the command line, over what the scenario says."""
-    given = {name: options[name] for name in (*_HARDWARE, *_FLAGS, "load_seconds") if options[name] is not None}
+    given = {name: options[name] for name in (*_HARDWARE, *_FLAGS, "law", "load_seconds") if options[name] is not None}
     if options["scenario"] is not None:
         if options["pool"] is None:
             refuse("--scenario needs --pool: which of its pools the replica is of")

@@ -120,6 +120,7 @@ def _print(records: list[dict[str, Any]], reference: str, seeds: int, wanted: di
                     *(percent(r["attainment"].get(c), 2) for c in classes),
                     str(r["lost"]),
                     f"{r['replica_changes']:.0f}",
+                    percent(r["covered_frac"]["mean"] if r["covered_frac"] else None),
                 )
             )
         columns = (
@@ -130,4 +131,7 @@ def _print(records: list[dict[str, Any]], reference: str, seeds: int, wanted: di
             *(f"{c} met ({wanted[scenario][c] * 100:g} %)" for c in classes),
         )
         caption = f"{seeds} seeds, paired; mean [95 % interval]. Knobs frozen after tuning on other days."
-        console().print(table(scenario, (*columns, "lost", "scalings"), rows, caption))
+        caption += (
+            " Calibrated: share of the tokens served inside the range that the performance model was measured over."
+        )
+        console().print(table(scenario, (*columns, "lost", "scalings", "calibrated"), rows, caption))

@@ -51,7 +51,7 @@ def _show(scenario: Scenario) -> None:
             f"{pool.price.usd_per_hr:.2f} $/h",
             pool.price.kind,
             f"{pool.replicas.min} - {pool.replicas.max}",
-            f"{pool.cold_start.mean_s:.0f} s",
+            f"{scenario.cold_start(name).mean_s:.0f} s",
         )
         for name, pool in scenario.pools.items()
     ]

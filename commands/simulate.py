@@ -84,16 +84,21 @@ def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
             *(percent(r.attainment[c], 2) for c in range(len(classes))),
             str(r.row()["lost"]),
             str(r.replica_changes),
+            percent(r.covered_frac),
         )
         for policy, r in results.items()
     ]
-    columns = ("policy", "$/h", "$ per 1,000 met", *(f"{c} met" for c in classes), "lost", "scalings")
+    columns = ("policy", "$/h", "$ per 1,000 met", *(f"{c} met" for c in classes), "lost", "scalings", "calibrated")
     wanted = ", ".join(
         f"{c} {w * 100:g} %" for c, w in zip(classes, next(iter(results.values())).attainment_wanted, strict=True)
     )
     out.print(
         table(
-            f"{name}, seed {seed}", columns, rows, f"Wanted: {wanted}. Simulated; `poolpilot evaluate` gives intervals."
+            f"{name}, seed {seed}",
+            columns,
+            rows,
+            f"Wanted: {wanted}. Simulated; `poolpilot evaluate` gives intervals. Calibrated: share of the tokens served "
+            "inside the range that the performance model was measured over.",
         )
     )
     latencies = [

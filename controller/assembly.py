@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -252,10 +251,9 @@ def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file:
 
 
 def _drawn_delay_s(scenario: Scenario, pool: str, speed_up: float, rng: np.random.Generator) -> float:
-    """A cold start, log-normal with the scenario's mean and spread, less what the process itself takes to start."""
-    cold = scenario.pools[pool].cold_start
-    variance = math.log1p(cold.spread_frac**2)
-    whole_s = cold.mean_s * float(np.exp(rng.normal(-variance / 2.0, math.sqrt(variance))))
+    """A cold start as the scenario has it, less what the process itself takes to start."""
+    cold = scenario.cold_start(pool)
+    whole_s = cold.provision.at(rng.random()) + cold.load.at(rng.random())
     return max(0.0, whole_s - PROCESS_START_S * speed_up)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..env import forecast
+from ..env.beliefs import believed_ranges
 from ..env.contract import Bill, Cluster, FloatArray, Snapshot
 from ..env.ledger import charge
 from ..env.scenario import Scenario
@@ -69,6 +70,7 @@ class Observer:
         self._used_before: Mapping[str, ReplicaUse] = {}
         self._seen_at_s = math.nan
         self._tariff = scenario.tariff()
+        self._ranges = believed_ranges(scenario)
 
     async def observe(
         self,
@@ -102,6 +104,7 @@ class Observer:
             cold_start_s=self.cluster.cold_start_s,
             preemptions_per_hr=self._preemptions_per_hr(),
             forecast=self._forecast,
+            ranges=self._ranges,
         )
         snapshot = assemble(self.cluster, measured, self._scenario.guard.stale_after_s)
         bill = self._bill(span_s if span_s > 0 else 0.0, readings, used, route, tick, snapshot)

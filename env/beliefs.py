@@ -9,36 +9,35 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .catalog.gpus import gpu
 from .contract import FloatArray
+from .coverage import CalibratedRanges
 from .perf.capacity import capacity_per_s
 from .perf.law import IterationLaw
-from .perf.roofline import iteration_law, kv_capacity_tokens
 from .scenario import Scenario
 from .workload.requests import Workload
 
 
 def believed_laws(scenario: Scenario) -> tuple[IterationLaw, ...]:
     """The iteration law of each pool, in the order of the file."""
-    return tuple(
-        iteration_law(gpu(pool.gpu), scenario.pool_model(name), pool.precision, pool.tensor_parallel)
-        for name, pool in scenario.pools.items()
+    return tuple(scenario.pool_law(name) for name in scenario.pools)
+
+
+def believed_ranges(scenario: Scenario) -> CalibratedRanges:
+    """`[P]` over which loads the believed laws rest on measurements."""
+    known = [scenario.pool_coverage(name) for name in scenario.pools]
+    return CalibratedRanges(
+        calibrated=np.array([c.calibrated for c in known], dtype=np.bool_),
+        tokens=np.array([c.tokens for c in known], dtype=np.float64),
+        sequences=np.array([c.sequences for c in known], dtype=np.float64),
+        context_tokens=np.array([c.context_tokens for c in known], dtype=np.float64),
+        kv_tokens=np.array([scenario.pool_kv_tokens(name) for name in scenario.pools], dtype=np.float64),
     )
 
 
 def believed_capacity(scenario: Scenario) -> Callable[[FloatArray, FloatArray], FloatArray]:
     """A function (mean prompt tokens `[C]`, mean output tokens `[C]`) -> requests/s of one replica `[C, P]`."""
     laws, serves, targets = believed_laws(scenario), scenario.serves(), scenario.targets()
-    kv_tokens = [
-        kv_capacity_tokens(
-            gpu(pool.gpu),
-            scenario.pool_model(name),
-            pool.precision,
-            pool.tensor_parallel,
-            pool.engine.gpu_memory_utilization,
-        )
-        for name, pool in scenario.pools.items()
-    ]
+    kv_tokens = [scenario.pool_kv_tokens(name) for name in scenario.pools]
     engines = [pool.engine for pool in scenario.pools.values()]
 
     def capacity(prompt_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:

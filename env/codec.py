@@ -14,8 +14,11 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from .contract import FORECAST_HORIZON_S, SCHEMA_VERSION, Action, Cluster, Column, FloatArray, Memory, Plan, Snapshot
+from .contract import FORECAST_HORIZON_S, Action, Cluster, Column, FloatArray, Memory, Plan, Snapshot
 
+OBSERVATION_VERSION: Final = 1
+"""Raised when a feature of the same name comes to mean something else. A column more in the contract that no feature
+reads changes nothing for a network, so this is not the contract's version."""
 CLASS_OUTPUTS: Final = 2
 """Per class: head-room, admission (deferrable classes only)."""
 POOL_OUTPUTS: Final = 3
@@ -123,7 +126,9 @@ WHOLE_FEATURES: Final = ("miss_price", "rent_of_proposed", "utilisation", "waiti
 def observation_schema() -> str:
     """A short hash of everything that gives the observation and the outputs their meaning."""
     bends = (HEADROOM_BEND, REPLICA_BEND, TILT_BEND, CAP_BEND, ADMIT_BEND)
-    meaning = repr((SCHEMA_VERSION, CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES, CLASS_OUTPUTS, POOL_OUTPUTS, bends))
+    meaning = repr(
+        (OBSERVATION_VERSION, CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES, CLASS_OUTPUTS, POOL_OUTPUTS, bends)
+    )
     return hashlib.sha256(meaning.encode()).hexdigest()[:16]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Version of everything in this module; a stored Snapshot, Decision or checkpoint names the one it was made with."""
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -106,6 +106,9 @@ class Snapshot:
     preemptions_per_hr = Column("pools", "1/h", 1e4, "machine preemptions per replica and hour, estimated")
     cold_start_s = Column("pools", "s", 1e5, "from asking for a replica until it serves, estimated")
     tokens_per_s = Column("pools", "tokens/s", 1e8, "prompt and output tokens processed per second")
+    coverage_frac = Column(
+        "pools", "share", 1.0, "share of the tokens processed that lie inside the calibrated range of the pool's law"
+    )
     throttled = Column("pools", "share", 1.0, "share of the pool's GPUs that are slowed by heat or power")
     telemetry_age_s = Column("pools", "s", 1e9, "age of the newest telemetry of the pool")
 

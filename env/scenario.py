@@ -6,11 +6,13 @@ that names the file, the field, the value and what would be right.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from .catalog.gpus import gpu
 from .catalog.models import Model, model
@@ -18,110 +20,26 @@ from .contract import Cluster, Targets
 from .guard import Limits
 from .ledger import Tariff
 from .one_line import first_problem, one_line, shown
-from .perf.roofline import kv_capacity_tokens
+from .perf.coverage import Coverage, coverage
+from .perf.law import IterationLaw
+from .perf.law_file import LawFile, read_law_file
+from .perf.roofline import iteration_law, kv_capacity_tokens
 from .plain_yaml import PlainYamlError, plain_yaml
+from .scenario_energy import Energy
+from .scenario_fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
+from .scenario_pools import Pool, StartDelays
 from .workload.spec import WorkloadSpec
 
 SHIPPED = Path(__file__).parent / "scenarios"
 MAX_FILE_BYTES = 256 << 10
 """A larger file is no scenario: Python reads YAML at some 50 kB/s. Long series of rates belong in a trace."""
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-"""Of a pool or a class: it becomes a header's value, an Envoy cluster, a metric's label and part of file names."""
 
 
 class ScenarioError(ValueError):
     """A scenario file cannot be used; the message is one line."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Price(_Strict):
-    """What one replica costs."""
-
-    usd_per_hr: PositiveFloat
-    """Dollars per hour of one replica (all its GPUs)."""
-    kind: Literal["on_demand", "spot"] = "on_demand"
-    source: str = ""
-    """Where the price was read, and when."""
-
-
-class Replicas(_Strict):
-    """How many replicas a pool may have."""
-
-    min: Annotated[int, Field(ge=0)] = 0
-    max: Annotated[int, Field(ge=1, le=1000)] = 4
-    start: Annotated[int, Field(ge=0)] = 1
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Replicas:
-        if not self.min <= self.start <= self.max:
-            raise ValueError(f"wanted min <= start <= max, got {self.min}, {self.start}, {self.max}")
-        return self
-
-
-class Engine(_Strict):
-    """The start flags of one vLLM engine."""
-
-    max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 128
-    max_num_batched_tokens: Annotated[int, Field(ge=16, le=65536)] = 2048
-    max_model_len: Annotated[int, Field(ge=16)] = 8192
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-
-
-class ColdStart(_Strict):
-    """From asking for a replica until it serves."""
-
-    provision_s: NonNegativeFloat = 40.0
-    """Time until the machine is there."""
-    load_s: NonNegativeFloat = 50.0
-    """Time to load the model and warm up."""
-    spread_frac: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Standard deviation over mean of the whole delay (log-normal)."""
-
-    @property
-    def mean_s(self) -> float:
-        """Expected delay in seconds."""
-        return self.provision_s + self.load_s
-
-
-class Spot(_Strict):
-    """How a spot pool loses machines."""
-
-    preemptions_per_hr: NonNegativeFloat = 0.0
-    """Rate per replica."""
-    notice_s: NonNegativeFloat = 30.0
-    """Warning before the machine goes; the replica drains meanwhile."""
-
-
-class Pool(_Strict):
-    """Identical replicas of one model with one price source."""
-
-    gpu: str
-    model: str | None = None
-    """Overrides the scenario's model."""
-    precision: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] = "bf16"
-    tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
-    price: Price
-    replicas: Replicas = Replicas()
-    engine: Engine = Engine()
-    cold_start: ColdStart = ColdStart()
-    spot: Spot | None = None
-    command: tuple[str, ...] | None = None
-    """Starts one live replica; `{host}`, `{port}` and `{cap_file}` are filled in. Left out: an emulated replica."""
-
-    @model_validator(mode="after")
-    def _spot_rates(self) -> Pool:
-        if self.price.kind == "on_demand" and self.spot is not None:
-            raise ValueError("spot: only for a pool whose price.kind is spot")
-        return self
-
-
-class Target(_Strict):
+class Target(Strict):
     """What the user asks for one class. Either latency targets, or a deadline for work that may wait."""
 
     ttft_s: PositiveFloat | None = None
@@ -140,15 +58,15 @@ class Target(_Strict):
         return self
 
 
-class Match(_Strict):
+class Match(Strict):
     """How a request without the header `x-slo-class` is recognised as one of this class."""
 
-    body: dict[str, str] = {}
+    body: dict[str, str] = Field(default_factory=dict)
     """JSON fields of the body (dots descend) and the value each must have."""
     path_prefix: str | None = None
 
 
-class RequestClass(_Strict):
+class RequestClass(Strict):
     """Requests for one model that share a target and a shape."""
 
     target: Target
@@ -158,7 +76,7 @@ class RequestClass(_Strict):
     match: Match = Match()
 
 
-class GuardLimits(_Strict):
+class GuardLimits(Strict):
     """Hard limits that no policy can cross."""
 
     budget_usd_per_hr: PositiveFloat | None = None
@@ -175,16 +93,7 @@ class GuardLimits(_Strict):
     """Least share of a class with a latency target that must be let in."""
 
 
-class Energy(_Strict):
-    """What power costs, where the user pays for it."""
-
-    paid_by_user: bool = False
-    usd_per_kwh: NonNegativeFloat = 0.12
-    pue: Annotated[float, Field(ge=1, le=3)] = 1.3
-    room_c: Annotated[float, Field(ge=-50, le=60)] = 25.0
-
-
-class Network(_Strict):
+class Network(Strict):
     """What bytes cost."""
 
     egress_usd_per_gb: NonNegativeFloat = 0.0
@@ -192,30 +101,47 @@ class Network(_Strict):
     """A streamed token with its JSON and SSE framing; measured on vLLM's chat stream, about 200 to 300 bytes."""
 
 
-class World(_Strict):
+class World(Strict):
     """How the simulated world differs from what policies believe."""
 
     performance_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.15
     """Each pool's true iteration time is the believed one times 1 plus or minus up to this, drawn per episode."""
+    cold_start_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    """Likewise each pool's true times to provision, load, wake up and fall asleep, by one factor."""
+    preemption_error_frac: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    """Likewise each pool's true rate of machine preemptions (of rates, not of availability series)."""
     retry_after_s: PositiveFloat = 20.0
     """What a request turned away is told to wait."""
     give_up_after_s: PositiveFloat = 600.0
     """A client that was turned away for this long stops trying."""
 
 
-class Fault(_Strict):
+class Fault(Strict):
     """Something that goes wrong at a set time."""
 
-    kind: Literal["preempt", "crash", "stock_out"]
+    kind: Literal["preempt", "crash", "stock_out", "capacity"]
+    """`preempt`: machines are taken away, with the pool's notice; `crash`: replicas die at once; `stock_out`: no more
+    than `left` new machines can be had for `duration_s`; `capacity`: from now on no more than `count` machines can be
+    had at a time, and of a spot pool those beyond are taken away with notice."""
     pool: str
     at_s: NonNegativeFloat
-    count: Annotated[int, Field(ge=1)] = 1
-    """Replicas hit."""
+    count: Annotated[int, Field(ge=0)] = 1
+    """Replicas hit, or the machines of `capacity`."""
     duration_s: NonNegativeFloat = 0.0
-    """Of a stock-out: how long no new replica can be had."""
+    """Of a stock-out."""
+    left: Annotated[int, Field(ge=0)] = 0
+    """Of a stock-out: how many more replicas can be had meanwhile."""
+
+    @model_validator(mode="after")
+    def _meant(self) -> Fault:
+        if self.left and self.kind != "stock_out":
+            raise ValueError("left: only of a stock_out")
+        if self.count == 0 and self.kind in ("preempt", "crash"):
+            raise ValueError("count: wanted at least 1 replica hit, got 0")
+        return self
 
 
-class Scenario(_Strict):
+class Scenario(Strict):
     """A whole scenario. `load_scenario` reads it from YAML."""
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -243,15 +169,10 @@ class Scenario(_Strict):
         return self
 
     def _first_problem(self) -> str | None:
-        for name, pool in self.pools.items():
+        for name in self.pools:
             try:
-                kv_capacity_tokens(
-                    gpu(pool.gpu),
-                    model(pool.model or self.model),
-                    pool.precision,
-                    pool.tensor_parallel,
-                    pool.engine.gpu_memory_utilization,
-                )
+                self.pool_kv_tokens(name)
+                self.pool_law(name)
             except ValueError as error:
                 return f"pools.{name}: {error}"
         for name, requests in self.classes.items():
@@ -271,6 +192,10 @@ class Scenario(_Strict):
         for i, fault in enumerate(self.faults):
             if fault.pool not in self.pools:
                 return f"faults[{i}].pool: unknown pool {fault.pool!r}; pools are {', '.join(self.pools)}"
+        for i, step in enumerate(self.energy.room_steps):
+            for name in step.pools or ():
+                if name not in self.pools:
+                    return f"energy.room_steps[{i}].pools: unknown pool {name!r}; pools are {', '.join(self.pools)}"
         unknown = set(self.workload.named_classes) - set(self.classes)
         if unknown:
             return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"
@@ -289,6 +214,64 @@ class Scenario(_Strict):
     def pool_model(self, pool: str) -> Model:
         """The model a pool holds."""
         return model(self.pools[pool].model or self.model)
+
+    def cold_start(self, pool: str) -> StartDelays:
+        """What a start in the pool is believed to take."""
+        return self.pools[pool].cold_start.delays(self.weight_bytes(pool))
+
+    def weight_bytes(self, pool: str) -> float:
+        """Of one replica, all its GPUs together."""
+        return self.pool_model(pool).weight_bytes(self.pools[pool].precision)
+
+    def pool_law(self, pool: str) -> IterationLaw:
+        """The iteration law of a pool's replicas, as believed: the measured one if the pool names a file.
+
+        Raises:
+            ValueError: the file cannot be used, or the GPU cannot run the model so.
+        """
+        own = self.pools[pool]
+        if own.law is not None:
+            return self._measured(pool, own.law).law.law()
+        return iteration_law(gpu(own.gpu), self.pool_model(pool), own.precision, own.tensor_parallel)
+
+    def pool_kv_tokens(self, pool: str) -> int:
+        """Tokens that the KV cache of a pool's replica holds; ValueError as for `pool_law`."""
+        own = self.pools[pool]
+        if own.law is not None:
+            measured = self._measured(pool, own.law).kv_tokens
+            if measured is not None:
+                return measured
+        return kv_capacity_tokens(
+            gpu(own.gpu),
+            self.pool_model(pool),
+            own.precision,
+            own.tensor_parallel,
+            own.engine.gpu_memory_utilization,
+        )
+
+    def pool_coverage(self, pool: str) -> Coverage:
+        """Over which loads the pool's law rests on measurements of its GPU; ValueError as for `pool_law`."""
+        own = self.pools[pool]
+        card, served = gpu(own.gpu), self.pool_model(pool)
+        known = coverage(card, served, own.precision, own.tensor_parallel)
+        if own.law is None:
+            return known
+        # Measured on the very replica: nothing is borrowed. The file does not tell over which contexts.
+        tokens = self._measured(pool, own.law).law.tokens
+        ends = (tokens[0], tokens[-1])
+        return replace(
+            known, calibrated=True, borrowed=(), errors=(), tokens=ends, sequences=ends, context_tokens=(0.0, math.inf)
+        )
+
+    def _measured(self, name: str, path: Path) -> LawFile:
+        pool = self.pools[name]
+        file = read_law_file(self.base_dir / path)
+        refusal = file.replica and file.replica.refusal(
+            pool.gpu, pool.model or self.model, pool.precision, pool.tensor_parallel
+        )
+        if refusal:
+            raise ScenarioError(f"law: {path}: {refusal}")
+        return file
 
     def serves(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """`[C, P]` whether the pool can serve the class."""
@@ -361,7 +344,7 @@ class Scenario(_Strict):
             max_batch_cap=column([p.engine.max_num_seqs for p in pools]),
             max_token_budget=column([p.engine.max_num_batched_tokens for p in pools]),
             usd_per_hr=column([p.price.usd_per_hr for p in pools]),
-            cold_start_s=column([p.cold_start.mean_s for p in pools]),
+            cold_start_s=column([self.cold_start(name).mean_s for name in self.pools]),
             targets=self.targets(),
         )
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..env import forecast
 from ..env.contract import POOL_COLUMNS, Cluster, FloatArray, SchemaError, Snapshot
+from ..env.coverage import CalibratedRanges, covered_frac
 from ..env.forecast import ForecastState
 from .engine_page import EnginePage
 from .readings import ReplicaReading
@@ -55,6 +56,8 @@ class Measured:
     """`[P]` machine preemptions per replica, believed likewise."""
     forecast: ForecastState
     """`[C]` arrays, this tick's rates observed."""
+    ranges: CalibratedRanges
+    """`[P]` over which loads the believed laws rest on measurements."""
 
 
 def assemble(cluster: Cluster, measured: Measured, fresh_s: float) -> Snapshot:
@@ -72,6 +75,8 @@ def assemble(cluster: Cluster, measured: Measured, fresh_s: float) -> Snapshot:
         if name not in cluster.pool_names:
             raise SchemaError(f"telemetry of pool {name!r}: unknown; pools are {', '.join(cluster.pool_names)}")
     rows = [_pool_row(cluster, p, measured, fresh_s) for p in range(len(cluster.pool_names))]
+    covered = _covered_frac(rows, measured.ranges, cluster)
+    rows = [{**row, "coverage_frac": float(covered[p])} for p, row in enumerate(rows)]
     return Snapshot(
         time_s=np.array(measured.time_s, dtype=np.float64),
         classes=measured.window.columns(measured.time_s, len(cluster.class_names)),
@@ -95,6 +100,28 @@ def _pool_row(cluster: Cluster, p: int, measured: Measured, fresh_s: float) -> d
     if state is not None:
         row |= {count: float(getattr(state, count)) for count in ("ready", "starting", "draining", "asleep", "target")}
     return row
+
+
+def _covered_frac(rows: Sequence[Mapping[str, float]], ranges: CalibratedRanges, cluster: Cluster) -> FloatArray:
+    """`[P]`; unknown wherever one of the figures that it needs is. An engine that tells no budget has its first one."""
+
+    def column(name: str) -> FloatArray:
+        return np.array([row.get(name, math.nan) for row in rows], dtype=np.float64)
+
+    budget = column("token_budget")
+    return covered_frac(
+        ranges,
+        replicas=column("ready") + column("draining"),
+        running=column("running"),
+        kv_used_frac=column("kv_used_frac"),
+        token_budget=np.where(np.isnan(budget), cluster.max_token_budget, budget),
+        prompt_tokens_per_s=column("tokens_per_s") - column(_OUTPUT_PER_S),
+        output_tokens_per_s=column(_OUTPUT_PER_S),
+    )
+
+
+_OUTPUT_PER_S = "output_tokens_per_s"
+"""Of a pool's row, beside the contract's columns: output tokens generated per second."""
 
 
 def _age_s(readings: Sequence[ReplicaReading], state: PoolState | None) -> float:
@@ -122,11 +149,13 @@ def _engine_columns(fresh: Sequence[ReplicaReading], state: PoolState | None) ->
     # Machines that start or sleep draw power too, and no page tells of it.
     silent = state is None or state.starting + state.asleep > 0
     util = _mean(page.gpu_util_frac for page in ready)
+    span_known = complete and len(uses) >= len(fresh)
     return {
+        _OUTPUT_PER_S: math.fsum(u.generation_tokens / u.span_s for u in uses) if span_known else math.nan,
         "running": total(lambda page: page.running),
         "waiting": total(lambda page: page.waiting),
         "power_w": math.nan if silent else total(lambda page: page.gpu_power_w),
-        "tokens_per_s": math.fsum(u.tokens_per_s for u in uses) if complete and len(uses) >= len(fresh) else math.nan,
+        "tokens_per_s": math.fsum(u.tokens_per_s for u in uses) if span_known else math.nan,
         "kv_used_frac": _mean(page.kv_used_frac for page in ready),
         "gpu_util_frac": _first_known(util, _mean(busy)),
         "gpu_temp_c": max(_known(page.gpu_temp_c for page in pages), default=math.nan),

@@ -119,8 +119,8 @@ class RequestRecord:
 
     @property
     def shed(self) -> bool:
-        """Turned away by admission, not by a replica."""
-        return self.code == 429 and self.details == "direct_response"
+        """Turned away by the proxy itself: by admission (429), or because no replica is ready anywhere (503)."""
+        return self.code in (429, 503) and self.details == "direct_response"
 
     @property
     def succeeded(self) -> bool:

@@ -36,6 +36,9 @@ class SidecarMetrics:
         self._vetoes = self._counter("vetoes", "Changes the guard made to a proposal", "reason")
         self._mode = self._gauge("mode", "1 for the mode in force", "mode")
         self._age_s = self._gauge("telemetry_age_seconds", "Age of the newest telemetry", "pool")
+        self._covered = self._gauge(
+            "calibrated_traffic_ratio", "Share of tokens inside the law's calibrated range", "pool"
+        )
         self._ready = self._gauge("ready_replicas", "Replicas that serve", "pool")
         self._desired = self._gauge("desired_replicas", "Replicas wanted, after the guard", "pool")
         self._proposed = self._gauge("proposed_replicas", "Replicas wanted, before the guard", "pool")
@@ -55,6 +58,7 @@ class SidecarMetrics:
         """What is known of the cluster now."""
         _set(self._attainment, self._classes, snapshot.attainment)
         _set(self._age_s, self._pools, snapshot.telemetry_age_s)
+        _set(self._covered, self._pools, snapshot.coverage_frac)
         _set(self._ready, self._pools, snapshot.ready)
 
     def show_decision(self, decision: Decision) -> None:

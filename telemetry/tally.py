@@ -73,7 +73,7 @@ def tally(
 
     A request arrives when it is first handed to a replica, or, if it never was, when it is over. What becomes of it:
 
-    - status 429: shed;
+    - status 429, or the proxy's own 503 while no replica is ready anywhere (both with Retry-After): shed;
     - 2xx in full: finished, and met if no target was missed. A target that cannot be measured is not held against it:
       a plain (not streamed) answer does not tell its TTFT and TPOT, nor does a stream without usage tell its TPOT;
     - left by its client: lost if a target was already missed by then, else not counted: nobody's promise was broken;
@@ -149,7 +149,7 @@ def _arrivals(records: Iterable[LogRecord], open_before: Mapping[str, StartRecor
 
 def _fate(record: RequestRecord, targets: Targets, c: int, speed_up: float) -> int | None:
     """SHED, MET, FINISHED (but not met), LOST, or None for a request that is not counted."""
-    if record.code == 429:
+    if record.code == 429 or record.shed:
         return SHED
     if record.succeeded:
         return FINISHED if _missed(record, targets, c, speed_up) else MET

@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: how long an example takes is nothing that a test here is about.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 

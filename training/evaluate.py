@@ -125,6 +125,7 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
             "worst_shortfall": bootstrap(np.array([r["worst_shortfall"] for r in mine])).as_json(),
             "lost": int(sum(r["lost"] for r in mine)),
             "replica_changes": float(np.mean([r["replica_changes"] for r in mine])),
+            "covered_frac": _known(mine, "covered_frac"),
         }
         if policy != reference and base:
             relative = np.array([r["usd_per_hr"] / base[r["seed"]]["usd_per_hr"] - 1.0 for r in mine])

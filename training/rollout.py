@@ -35,6 +35,10 @@ class RunResult:
     """Pools or classes changed by the guard, by reason."""
     replicas: FloatArray
     """`[T, P]` wanted counts."""
+    tokens: FloatArray
+    """`[P]` tokens processed, of which it is known whether they lie inside the calibrated range."""
+    covered_tokens: FloatArray
+    """`[P]` those inside."""
 
     @property
     def usd_per_hr(self) -> float:
@@ -58,6 +62,11 @@ class RunResult:
         short = np.nan_to_num(self.attainment_wanted - self.attainment)
         return float(max(short.max(), 0.0))
 
+    @property
+    def covered_frac(self) -> float:
+        """Share of the tokens inside the calibrated range of the law that served them; NaN if nothing ran."""
+        return _share(float(self.covered_tokens.sum()), float(self.tokens.sum()))
+
     def latency_s(self, first_bucket: int, share: float) -> FloatArray:
         """`[C]` percentile of TTFT (`window.TTFT`) or TPOT (`window.TPOT`)."""
         return percentile_s(self.tally[:, first_bucket : first_bucket + N_BUCKETS], share)
@@ -69,6 +78,11 @@ class RunResult:
             "usd_per_1000_met": _number(self.usd_per_1000_met),
             "worst_shortfall": self.worst_shortfall,
             "replica_changes": self.replica_changes,
+            "covered_frac": _number(self.covered_frac),
+            **{
+                f"covered_frac_{name}": _number(_share(float(self.covered_tokens[p]), float(self.tokens[p])))
+                for p, name in enumerate(self.pool_names)
+            },
             "finished": int(self.tally[:, FINISHED].sum()),
             "met": int(self.tally[:, MET].sum()),
             "lost": int(self.tally[:, LOST].sum()),
@@ -113,9 +127,10 @@ def rollout(
     usd, tally = np.zeros((n, p, c, len(BILL_LAYERS))), empty_tally(n, c)
     vetoes: list[dict[str, int]] = [{} for _ in episodes]
     replicas: list[FloatArray] = []
+    tokens, covered = np.zeros((n, p)), np.zeros((n, p))
     done, tick = np.zeros(n, dtype=np.bool_), 0
+    snapshot = batch.snapshot()
     while not done.all():
-        snapshot = batch.snapshot()
         action, memory = policy.decide(snapshot, batch.plan, memory)
         outcome, applied, changes = batch.advance(action, snapshot)
         usd += outcome.bill.usd
@@ -126,11 +141,16 @@ def rollout(
                 if hits:
                     vetoes[b][change.code.value] = vetoes[b].get(change.code.value, 0) + int(hits)
         done, tick = outcome.done, tick + 1
+        snapshot = batch.snapshot()
+        processed = np.where(snapshot.known("coverage_frac"), snapshot.tokens_per_s * tick_s, 0.0)
+        tokens += processed
+        covered += processed * np.nan_to_num(snapshot.coverage_frac)
         if on_tick:
             on_tick(tick)
     counts = np.stack(replicas, axis=1)
     return [
-        _result(episode, usd[b], tally[b], counts[b], vetoes[b], tick * tick_s) for b, episode in enumerate(episodes)
+        _result(episode, usd[b], tally[b], counts[b], vetoes[b], tick * tick_s, tokens[b], covered[b])
+        for b, episode in enumerate(episodes)
     ]
 
 
@@ -141,6 +161,8 @@ def _result(
     replicas: FloatArray,
     vetoes: dict[str, int],
     duration_s: float,
+    tokens: FloatArray,
+    covered_tokens: FloatArray,
 ) -> RunResult:
     cluster = episode.world.cluster
     c, p = len(cluster.class_names), len(cluster.pool_names)
@@ -154,7 +176,13 @@ def _result(
         replica_changes=int(np.abs(np.diff(replicas[:, :p], axis=0)).sum()),
         vetoes=vetoes,
         replicas=replicas[:, :p],
+        tokens=tokens[:p],
+        covered_tokens=covered_tokens[:p],
     )
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else float("nan")
 
 
 def _number(value: float) -> float | None:

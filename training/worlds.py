@@ -67,11 +67,8 @@ def varied(scenario: Scenario, variation: Variation, rng: np.random.Generator) -
     pools = {}
     dropped = rng.choice(list(scenario.pools)) if rng.random() < variation.drop_pool else None
     for name, pool in scenario.pools.items():
-        price = pool.price.model_copy(update={"usd_per_hr": pool.price.usd_per_hr * factor(variation.price)})
-        slower = factor(variation.cold_start)
-        cold = pool.cold_start.model_copy(
-            update={"provision_s": pool.cold_start.provision_s * slower, "load_s": pool.cold_start.load_s * slower}
-        )
+        price = pool.price.scaled(factor(variation.price))
+        cold = pool.cold_start.scaled(factor(variation.cold_start), scenario.weight_bytes(name))
         replicas = pool.replicas
         if name == dropped and len(scenario.pools) >= 3 and _spared(scenario, name):
             replicas = replicas.model_copy(update={"max": max(1, replicas.min), "start": max(replicas.min, 0)})

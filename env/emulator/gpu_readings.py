@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-import numpy as np
-
-from ..catalog.gpus import Gpu
-from ..sim.power import IDLE_TDP_FRAC, Thermal, power_w, warmed_c
+from ..perf.power import Draw, drawn_j
+from ..sim.power import Thermal, warmed_c
 
 WINDOW_S: Final = 5.0
 """Readings are means over at least so many simulated seconds."""
+ROOM_C: Final = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,36 +22,61 @@ class GpuReading:
     power_w: float
 
 
+class Work(Protocol):
+    """An engine's totals (`session.Figures`)."""
+
+    @property
+    def busy_s(self) -> float:
+        """With an iteration under way."""
+        ...
+
+    @property
+    def useful_s(self) -> float:
+        """What the same work takes at the hardware's best."""
+        ...
+
+    @property
+    def iterations(self) -> int: ...
+
+    @property
+    def fresh_tokens(self) -> int:
+        """Prompt and output tokens, each counted once."""
+        ...
+
+    @property
+    def recomputed_tokens(self) -> int: ...
+
+
 class GpuMeter:
-    """Turns an engine's busy and useful seconds into readings."""
+    """Turns what an engine did into readings."""
 
-    def __init__(self, gpu: Gpu, thermal: Thermal | None = None) -> None:
-        """An idle GPU at room temperature at time 0."""
-        self._thermal = thermal or Thermal()
-        # A part whose data sheet names no TDP is taken for the largest air-cooled ones.
-        self._tdp_w = gpu.tdp_w or 700.0
+    def __init__(self, draw: Draw, best_token_s: float, thermal: Thermal | None = None) -> None:
+        """An idle GPU at room temperature at time 0; `best_token_s` as its law has it."""
+        self._draw, self._best_token_s, self._thermal = draw, best_token_s, thermal or Thermal()
         self._at_s = self._busy_s = self._useful_s = 0.0
-        self._last = GpuReading(0.0, self._thermal.room_c, self._tdp_w * IDLE_TDP_FRAC)
+        self._iterations = self._fresh = self._again = 0
+        self._last = GpuReading(0.0, ROOM_C, draw.idle_w)
 
-    def read(self, now_s: float, busy_s: float, useful_s: float) -> GpuReading:
-        """The reading at `now_s`, when the engine's totals are `busy_s` and `useful_s`; simulated seconds."""
+    def read(self, now_s: float, work: Work) -> GpuReading:
+        """The reading at `now_s`, when the engine's totals are `work`; simulated seconds."""
         span_s = now_s - self._at_s
         if span_s < WINDOW_S:
             return self._last
-        busy = min((busy_s - self._busy_s) / span_s, 1.0)
-        useful = min((useful_s - self._useful_s) / span_s, busy)
-        tdp_w = np.array(self._tdp_w)
-        watts = power_w(np.array(busy), np.array(useful), tdp_w, tdp_w * IDLE_TDP_FRAC)
-        heat = self._thermal
-        temp_c = warmed_c(
-            np.array(self._last.temp_c),
-            watts,
-            tdp_w,
-            np.array(heat.room_c),
-            np.array(heat.rise_at_tdp_c),
-            np.array(heat.time_constant_s),
+        busy_s = min(work.busy_s - self._busy_s, span_s)
+        useful_s = min(work.useful_s - self._useful_s, busy_s)
+        fresh = max(work.fresh_tokens - self._fresh, 0)
+        energy_j = drawn_j(
+            self._draw,
             span_s,
+            busy_s,
+            work.iterations - self._iterations,
+            fresh + work.recomputed_tokens - self._again,
+            max(useful_s - self._best_token_s * fresh, 0.0),
         )
-        self._at_s, self._busy_s, self._useful_s = now_s, busy_s, useful_s
-        self._last = GpuReading(busy, float(temp_c), float(watts))
+        heat, watts = self._thermal, energy_j / span_s
+        steady_c = ROOM_C + heat.rise_at_tdp_c * watts / self._draw.tdp_w
+        temp_c = warmed_c(self._last.temp_c, steady_c, span_s, heat.time_constant_s)
+        self._at_s, self._busy_s, self._useful_s = now_s, work.busy_s, work.useful_s
+        self._iterations, self._fresh, self._again = work.iterations, work.fresh_tokens, work.recomputed_tokens
+        self._last = GpuReading(busy_s / span_s, temp_c, watts)
         return self._last

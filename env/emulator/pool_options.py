@@ -21,6 +21,7 @@ def pool_options(scenario: Scenario, pool_name: str) -> dict[str, Any]:
         "model": pool.model or scenario.model,
         "precision": pool.precision,
         "tensor_parallel": pool.tensor_parallel,
+        "law": None if pool.law is None else scenario.base_dir / pool.law,
         **pool.engine.model_dump(),
-        "load_seconds": pool.cold_start.load_s,
+        "load_seconds": scenario.cold_start(pool_name).load.mean_s,
     }

@@ -30,7 +30,8 @@ class Addressee:
     """The class goes into the header `x-slo-class`; otherwise into the body's `metadata.slo_class`."""
     stream: bool
     give_up_after_s: float
-    """A client that is turned away (429) tries again until this long after its first try, in scenario seconds."""
+    """A client that is turned away (429, or 503 with a Retry-After) tries again until this long after its first try,
+    in scenario seconds."""
 
 
 @dataclass
@@ -45,7 +46,7 @@ class ClientRecord:
     end_s: float | None = None
     output_tokens: int = 0
     turned_away: int = 0
-    """How many times it got 429."""
+    """How many times it was told to come back."""
     outcome: str = "pending"
     """"served", "shed" (turned away until it gave up) or "lost" (an error or a cut stream)."""
     detail: str = ""
@@ -131,7 +132,7 @@ class _Sender:
             async with self.session.post(
                 self._path(output), data=self._body(prompt, output), headers=self._headers()
             ) as got:
-                if got.status == 429:
+                if got.status == 429 or (got.status == 503 and "Retry-After" in got.headers):
                     return float(got.headers.get("Retry-After", "10"))
                 if got.status != 200:
                     record.outcome, record.detail = "lost", f"HTTP {got.status}: {(await got.text())[:100]}"

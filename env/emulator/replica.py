@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ..catalog.gpus import Gpu, gpu
 from ..catalog.models import Model, model
 from ..perf.law import IterationLaw
+from ..perf.law_file import LawFile
+from ..perf.power import Draw, draw_of
 from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
 
 
@@ -35,6 +37,8 @@ class ReplicaSpec:
     law: IterationLaw
     kv_tokens: int
     """What the KV cache holds."""
+    draw: Draw
+    """Of each GPU."""
 
     @property
     def kv_blocks(self) -> int:
@@ -43,19 +47,32 @@ class ReplicaSpec:
 
 
 def replica_spec(
-    gpu_name: str, model_name: str, precision: str, tensor_parallel: int, flags: EngineFlags, slowness: float = 1.0
+    gpu_name: str,
+    model_name: str,
+    precision: str,
+    tensor_parallel: int,
+    flags: EngineFlags,
+    slowness: float = 1.0,
+    measured: LawFile | None = None,
 ) -> ReplicaSpec:
     """The replica with its law and its KV cache.
 
     Args:
-        slowness: iterations take this many times as long as the performance model says.
+        slowness: iterations take this many times as long as the law says.
+        measured: the law, and the KV cache's size where it tells it, in place of the performance model's.
 
     Raises:
-        ValueError: an unknown GPU, model or layout, a model that does not fit, or (ReplicaError) flags that clash.
+        ValueError: an unknown GPU, model or layout, a model that does not fit, or (ReplicaError) flags that clash or a
+            law measured on something else.
     """
     on, of = gpu(gpu_name), model(model_name)
-    law = iteration_law(on, of, precision, tensor_parallel).scaled(slowness)
+    refusal = measured and measured.replica and measured.replica.refusal(on.name, of.name, precision, tensor_parallel)
+    if refusal:
+        raise ReplicaError(f"law: {refusal}")
+    law = iteration_law(on, of, precision, tensor_parallel) if measured is None else measured.law.law()
     kv_tokens = kv_capacity_tokens(on, of, precision, tensor_parallel, flags.gpu_memory_utilization)
+    if measured is not None and measured.kv_tokens is not None:
+        kv_tokens = measured.kv_tokens
     if kv_tokens < flags.max_model_len:
         raise ReplicaError(
             f"max_model_len {flags.max_model_len}: the KV cache of {of.name} in {precision} on {tensor_parallel} x"
@@ -65,4 +82,6 @@ def replica_spec(
         raise ReplicaError(
             f"max_num_batched_tokens {flags.max_num_batched_tokens}: wanted at least max_num_seqs, {flags.max_num_seqs}"
         )
-    return ReplicaSpec(on, of, tensor_parallel, flags, law, kv_tokens)
+    return ReplicaSpec(
+        on, of, tensor_parallel, flags, law.scaled(slowness), kv_tokens, draw_of(on, of, precision, tensor_parallel)
+    )

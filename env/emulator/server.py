@@ -89,7 +89,7 @@ class Server:
         self._served = Served(tuple(names), spec.flags.max_model_len)
         self._created_s = int(time.time())
         self._page = MetricsPage(names[0], spec, time.time())
-        self._meter = GpuMeter(spec.gpu)
+        self._meter = GpuMeter(spec.draw, spec.law.best_token_s)
         self._numbers = count(1)
         self.cap_file_errors: Callable[[], int] = lambda: 0
         """How many there were; for the metrics page."""
@@ -171,7 +171,7 @@ class Server:
     async def _metrics(self, _: web.Request) -> web.Response:
         figures = self._paced.figures()
         now_s = self._paced.now_ps() / PS_PER_S
-        gpu = self._meter.read(now_s, figures.busy_s, figures.useful_s)
+        gpu = self._meter.read(now_s, figures)
         content = PageContent(figures, self._paced.session.tally, gpu, self.cap_file_errors())
         return web.Response(body=self._page.text(content), headers={"Content-Type": CONTENT_TYPE})
 

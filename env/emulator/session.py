@@ -85,6 +85,10 @@ class Figures:
     """With an iteration under way."""
     useful_s: float
     """What the same work takes at the hardware's best."""
+    iterations: int
+    fresh_tokens: int
+    """Prompt and output tokens, each counted once."""
+    recomputed_tokens: int
     batch_cap: int
     token_budget: int
     sleep_level: int
@@ -211,6 +215,9 @@ class Session:
             sequence_preemptions=int(rep["sequence_preemptions"]),
             busy_s=int(view.busy_ps) / PS_PER_S,
             useful_s=int(view.useful_ps) / PS_PER_S,
+            iterations=int(rep["iterations"]),
+            fresh_tokens=int(rep["prompt_tokens"]) + int(view.generated_tokens),
+            recomputed_tokens=int(rep["recomputed_tokens"]),
             batch_cap=int(rep["cap"]),
             token_budget=int(rep["token_budget"]),
             sleep_level=self.sleep_level,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .roofline import DoesNotFit, LayoutError, iteration_law, kv_capacity_tokens
 _BUDGET_TOKENS = 8192.0
 """vLLM's default token budget of an online server on large GPUs; the tables seldom state it."""
 _ROUNDS = 60
+_LEAST_SHARE = 0.95
+"""A data sheet's bandwidth is not exceeded; the rest is for rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,23 @@ class ServingRow:
     tpot_s: float | None
     output_tokens_per_s: float | None
     max_num_seqs: float | None
+    decode_only: bool = False
+    """`tpot_s` is the median gap between tokens, so that of an iteration without prompts; how long these were is not
+    told, and `prompt_tokens` is 0."""
+
+    @property
+    def engine_family(self) -> str:
+        """The engine without its version: rows of one family are alike."""
+        return re.sub(r"-v?\d.*$", "", self.engine).lower()
+
+    @property
+    def in_flight(self) -> float | None:
+        """Mean requests decoding: the stated ones, or by Little's law what was measured; None if neither is told."""
+        if self.concurrency is not None:
+            return self.concurrency
+        if self.request_rate_per_s is None or self.tpot_s is None:
+            return None
+        return self.request_rate_per_s * self.tpot_s * self.output_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +103,26 @@ def compare(row: ServingRow, factors: Factors | None = None) -> Comparison:
     Raises:
         NotComparableError: the layout cannot run, or the row states too little.
     """
+    law = law_of(row, factors)
+    if row.tpot_s is not None:
+        return Comparison(row, row.tpot_s, tpot_s(row, law))
+    if not row.static_batch:
+        raise NotComparableError("no tpot_ms")
+    if row.concurrency is None:
+        raise NotComparableError("a static batch without batch_or_concurrency")
+    if not row.output_tokens_per_s:
+        raise NotComparableError("neither tpot_ms nor throughput_out_tok_s")
+    tokens = row.concurrency * row.output_tokens
+    return Comparison(row, tokens / row.output_tokens_per_s, tokens / output_tokens_per_s(row, law))
+
+
+def law_of(row: ServingRow, factors: Factors | None = None) -> IterationLaw:
+    """The law of the replica that a row was measured on.
+
+    Raises:
+        NotComparableError: the layout cannot run, or the row cannot be of a replica in a steady state; the message is
+            the reason that is counted.
+    """
     try:
         law = iteration_law(row.gpu, row.model, row.precision, row.tensor_parallel, factors=factors)
         kv_tokens = kv_capacity_tokens(row.gpu, row.model, row.precision, row.tensor_parallel, 0.95)
@@ -90,26 +130,63 @@ def compare(row: ServingRow, factors: Factors | None = None) -> Comparison:
         raise NotComparableError(str(error)) from None
     if row.concurrency is not None and row.concurrency * (row.prompt_tokens + row.output_tokens / 2) > kv_tokens:
         raise NotComparableError("more tokens in flight than the KV cache holds: the row contains queueing")
-    if row.static_batch:
-        return _static(row, law)
-    if row.tpot_s is None:
-        raise NotComparableError("no tpot_ms")
-    return Comparison(row, row.tpot_s, _loop_tpot_s(row, law))
+    if row.concurrency is None and (row.in_flight or 0.0) > (row.max_num_seqs or math.inf):
+        raise NotComparableError("an open loop with more requests in flight than max_num_seqs: no steady state")
+    if _step_s(row) < _LEAST_SHARE * _least_step_s(row):
+        raise NotComparableError(
+            "faster than the GPU can read the weights once a token: the row cannot mean what it says"
+        )
+    return law
 
 
-def _static(row: ServingRow, law: IterationLaw) -> Comparison:
+def _step_s(row: ServingRow) -> float:
+    """Seconds between a sequence's tokens, as measured; infinity if the row does not tell."""
+    if row.tpot_s is not None:
+        return row.tpot_s
+    if row.concurrency is None or not row.output_tokens_per_s:
+        return math.inf
+    return row.concurrency / row.output_tokens_per_s
+
+
+def _least_step_s(row: ServingRow) -> float:
+    """What reading the weights of a dense model once takes at the data sheet's bandwidth; 0 for experts."""
+    if row.model.experts > 1:
+        return 0.0
+    return row.model.weight_bytes(row.precision) / row.tensor_parallel / (row.gpu.bandwidth_gb_per_s * 1e9)
+
+
+def tpot_s(row: ServingRow, law: IterationLaw) -> float:
+    """Seconds per output token that the law predicts for a row; NotComparableError if it states too little."""
+    if not (row.static_batch or row.decode_only):
+        return _loop_tpot_s(row, law)
     if row.concurrency is None:
         raise NotComparableError("a static batch without batch_or_concurrency")
-    n = row.concurrency
-    decode = float(law.iteration_s(0.0, 0.0, n, n * (row.prompt_tokens + row.output_tokens / 2.0)))
-    if row.tpot_s is not None:
-        return Comparison(row, row.tpot_s, decode)
-    if not row.output_tokens_per_s:
-        raise NotComparableError("neither tpot_ms nor throughput_out_tok_s")
-    prompts = n * row.prompt_tokens
+    context = row.concurrency * (row.prompt_tokens + row.output_tokens / 2.0)
+    return float(law.iteration_s(0.0, 0.0, row.concurrency, context))
+
+
+def output_tokens_per_s(row: ServingRow, law: IterationLaw) -> float:
+    """Output tokens per second that the law predicts for a row.
+
+    Raises:
+        NotComparableError: the row states too little, or its throughput is what its clients asked for.
+    """
+    if row.concurrency is None:
+        reason = (
+            "a static batch without batch_or_concurrency"
+            if row.static_batch
+            else "an open loop: its throughput is the rate asked for"
+        )
+        raise NotComparableError(reason)
+    if row.decode_only:
+        raise NotComparableError("its throughput contains prompts of unknown length")
+    if not row.static_batch:
+        return row.concurrency / _loop_tpot_s(row, law)
+    prompts = row.concurrency * row.prompt_tokens
     chunk = min(prompts, _BUDGET_TOKENS)
-    prefill = prompts / chunk * float(law.linear(chunk)) + law.attend_s_per_pair * prompts * row.prompt_tokens / 2.0
-    return Comparison(row, n * row.output_tokens / row.output_tokens_per_s, prefill + row.output_tokens * decode)
+    pairs_s = law.attend_s_per_pair * prompts * row.prompt_tokens / 2.0
+    prefill_s = prompts / chunk * float(law.linear(chunk)) + pairs_s if prompts else 0.0
+    return row.concurrency * row.output_tokens / (prefill_s + row.output_tokens * tpot_s(row, law))
 
 
 def _loop_tpot_s(row: ServingRow, law: IterationLaw) -> float:
@@ -141,9 +218,8 @@ def group_errors(comparisons: Iterable[Comparison]) -> list[GroupError]:
     groups: dict[tuple[str, str, bool, str], list[float]] = {}
     for comparison in comparisons:
         row = comparison.row
-        engine = re.sub(r"-v?\d.*$", "", row.engine).lower()
         for over_all, name in ((False, row.model.name), (True, "all")):
-            groups.setdefault((row.gpu.name, engine, over_all, name), []).append(comparison.off_frac)
+            groups.setdefault((row.gpu.name, row.engine_family, over_all, name), []).append(comparison.off_frac)
     return [_group(gpu, engine, name, off) for (gpu, engine, _, name), off in sorted(groups.items())]
 
 

@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 from ..catalog.gpus import GPUS, Gpu
 
 FACTORS_FILE = Path(__file__).with_name("factors.json")
-SCHEMA = 1
+SCHEMA = 2
+
+
+QUANTITIES = ("tokens", "sequences", "context_tokens", "message_bytes")
+"""What a group of factors may have been measured over: tokens of one iteration, decoding sequences, KV tokens of one
+sequence, bytes of one message."""
 
 
 class FactorsError(ValueError):
@@ -35,6 +40,9 @@ class FitError:
     p90: float
     bias: float
     """Mean of predicted over measured, minus 1."""
+    ranges: Mapping[str, tuple[float, float]]
+    """Least and most of each quantity over the rows fitted or judged: tokens, sequences, context_tokens,
+    message_bytes; a quantity that a group does not depend on is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +196,25 @@ def _read(kind: type[T], entry: Any, where: str) -> T:
             values[name] = _read(FitError, value, f"{where}.error")
         elif name == "sources":
             values[name] = tuple(str(v) for v in value)
+        elif name == "ranges":
+            values[name] = _ranges(value, f"{where}.ranges")
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise FactorsError(f"{where}.{name}: {value!r}, wanted a number")
         else:
             values[name] = value
     return kind(**values)
+
+
+def _ranges(entry: Any, where: str) -> dict[str, tuple[float, float]]:
+    if not isinstance(entry, dict):
+        raise FactorsError(f"{where}: wanted an object of [least, most] by quantity")
+    ranges: dict[str, tuple[float, float]] = {}
+    for quantity, ends in entry.items():
+        numbers = isinstance(ends, list | tuple) and len(ends) == 2 and all(isinstance(v, int | float) for v in ends)
+        if quantity not in QUANTITIES or not numbers or not ends[0] <= ends[1]:
+            raise FactorsError(f"{where}.{quantity}: {ends!r}, wanted [least, most] of one of {', '.join(QUANTITIES)}")
+        ranges[quantity] = (float(ends[0]), float(ends[1]))
+    return ranges
 
 
 def read_factors(path: Path) -> Factors:

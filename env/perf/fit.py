@@ -22,7 +22,7 @@ from .roofline import SMALL_KERNELS, gemm_s
 
 Table = Mapping[str, np.ndarray[Any, Any]]
 F = TypeVar("F", GemmFactors, AttentionFactors, CommFactors, EngineFactors)
-NO_ERROR = FitError((), 0, 0, 0.0, 0.0, 0.0)
+NO_ERROR = FitError((), 0, 0, 0.0, 0.0, 0.0, {})
 NO_ENGINE = EngineFactors(0.0, 0.0, 0.0, NO_ERROR)
 """An engine that adds nothing to its kernels: what remains to be explained by the fitted one."""
 
@@ -48,8 +48,14 @@ def held_out(keys: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.array([order[key] % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 for key in keys], dtype=np.bool_)
 
 
-def fit_error(predicted: FloatArray, measured: FloatArray, judged: Any, sources: Sequence[str]) -> FitError:
-    """The error over the rows where `judged` is true."""
+def fit_error(
+    predicted: FloatArray, measured: FloatArray, judged: Any, sources: Sequence[str], **quantities: FloatArray
+) -> FitError:
+    """The error over the rows where `judged` is true.
+
+    Args:
+        quantities: `[R]` each of the quantities (`factors.QUANTITIES`) that the rows range over.
+    """
     off = predicted[judged] / measured[judged] - 1.0
     return FitError(
         sources=tuple(sources),
@@ -58,6 +64,7 @@ def fit_error(predicted: FloatArray, measured: FloatArray, judged: Any, sources:
         median=round(float(np.median(np.abs(off))), 4),
         p90=round(float(np.quantile(np.abs(off), 0.9)), 4),
         bias=round(float(off.mean()), 4),
+        ranges={name: (float(np.min(column)), float(np.max(column))) for name, column in quantities.items()},
     )
 
 
@@ -85,7 +92,7 @@ def fit_gemm(gpu: Gpu, precision: str, table: Table, sources: Sequence[str]) -> 
     high = np.array([1.0, 1.0, 50.0, 8.0, 100.0])
     judged = held_out(list(zip(n, k, strict=True)))
     p = _solve(predict, measured, ~judged, start, low, high)
-    return _rounded(factors(p, fit_error(predict(p), measured, judged, sources)))
+    return _rounded(factors(p, fit_error(predict(p), measured, judged, sources, tokens=m)))
 
 
 def fit_layers(gpu: Gpu, models: Mapping[str, Model], table: Table, sources: Sequence[str]) -> GemmFactors:
@@ -141,7 +148,7 @@ def fit_whole_layers(gpu: Gpu, models: Mapping[str, Model], table: Table, source
 
     judged = held_out(list(zip(names, tokens, strict=True)))
     p = _solve(predict, measured, ~judged, np.array([0.6, 0.7]), np.array([0.05, 0.05]), np.array([1.0, 1.0]))
-    return _rounded(factors(p, fit_error(predict(p), measured, judged, sources)))
+    return _rounded(factors(p, fit_error(predict(p), measured, judged, sources, tokens=tokens)))
 
 
 def fit_engine(
@@ -167,7 +174,7 @@ def fit_engine(
         return np.asarray(kernels_s + parts @ p, dtype=np.float64)
 
     p = _solve(predict, measured, ~judged, np.array([1.0, 1.0, 20.0]), np.zeros(3), np.array([20.0, 20.0, 200.0]))
-    error = fit_error(predict(p), measured, judged, sources)
+    error = fit_error(predict(p), measured, judged, sources, sequences=sequences)
     return _rounded(EngineFactors(p[0] * 1e-3, p[1] * 1e-6, p[2] * 1e-6, error))
 
 
@@ -188,6 +195,7 @@ def fit_attention(gpu: Gpu, table: Table, sources: Sequence[str]) -> AttentionFa
         median=max(prefill_error.median, decode_error.median),
         p90=max(prefill_error.p90, decode_error.p90),
         bias=max(prefill_error.bias, decode_error.bias, key=abs),
+        ranges={**prefill_error.ranges, **decode_error.ranges},
     )
     return _rounded(AttentionFactors(prefill_eff, token_eff, decode_eff, layer_s, seq_s, error))
 
@@ -207,7 +215,8 @@ def _fit_prefill(gpu: Gpu, table: Table, sources: Sequence[str]) -> tuple[float,
     p = _solve(
         predict, measured, ~judged, np.array([10.0, 0.5, 0.5]), np.array([0.0, 0.05, 0.05]), np.array([99.0, 1, 1])
     )
-    return p[0] * 1e-6, p[1], p[2], fit_error(predict(p), measured, judged, sources)
+    error = fit_error(predict(p), measured, judged, sources, tokens=batch * new)
+    return p[0] * 1e-6, p[1], p[2], error
 
 
 def _fit_decode(gpu: Gpu, table: Table, sources: Sequence[str]) -> tuple[float, float, FitError]:
@@ -216,7 +225,8 @@ def _fit_decode(gpu: Gpu, table: Table, sources: Sequence[str]) -> tuple[float, 
     )
     read = 2.0 * 2.0 * batch * context * kv_heads * dim
     real = read >= _CACHE_BYTES
-    batch, heads, kv_heads, read, measured = batch[real], heads[real], kv_heads[real], read[real], measured[real]
+    batch, context, heads, kv_heads = batch[real], context[real], heads[real], kv_heads[real]
+    read, measured = read[real], measured[real]
 
     def predict(p: FloatArray) -> FloatArray:
         reading = read / (gpu.bandwidth_gb_per_s * 1e9 * p[0])
@@ -224,7 +234,8 @@ def _fit_decode(gpu: Gpu, table: Table, sources: Sequence[str]) -> tuple[float, 
 
     judged = held_out(list(zip(heads, kv_heads, strict=True)))
     p = _solve(predict, measured, ~judged, np.array([0.7, 0.05]), np.array([0.05, 0.0]), np.array([1.0, 5.0]))
-    return p[0], p[1] * 1e-6, fit_error(predict(p), measured, judged, sources)
+    error = fit_error(predict(p), measured, judged, sources, sequences=batch, context_tokens=context)
+    return p[0], p[1] * 1e-6, error
 
 
 def fit_comm(table: Table, tp: int, sources: Sequence[str]) -> CommFactors:
@@ -236,7 +247,9 @@ def fit_comm(table: Table, tp: int, sources: Sequence[str]) -> CommFactors:
 
     judged = held_out(list(size))
     p = _solve(predict, measured, ~judged, np.array([8.0, 50.0]), np.array([0.1, 0.05]), np.array([500.0, 2000.0]))
-    return _rounded(CommFactors(tp, p[0] * 1e-6, p[1] * 1e9, fit_error(predict(p), measured, judged, sources)))
+    return _rounded(
+        CommFactors(tp, p[0] * 1e-6, p[1] * 1e9, fit_error(predict(p), measured, judged, sources, message_bytes=size))
+    )
 
 
 def _solve(

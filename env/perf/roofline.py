@@ -5,18 +5,18 @@ Symbols: T tokens in the iteration, tp GPUs of the replica.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..catalog.gpus import GPUS, Gpu
 from ..catalog.models import Model, bytes_per_weight
-from .factors import CommFactors, Factors, FitError, GemmFactors, donor, shipped_factors
+from .factors import CommFactors, Factors, GemmFactors, donor, shipped_factors
 from .law import TOKENS_GRID, FloatArray, IterationLaw
 
 KV_BLOCK_TOKENS = 16
 """vLLM's default block."""
-_ACTIVATION_BYTES = 2.0
+ACTIVATION_BYTES = 2.0
 SMALL_KERNELS = 6
 """Norms (2), rotary embedding, KV write, activation and quantise or add: a layer's kernels that multiply no matrix."""
 
@@ -27,18 +27,6 @@ class LayoutError(ValueError):
 
 class DoesNotFit(ValueError):
     """The weights leave no room for a KV cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How far a law rests on measurements of this very GPU."""
-
-    calibrated: bool
-    """Matrix products and attention (and the all-reduce, if split) were measured on this GPU type."""
-    borrowed: tuple[str, ...]
-    """What was taken from a relative, e.g. "attention from L40S-48GB"."""
-    errors: tuple[tuple[str, FitError], ...]
-    """Error of each group of factors used, on rows held out from its fit."""
 
 
 def iteration_law(
@@ -58,7 +46,7 @@ def iteration_law(
     Raises:
         LayoutError: the GPU lacks the precision, the heads do not divide, or pipeline_parallel is above 1.
     """
-    _check_layout(gpu, model, precision, tensor_parallel, pipeline_parallel)
+    check_layout(gpu, model, precision, tensor_parallel, pipeline_parallel)
     known = factors or shipped_factors()
     gemm = _gemm_factors(gpu, precision, known)
     linear = known.engine.iteration_s + model.layers * _layer_s(gpu, model, precision, tensor_parallel, gemm, known)
@@ -78,30 +66,6 @@ def iteration_law(
     )
 
 
-def coverage(
-    gpu: Gpu, model: Model, precision: str, tensor_parallel: int = 1, factors: Factors | None = None
-) -> Coverage:
-    """What the law of this replica rests on; LayoutError as for `iteration_law`."""
-    _check_layout(gpu, model, precision, tensor_parallel, 1)
-    known = factors or shipped_factors()
-    used = {"matrix products": donor(gpu, known.gemm), "attention": donor(gpu, known.attention)}
-    kind = _gemm_kind(gpu, precision, known)
-    errors = [
-        ("matrix products", known.gemm[used["matrix products"]][kind].error),
-        ("attention", known.attention[used["attention"]].error),
-    ]
-    if tensor_parallel > 1:
-        used["all-reduce"], comm = _comm_factors(gpu, tensor_parallel, known)
-        errors.append(("all-reduce", comm.error))
-    errors.append(("engine", known.engine.error))
-    borrowed = [f"{group} from {name}" for group, name in used.items() if name != gpu.name]
-    if kind == "16bit" and precision in ("fp8", "int8", "int4"):
-        borrowed.append(f"{precision} products from those of 16 bits")
-    if kind == "8bit" and precision == "int8":
-        borrowed.append("int8 products from those of fp8")
-    return Coverage(calibrated=not borrowed, borrowed=tuple(borrowed), errors=tuple(errors))
-
-
 def gemm_s(
     gpu: Gpu,
     factors: GemmFactors,
@@ -114,7 +78,7 @@ def gemm_s(
     """Seconds of an `m x k` by `k x n` product; `copies` weight matrices are read (the experts touched), one launch."""
     rows = np.asarray(m, dtype=np.float64)
     compute = 2.0 * rows * n * k / (gpu.tflops(precision) * 1e12 * factors.flop_eff)
-    moved = bytes_per_weight(precision) * n * k * copies + _ACTIVATION_BYTES * rows * (n + k)
+    moved = bytes_per_weight(precision) * n * k * copies + ACTIVATION_BYTES * rows * (n + k)
     memory = moved / (gpu.bandwidth_gb_per_s * 1e9 * factors.mem_eff)
     fixed = factors.launch_s + factors.quantise_s * rows * k
     return np.asarray(fixed + blended(compute, memory, factors.blend), dtype=np.float64)
@@ -158,13 +122,13 @@ def _layer_s(
         + gemm_s(gpu, gemm, precision, routed, model.hidden, ffn, touched)
     )
     # Norms read and write the hidden state twice each, the activation reads both halves and writes one.
-    moved = _ACTIVATION_BYTES * (8.0 * model.hidden + model.experts_per_token * (up + ffn)) * tokens
+    moved = ACTIVATION_BYTES * (8.0 * model.hidden + model.experts_per_token * (up + ffn)) * tokens
     small = SMALL_KERNELS * known.engine.kernel_s + moved / (bandwidth * gemm.mem_eff)
-    new_kv = 2 * _ACTIVATION_BYTES * width * tokens / (bandwidth * attention.token_mem_eff)
+    new_kv = 2 * ACTIVATION_BYTES * width * tokens / (bandwidth * attention.token_mem_eff)
     seconds = products + small + attention.layer_s + new_kv
     if tensor_parallel > 1:
-        _, comm = _comm_factors(gpu, tensor_parallel, known)
-        seconds = seconds + 2.0 * allreduce_s(comm, _ACTIVATION_BYTES * model.hidden * tokens)
+        _, comm = comm_factors(gpu, tensor_parallel, known)
+        seconds = seconds + 2.0 * allreduce_s(comm, ACTIVATION_BYTES * model.hidden * tokens)
     return np.asarray(seconds, dtype=np.float64)
 
 
@@ -178,11 +142,11 @@ def _head_s(gpu: Gpu, model: Model, precision: str, tensor_parallel: int, gemm: 
     vocab = model.vocab / tensor_parallel
     once = float(gemm_s(gpu, gemm, wide, 0.0, vocab, model.hidden))
     compute = 2.0 * vocab * model.hidden / (gpu.tflops(wide) * 1e12 * gemm.flop_eff)
-    moved = _ACTIVATION_BYTES * (vocab + model.hidden) / (gpu.bandwidth_gb_per_s * 1e9 * gemm.mem_eff)
+    moved = ACTIVATION_BYTES * (vocab + model.hidden) / (gpu.bandwidth_gb_per_s * 1e9 * gemm.mem_eff)
     return once, compute + moved
 
 
-def _comm_factors(gpu: Gpu, tensor_parallel: int, known: Factors) -> tuple[str, CommFactors]:
+def comm_factors(gpu: Gpu, tensor_parallel: int, known: Factors) -> tuple[str, CommFactors]:
     """Who was measured, and its all-reduce carried over to this GPU's link by the ratio of the link speeds."""
     degree = str(tensor_parallel)
     measured = {name: by[degree] for name, by in known.comm.items() if degree in by}
@@ -215,18 +179,18 @@ def _gemm_factors(gpu: Gpu, precision: str, known: Factors) -> GemmFactors:
     norm before it: end-to-end runs of vLLM on H200 are predicted 6 % off without that kernel and 29 % with it.
     """
     measured = known.gemm[donor(gpu, known.gemm)]
-    kind = _gemm_kind(gpu, precision, known)
+    kind = gemm_kind(gpu, precision, known)
     return replace(measured[kind], launch_s=measured["16bit"].launch_s, quantise_s=0.0)
 
 
-def _gemm_kind(gpu: Gpu, precision: str, known: Factors) -> str:
+def gemm_kind(gpu: Gpu, precision: str, known: Factors) -> str:
     """Which kernels multiply these weights; those of 8 bits only where the GPU has them and they were measured."""
     has_units = (precision == "fp8" and gpu.fp8_tflops > 0) or (precision == "int8" and gpu.int8_tops > 0)
     measured = known.gemm[donor(gpu, known.gemm)]
     return "8bit" if has_units and "8bit" in measured else "16bit"
 
 
-def _check_layout(gpu: Gpu, model: Model, precision: str, tensor_parallel: int, pipeline_parallel: int) -> None:
+def check_layout(gpu: Gpu, model: Model, precision: str, tensor_parallel: int, pipeline_parallel: int) -> None:
     bytes_per_weight(precision)
     if precision == "bf16" and not gpu.supports_bf16:
         raise LayoutError(f"{gpu.name} has no bf16; use fp16 for {model.name}")
@@ -251,7 +215,7 @@ def kv_capacity_tokens(
         LayoutError: as for `iteration_law`.
         DoesNotFit: names the GPU, model, precision and the gigabytes missing on each GPU.
     """
-    _check_layout(gpu, model, precision, tensor_parallel, 1)
+    check_layout(gpu, model, precision, tensor_parallel, 1)
     taken = gpu.memory_gb * 1e9 * memory_utilization
     needed = model.weight_bytes(precision) / tensor_parallel + _workspace_bytes(model, tensor_parallel)
     per_token = kv_bytes_per_gpu(model, precision, tensor_parallel)
@@ -268,4 +232,4 @@ def kv_capacity_tokens(
 def _workspace_bytes(model: Model, tensor_parallel: int) -> float:
     """Peak activations of vLLM's profiling run: 2,048 tokens through the widest layer, 256 rows of fp32 logits twice."""
     width = 4 * model.hidden + 3 * model.ffn * model.experts_per_token / tensor_parallel
-    return _ACTIVATION_BYTES * width * 2048 + 2 * 4.0 * 256 * model.vocab
+    return ACTIVATION_BYTES * width * 2048 + 2 * 4.0 * 256 * model.vocab

@@ -55,7 +55,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Table:
     return {name: _text(table[name]) if name in _TEXT else _numbers(path, name, table[name]) for name in columns}
 
 
-_TEXT = frozenset(("source", "gpu", "model", "precision", "engine", "slo_note", "dtype", "phase", "op", "node"))
+_TEXT = frozenset(
+    ("source", "gpu", "model", "precision", "engine", "slo_note", "dtype", "phase", "op", "node", "task", "note")
+)
 
 
 def _text(column: Any) -> np.ndarray[Any, Any]:
@@ -136,6 +138,9 @@ def _serving_row(record: Mapping[str, Any]) -> ServingRow | str:
     if tp is None or tp % 1 or (pp or 1) != 1 or (n_gpu or tp) != tp:
         return "not one tensor-parallel replica"
     prompt, output = _number(record["input_tokens"]), _number(record["output_tokens"])
+    decode_only = prompt is None and "tpot=median ITL" in note and _task(note) in _SHORT_PROMPTS
+    if decode_only:
+        prompt = 0.0
     if prompt is None or output is None:
         return "input_tokens or output_tokens blank"
     found = _look_up(str(record["gpu"]), str(record["model"]))
@@ -157,7 +162,16 @@ def _serving_row(record: Mapping[str, Any]) -> ServingRow | str:
         tpot_s=_scaled(record["tpot_ms"], 1e-3),
         output_tokens_per_s=_number(record["throughput_out_tok_s"]),
         max_num_seqs=_noted(note, "max_num_seqs"),
+        decode_only=decode_only,
     )
+
+
+_SHORT_PROMPTS = frozenset(("lm-arena-chat", "gpqa"))
+"""ML.ENERGY's tasks of a typed question each: the context that decoding reads is mostly the answer itself."""
+
+
+def _task(note: str) -> str:
+    return note.partition("task=")[2].partition(";")[0]
 
 
 @lru_cache(maxsize=1024)

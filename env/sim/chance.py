@@ -12,7 +12,8 @@ from numba import uint64
 
 from .engine_state import compiled
 
-ADMIT, POOL, FIRST_REPLICA, SECOND_REPLICA, COLD_START, PREEMPTION, VICTIM = range(7)
+ADMIT, POOL, FIRST_REPLICA, SECOND_REPLICA, PROVISION, PREEMPTION, VICTIM = range(7)
+LOAD, STUCK, HANG, CRASH, WAKE, FALL_ASLEEP = range(7, 13)
 """What a number is drawn for."""
 
 

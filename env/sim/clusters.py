@@ -14,14 +14,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from .. import forecast, ledger
-from ..contract import Action, Bill, BoolArray, Cluster, FloatArray, Snapshot
+from ..contract import Action, Bill, BoolArray, Cluster, FloatArray, IntArray, Snapshot
 from ..window import ARRIVED, TALLY_WIDTH
 from .advance import advance_some, open_one
 from .engine_state import PS_PER_S
-from .gpus import GpuBank, nothing_read
-from .loading import batched_cluster, load_world, padded, size_of, whole_ps
+from .loading import batched_cluster, batched_ranges, load_world, padded, size_of, whole_ps
 from .sight import snapshot_of
-from .state import Clusters, room_for, with_room
+from .state import EVENTS, Clusters, room_for, with_room
 from .world import WorldSpec
 
 _CLUSTERS_PER_THREAD = 16
@@ -42,6 +41,10 @@ class TickOutcome:
     """`[B, C, W]` (`env.window`)"""
     meter: ledger.Meter
     """`[B, ...]` what the bill was made from."""
+    events: IntArray
+    """`[B, P, len(state.EVENTS)]` what happened to the pools' replicas."""
+    asleep_s: FloatArray
+    """`[B, P]` replica-seconds asleep, whatever was paid for them."""
     done: BoolArray
     """`[B]` whether the episode is over."""
 
@@ -89,8 +92,6 @@ class SimulatedClusters:
         self._window = np.zeros((*shape, TALLY_WIDTH))
         self._ticks = np.zeros(count, dtype=np.int64)
         self._forecast = forecast.start(*shape)
-        self._gpus = GpuBank(count, largest["P"], largest["R"])
-        self._readings = nothing_read(count, largest["P"])
         for b, spec in enumerate(specs):
             self._load(b, spec)
         self._restate(largest["C"], largest["P"])
@@ -109,8 +110,10 @@ class SimulatedClusters:
 
     @property
     def rented_s(self) -> FloatArray:
-        """`[B, P]` replica-seconds rented in the last tick, counted apart from what they were for."""
-        rented: FloatArray = self._every.pools["rented_ps"] / PS_PER_S
+        """`[B, P]` replica-seconds of full rent in the last tick, counted apart from what they were for."""
+        pools = self._every.pools
+        unpaid: FloatArray = pools["asleep_ps"] * (1.0 - self._asleep_rent_frac)
+        rented: FloatArray = (pools["rented_ps"] - unpaid) / PS_PER_S
         return rented
 
     def replace(self, b: int, spec: WorldSpec) -> None:
@@ -135,8 +138,9 @@ class SimulatedClusters:
         self._apply(action)
         self._make_rows()
         usd_per_hr = self._usd_per_hr()
+        if self._rooms_change:
+            self._every.pools["room_c"] = _in_force(self._room_from_s, self._room_c, self.now_s)
         self._run_tick()
-        self._readings = self._gpus.pass_tick(self._every, self.tick_s)
         tally = self._every.tally.copy()
         self._remember(tally)
         meter = self._meter(usd_per_hr)
@@ -144,6 +148,8 @@ class SimulatedClusters:
             bill=ledger.charge(meter, self._tariff),
             tally=tally,
             meter=meter,
+            events=np.stack([self._every.pools[name] for name in EVENTS], axis=-1),
+            asleep_s=self._every.pools["asleep_ps"] / PS_PER_S,
             done=self._every.clock["now_ps"][:, 0] >= self._duration_ps,
         )
 
@@ -155,9 +161,9 @@ class SimulatedClusters:
             window_tally=self._window,
             window_s=np.minimum(self._ticks, len(self._recent)) * self.tick_s,
             forecast_per_s=forecast.predict(self._forecast),
-            readings=self._readings,
             usd_per_hr=self._usd_per_hr(),
             preemptions_per_hr=self._preemptions_per_hr,
+            ranges=self._ranges,
             tick_s=self.tick_s,
         )
 
@@ -218,13 +224,14 @@ class SimulatedClusters:
         # What nobody is routed to is charged to those who could be.
         claim = np.swapaxes(route * serves, 1, 2)
         claim = np.where(claim.sum(axis=-1, keepdims=True) > 0, claim, np.swapaxes(serves, 1, 2))
+        paid_asleep_ps = every.pools["asleep_ps"] * self._asleep_rent_frac
         return ledger.Meter(
             usd_per_hr=usd_per_hr,
             useful_s=every.pools["useful_ps"] / PS_PER_S,
             wasted_s=every.pools["wasted_ps"] / PS_PER_S,
             starting_s=every.pools["start_ps"] / PS_PER_S,
-            waiting_s=every.pools["idle_ps"] / PS_PER_S,
-            energy_j=self._readings.energy_j.copy(),
+            waiting_s=(every.pools["idle_ps"] + every.pools["drain_ps"] + paid_asleep_ps) / PS_PER_S,
+            energy_j=every.pools["energy_j"].copy(),
             egress_bytes=np.swapaxes(every.pairs["sent"], 1, 2) * self._bytes_per_token[:, None, None],
             class_work=np.swapaxes(every.pairs["work"], 1, 2).copy(),
             class_claim=claim,
@@ -232,19 +239,16 @@ class SimulatedClusters:
 
     def _usd_per_hr(self) -> FloatArray:
         """`[B, P]` price of a replica now."""
-        step = (self._price_from_s <= self.now_s[:, None]).sum(axis=1) - 1
-        now: FloatArray = self._price_usd_per_hr[np.arange(len(step)), step]
-        return now
+        return _in_force(self._price_from_s, self._price_usd_per_hr, self.now_s)
 
     def _load(self, b: int, spec: WorldSpec) -> None:
         """Begin world `b` at its time 0, with nothing remembered."""
         load_world(self._every, b, spec)
         open_one(self._every, b)
-        self._gpus.load(b, spec, self._every.slots.shape[1])
         self._ticks[b] = 0
         self._recent[:, b] = 0.0
         self._window[b] = 0.0
-        for known in (*vars(self._forecast).values(), *vars(self._readings).values()):
+        for known in vars(self._forecast).values():
             known[b] = np.nan
 
     def _restate(self, n_classes: int, n_pools: int) -> None:
@@ -253,13 +257,35 @@ class SimulatedClusters:
         self.cluster: Cluster = batched_cluster([spec.cluster for spec in specs], n_classes, n_pools)
         self._duration_ps = np.array([whole_ps(spec.duration_s) for spec in specs])
         self._bytes_per_token = np.array([spec.bytes_per_token for spec in specs])
-        self._preemptions_per_hr = np.stack([padded(spec.preemptions_per_hr, (n_pools,)) for spec in specs])
+        self._preemptions_per_hr = np.stack(
+            [padded(spec.supply.believed_preemptions_per_hr, (n_pools,)) for spec in specs]
+        )
+        self._asleep_rent_frac = np.stack([padded(spec.supply.asleep_rent_frac, (n_pools,), 1.0) for spec in specs])
         self._tariff = ledger.Tariff(
             **{f.name: np.array([float(getattr(s.tariff, f.name)) for s in specs]) for f in fields(ledger.Tariff)}
         )
-        steps = max(len(spec.price_from_s) for spec in specs)
-        self._price_from_s = np.stack([padded(spec.price_from_s, (steps,), np.inf) for spec in specs])
-        self._price_usd_per_hr = np.stack([padded(spec.price_usd_per_hr, (steps, n_pools)) for spec in specs])
+        self._ranges = batched_ranges([spec.ranges for spec in specs], n_pools)
+        self._price_from_s, self._price_usd_per_hr = _stepped(
+            [(spec.price_from_s, spec.price_usd_per_hr) for spec in specs], n_pools
+        )
+        self._room_from_s, self._room_c = _stepped([(spec.room_from_s, spec.room_c) for spec in specs], n_pools)
+        self._rooms_change = self._room_from_s.shape[1] > 1
+
+
+def _stepped(series: Sequence[tuple[FloatArray, FloatArray]], n_pools: int) -> tuple[FloatArray, FloatArray]:
+    """`[B, K]` when each step begins and `[B, K, P]` its values, from each world's own."""
+    steps = max(len(from_s) for from_s, _ in series)
+    return (
+        np.stack([padded(from_s, (steps,), np.inf) for from_s, _ in series]),
+        np.stack([padded(values, (steps, n_pools)) for _, values in series]),
+    )
+
+
+def _in_force(from_s: FloatArray, values: FloatArray, now_s: FloatArray) -> FloatArray:
+    """`[B, P]` the values of the step that each world is in."""
+    step = (from_s <= now_s[:, None]).sum(axis=1) - 1
+    now: FloatArray = values[np.arange(len(step)), step]
+    return now
 
 
 def _check_fits(spec: WorldSpec, max_classes: int, max_pools: int) -> None:

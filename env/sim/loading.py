@@ -6,13 +6,18 @@ Symbols as in `state`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
+from zlib import crc32
 
 import numpy as np
 
 from ..contract import Cluster, FloatArray, IntArray, Targets
+from ..coverage import CalibratedRanges, unknown_ranges
+from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
 from .engine_state import NONE, laws_ps
-from .state import FAR_PS, FAULT_KINDS, IDLE_REPLICA, Clusters, arrays_of, of_cluster
+from .power import Thermal
+from .state import FAR_PS, FAULT_KINDS, IDLE_REPLICA, NO_LIMIT, Clusters, arrays_of, of_cluster
 from .world import WorldSpec
 
 SLOTS_PER_REPLICA = 2
@@ -24,11 +29,17 @@ def size_of(spec: WorldSpec) -> dict[str, int]:
     return {
         "C": len(spec.cluster.class_names),
         "P": len(spec.cluster.pool_names),
-        "R": int(SLOTS_PER_REPLICA * spec.cluster.max_replicas.sum()),
+        "R": int(_slots(spec).sum()),
         "N": len(spec.workload),
         "S": int(spec.cluster.max_batch_cap.max()),
-        "F": max(len(spec.faults), 1),
+        "F": max(len(spec.supply.faults), 1),
     }
+
+
+def _slots(spec: WorldSpec) -> IntArray:
+    """`[P]` slots of each pool; those asleep take no place of the others."""
+    slots: IntArray = (SLOTS_PER_REPLICA * spec.cluster.max_replicas + spec.supply.sleep_max).astype(np.int64)
+    return slots
 
 
 def whole_ps(seconds: FloatArray | float) -> IntArray:
@@ -62,20 +73,36 @@ def _load_classes(sim: Clusters, spec: WorldSpec) -> None:
 
 def _load_pools(sim: Clusters, spec: WorldSpec) -> None:
     cluster, n_pools = spec.cluster, len(spec.cluster.pool_names)
-    last = SLOTS_PER_REPLICA * cluster.max_replicas.astype(np.int64).cumsum()
+    supply, last = spec.supply, _slots(spec).cumsum()
     for name, values in {
+        "key": [crc32(name.encode()) for name in cluster.pool_names],
         "slot_from": np.concatenate([[0], last[:-1]]),
         "slot_to": last,
-        "cold_start_ps": whole_ps(cluster.cold_start_s),
-        "notice_ps": whole_ps(spec.preemption_notice_s),
-        "cold_spread_frac": spec.cold_start_spread_frac,
-        "preemptions_per_s": spec.preemptions_per_hr / 3600.0,
+        "notice_ps": whole_ps(supply.notice_s),
+        "give_up_ps": whole_ps(supply.give_up_s),
+        "keep_ps": whole_ps(supply.keep_asleep_s),
+        "sleep_max": supply.sleep_max,
+        "capacity": NO_LIMIT,
+        "preemptions_per_s": supply.preemptions_per_hr / 3600.0,
+        "crashes_per_s": supply.crashes_per_hr / 3600.0,
+        "stuck_start_frac": supply.stuck_start_frac,
+        "spot": cluster.spot,
         "wanted": spec.start_replicas,
         "cap": cluster.max_batch_cap,
         "token_budget": cluster.max_token_budget,
+        "gpus": spec.gpus_per_replica,
+        "room_c": spec.room_c[0],
+        **{name: [getattr(draw, name) for draw in spec.draws] for name in DRAWN_BY},
+        **{f.name: [getattr(thermal, f.name) for thermal in spec.thermals] for f in fields(Thermal)},
+        "rise_c_per_w": [
+            thermal.rise_at_tdp_c / draw.tdp_w for thermal, draw in zip(spec.thermals, spec.draws, strict=True)
+        ],
     }.items():
         sim.pools[name][:n_pools] = values
+    sim.pools["energy_j"] = np.nan
+    sim.pools["time_constant_s"][n_pools:] = 1.0  # padding, too, is divided by it
     sim.laws[:n_pools] = laws_ps(spec.law_rows)
+    sim.delays[:n_pools] = supply.delays
     replicas = sim.engine.replicas
     replicas[:] = IDLE_REPLICA
     for pool in range(n_pools):
@@ -97,13 +124,16 @@ def _load_requests(sim: Clusters, spec: WorldSpec) -> None:
 
 
 def _load_faults(sim: Clusters, spec: WorldSpec) -> None:
-    sim.clock["n_faults"] = len(spec.faults)
-    for row, fault in zip(sim.faults, sorted(spec.faults, key=lambda f: f.at_s), strict=False):
+    sim.clock["n_faults"] = len(spec.supply.faults)
+    for row, fault in zip(sim.faults, sorted(spec.supply.faults, key=lambda f: f.at_s), strict=False):
         row["at_ps"] = whole_ps(fault.at_s)
         row["kind"] = FAULT_KINDS.index(fault.kind)
         row["pool"] = spec.cluster.pool_names.index(fault.pool)
         row["count"] = fault.count
         row["duration_ps"] = whole_ps(fault.duration_s)
+        row["left"] = fault.left
+        if fault.kind == "capacity" and fault.at_s == 0.0:
+            sim.pools["capacity"][row["pool"]] = fault.count  # the pool opens with no more
 
 
 def batched_cluster(clusters: Iterable[Cluster], n_classes: int, n_pools: int) -> Cluster:
@@ -138,6 +168,23 @@ def batched_cluster(clusters: Iterable[Cluster], n_classes: int, n_pools: int) -
             attainment=wanted("attainment"),
             budget_usd_per_hr=np.array([float(row.targets.budget_usd_per_hr) for row in rows]),
         ),
+    )
+
+
+def batched_ranges(ranges: Iterable[CalibratedRanges | None], n_pools: int) -> CalibratedRanges:
+    """`[B, P]` the ranges of `B` clusters, padded to `n_pools`; of padding nothing is known."""
+    rows = [unknown_ranges(n_pools) if own is None else own for own in ranges]
+    p, bounds = (n_pools,), (n_pools, 2)
+
+    def stacked(name: str, shape: tuple[int, ...]) -> FloatArray:
+        return np.stack([padded(getattr(row, name), shape, np.nan) for row in rows])
+
+    return CalibratedRanges(
+        calibrated=np.stack([padded(row.calibrated.astype(np.float64), p) for row in rows]).astype(np.bool_),
+        tokens=stacked("tokens", bounds),
+        sequences=stacked("sequences", bounds),
+        context_tokens=stacked("context_tokens", bounds),
+        kv_tokens=stacked("kv_tokens", p),
     )
 
 

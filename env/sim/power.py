@@ -1,29 +1,27 @@
-"""Watts and degrees of a replica from what its engine did. All figures are per GPU unless said otherwise.
+"""Watts and degrees of replicas' GPUs, once a tick, in closed form: what they did decides what they drew, and that how
+warm they are.
 
-Symbols: `...` any shape.
+A GPU is one thermal resistance and one capacity: at constant draw its temperature nears room + rise_at_tdp * draw / TDP
+with its time constant. Above a limit it lowers its clock until it is clearly cooler. `sim` is one cluster
+(`state.of_cluster`), changed in place.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 
-import numpy as np
-
-from ..contract import BoolArray, FloatArray
-
-IDLE_TDP_FRAC = 0.15
-"""Draw of an idle GPU that holds a model, share of TDP. Assumption: no measured source was at hand."""
-BUSY_LOW_TDP_FRAC = 0.65
-"""Draw while busy with small batches, share of TDP: median of ML.ENERGY v3, H100, batch below 16."""
-BUSY_HIGH_TDP_FRAC = 0.80
-"""Draw while busy with full batches, share of TDP: median of ML.ENERGY v3, H100, batch 64 and more (0.79)."""
+from ..perf.law import ROW_BEST_TOKEN_S
+from ..perf.power import drawn_j
+from .compiling import inner
+from .engine_state import PS_PER_S
+from .state import GONE, Clusters
 
 
 @dataclass(frozen=True)
 class Thermal:
-    """How a GPU warms: one resistance and one capacity. Assumptions, chosen to look like air-cooled servers."""
+    """How a GPU warms, and what it does about it. Assumptions, chosen to look like air-cooled servers."""
 
-    room_c: float = 25.0
     rise_at_tdp_c: float = 55.0
     """Steady temperature above the room at TDP."""
     time_constant_s: float = 60.0
@@ -34,33 +32,77 @@ class Thermal:
     """Iterations of a throttled GPU take this many times as long."""
 
 
-def power_w(busy_frac: FloatArray, useful_frac: FloatArray, tdp_w: FloatArray, idle_w: FloatArray) -> FloatArray:
-    """`[...]` mean draw of a GPU that was busy for a share of the time and did useful work in another (smaller) share.
-
-    While busy it draws between the two measured levels, by how full its iterations were.
-    """
-    fullness = np.divide(useful_frac, busy_frac, out=np.zeros_like(useful_frac), where=busy_frac > 0)
-    busy_w = tdp_w * (BUSY_LOW_TDP_FRAC + (BUSY_HIGH_TDP_FRAC - BUSY_LOW_TDP_FRAC) * np.clip(fullness, 0.0, 1.0))
-    watts: FloatArray = idle_w + (busy_w - idle_w) * busy_frac
-    return watts
+def warmed_c(temp_c: float, steady_c: float, span_s: float, time_constant_s: float) -> float:
+    """The temperature after `span_s` on the way to a steady one: exact for a first-order system."""
+    return steady_c + (temp_c - steady_c) * exp(-span_s / time_constant_s)
 
 
-def warmed_c(
-    temp_c: FloatArray,
-    watts: FloatArray,
-    tdp_w: FloatArray,
-    room_c: FloatArray,
-    rise_at_tdp_c: FloatArray,
-    time_constant_s: FloatArray,
-    elapsed_s: float,
-) -> FloatArray:
-    """`[...]` temperature after `elapsed_s` at this draw: exact for a first-order system under constant power."""
-    steady_c = room_c + rise_at_tdp_c * np.divide(watts, tdp_w, out=np.zeros_like(watts), where=tdp_w > 0)
-    warmed: FloatArray = steady_c + (temp_c - steady_c) * np.exp(-elapsed_s / time_constant_s)
-    return warmed
+_drawn_j, _warmed_c = inner(drawn_j), inner(warmed_c)
 
 
-def throttles(was: BoolArray, temp_c: FloatArray, slow_above_c: FloatArray, recover_c: FloatArray) -> BoolArray:
-    """`[...]` whether the clock is lowered, with hysteresis."""
-    result: BoolArray = (temp_c > slow_above_c) | (was & (temp_c > slow_above_c - recover_c))
-    return result
+@inner
+def start_cool(sim: Clusters, slot: int) -> None:
+    """A machine that was just rented: at room temperature, at full clock."""
+    row = sim.slots[slot]
+    row.temp_c = sim.pools[row.pool].room_c
+    row.slow = 0
+
+
+@inner
+def pass_heat(sim: Clusters, tick_ps: int) -> None:
+    """Charge each slot's joules of the tick that its spans tell, warm or cool it, and lower or raise its clock."""
+    for pool in range(len(sim.pools)):
+        own = sim.pools[pool]
+        own.energy_j = 0.0
+        for slot in range(own.slot_from, own.slot_to):
+            row = sim.slots[slot]
+            if row.rented_ps == 0:
+                continue
+            span_s = row.rented_ps / PS_PER_S
+            energy_j = _energy_j(sim, slot, span_s)
+            own.energy_j += energy_j * own.gpus
+            if row.state != GONE:
+                steady_c = own.room_c + own.rise_c_per_w * energy_j / span_s
+                row.temp_c = _warmed_c(row.temp_c, steady_c, tick_ps / PS_PER_S, own.time_constant_s)
+                _set_clock(sim, slot)
+
+
+@inner
+def _energy_j(sim: Clusters, slot: int, span_s: float) -> float:
+    """Joules of one of the slot's GPUs in the tick, of which it was rented `span_s`."""
+    row, rep = sim.slots[slot], sim.engine.replicas[slot]
+    own = sim.pools[row.pool]
+    iterations = rep.iterations - row.iterations_drawn
+    # What a machine that vanished had not finished is taken back: nothing is drawn for less than nothing.
+    fresh = max(rep.prompt_tokens + rep.generated_tokens - row.fresh_drawn, 0)
+    again = rep.recomputed_tokens - row.again_drawn
+    row.iterations_drawn = rep.iterations
+    row.fresh_drawn = rep.prompt_tokens + rep.generated_tokens
+    row.again_drawn = rep.recomputed_tokens
+    busy_ps = row.useful_ps + row.wasted_ps
+    # What useful time is left after the matrix products is reading the KV cache; on a lowered clock both take longer.
+    best_ps = sim.engine.laws[slot, ROW_BEST_TOKEN_S] * fresh
+    attention_ps = max(row.useful_ps - best_ps, 0) / (own.slow_factor if row.slow else 1.0)
+    return _drawn_j(
+        own,
+        span_s,
+        busy_ps / PS_PER_S,
+        float(iterations),
+        float(fresh + again),
+        attention_ps / PS_PER_S,
+    )
+
+
+@inner
+def _set_clock(sim: Clusters, slot: int) -> None:
+    """Lower the clock of a GPU that became hot, and raise it when it is cool again: with hysteresis, at once."""
+    row = sim.slots[slot]
+    own = sim.pools[row.pool]
+    limit_c = own.slow_above_c - own.recover_c if row.slow else own.slow_above_c
+    hot = row.temp_c > limit_c
+    if hot != (row.slow != 0):
+        row.slow = 1 if hot else 0
+        factor = own.slow_factor if hot else 1.0
+        law = sim.laws[row.pool]
+        for i in range(len(law)):
+            sim.engine.laws[slot, i] = round(law[i] * factor)

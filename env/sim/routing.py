@@ -1,8 +1,16 @@
 """What happens to a request: admission, choice of pool and replica, coming back after a 429, and its end.
 
-As Envoy does it: a weighted choice among the pools that have a ready replica, then the less loaded of two replicas
-drawn at random (with replacement, `LEAST_REQUEST` with its default `choice_count` of 2), and another try elsewhere if
-the replica dies before the first byte. `sim` is one cluster (`state.of_cluster`), changed in place.
+As Envoy does it, under the routing table that the sidecar writes at each tick (`controller.actuators.envoy_config`):
+
+- a weighted choice among the pools that were ready when the table was written, or became so since; if none of those
+  has a weight, the first of the class's chain;
+- the chain: a pool that lost its last replica meanwhile hands on to the class's next one, from the heaviest on;
+- the less loaded of two replicas drawn at random (with replacement: `LEAST_REQUEST` with its default `choice_count`
+  of 2);
+- another try, in the same pool first, if the replica dies before the first byte. A stream's headers leave before its
+  first token, so only plain answers are tried again.
+
+`sim` is one cluster (`state.of_cluster`), changed in place.
 """
 
 from __future__ import annotations
@@ -72,16 +80,19 @@ def _knock(sim: Clusters, request: int, at_ps: int) -> None:
     klass, own = sim.engine.requests[request].klass, sim.desk[request]
     sim.tally[klass, ARRIVED] += 1.0
     if chance.uniform(sim.clock[0].seed, chance.ADMIT, own.serial, own.attempt) < sim.classes[klass].admit:
-        dispatch(sim, request, at_ps)
+        dispatch(sim, request, _choose_pool(sim, request, klass), at_ps)
     else:
         _turn_away(sim, request, at_ps)
 
 
 @inner
-def dispatch(sim: Clusters, request: int, at_ps: int) -> None:
-    """Send a request to a replica; if none is ready anywhere its client is told to come back."""
+def dispatch(sim: Clusters, request: int, wanted: int, at_ps: int) -> None:
+    """Send a request to a replica of pool `wanted`, or of the next one that has any.
+
+    If none is ready anywhere its client is told to come back.
+    """
     klass = sim.engine.requests[request].klass
-    pool = _choose_pool(sim, request, klass)
+    pool = _next_ready(sim, klass, wanted)
     if pool == NONE:
         _turn_away(sim, request, at_ps)
         return
@@ -121,26 +132,49 @@ def _fail(sim: Clusters, request: int) -> None:
 
 @inner
 def _choose_pool(sim: Clusters, request: int, klass: int) -> int:
-    """By weight among pools with a ready replica; if those have no weight, any of them, by their ready replicas."""
-    total, ready = 0.0, 0
+    """By weight among the pools of the routing table; if those have no weight, the first of them in the chain.
+
+    Returns:
+        A pool, perhaps without a ready replica by now; NONE if the table has no pool.
+    """
+    total, first = 0.0, NONE
     for pool in range(len(sim.pools)):
-        if sim.pairs[klass, pool].serves and sim.pools[pool].n_ready > 0:
+        if sim.pairs[klass, pool].serves and sim.pools[pool].routed:
             total += sim.pairs[klass, pool].route
-            ready += sim.pools[pool].n_ready
-    if ready == 0:
-        return NONE
-    own = sim.desk[request]
-    left = chance.uniform(sim.clock[0].seed, chance.POOL, own.serial, own.attempt) * (total if total > 0.0 else ready)
-    chosen = NONE
+            if first == NONE or sim.pairs[klass, pool].route > sim.pairs[klass, first].route:
+                first = pool
+    if total <= 0.0:
+        return int(first)
+    own, chosen = sim.desk[request], first
+    left = chance.uniform(sim.clock[0].seed, chance.POOL, own.serial, own.attempt) * total
+    for pool in range(len(sim.pools)):
+        if sim.pairs[klass, pool].serves and sim.pools[pool].routed and sim.pairs[klass, pool].route > 0.0:
+            chosen = pool
+            left -= sim.pairs[klass, pool].route
+            if left < 0.0:
+                break
+    return int(chosen)
+
+
+@inner
+def _next_ready(sim: Clusters, klass: int, wanted: int) -> int:
+    """`wanted`, or the first after it in the class's chain that has a ready replica; NONE if there is none.
+
+    The chain is the class's pools from the heaviest to the lightest, in the order of the file where they weigh the
+    same, and then from the heaviest again.
+    """
+    if wanted == NONE or sim.pools[wanted].n_ready > 0:
+        return wanted
+    after, heaviest = NONE, NONE
     for pool in range(len(sim.pools)):
         if sim.pairs[klass, pool].serves and sim.pools[pool].n_ready > 0:
-            weight = sim.pairs[klass, pool].route if total > 0.0 else float(sim.pools[pool].n_ready)
-            if weight > 0.0:
-                chosen = pool
-                left -= weight
-                if left < 0.0:
-                    break
-    return chosen
+            if heaviest == NONE or sim.pairs[klass, pool].route > sim.pairs[klass, heaviest].route:
+                heaviest = pool
+            behind = sim.pairs[klass, pool].route < sim.pairs[klass, wanted].route
+            behind = behind or (sim.pairs[klass, pool].route == sim.pairs[klass, wanted].route and pool > wanted)
+            if behind and (after == NONE or sim.pairs[klass, pool].route > sim.pairs[klass, after].route):
+                after = pool
+    return int(heaviest if after == NONE else after)
 
 
 @inner
@@ -162,17 +196,21 @@ def _choose_replica(sim: Clusters, request: int, pool: int, at_ps: int) -> int:
 
 
 @inner
-def try_elsewhere(sim: Clusters, count: int, at_ps: int) -> None:
-    """Deal with the first `count` of `sim.evicted`: those with a first token are lost, others go to another replica."""
+def try_elsewhere(sim: Clusters, count: int, pool: int, at_ps: int) -> None:
+    """Deal with the first `count` of `sim.evicted`, whose replica in `pool` is gone.
+
+    Clients of streams have had their headers, so they are lost; plain answers go to another replica. A class that may
+    wait is asked for plain answers, others for streams; an answer without output is plain.
+    """
     for i in range(count):
         request = sim.evicted[i]
         row = sim.engine.requests[request]
         sim.classes[row.klass].in_flight -= 1
-        if 0 <= row.first_token_ps <= at_ps:
+        if row.output > 0 and np.isnan(sim.classes[row.klass].deadline_s):
             _fail(sim, request)
         else:
             sim.desk[request].attempt += 1
-            dispatch(sim, request, at_ps)
+            dispatch(sim, request, pool, at_ps)
 
 
 @inner

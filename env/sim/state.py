@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..perf.law import LAW_WIDTH
+from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
+from ..scenario_delays import MAX_KNOTS
 from ..window import TALLY_WIDTH
 from .compiling import inner
 from .engine_state import REPLICA, REQUEST, Engine, make_engine
@@ -25,10 +27,21 @@ from .engine_state import REPLICA, REQUEST, Engine, make_engine
 FAR_PS = 1 << 62
 """Never, with room to add a delay."""
 
-GONE, STARTING, READY, DRAINING = range(4)
-"""What a slot's replica does."""
-PREEMPT, CRASH, STOCK_OUT = range(3)
-FAULT_KINDS = ("preempt", "crash", "stock_out")
+GONE, STARTING, READY, DRAINING, ASLEEP = range(5)
+"""What a slot's replica does. One that wakes up is STARTING."""
+NO_TICK = -1
+"""Instead of the tick whose action did something: the world did it, or it was so from the first second."""
+PREEMPT, CRASH, STOCK_OUT, CAPACITY = range(4)
+FAULT_KINDS = ("preempt", "crash", "stock_out", "capacity")
+PROVISION, LOAD, HANG, WAKE, FALL_ASLEEP = range(5)
+N_DELAYS = 5
+"""Delays of a pool: until the machine is there, until the model is loaded, what a stuck start takes longer, ..."""
+MEAN_S, SPREAD_FRAC, N_KNOTS, KNOTS = range(4)
+DELAY_WIDTH = KNOTS + 2 * MAX_KNOTS
+"""A delay: mean (infinite for what never ends), standard deviation over mean, how many quantiles (none: log-normal), and
+those as pairs of share and seconds."""
+NO_LIMIT = 1 << 30
+"""More machines than any pool has slots."""
 
 
 def _whole(*names: str) -> list[tuple[str, Any]]:
@@ -44,7 +57,7 @@ def _record(*fields: tuple[str, Any]) -> np.dtype[np.void]:
 
 
 CLOCK = _record(
-    *_whole("now_ps", "seed", "retry_ps"),
+    *_whole("now_ps", "tick", "seed", "retry_ps"),
     *_whole("n_arrivals", "next_arrival", "n_faults", "next_fault"),
     *_whole("backoff_head", "backoff_tail"),  # rows of the requests that come back first and last
     ("next_life_ps", np.int64),  # when a slot's life changes next by itself
@@ -55,25 +68,53 @@ CLASS = _record(
     ("admit", np.float64),
     *_real("ttft_s", "tpot_s", "e2e_s", "deadline_s"),  # NaN where there is no target
 )
-SPANS = ("rented_ps", "useful_ps", "wasted_ps", "start_ps", "idle_ps")
-"""Rent in this tick and what it was for, each counted on its own: the first is the sum of the others."""
+SPANS = ("rented_ps", "useful_ps", "wasted_ps", "start_ps", "idle_ps", "drain_ps", "asleep_ps")
+"""Rent in this tick and what it was for, each counted on its own: the first is the sum of the others.
+
+Busy is `useful` and `wasted`, while draining too. `start` is from asking (or waking) until it serves, `idle` ready with
+nothing to do, `drain` told to go with nothing to do any more: shutting down, or falling asleep. `asleep` is time that
+the machine is kept, whatever share of the rent is paid for it.
+"""
+EVENTS = ("started", "woken", "preempted", "crashed", "given_up", "refused")
+"""What happened to a pool in this tick: replicas asked for cold, woken up, told to go by the provider, died, given up
+because they did not start in time; and whether a machine that was wanted could not be had (0 or 1)."""
 POOL = _record(
-    *_whole("slot_from", "slot_to", "n_ready", "n_started"),
-    *_whole("cold_start_ps", "notice_ps", "sold_out_until_ps"),
-    *_real("cold_spread_frac", "preemptions_per_s"),
+    ("key", np.int64),  # what chance is drawn for: the pool's name, whatever its place
+    *_whole("slot_from", "slot_to", "n_ready"),
+    ("routed", np.int64),  # whether the routing table has it: it was ready when the tick began, or became so since
+    *_whole("nth_start", "nth_wake", "nth_victim"),  # so many were drawn
+    *_whole("notice_ps", "give_up_ps", "keep_ps", "sleep_max"),
+    ("capacity", np.int64),  # machines that can be had at a time
+    *_whole("short_until_ps", "left"),  # until then only so many more can be had
+    *_real("preemptions_per_s", "crashes_per_s", "stuck_start_frac"),
+    ("spot", np.int64),  # whether machines beyond the capacity are taken away
     *_whole("wanted", "cap", "token_budget"),
     *_whole(*SPANS),
-    *_whole("seen_ready", "seen_starting", "seen_draining", "seen_running", "seen_waiting"),  # at the tick's end
+    *_whole(*EVENTS),
+    *_whole("seen_ready", "seen_starting", "seen_draining", "seen_asleep"),  # at the tick's end, as all that is seen
+    *_whole("seen_running", "seen_waiting"),
     ("seen_kv_frac", np.float64),  # summed over ready replicas
+    *_whole("seen_slow"),  # replicas on a lowered clock
+    *_real("seen_hottest_c", "energy_j"),  # of all GPUs, in this tick; NaN before the first and where there is none
+    *_real(*DRAWN_BY),  # of one GPU
+    *_real("gpus"),  # of a replica
+    *_real("room_c", "rise_at_tdp_c", "rise_c_per_w", "time_constant_s", "slow_above_c", "recover_c", "slow_factor"),
 )
 SLOT = _record(
     *_whole("state", "pool"),
     ("listed", np.int64),  # ready slots of a pool, packed from the start of its range
-    *_whole("ready_ps", "taken_ps", "reclaim_ps"),  # serves from; is told that it goes; goes
+    *_whole("ready_ps", "taken_ps", "reclaim_ps", "crash_ps"),  # serves from; is told that it goes; goes; dies
+    ("off_ps", np.int64),  # STARTING: given up; DRAINING and empty: asleep; ASLEEP: stopped
+    *_whole("woken", "to_sleep"),  # whether a start is from sleep, and whether a drain ends in it
     *_whole("settled_ps", "idle_from_ps", "busy_seen_ps", "useful_seen_ps"),  # up to where spans are counted
+    # Index of the tick whose action started (or woke) it, and made it drain (or sleep); NO_TICK if none did.
+    *_whole("started_by_tick", "drained_by_tick"),
+    ("temp_c", np.float64),
+    ("slow", np.int64),  # 1 on a lowered clock
+    *_whole("iterations_drawn", "fresh_drawn", "again_drawn"),  # work whose joules are counted
     *_whole(*SPANS),
 )
-FAULT = _record(*_whole("at_ps", "kind", "pool", "count", "duration_ps"))
+FAULT = _record(*_whole("at_ps", "kind", "pool", "count", "duration_ps", "left"))
 ARRIVAL = _record(("at_ps", np.int64), ("prompt", np.int32), ("output", np.int32), ("klass", np.int64))
 DESK = _record(
     ("serial", np.int64),  # place in the workload: what chance is drawn for
@@ -116,6 +157,8 @@ class Clusters(NamedTuple):
     """`[B, M]` where an engine leaves what it drops."""
     laws: NDArray[np.int64]
     """`[B, P, LAW_WIDTH]` as `engine_state.laws_ps`."""
+    delays: NDArray[np.float64]
+    """`[B, P, N_DELAYS, DELAY_WIDTH]` (`delays`)."""
     tally: NDArray[np.float64]
     """`[B, C, W]` of this tick."""
 
@@ -145,6 +188,7 @@ def of_cluster(every: Clusters, b: int) -> Clusters:
         every.desk[b],
         every.evicted[b],
         every.laws[b],
+        every.delays[b],
         every.tally[b],
     )
 
@@ -174,6 +218,7 @@ def room_for(sizes: Mapping[str, int]) -> Clusters:
         desk=np.zeros((b, m), dtype=DESK),
         evicted=np.zeros((b, m), dtype=np.int64),
         laws=np.zeros((b, p, LAW_WIDTH), dtype=np.int64),
+        delays=np.zeros((b, p, N_DELAYS, DELAY_WIDTH)),
         tally=np.zeros((b, c, TALLY_WIDTH)),
     )
 

@@ -9,15 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..beliefs import believed_ranges
 from ..catalog.gpus import gpu
 from ..contract import Cluster, FloatArray
+from ..coverage import CalibratedRanges
 from ..ledger import Tariff
+from ..market.load import prices
 from ..perf.law import LAW_WIDTH
-from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
-from ..scenario import Fault, Pool, Scenario
+from ..perf.power import Draw, draw_of
+from ..perf.roofline import KV_BLOCK_TOKENS
+from ..scenario import Scenario
 from ..workload.load import load_workload
 from ..workload.requests import Workload
-from .power import IDLE_TDP_FRAC, Thermal
+from .power import Thermal
+from .supply import Supply, supply_of
 
 
 class WorldError(ValueError):
@@ -44,23 +49,22 @@ class WorldSpec:
     """`[P]` tokens."""
     start_replicas: FloatArray
     """`[P]` replicas that serve from the first second."""
-    cold_start_spread_frac: FloatArray
-    """`[P]` standard deviation over mean; the mean is `cluster.cold_start_s`."""
-    preemptions_per_hr: FloatArray
-    """`[P]` machine preemptions per replica."""
-    preemption_notice_s: FloatArray
-    """`[P]`"""
+    supply: Supply
+    """How machines come and go."""
     price_from_s: FloatArray
     """`[K]` when each price begins, 0 first."""
     price_usd_per_hr: FloatArray
     """`[K, P]` price of one replica."""
     gpus_per_replica: FloatArray
     """`[P]`"""
-    tdp_w: FloatArray
+    draws: tuple[Draw, ...]
     """`[P]` of one GPU."""
-    idle_w: FloatArray
-    """`[P]` of one GPU."""
-    thermal: Thermal
+    thermals: tuple[Thermal, ...]
+    """`[P]`"""
+    room_from_s: FloatArray
+    """`[K]` when each room temperature begins, 0 first."""
+    room_c: FloatArray
+    """`[K, P]` of the air that each pool's GPUs breathe."""
     tariff: Tariff
     """Scalars."""
     bytes_per_token: float
@@ -68,15 +72,17 @@ class WorldSpec:
     """When a request that was turned away comes back."""
     give_up_after_s: FloatArray
     """`[C]` since first arrival; after that it does not come back."""
-    faults: tuple[Fault, ...] = ()
+    ranges: CalibratedRanges | None = None
+    """`[P]` over which loads the laws that policies believe rest on measurements; None if nobody knows."""
 
     def __post_init__(self) -> None:
         """Check what compiled code relies on."""
         n_classes, n_pools = len(self.cluster.class_names), len(self.cluster.pool_names)
-        steps = len(self.price_from_s)
+        steps, rooms = len(self.price_from_s), len(self.room_from_s)
         shapes = {
             "law_rows": (n_pools, LAW_WIDTH),
             "price_usd_per_hr": (steps, n_pools),
+            "room_c": (rooms, n_pools),
             "give_up_after_s": (n_classes,),
             **dict.fromkeys(_PER_POOL, (n_pools,)),
         }
@@ -85,10 +91,17 @@ class WorldSpec:
                 raise WorldError(f"{name}: shape {getattr(self, name).shape}, wanted {shape}")
         if self.workload.class_names != self.cluster.class_names:
             raise WorldError(f"workload: classes {self.workload.class_names}, wanted {self.cluster.class_names}")
-        if steps == 0 or self.price_from_s[0] != 0 or (np.diff(self.price_from_s) <= 0).any():
-            raise WorldError(f"price_from_s: {self.price_from_s}, wanted rising seconds that begin with 0")
+        for name in ("price_from_s", "room_from_s"):
+            from_s = getattr(self, name)
+            if len(from_s) == 0 or from_s[0] != 0 or (np.diff(from_s) <= 0).any():
+                raise WorldError(f"{name}: {from_s}, wanted rising seconds that begin with 0")
+        for name, held in (("draws", self.draws), ("thermals", self.thermals)):
+            if len(held) != n_pools:
+                raise WorldError(f"{name}: {len(held)}, wanted one for each of {n_pools} pools")
         if self.retry_after_s <= 0:
             raise WorldError(f"retry_after_s: {self.retry_after_s}, wanted above 0")
+        if len(self.supply.notice_s) != n_pools:
+            raise WorldError(f"supply: {len(self.supply.notice_s)} pools, wanted {n_pools}")
         if (self.start_replicas > self.cluster.max_replicas).any():
             raise WorldError(f"start_replicas: {self.start_replicas}, wanted at most {self.cluster.max_replicas}")
         limits = longest_allowed(self.cluster, tokens_held(self.kv_tokens, self.max_model_len))
@@ -104,26 +117,25 @@ _PER_POOL = (
     "kv_tokens",
     "max_model_len",
     "start_replicas",
-    "cold_start_spread_frac",
-    "preemptions_per_hr",
-    "preemption_notice_s",
     "gpus_per_replica",
-    "tdp_w",
-    "idle_w",
 )
 
 
 def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None = None) -> WorldSpec:
-    """Draw a world: requests (unless handed in), each pool's true speed, and the seed of everything later."""
+    """Draw a world: requests (unless handed in), each pool's true speed and supply, and the seed of everything later.
+
+    Raises:
+        ValueError: a file that the scenario names cannot be used; one line says which, and why.
+    """
     names = scenario.class_names
-    speed_seed, workload_seed, run_seed = (
-        int(part.generate_state(1, np.uint64)[0] >> np.uint64(1)) for part in np.random.SeedSequence(seed).spawn(3)
+    speed_seed, workload_seed, run_seed, supply_seed = (
+        int(part.generate_state(1, np.uint64)[0] >> np.uint64(1)) for part in np.random.SeedSequence(seed).spawn(4)
     )
     pools = list(scenario.pools.values())
     cluster = scenario.cluster()
     error = scenario.world.performance_error_frac
     factors = 1.0 + np.random.default_rng(speed_seed).uniform(-error, error, size=len(pools))
-    kv_tokens = np.array([_kv_tokens(scenario, name) for name in scenario.pool_names])
+    kv_tokens = np.array([float(scenario.pool_kv_tokens(name)) for name in scenario.pool_names])
     max_model_len = np.array([float(p.engine.max_model_len) for p in pools])
     requests = workload or load_workload(
         scenario.workload, names, scenario.duration_s, workload_seed, scenario.base_dir
@@ -132,36 +144,44 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
     deferrable = cluster.targets.deferrable
     # Work that may wait is put off by 429 until its deadline: such a client does not lose patience before.
     give_up_s[deferrable] = np.maximum(give_up_s[deferrable], cluster.targets.deadline_s[deferrable])
-    tdp_w = np.array([gpu(p.gpu).tdp_w for p in pools])
-    paid = scenario.energy.paid_by_user
+    price_from_s, price_usd_per_hr = _prices(scenario)
+    room_from_s, room_c = scenario.energy.room(scenario.pool_names)
     return WorldSpec(
         cluster=cluster,
         workload=fitted(requests, cluster, tokens_held(kv_tokens, max_model_len)),
         duration_s=scenario.duration_s,
         seed=run_seed,
-        law_rows=np.stack([_law_row(scenario, name, f) for name, f in zip(scenario.pool_names, factors, strict=True)]),
+        law_rows=np.stack(
+            [scenario.pool_law(name).scaled(f).as_row() for name, f in zip(scenario.pool_names, factors, strict=True)]
+        ),
         kv_tokens=kv_tokens,
         max_model_len=max_model_len,
         start_replicas=np.array([float(p.replicas.start) for p in pools]),
-        cold_start_spread_frac=np.array([p.cold_start.spread_frac for p in pools]),
-        preemptions_per_hr=np.array([p.spot.preemptions_per_hr if p.spot else 0.0 for p in pools]),
-        preemption_notice_s=np.array([p.spot.notice_s if p.spot else 0.0 for p in pools]),
-        price_from_s=np.zeros(1),
-        price_usd_per_hr=cluster.usd_per_hr[None, :].copy(),
+        supply=supply_of(scenario, supply_seed),
+        price_from_s=price_from_s,
+        price_usd_per_hr=price_usd_per_hr,
         gpus_per_replica=np.array([float(p.tensor_parallel) for p in pools]),
-        tdp_w=tdp_w,
-        idle_w=IDLE_TDP_FRAC * tdp_w,
-        thermal=Thermal(room_c=scenario.energy.room_c),
-        tariff=Tariff(
-            usd_per_kwh=np.array(scenario.energy.usd_per_kwh if paid else 0.0),
-            pue=np.array(scenario.energy.pue),
-            egress_usd_per_gb=np.array(scenario.network.egress_usd_per_gb),
+        draws=tuple(
+            draw_of(gpu(p.gpu), scenario.pool_model(name), p.precision, p.tensor_parallel)
+            for name, p in scenario.pools.items()
         ),
+        thermals=tuple(Thermal(**p.thermal.model_dump()) for p in pools),
+        room_from_s=room_from_s,
+        room_c=room_c,
+        tariff=scenario.tariff(),
         bytes_per_token=scenario.network.bytes_per_token,
         retry_after_s=scenario.world.retry_after_s,
         give_up_after_s=give_up_s,
-        faults=scenario.faults,
+        ranges=believed_ranges(scenario),
     )
+
+
+def _prices(scenario: Scenario) -> tuple[FloatArray, FloatArray]:
+    """`[K]` every time at which some pool's price moves, and `[K, P]` the prices from then on."""
+    series = [prices(pool.price, scenario.duration_s, scenario.base_dir) for pool in scenario.pools.values()]
+    from_s: FloatArray = np.unique(np.concatenate([own.from_s for own in series]))
+    columns = [own.values[np.searchsorted(own.from_s, from_s, side="right") - 1] for own in series]
+    return from_s, np.stack(columns, axis=1)
 
 
 def tokens_held(kv_tokens: FloatArray, max_model_len: FloatArray) -> FloatArray:
@@ -185,23 +205,4 @@ def fitted(requests: Workload, cluster: Cluster, pool_tokens: FloatArray) -> Wor
     limits = longest_allowed(cluster, pool_tokens)[requests.class_index].astype(np.int64)
     prompt_tokens = np.minimum(requests.prompt_tokens, np.maximum(limits - np.minimum(requests.output_tokens, 1), 1))
     output_tokens = np.minimum(requests.output_tokens, limits - prompt_tokens)
-    return Workload(requests.arrival_s, prompt_tokens, output_tokens, requests.class_index, requests.class_names)
-
-
-def _law_row(scenario: Scenario, name: str, factor: float) -> FloatArray:
-    pool: Pool = scenario.pools[name]
-    law = iteration_law(gpu(pool.gpu), scenario.pool_model(name), pool.precision, pool.tensor_parallel)
-    return law.scaled(factor).as_row()
-
-
-def _kv_tokens(scenario: Scenario, name: str) -> float:
-    pool = scenario.pools[name]
-    return float(
-        kv_capacity_tokens(
-            gpu(pool.gpu),
-            scenario.pool_model(name),
-            pool.precision,
-            pool.tensor_parallel,
-            pool.engine.gpu_memory_utilization,
-        )
-    )
+    return requests.shortened(prompt_tokens, output_tokens)

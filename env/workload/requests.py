@@ -1,23 +1,25 @@
 """The requests of one run, as arrays.
 
-Symbols: `N` requests, `C` classes, `T` time buckets.
+Symbols: `N` requests, `C` classes, `T` time buckets, `G` nodes of the prefix tree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..contract import BoolArray, FloatArray, IntArray
+from ..contract import FloatArray, IntArray
+from .checks import WorkloadError, check_array, check_rows
+from .prefixes import NO_PREFIXES, PrefixTree, check_prefix_index
 
+__all__ = ["Workload", "WorkloadError", "check_class_names"]
+
+Rows: TypeAlias = slice | IntArray
+_NOWHERE: IntArray = np.empty(0, np.int64)
 MAX_RATE_CELLS = 50_000_000  # a table of rates above 400 MB is a mistyped bucket_s, not a wish
-
-
-class WorkloadError(ValueError):
-    """Requests, or the description they are made from, cannot be used; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,26 +41,33 @@ class Workload:
     """`[N]` int64, place of the request's class in `class_names`."""
     class_names: tuple[str, ...]
     """`C` distinct names."""
+    prefix_index: IntArray = field(default_factory=lambda: _NOWHERE)
+    """`[N]` int64, node of `prefixes` whose tokens the prompt begins with; -1 if it shares none. Left out: all -1."""
+    prefixes: PrefixTree = NO_PREFIXES
+    """Which prompts begin alike. A request's node ends within its prompt."""
 
     def __post_init__(self) -> None:
         """Check everything a simulator relies on."""
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
             raise WorkloadError(f"class_names: {self.class_names!r}: wanted one or more distinct names")
         shape = (np.size(self.arrival_s),)
-        _check_array("arrival_s", self.arrival_s, np.dtype(np.float64), shape)
-        for field in ("prompt_tokens", "output_tokens", "class_index"):
-            _check_array(field, getattr(self, field), np.dtype(np.int64), shape)
-        _check_rows("arrival_s", self.arrival_s, ~np.isfinite(self.arrival_s), "a finite number of seconds")
-        _check_rows("arrival_s", self.arrival_s, self.arrival_s < 0.0, "seconds from the start, 0 or more")
+        check_array("arrival_s", self.arrival_s, np.dtype(np.float64), shape)
+        if self.prefix_index is _NOWHERE:
+            object.__setattr__(self, "prefix_index", np.full(shape, -1, np.int64))
+        for name in ("prompt_tokens", "output_tokens", "class_index", "prefix_index"):
+            check_array(name, getattr(self, name), np.dtype(np.int64), shape, ", one row a request as in arrival_s")
+        check_rows("arrival_s", self.arrival_s, ~np.isfinite(self.arrival_s), "a finite number of seconds")
+        check_rows("arrival_s", self.arrival_s, self.arrival_s < 0.0, "seconds from the start, 0 or more")
         late = np.zeros(shape, dtype=np.bool_)
         late[1:] = np.diff(self.arrival_s) < 0.0
-        _check_rows("arrival_s", self.arrival_s, late, "no less than the row before (sorted)")
-        _check_rows("prompt_tokens", self.prompt_tokens, self.prompt_tokens < 1, "1 or more")
-        _check_rows("output_tokens", self.output_tokens, self.output_tokens < 0, "0 or more")
+        check_rows("arrival_s", self.arrival_s, late, "no less than the row before (sorted)")
+        check_rows("prompt_tokens", self.prompt_tokens, self.prompt_tokens < 1, "1 or more")
+        check_rows("output_tokens", self.output_tokens, self.output_tokens < 0, "0 or more")
         outside = (self.class_index < 0) | (self.class_index >= len(self.class_names))
-        _check_rows(
+        check_rows(
             "class_index", self.class_index, outside, f"0 to {len(self.class_names) - 1}, a place in class_names"
         )
+        check_prefix_index(self.prefix_index, self.prefixes, self.prompt_tokens)
 
     def __len__(self) -> int:
         """`N`."""
@@ -74,20 +83,43 @@ class Workload:
         if not 0.0 <= start_s < end_s:
             raise WorkloadError(f"slice: start_s {start_s!r}, end_s {end_s!r}: wanted 0 <= start_s < end_s")
         first, last = np.searchsorted(self.arrival_s, [start_s, end_s])
-        return Workload(
-            self.arrival_s[first:last] - start_s,
-            self.prompt_tokens[first:last],
-            self.output_tokens[first:last],
-            self.class_index[first:last],
-            self.class_names,
+        return self.picked(slice(first, last), self.arrival_s[first:last] - start_s)
+
+    def picked(self, rows: Rows, arrival_s: FloatArray) -> Workload:
+        """Some of the requests, at new times; `rows` are places, in the order of `arrival_s`."""
+        return replace(
+            self,
+            arrival_s=arrival_s,
+            prompt_tokens=self.prompt_tokens[rows],
+            output_tokens=self.output_tokens[rows],
+            class_index=self.class_index[rows],
+            prefix_index=self.prefix_index[rows],
         )
 
     def scaled_rate(self, factor: float) -> Workload:
         """The same requests arriving `factor` times as fast: time is compressed, so the shape of the load stays."""
         if not (np.isfinite(factor) and factor > 0.0):
             raise WorkloadError(f"scaled_rate: factor {factor!r}: wanted a finite number above 0")
-        return Workload(
-            self.arrival_s / factor, self.prompt_tokens, self.output_tokens, self.class_index, self.class_names
+        return replace(self, arrival_s=self.arrival_s / factor)
+
+    def shortened(self, prompt_tokens: IntArray, output_tokens: IntArray) -> Workload:
+        """The same requests with shorter prompts, cut at their end, and other outputs; `[N]` each.
+
+        What two prompts have in common within their new lengths they still share.
+        """
+        if (prompt_tokens > self.prompt_tokens).any():
+            row = int(np.argmax(prompt_tokens > self.prompt_tokens))
+            raise WorkloadError(
+                f"shortened: prompt_tokens: row {row}: {prompt_tokens[row]}: wanted at most the {self.prompt_tokens[row]}"
+                " that it has"
+            )
+        prefixes, prefix_index = self.prefixes.shortened(self.prefix_index, prompt_tokens)
+        return replace(
+            self,
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            prefix_index=prefix_index,
+            prefixes=prefixes,
         )
 
     def rates_per_s(self, bucket_s: float) -> FloatArray:
@@ -121,12 +153,16 @@ class Workload:
         new_index = [np.array([names.index(name) for name in w.class_names])[w.class_index] for w in workloads]
         arrival_s = np.concatenate([w.arrival_s for w in workloads])
         order = np.argsort(arrival_s, kind="stable")
+        prefixes, starts = PrefixTree.joined([w.prefixes for w in workloads])
+        at = [np.where(w.prefix_index >= 0, w.prefix_index + s, -1) for w, s in zip(workloads, starts, strict=True)]
         return Workload(
             arrival_s[order],
             np.concatenate([w.prompt_tokens for w in workloads])[order],
             np.concatenate([w.output_tokens for w in workloads])[order],
             np.concatenate(new_index).astype(np.int64)[order],
             names,
+            np.concatenate(at)[order],
+            prefixes,
         )
 
 
@@ -135,17 +171,3 @@ def check_class_names(named: Sequence[str], class_names: Sequence[str]) -> None:
     unknown = [name for name in named if name not in class_names]
     if unknown:
         raise WorkloadError(f"workload: unknown class {unknown[0]!r}; classes are {', '.join(class_names)}")
-
-
-def _check_array(field: str, values: object, dtype: np.dtype[np.generic], shape: tuple[int]) -> None:
-    if not isinstance(values, np.ndarray) or values.dtype != dtype:
-        seen = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
-        raise WorkloadError(f"{field}: {seen}: wanted a NumPy array of {dtype}")
-    if values.shape != shape:
-        raise WorkloadError(f"{field}: shape {values.shape}: wanted {shape}, one row a request as in arrival_s")
-
-
-def _check_rows(field: str, values: NDArray[np.generic], bad: BoolArray, wanted: str) -> None:
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise WorkloadError(f"{field}: row {row}: {values[row]}: wanted {wanted}")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
-from poolpilot.env import codec
+from poolpilot.env import codec, contract
 from poolpilot.env.codec import (
     ADMIT_BEND,
     BUDGET_WINDOW_S,
@@ -221,6 +221,15 @@ def test_the_schema_changes_with_the_features(names: str, monkeypatch: pytest.Mo
         monkeypatch.setattr(codec, names, other)
         seen.add(observation_schema())
     assert len(seen) == 4
+
+
+def test_the_schema_is_of_the_observation_not_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column that no feature reads leaves trained networks as good as they were."""
+    before = observation_schema()
+    monkeypatch.setattr(contract, "SCHEMA_VERSION", contract.SCHEMA_VERSION + 1)
+    assert observation_schema() == before
+    monkeypatch.setattr(codec, "OBSERVATION_VERSION", codec.OBSERVATION_VERSION + 1)
+    assert observation_schema() != before
 
 
 @pytest.mark.parametrize("name", ["HEADROOM_BEND", "REPLICA_BEND", "TILT_BEND", "CAP_BEND", "ADMIT_BEND"])

@@ -62,7 +62,7 @@ def test_the_cluster_holds_what_the_file_says() -> None:
     assert cluster.max_batch_cap.tolist() == [48.0, 128.0, 128.0]
     assert cluster.max_token_budget.tolist() == [1024.0, 2048.0, 2048.0]
     assert cluster.usd_per_hr.tolist() == [0.92, 5.069, 6.88]
-    assert cluster.cold_start_s.tolist() == [90.0, 90.0, 90.0]
+    assert cluster.cold_start_s.tolist() == [scenario.cold_start(name).mean_s for name in cluster.pool_names]
     assert cluster.targets.ttft_s.tolist() == [2.0, 3.0]
     assert np.isnan(cluster.targets.deadline_s).all()
     assert np.isinf(cluster.targets.budget_usd_per_hr)

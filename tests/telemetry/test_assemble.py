@@ -8,6 +8,7 @@ import pytest
 
 from poolpilot.env import forecast
 from poolpilot.env.contract import POOL_COLUMNS, SchemaError, Snapshot
+from poolpilot.env.coverage import CalibratedRanges
 from poolpilot.telemetry.assemble import Measured, PoolState, assemble
 from poolpilot.telemetry.readings import ReplicaReading
 from poolpilot.telemetry.tally import ClassWindow, tally
@@ -20,6 +21,13 @@ MEANS = ("kv_used_frac", "gpu_util_frac", "gpu_temp_c", "batch_cap", "token_budg
 COUNTS = ("ready", "starting", "draining", "asleep", "target")
 
 
+RANGES = CalibratedRanges(
+    calibrated=np.array([True, False]),
+    tokens=np.array([[1.0, 4096.0]] * 2),
+    sequences=np.array([[1.0, 64.0]] * 2),
+    context_tokens=np.array([[32.0, 4096.0]] * 2),
+    kv_tokens=np.array([20_000.0, 80_000.0]),
+)
 TWO_READY = PoolState(ready=2, starting=0, draining=0, asleep=0, target=2)
 NONE_UP = PoolState(ready=0, starting=0, draining=0, asleep=0, target=0)
 
@@ -34,6 +42,7 @@ def assembled(*readings: ReplicaReading, l4: PoolState | None = TWO_READY) -> Sn
         cold_start_s=np.array([80.0, 120.0]),
         preemptions_per_hr=np.array([0.0, 0.1]),
         forecast=forecast.start(3),
+        ranges=RANGES,
     )
     return assemble(CLUSTER, measured, FRESH_S)
 
@@ -102,6 +111,20 @@ def test_machines_that_start_or_sleep_hide_the_power() -> None:
     assert assembled(reading("a"), reading("b"), l4=replace(TWO_READY, starting=1)).running[0] == 20.0
 
 
+def test_the_share_inside_the_calibrated_range_comes_from_batch_context_and_budget() -> None:
+    def share(**page: float) -> float:
+        changed = replace(PAGE, **page)  # type: ignore[arg-type]
+        return float(assembled(reading("a", page=changed), reading("b", page=changed)).coverage_frac[0])
+
+    output = USE.generation_tokens / (USE.prompt_tokens + USE.generation_tokens)
+    assert share() == 1.0  # 10 sequences a replica with a KV cache of 20,000 tokens half full
+    assert share(running=100.0, kv_used_frac=0.9) == pytest.approx(1.0 - output)
+    assert share(kv_used_frac=0.001) == pytest.approx(1.0 - output)
+    assert share(token_budget=8192.0) == pytest.approx(output)
+    assert share(token_budget=math.nan) == 1.0
+    assert math.isnan(assembled(reading("a", use=None), reading("b")).coverage_frac[0])
+
+
 def test_a_draining_replica_counts_in_sums_and_not_in_means() -> None:
     draining = reading("b", draining=True, page=replace(PAGE, kv_used_frac=0.1, batch_cap=1.0))
     snapshot = assembled(reading("a"), draining, l4=replace(TWO_READY, ready=1, draining=1))
@@ -143,6 +166,7 @@ def test_classes_and_forecast_come_from_window_and_state() -> None:
         cold_start_s=np.array([80.0, 120.0]),
         preemptions_per_hr=np.zeros(2),
         forecast=forecast.observe(forecast.start(3), np.array([0.2, 0.0, np.nan]), 10.0),
+        ranges=RANGES,
     )
     snapshot = assemble(CLUSTER, measured, FRESH_S)
     np.testing.assert_allclose(snapshot.arrival_rate_per_s, [0.2, 0.0, 0.0])
@@ -167,6 +191,7 @@ def test_an_impossible_price_is_named() -> None:
         cold_start_s=np.zeros(2),
         preemptions_per_hr=np.zeros(2),
         forecast=forecast.start(3),
+        ranges=RANGES,
     )
     with pytest.raises(SchemaError, match=r"usd_per_hr: -0\.8"):
         assemble(CLUSTER, measured, FRESH_S)

@@ -61,6 +61,7 @@ def a_snapshot() -> Snapshot:
     snapshot.classes[:, [c.name for c in CLASS_COLUMNS].index("attainment")] = [0.97, 1.0, np.nan]
     snapshot.telemetry_age_s[:] = [2.0, 40.0]
     snapshot.ready[:] = [3.0, 0.0]
+    snapshot.coverage_frac[:] = [0.75, np.nan]
     return snapshot
 
 
@@ -98,6 +99,8 @@ def test_a_snapshot_is_shown_and_the_unknown_is_nan() -> None:
     assert np.isnan(page["poolpilot_attainment_ratio{batch}"])
     assert page["poolpilot_telemetry_age_seconds{h100}"] == 40
     assert page["poolpilot_ready_replicas{l4}"] == 3
+    assert page["poolpilot_calibrated_traffic_ratio{l4}"] == 0.75
+    assert np.isnan(page["poolpilot_calibrated_traffic_ratio{h100}"])
 
 
 def test_dollars_add_up_and_unknown_ones_are_counted() -> None:

@@ -41,6 +41,7 @@ def a_row(policy: str, seed: int, usd: float, **more: Any) -> dict[str, Any]:
         "worst_shortfall": 0.0,
         "lost": 1,
         "replica_changes": 4,
+        "covered_frac": 0.8,
         "attainment_chat": 0.9,
         **more,
     }
@@ -58,6 +59,7 @@ def test_a_summary_pairs_by_seed() -> None:
     assert (rule["usd_per_hr"]["mean"], agent["usd_per_hr"]["mean"]) == (30.0, 15.0)
     assert rule["usd_per_hr"]["low"] < 30.0 < rule["usd_per_hr"]["high"]
     assert (agent["lost"], agent["replica_changes"], agent["seeds"]) == (5, 4.0, 5)
+    assert agent["covered_frac"]["mean"] == pytest.approx(0.8)
     assert agent["attainment"] == {"chat": pytest.approx(0.9)}
 
 

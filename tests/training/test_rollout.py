@@ -45,6 +45,17 @@ def test_the_bill_is_the_sum_of_its_parts() -> None:
     json.dumps(row, allow_nan=False)
 
 
+def test_the_share_of_calibrated_traffic_is_weighed_by_tokens() -> None:
+    """On L4 and A10G nothing is calibrated, on L40S nearly everything is."""
+    mixed = load_scenario("cheap-gpus").model_copy(update={"duration_s": 60.0})
+    (result,) = rollout([episode_of(mixed, 0, 1.0)], policy_factory(PLAN_TRACKING), mixed.tick_s)
+    row, (l4, a10g, l40s) = result.row(), result.tokens
+    assert l40s > 0
+    assert row["covered_frac"] == pytest.approx(float(result.covered_tokens[2]) / (l4 + a10g + l40s))
+    assert float(row["covered_frac_l40s"]) > 0.9  # type: ignore[arg-type]
+    assert row["covered_frac_l4"] == (0.0 if l4 else None)
+
+
 def test_side_by_side_or_alone_makes_no_difference() -> None:
     together = runs([4, 5, 6])
     for seed, beside in zip([4, 5, 6], together, strict=True):

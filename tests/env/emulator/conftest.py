@@ -18,6 +18,7 @@ from poolpilot.env.emulator.server import Server
 from poolpilot.env.emulator.serving import warm_up
 from poolpilot.env.emulator.session import Session
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
+from poolpilot.env.perf.power import draw_of
 
 MODEL = "tiny"
 LAW = IterationLaw(
@@ -34,7 +35,8 @@ def a_spec(
 ) -> ReplicaSpec:
     """A replica whose iterations take about 10 ms."""
     flags = EngineFlags(max_num_seqs, token_budget, max_model_len)
-    return ReplicaSpec(gpu("L40S-48GB"), model("llama-2-13b"), 1, flags, LAW, kv_blocks * 16)
+    card, shape = gpu("L40S-48GB"), model("llama-2-13b")
+    return ReplicaSpec(card, shape, 1, flags, LAW, kv_blocks * 16, draw_of(card, shape, "fp8"))
 
 
 @dataclass(frozen=True)

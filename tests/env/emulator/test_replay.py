@@ -41,6 +41,8 @@ class Server:
         what = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if what == "busy":
             return web.Response(status=429, headers={"Retry-After": "1"})
+        if what == "nobody ready":
+            return web.Response(status=503, headers={"Retry-After": "1"})
         if what == "broken":
             return web.Response(status=503, text="no healthy upstream")
         if what == "plain":
@@ -80,6 +82,7 @@ async def sent(server: Server, workload: Workload) -> list[ClientRecord]:
     [
         (["whole"], "served", 0, ""),
         (["busy", "busy", "whole"], "served", 2, ""),
+        (["nobody ready", "busy", "whole"], "served", 2, ""),
         (["busy"], "shed", 3, ""),
         (["broken"], "lost", 0, "HTTP 503: no healthy upstream"),
         (["half"], "lost", 0, "the stream ended before its last event"),
@@ -89,6 +92,7 @@ async def sent(server: Server, workload: Workload) -> list[ClientRecord]:
     ids=[
         "served",
         "second thoughts",
+        "nobody was ready at first",
         "given up",
         "an error",
         "a stream cut short",

@@ -8,7 +8,16 @@ import pytest
 from poolpilot.env.catalog.gpus import gpu
 from poolpilot.env.catalog.models import model
 from poolpilot.env.perf.capacity import mean_iteration_s
-from poolpilot.env.perf.check import Comparison, NotComparableError, ServingRow, compare, compare_all, group_errors
+from poolpilot.env.perf.check import (
+    Comparison,
+    NotComparableError,
+    ServingRow,
+    compare,
+    compare_all,
+    group_errors,
+    output_tokens_per_s,
+    tpot_s,
+)
 from poolpilot.env.perf.roofline import iteration_law
 
 ROW = ServingRow(
@@ -48,7 +57,29 @@ def test_an_open_loop_settles_where_arrivals_equal_departures() -> None:
 
 def test_an_overloaded_open_loop_fills_the_batch() -> None:
     row = replace(ROW, concurrency=None, request_rate_per_s=1e6, max_num_seqs=32.0)
-    assert compare(row).predicted_s == pytest.approx(loop_s(32.0))
+    assert tpot_s(row, LAW) == pytest.approx(loop_s(32.0))
+    with pytest.raises(NotComparableError, match="no steady state"):
+        compare(row)
+
+
+def test_a_median_gap_is_that_of_an_iteration_without_prompts() -> None:
+    row = replace(ROW, prompt_tokens=0.0, decode_only=True)
+    assert compare(row).predicted_s == pytest.approx(float(LAW.iteration_s(0, 0, 16, 16 * 100.5)))
+    with pytest.raises(NotComparableError, match="prompts of unknown length"):
+        output_tokens_per_s(row, LAW)
+
+
+def test_throughput_is_tokens_over_the_time_that_they_take() -> None:
+    assert output_tokens_per_s(ROW, LAW) == pytest.approx(16 / loop_s(16.0))
+    batch = replace(ROW, static_batch=True, tpot_s=None, output_tokens_per_s=1000.0)
+    assert 16 * 201 / output_tokens_per_s(batch, LAW) == pytest.approx(compare(batch).predicted_s)
+    with pytest.raises(NotComparableError, match="the rate asked for"):
+        output_tokens_per_s(replace(ROW, concurrency=None, request_rate_per_s=5.0), LAW)
+
+
+def test_a_row_faster_than_memory_allows_is_left_out() -> None:
+    with pytest.raises(NotComparableError, match="faster than the GPU can read the weights"):
+        compare(replace(ROW, tpot_s=0.004))  # 16 GB at 3.35 TB/s are 4.8 ms
 
 
 def test_a_static_batch_decodes_without_prompts() -> None:

@@ -72,8 +72,8 @@ def _broken(path: list[str], value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "wanted an object with schema 1"),
-        ({"schema": 2}, "wanted an object with schema 1"),
+        ([], "wanted an object with schema 2"),
+        ({"schema": 1}, "wanted an object with schema 2"),
         (_broken(["gemm"], None), "factors.gemm: wanted an object by GPU name"),
         (_broken(["gemm", "B9000"], {}), "factors.gemm.B9000: no such GPU"),
         (_broken(["gemm", "A100-SXM-80GB", "16bit"], {}), "A100-SXM-80GB.16bit: wanted exactly flop_eff"),

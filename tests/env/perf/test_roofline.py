@@ -12,7 +12,7 @@ from poolpilot.env.catalog.models import MODELS, model
 from poolpilot.env.perf.factors import shipped_factors
 from poolpilot.env.perf.fit import NO_ENGINE
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
-from poolpilot.env.perf.roofline import DoesNotFit, LayoutError, coverage, iteration_law, kv_capacity_tokens
+from poolpilot.env.perf.roofline import DoesNotFit, LayoutError, iteration_law, kv_capacity_tokens
 
 DENSE = sorted(name for name, shape in MODELS.items() if shape.experts == 1)
 
@@ -141,32 +141,6 @@ def test_layouts_that_cannot_run_are_refused(name: str, precision: str, tp: int,
 def test_an_unmeasured_width_is_refused_with_those_known() -> None:
     with pytest.raises(LayoutError, match=r"tensor_parallel 5: no all-reduce was measured; use one of \[2, 4, 8\]"):
         iteration_law(gpu("H100"), model("qwen2.5-32b"), "bf16", 5)
-
-
-@pytest.mark.parametrize(
-    ("name", "precision", "tp", "borrowed"),
-    [
-        ("H100-SXM-80GB", "bf16", 8, ()),
-        ("A100-SXM-80GB", "fp16", 1, ()),
-        ("L4-24GB", "fp16", 1, ("attention from L40S-48GB",)),
-        ("A100-SXM-80GB", "int4", 1, ("int4 products from those of 16 bits",)),
-        ("H200-SXM-141GB", "bf16", 1, ("matrix products from H100-SXM-80GB", "attention from H100-SXM-80GB")),
-        ("MI300X-192GB", "bf16", 1, ("matrix products from H100-SXM-80GB", "attention from H100-SXM-80GB")),
-    ],
-)
-def test_coverage_says_what_was_measured_on_another_card(
-    name: str, precision: str, tp: int, borrowed: tuple[str, ...]
-) -> None:
-    covered = coverage(gpu(name), model("llama-3.1-70b"), precision, tp)
-    assert covered.borrowed == borrowed
-    assert covered.calibrated == (not borrowed)
-    assert [group for group, _ in covered.errors][-1] == "engine"
-    assert all(error.held_out_rows > 0 for _, error in covered.errors)
-
-
-def test_int8_products_are_taken_from_fp8() -> None:
-    covered = coverage(gpu("H100"), model("llama-3.1-8b"), "int8")
-    assert covered.borrowed == ("int8 products from those of fp8",)
 
 
 def test_kv_space_is_what_vllm_leaves() -> None:

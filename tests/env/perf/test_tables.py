@@ -46,6 +46,16 @@ def test_a_row_of_one_replica_is_understood(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("task", "understood"), [("lm-arena-chat", True), ("gpqa", True), ("image-chat", False), ("sourcegraph-fim", False)]
+)
+def test_median_gaps_need_no_prompt_length_where_prompts_are_short(tmp_path: Path, task: str, understood: bool) -> None:
+    note = f"task={task};tpot=median ITL;max_num_seqs=16"
+    rows, left_out = read_serving(a_table(tmp_path, {"input_tokens": "", "slo_note": note}))
+    assert [(row.decode_only, row.prompt_tokens) for row in rows] == [(True, 0.0)] * understood
+    assert list(left_out) == ["input_tokens or output_tokens blank"] * (not understood)
+
+
+@pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"gpu": "H1000"}, "unknown GPU 'H1000'"),

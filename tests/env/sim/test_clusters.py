@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolpilot.env.contract import BILL_LAYERS, Action
+from poolpilot.env.contract import BILL_LAYERS, POOL_COLUMNS, Action
+from poolpilot.env.coverage import CalibratedRanges
 from poolpilot.env.ledger import Tariff
 from poolpilot.env.scenario import Fault
 from poolpilot.env.sim.clusters import SimulatedClusters, TickOutcome
@@ -212,7 +213,8 @@ def test_padding_is_unknown_and_free() -> None:
     assert clusters.cluster.class_mask.tolist() == [[True, False, False]]
     assert np.isnan(snapshot.classes[0, 1:]).all()
     assert np.isnan(snapshot.pools[0, 1:]).all()
-    assert not np.isnan(snapshot.pools[0, 0]).any()
+    unknown = [c.name for c in POOL_COLUMNS if not snapshot.known(c.name)[0, 0]]
+    assert unknown == ["coverage_frac"]  # what the law of a made-up pool rests on, nobody told
     assert outcome.bill.usd[0, 1:].sum() == 0
 
 
@@ -252,6 +254,32 @@ def test_busy_gpus_draw_more() -> None:
     assert snapshot.gpu_util_frac[0, 0] == 0.0
     assert snapshot.gpu_util_frac[1, 0] > 0.9
     assert snapshot.gpu_temp_c[1, 0] > snapshot.gpu_temp_c[0, 0]
+
+
+def test_the_share_of_calibrated_traffic_is_that_of_batch_and_budget_as_they_were() -> None:
+    world = a_world(steady(10.0, 100.0, prompt=400, output=100))
+
+    def share(world: WorldSpec) -> float:
+        clusters = SimulatedClusters([world, a_busy_world(1)], 10.0)
+        assert np.isnan(clusters.snapshot().coverage_frac).all()  # nothing ran yet
+        clusters.advance(an_action(clusters))
+        snapshot = clusters.snapshot()
+        assert snapshot.running[0, 0] > 2
+        assert np.isnan(snapshot.coverage_frac[0, 1:]).all()  # padding
+        assert np.isnan(snapshot.coverage_frac[1]).all()  # nobody knows what its laws rest on
+        return float(snapshot.coverage_frac[0, 0])
+
+    ranges = CalibratedRanges(
+        calibrated=np.array([True]),
+        tokens=np.array([[1.0, 4096.0]]),
+        sequences=np.array([[1.0, 256.0]]),
+        context_tokens=np.array([[16.0, 4096.0]]),
+        kv_tokens=world.kv_tokens,
+    )
+    assert share(replace(world, ranges=ranges)) == 1.0
+    assert 0.05 < share(replace(world, ranges=replace(ranges, tokens=np.array([[1.0, 256.0]])))) < 0.5
+    assert 0.5 < share(replace(world, ranges=replace(ranges, sequences=np.array([[1.0, 1.5]])))) < 0.95
+    assert share(replace(world, ranges=replace(ranges, calibrated=np.array([False])))) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,19 @@ import pytest
 from poolpilot.env.scenario import Fault
 from poolpilot.env.sim.clusters import SimulatedClusters
 from poolpilot.env.sim.power import Thermal
+from poolpilot.env.sim.state import NO_TICK
 from poolpilot.env.window import FINISHED, LOST, SHED
-from poolpilot.tests.env.sim.worlds import APool, a_law, a_world, an_action, requests_at, run_ticks, steady, total
+from poolpilot.tests.env.sim.worlds import (
+    AClass,
+    APool,
+    a_law,
+    a_world,
+    an_action,
+    requests_at,
+    run_ticks,
+    steady,
+    total,
+)
 
 NOTHING = requests_at()
 
@@ -72,21 +83,27 @@ def test_growing_again_revives_draining_replicas() -> None:
         assert counts(clusters) == expected
 
 
-@pytest.mark.parametrize(("at_s", "had_first_token"), [(2.5, 0), (5.0, 1), (9.0, 3)])
-def test_a_crash_moves_requests_without_a_first_token_and_loses_the_others(at_s: float, had_first_token: int) -> None:
+@pytest.mark.parametrize("at_s", [2.5, 5.0, 9.0], ids=["in the first prefill", "in the second", "while decoding"])
+@pytest.mark.parametrize(
+    ("asked", "lost"),
+    [(AClass(ttft_s=1.0), 6), (AClass(deadline_s=300.0), 0)],
+    ids=["streams break: their headers had left", "plain answers come from the other pool"],
+)
+def test_a_crash_breaks_streams_and_moves_plain_answers(at_s: float, asked: AClass, lost: int) -> None:
     # A prompt takes 2 s. The first computes alone, until 3 s; the next two share an iteration, until 7.1 s.
     law = a_law(0.0001, 0.002)
     workload = requests_at(*((1.0 + 0.001 * i, 1000, 100, 0) for i in range(6)))
     world = a_world(
         workload,
         [APool(law, start=1, kv_tokens=64000), APool(law, start=1, kv_tokens=64000)],
+        [asked],
         faults=(Fault(kind="crash", pool="p0", at_s=at_s),),
     )
     clusters = SimulatedClusters([world], tick_s=60.0)
     outcome = clusters.advance(an_action(clusters, replicas=[1, 1], route=[[1.0, 0.0]]))
     tally = outcome.tally[0, 0]
-    assert tally[LOST] == had_first_token
-    assert tally[FINISHED] == 6 - had_first_token
+    assert tally[LOST] == lost
+    assert tally[FINISHED] == 6 - lost
     assert tally[SHED] == 0
 
 
@@ -94,6 +111,7 @@ def test_a_crash_of_the_only_replica_sends_clients_away_for_a_while() -> None:
     world = a_world(
         requests_at((1.0, 2000, 10, 0)),
         [APool(a_law(1.0, 0.01), cold_start_s=30.0)],
+        [AClass(deadline_s=300.0)],
         faults=(Fault(kind="crash", pool="p0", at_s=5.0),),
     )
     clusters = SimulatedClusters([world], tick_s=10.0)
@@ -169,8 +187,8 @@ def test_lower_caps_apply_from_the_next_iteration() -> None:
 
 
 def test_a_hot_gpu_is_slowed_and_recovers() -> None:
-    thermal = Thermal(room_c=60.0, time_constant_s=20.0)
-    world = a_world(steady(8.0, 300.0, 600, 200), [APool(a_law(), kv_tokens=64000)], thermal=thermal)
+    pool = APool(a_law(), kv_tokens=64000, thermal=Thermal(time_constant_s=20.0))
+    world = a_world(steady(8.0, 300.0, 600, 200), [pool], room=[(0.0, 60.0)])
     clusters = SimulatedClusters([world], tick_s=10.0)
     action = an_action(clusters)
     clusters.advance(action)
@@ -186,3 +204,14 @@ def test_a_hot_gpu_is_slowed_and_recovers() -> None:
     assert tpot_s[throttled.argmax() + 8] > 1.15 * cool_tpot_s
     assert throttled[-1] == 0.0
     assert temp_c[-1] < 75.0
+
+
+def test_each_start_and_drain_names_the_tick_whose_action_caused_it() -> None:
+    endless = requests_at((1.0, 10, 8000, 0), (1.5, 10, 8000, 0), (2.0, 10, 8000, 0))
+    clusters = SimulatedClusters([a_world(endless, [APool(a_law(), cold_start_s=5.0)])], tick_s=10.0)
+    for replicas in (1, 3, 3, 1):
+        clusters.advance(an_action(clusters, replicas=replicas))
+    slots = clusters._every.slots[0]
+    assert slots["started_by_tick"][:3].tolist() == [NO_TICK, 1, 1]
+    # The first replica holds all requests, so the two that came later are missed least.
+    assert slots["drained_by_tick"][:3].tolist() == [NO_TICK, 3, 3]

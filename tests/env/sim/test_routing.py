@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from poolpilot.env import window
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
+from poolpilot.env.scenario import Fault
 from poolpilot.env.sim import chance
 from poolpilot.env.sim.clusters import SimulatedClusters
 from poolpilot.env.sim.routing import bucket_of
@@ -84,16 +85,45 @@ def test_weights_split_the_requests() -> None:
     assert outcome.meter.class_work[0, 0, 0] / outcome.meter.class_work.sum() == pytest.approx(0.75, abs=0.03)
 
 
-@pytest.mark.parametrize("start", [0, 1], ids=["weightless pools get it", "others share it"])
-def test_a_pool_without_a_ready_replica_spills(start: int) -> None:
-    pools = [APool(a_law(), start=0), APool(a_law(), start=start), APool(a_law(), start=1)]
-    clusters = SimulatedClusters([a_world(steady(2.0, 50.0), pools)], tick_s=60.0)
-    outcome = clusters.advance(an_action(clusters, replicas=[0, start, 1], route=[[1.0, float(start), 0.0]]))
+@pytest.mark.parametrize(
+    ("route", "shares"),
+    [
+        ([0.5, 0.3, 0.2], [0.0, 0.6, 0.4]),
+        ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]),
+        ([0.0, 0.0, 1.0], [0.0, 0.0, 1.0]),
+    ],
+    ids=["its share goes to the others in proportion", "without weights the first takes all", "not missed"],
+)
+def test_a_pool_that_is_not_ready_at_a_tick_is_left_out(route: list[float], shares: list[float]) -> None:
+    pools = [APool(a_law(0.001), start=0), APool(a_law(0.001)), APool(a_law(0.001))]
+    clusters = SimulatedClusters([a_world(steady(20.0, 100.0, output=2), pools)], tick_s=101.0)
+    outcome = clusters.advance(an_action(clusters, replicas=[0, 1, 1], route=[route]))
     assert outcome.tally[0, 0, [SHED, LOST]].sum() == 0
     work = outcome.meter.class_work[0, :, 0]
-    assert work[0] == 0
-    assert work[1 if start else 2] > 0
-    assert work[2 if start else 1] == 0
+    assert work / work.sum() == pytest.approx(shares, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("route", "heir"),
+    [([0.5, 0.4, 0.1], 1), ([0.5, 0.1, 0.4], 2), ([0.3, 0.2, 0.5], 1), ([0.1, 0.5, 0.4], 1), ([0.4, 0.4, 0.2], 1)],
+    ids=[
+        "the next lighter",
+        "by weight, not by place",
+        "after it, not before",
+        "the last: the heaviest",
+        "a tie: place",
+    ],
+)
+def test_a_pool_that_dies_between_ticks_hands_on_to_the_next_in_the_chain(route: list[float], heir: int) -> None:
+    pools = [APool(a_law(0.001)) for _ in route]
+    faults = (Fault(kind="crash", pool="p0", at_s=0.1),)
+    clusters = SimulatedClusters([a_world(steady(20.0, 100.0, output=2), pools, faults=faults)], tick_s=101.0)
+    outcome = clusters.advance(an_action(clusters, replicas=[1, 1, 1], route=[route]))
+    expected = np.array(route)
+    expected[heir] += expected[0]
+    expected[0] = 0.0
+    work = outcome.meter.class_work[0, :, 0]
+    assert work / work.sum() == pytest.approx(expected, abs=0.04)
 
 
 def test_a_class_never_reaches_a_pool_that_cannot_serve_it() -> None:

@@ -10,12 +10,29 @@ import numpy as np
 from poolpilot.env.contract import Action, Cluster, FloatArray, Targets
 from poolpilot.env.ledger import Tariff
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
+from poolpilot.env.perf.power import Draw
 from poolpilot.env.scenario import Fault
 from poolpilot.env.sim.clusters import SimulatedClusters, TickOutcome
+from poolpilot.env.sim.delays import no_delays
 from poolpilot.env.sim.power import Thermal
+from poolpilot.env.sim.state import FALL_ASLEEP, HANG, LOAD, MEAN_S, PROVISION, SPREAD_FRAC, WAKE
+from poolpilot.env.sim.supply import Supply
 from poolpilot.env.sim.world import WorldSpec
 from poolpilot.env.workload.requests import Workload
 
+A_DRAW = Draw(
+    basis="tdp",
+    tdp_w=400.0,
+    idle_w=60.0,
+    floor_w=200.0,
+    limit_w=392.0,
+    iteration_j=1.0,
+    experts_j=0.0,
+    untouched=0.0,
+    token_j=0.05,
+    attention_w=100.0,
+)
+AIR_COOLED = Thermal()
 FREE = Tariff(usd_per_kwh=np.array(0.0), pue=np.array(1.0), egress_usd_per_gb=np.array(0.0))
 
 
@@ -35,9 +52,21 @@ class APool:
     cold_start_s: float = 30.0
     cold_spread_frac: float = 0.0
     preemptions_per_hr: float = 0.0
+    spot: bool = False
     notice_s: float = 20.0
+    load_s: float = 0.0
+    stuck_start_frac: float = 0.0
+    stuck_s: float = np.inf
+    give_up_s: float = np.inf
+    crashes_per_hr: float = 0.0
+    sleep_max: int = 0
+    wake_s: float = 0.0
+    fall_asleep_s: float = 0.0
+    keep_asleep_s: float = np.inf
+    asleep_rent_frac: float = 1.0
     kv_tokens: int = 16000
     batch_cap: int = 64
+    thermal: Thermal = AIR_COOLED
 
 
 @dataclass(frozen=True)
@@ -74,11 +103,11 @@ def a_world(
     duration_s: float = 600.0,
     faults: tuple[Fault, ...] = (),
     tariff: Tariff = FREE,
-    thermal: Thermal | None = None,
+    room: Sequence[tuple[float, float]] = ((0.0, 25.0),),
     prices: Sequence[tuple[float, float]] = (),
     retry_after_s: float = 5.0,
 ) -> WorldSpec:
-    """A world of these requests and pools; `prices` are (from_s, factor on every pool's price)."""
+    """A world of these requests and pools; `prices` are (from_s, factor on every pool's price), `room` (from_s, deg C)."""
     wanted = classes or [AClass(ttft_s=1.0)] * len(workload.class_names)
     steps = prices or [(0.0, 1.0)]
 
@@ -96,13 +125,13 @@ def a_world(
         class_mask=np.ones(len(wanted), dtype=np.bool_),
         pool_mask=np.ones(count, dtype=np.bool_),
         serves=serves,
-        spot=per_pool("preemptions_per_hr") > 0,
+        spot=(per_pool("preemptions_per_hr") > 0) | (per_pool("spot") > 0),
         min_replicas=np.zeros(count),
         max_replicas=per_pool("most"),
         max_batch_cap=per_pool("batch_cap"),
         max_token_budget=np.full(count, 2048.0),
         usd_per_hr=per_pool("usd_per_hr"),
-        cold_start_s=per_pool("cold_start_s"),
+        cold_start_s=per_pool("cold_start_s") + per_pool("load_s"),
         targets=Targets(
             ttft_s=per_class("ttft_s"),
             tpot_s=per_class("tpot_s"),
@@ -121,20 +150,54 @@ def a_world(
         kv_tokens=per_pool("kv_tokens"),
         max_model_len=np.full(count, 8192.0),
         start_replicas=per_pool("start"),
-        cold_start_spread_frac=per_pool("cold_spread_frac"),
-        preemptions_per_hr=per_pool("preemptions_per_hr"),
-        preemption_notice_s=per_pool("notice_s"),
+        supply=a_supply(pools, faults),
         price_from_s=np.array([at_s for at_s, _ in steps]),
         price_usd_per_hr=np.outer([factor for _, factor in steps], per_pool("usd_per_hr")),
         gpus_per_replica=np.ones(count),
-        tdp_w=np.full(count, 400.0),
-        idle_w=np.full(count, 60.0),
-        thermal=thermal or Thermal(),
+        draws=(A_DRAW,) * count,
+        thermals=tuple(pool.thermal for pool in pools),
+        room_from_s=np.array([at_s for at_s, _ in room]),
+        room_c=np.outer([celsius for _, celsius in room], np.ones(count)),
         tariff=tariff,
         bytes_per_token=250.0,
         retry_after_s=retry_after_s,
         give_up_after_s=per_class("give_up_after_s"),
+    )
+
+
+def a_supply(pools: Sequence[APool], faults: tuple[Fault, ...] = ()) -> Supply:
+    """How these pools' machines come and go: nothing is drawn but what a pool asks for."""
+
+    def per_pool(name: str) -> FloatArray:
+        return np.array([float(getattr(pool, name)) for pool in pools])
+
+    delays = no_delays(len(pools))
+    for kind, name in (
+        (PROVISION, "cold_start_s"),
+        (LOAD, "load_s"),
+        (HANG, "stuck_s"),
+        (WAKE, "wake_s"),
+        (FALL_ASLEEP, "fall_asleep_s"),
+    ):
+        delays[:, kind, MEAN_S] = per_pool(name)
+    delays[:, PROVISION, SPREAD_FRAC] = per_pool("cold_spread_frac")
+    return Supply(
+        delays=delays,
+        believed_preemptions_per_hr=per_pool("preemptions_per_hr"),
         faults=faults,
+        **{
+            name: per_pool(name)
+            for name in (
+                "stuck_start_frac",
+                "give_up_s",
+                "crashes_per_hr",
+                "preemptions_per_hr",
+                "notice_s",
+                "sleep_max",
+                "keep_asleep_s",
+                "asleep_rent_frac",
+            )
+        },
     )
 
 

@@ -1,0 +1,174 @@
+"""What a scenario file says of one pool under `pools:`, validated."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from .catalog.cold_starts import FALL_ASLEEP, PROVISION_S, PROVISION_SOURCE, SPREAD_FRAC, WAKE, loading
+from .scenario_delays import Delay, LognormalDelay
+from .scenario_energy import Thermal
+from .scenario_fields import NonNegativeFloat, PositiveFloat, Share, Strict
+from .scenario_market import Price, Spot, StockOuts
+
+
+class Replicas(Strict):
+    """How many replicas a pool may have."""
+
+    min: Annotated[int, Field(ge=0)] = 0
+    max: Annotated[int, Field(ge=1, le=1000)] = 4
+    start: Annotated[int, Field(ge=0)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Replicas:
+        if not self.min <= self.start <= self.max:
+            raise ValueError(f"wanted min <= start <= max, got {self.min}, {self.start}, {self.max}")
+        return self
+
+
+class Engine(Strict):
+    """The start flags of one vLLM engine."""
+
+    max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 128
+    max_num_batched_tokens: Annotated[int, Field(ge=16, le=65536)] = 2048
+    max_model_len: Annotated[int, Field(ge=16)] = 8192
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+
+class StartDelays(NamedTuple):
+    """What a start takes, apart from getting stuck."""
+
+    provision: Delay
+    load: Delay
+
+    @property
+    def mean_s(self) -> float:
+        """Expected time from asking to serving."""
+        return self.provision.mean_s + self.load.mean_s
+
+
+class ColdStart(Strict):
+    """From asking for a replica until it serves: first the machine is provisioned, then the model is loaded.
+
+    Rent is paid from asking. Each part is a distribution (`provision`, `load`) or, in short, a mean (`provision_s`,
+    `load_s`). A load time left out follows from the bytes of the weights and a table of measured figures.
+    """
+
+    provision_s: NonNegativeFloat | None = None
+    """Mean time until the machine is there and its container runs; left out: 40 s, an assumption."""
+    load_s: NonNegativeFloat | None = None
+    """Mean time to load the model and warm up."""
+    spread_frac: Annotated[float, Field(ge=0, le=1)] = SPREAD_FRAC
+    """Standard deviation over mean of the whole delay, where both parts are plain means (log-normal); of each such part
+    where the other is a distribution."""
+    provision: Delay | None = None
+    load: Delay | None = None
+    storage: Literal["local", "ebs-gp3", "ebs-io2", "s3"] = "local"
+    """Where the weights lie, for a load time left out."""
+    loader: Literal["safetensors", "runai-streamer", "tensorizer"] = "safetensors"
+    """What reads them, for a load time left out."""
+    stuck_start_frac: Share = 0.0
+    """Share of starts that hang beyond their usual time, rent paid."""
+    stuck_s: Delay | None = None
+    """How much longer a stuck start takes; left out: it never serves."""
+    give_up_s: PositiveFloat = 900.0
+    """A start that does not serve this long after it was asked for is given up and replaced, as the controller does."""
+
+    @model_validator(mode="after")
+    def _once(self) -> ColdStart:
+        for short, whole in (("provision_s", "provision"), ("load_s", "load")):
+            if getattr(self, short) is not None and getattr(self, whole) is not None:
+                raise ValueError(f"wanted {short} or {whole}, got both")
+        loading(self.storage, self.loader)
+        return self
+
+    def delays(self, weight_bytes: float) -> StartDelays:
+        """Both parts as distributions, for a model of so many bytes."""
+        row = loading(self.storage, self.loader).duration
+        provision_s = PROVISION_S if self.provision_s is None else self.provision_s
+        load_s = row.of(weight_bytes) if self.load_s is None else self.load_s
+        spread_frac = self.spread_frac
+        if self.provision is None and self.load is None and provision_s + load_s > 0.0:
+            # Two independent parts of this spread have together the one that was asked for.
+            spread_frac *= (provision_s + load_s) / math.hypot(provision_s, load_s)
+        return StartDelays(
+            self.provision or LognormalDelay(mean_s=provision_s, spread_frac=spread_frac),
+            self.load or LognormalDelay(mean_s=load_s, spread_frac=spread_frac),
+        )
+
+    def scaled(self, factor: float, weight_bytes: float) -> ColdStart:
+        """The same with both parts so many times as long, for a model of so many bytes."""
+        own = self.delays(weight_bytes)
+        parts = {"provision": own.provision.scaled(factor), "load": own.load.scaled(factor)}
+        return self.model_copy(update={**parts, "provision_s": None, "load_s": None})
+
+    def sources(self) -> tuple[str, str]:
+        """Where the figures of provisioning and loading come from: given, measured or assumed, and by whom."""
+        given = "given: the scenario file"
+        provision = PROVISION_SOURCE if self.provision_s is None and self.provision is None else given
+        derived = self.load_s is None and self.load is None
+        return provision, loading(self.storage, self.loader).duration.source if derived else given
+
+
+class Sleep(Strict):
+    """Replicas that are not needed are put to sleep (vLLM's sleep mode) instead of stopped, and wake up fast."""
+
+    max: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Most replicas asleep; beyond them a scale-down stops replicas. They do not count against `replicas.max`."""
+    level: Literal[1, 2] = 1
+    """1 keeps the weights in host memory, 2 reads them again; decides the times left out."""
+    wake: Delay | None = None
+    """Time to wake up; left out: by the weights' bytes, from measured figures."""
+    fall_asleep: Delay | None = None
+    """Time from the last request's end until it sleeps, full rent paid; left out: as `wake`."""
+    rent_frac: Share = 1.0
+    """Share of the rent that is paid for one asleep. A rented machine costs the same asleep: below 1 only where the GPU
+    is given back meanwhile."""
+    keep_s: PositiveFloat | None = None
+    """One that slept so long is stopped; left out: it is kept."""
+
+    def delays(self, weight_bytes: float) -> tuple[Delay, Delay]:
+        """Of waking up and of falling asleep, for a model of so many bytes."""
+        wake_s, fall_asleep_s = WAKE[self.level].of(weight_bytes), FALL_ASLEEP[self.level].of(weight_bytes)
+        return (
+            self.wake or LognormalDelay(mean_s=wake_s, spread_frac=SPREAD_FRAC),
+            self.fall_asleep or LognormalDelay(mean_s=fall_asleep_s, spread_frac=SPREAD_FRAC),
+        )
+
+    def source(self) -> str:
+        """Where the time to wake up comes from: given or measured, and by whom."""
+        return WAKE[self.level].source if self.wake is None else "given: the scenario file"
+
+
+class Pool(Strict):
+    """Identical replicas of one model with one price source. Several zones of one machine type are several pools."""
+
+    gpu: str
+    model: str | None = None
+    """Overrides the scenario's model."""
+    precision: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] = "bf16"
+    tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
+    price: Price
+    replicas: Replicas = Replicas()
+    engine: Engine = Engine()
+    cold_start: ColdStart = ColdStart()
+    sleep: Sleep | None = None
+    spot: Spot | None = None
+    stock_outs: StockOuts | None = None
+    crashes_per_hr: NonNegativeFloat = 0.0
+    """Rate at which a replica's engine dies with all its requests; it is started again from nothing."""
+    thermal: Thermal = Thermal()
+    law: Path | None = None
+    """File with a law measured on such a replica, as `poolpilot profile --out` writes it, in place of the performance
+    model's; where it tells the KV cache's size, that too."""
+    command: tuple[str, ...] | None = None
+    """Starts one live replica; `{host}`, `{port}` and `{cap_file}` are filled in. Left out: an emulated replica."""
+
+    @model_validator(mode="after")
+    def _spot_rates(self) -> Pool:
+        if self.price.kind == "on_demand" and self.spot is not None:
+            raise ValueError("spot: only for a pool whose price.kind is spot")
+        return self
