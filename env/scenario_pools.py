@@ -36,6 +36,10 @@ class Engine(Strict):
     max_num_batched_tokens: Annotated[int, Field(ge=16, le=65536)] = 2048
     max_model_len: Annotated[int, Field(ge=16)] = 8192
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    scheduling: Literal["fcfs", "priority"] = "fcfs"
+    """Who is served first, and kept when KV blocks run out: first come, or by the classes' `priority`."""
+    prefix_caching: bool = False
+    """Keep KV blocks for requests that begin alike. Needs a workload that says which do, else nothing is ever shared."""
 
 
 class StartDelays(NamedTuple):

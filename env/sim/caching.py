@@ -378,7 +378,7 @@ def _place_of(engine: Engine, replica: int, unit: int) -> int:
 
 @compiled
 def enter(engine: Engine, replica: int, run: int) -> None:
-    """Put the oldest run of a unit into an index that lacks it: it was moved to a larger one."""
+    """Put the oldest run of a unit into an index that lacks it, because a larger one was made."""
     engine.index[replica, _place_of(engine, replica, engine.runs[replica, run].unit)] = run
 
 

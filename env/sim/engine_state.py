@@ -227,7 +227,8 @@ def make_engine(
     replicas["by_priority"] = np.broadcast_to(np.asarray(by_priority, dtype=np.bool_), (count,))
     replicas["prefix_caching"] = np.broadcast_to(np.asarray(prefix_caching, dtype=np.bool_), (count,))
     nodes = nodes_of(*prefixes, bits)
-    n_runs, n_places = runs_needed(replicas, len(nodes), max_seqs)
+    cached_blocks = int(replicas["blocks_total"][replicas["prefix_caching"] != 0].max(initial=0))
+    n_runs, n_places = runs_needed(cached_blocks, len(nodes), max_seqs)
     return Engine(
         requests=_blank_requests(capacity),
         replicas=replicas,
@@ -279,16 +280,14 @@ def nodes_of(parent: ArrayLike, tokens: ArrayLike, block_bits: int) -> NDArray[A
     return rows
 
 
-def runs_needed(replicas: NDArray[Any], n_nodes: int, max_seqs: int) -> tuple[int, int]:
-    """`K` and `H` that suffice for replicas (of REPLICA) over a prefix tree of so many nodes.
+def runs_needed(cached_blocks: int, n_nodes: int, max_seqs: int) -> tuple[int, int]:
+    """`K` and `H` that suffice over a prefix tree of so many nodes for replicas with at most so many blocks.
 
     No run is empty, so that never more than the blocks are needed. With few nodes less is enough: two units a node, some
     copies of those, what preempted requests left behind, and between all these what nobody can hit any more. If requests
     of one prompt fill the cache with more copies than that, the oldest contents are forgotten a little early.
     """
-    caching = replicas[replicas["prefix_caching"] != 0]
-    most = int(caching["blocks_total"].max(initial=0))
-    n_runs = min(most, 8 * n_nodes + 8 * max_seqs + 64) + 2 if most else 1
+    n_runs = min(cached_blocks, 8 * n_nodes + 8 * max_seqs + 64) + 2 if cached_blocks else 1
     return n_runs, 1 << (2 * min(n_runs, 2 * n_nodes + 1) - 1).bit_length()
 
 
