@@ -37,7 +37,7 @@ DEFAULT_POLICIES = ("first-light", STATIC, THRESHOLD)
 @click.option(
     "--trace",
     type=click.Path(path_type=Path),
-    help="Replay this trace instead of the scenario's workload: the Azure LLM inference format, CSV or Parquet. Its rate is scaled to the scenario's.",
+    help="Replay this trace instead of the scenario's workload: Azure, BurstGPT, Mooncake or plain (arrival_s, input_tokens, output_tokens), as CSV, Parquet or JSON lines, packed or not. Its rate is scaled to the scenario's.",
 )
 @click.option(
     "--policy",

@@ -89,11 +89,7 @@ def varied(scenario: Scenario, variation: Variation, rng: np.random.Generator) -
     }
     workload = scenario.workload
     if isinstance(workload, GeneratedSpec):
-        loads = {
-            name: load.model_copy(update={"rate_per_s": load.rate_per_s * factor(variation.load)})
-            for name, load in workload.classes.items()
-        }
-        workload = workload.model_copy(update={"classes": loads})
+        workload = workload.scaled({name: factor(variation.load) for name in workload.classes})
     return scenario.model_copy(update={"pools": pools, "classes": classes, "workload": workload})
 
 

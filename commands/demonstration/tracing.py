@@ -8,7 +8,7 @@ from ...env.beliefs import mean_load
 from ...env.scenario import Scenario
 from ...env.workload.load import load_workload
 from ...env.workload.spec import AssignRule, TraceSpec
-from ...env.workload.traces import TraceError, read_trace
+from ...env.workload.traces import TraceError, read_trace_batches
 
 LONG_PROMPT_TOKENS = 1500
 """Longer prompts count as summarisation, where the scenario has such a class."""
@@ -25,13 +25,12 @@ def with_trace(scenario: Scenario, path: Path) -> tuple[Scenario, Scenario]:
     Raises:
         TraceError: the trace cannot be read, or is too short to be replayed.
     """
-    trace = read_trace(path)
-    span_s = float(trace.arrival_s[-1])
+    n, span_s = _counted(path)
     if span_s <= 0:
         raise TraceError(f"{path}: all requests arrive at once; wanted some seconds of requests")
     own = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
     rate_per_s = float(mean_load(own, scenario.duration_s)[0].sum())
-    factor = rate_per_s / (len(trace.arrival_s) / span_s)
+    factor = rate_per_s / (n / span_s)
     used_s = scenario.duration_s * factor
     rules = _rules(scenario)
     # A trace that is too short for a second part is tuned on as it is: the same days, which favours the baselines.
@@ -42,6 +41,14 @@ def with_trace(scenario: Scenario, path: Path) -> tuple[Scenario, Scenario]:
         return scenario.model_copy(update={"workload": spec})
 
     return part(0.0), part(second_s)
+
+
+def _counted(path: Path) -> tuple[int, float]:
+    """Requests of a trace, and the time of the last, however long it is."""
+    n, last_s = 0, 0.0
+    for batch in read_trace_batches(path):
+        n, last_s = n + len(batch), batch.seen_s
+    return n, last_s
 
 
 def _rules(scenario: Scenario) -> tuple[AssignRule, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..contract import IntArray
 from .checks import check_array, check_rows
@@ -72,6 +71,28 @@ class PrefixTree:
             active = active[within[active] >= 0]
         return within, beyond
 
+    def seen_before(self, node: IntArray) -> IntArray:
+        """`[N]` leading tokens of each of `[N]` prompts that an earlier one of them begins with too.
+
+        What a prefix cache without end would spare; `node` in the order of arrival, -1: none.
+        """
+        first = np.full(len(self), len(node), np.int64)
+        rows = np.flatnonzero(node >= 0)
+        np.minimum.at(first, node[rows], rows)
+        for i in range(len(self) - 1, -1, -1):  # children come after parents
+            parent = self.parent[i]
+            if parent >= 0 and first[i] < first[parent]:
+                first[parent] = first[i]
+        at = node.copy()
+        while len(rows):
+            rows = rows[first[at[rows]] >= rows]
+            at[rows] = self.parent[at[rows]]
+            rows = rows[at[rows] >= 0]
+        if not len(self):
+            return np.zeros(len(node), np.int64)
+        tokens: IntArray = np.where(at >= 0, self.tokens[at], 0)
+        return tokens
+
     def shortened(self, node: IntArray, tokens: IntArray) -> tuple[PrefixTree, IntArray]:
         """The tree, and the place in it of each of `[N]` paths once only their first `tokens` `[N]` are kept.
 
@@ -118,57 +139,81 @@ NO_PREFIXES = PrefixTree(np.empty(0, np.int64), np.empty(0, np.int64))
 """The tree of requests that share nothing."""
 
 
-def tree_of_blocks(
-    ids: NDArray[np.int64], starts: IntArray, block_tokens: int, prompt_tokens: IntArray
-) -> tuple[PrefixTree, IntArray]:
-    """What prompts share, from the names of the blocks that each consists of.
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocks:
+    """Prompts as the names of their blocks: equal prompts so far and an equal name mean the same tokens."""
 
-    Only what two or more prompts share becomes a node, and a stretch of blocks that the same prompts share is one.
+    ids: IntArray
+    """`[B]` int64 names of the blocks, prompt after prompt."""
+    starts: IntArray
+    """`[N + 1]` place in `ids` of each prompt's first block, and `B`."""
+    block_tokens: int
+    """Length of a block; a prompt's last may be shorter."""
+    covered_tokens: IntArray
+    """`[N]` leading tokens that a prompt's blocks stand for, at most; fewer than a block less than what they hold."""
 
-    Args:
-        ids: `[B]` names of the blocks, prompt after prompt; equal prompts so far and an equal name: the same tokens.
-        starts: `[N + 1]` place in `ids` of each prompt's first block, and `B`.
-        block_tokens: length of a block; a prompt's last may be shorter.
-        prompt_tokens: `[N]`; at most one block is begun beyond the whole ones.
+    def picked(self, rows: IntArray) -> Blocks:
+        """Some of the prompts, by place."""
+        counts = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        place = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], counts)
+        return Blocks(self.ids[place], starts, self.block_tokens, self.covered_tokens[rows])
 
-    Returns:
-        The tree, and `[N]` the node of each prompt (-1: shares nothing).
-    """
-    count = np.diff(starts)
-    names, dense = np.unique(ids, return_inverse=True)
-    node = np.full(len(count), -1, np.int64)
-    parents: list[IntArray] = []
-    ends: list[IntArray] = []
-    members = np.empty(0, np.int64)  # prompts at or below each node
-    active = np.flatnonzero(count > 0)
-    depth = 0
-    while len(active):
-        key = (node[active] + 1) * len(names) + dense[starts[active] + depth]
-        _, first, group, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
-        above = node[active[first]]
-        end = np.full(len(size), np.iinfo(np.int64).max)
-        np.minimum.at(end, group, np.minimum(block_tokens * (depth + 1), prompt_tokens[active]))
-        shared = size > 1
-        # The same prompts go on together: their node grows. Others branch off: a new node.
-        grows = shared & (above >= 0)
-        grows[grows] = members[above[grows]] == size[grows]
-        branches = shared & ~grows
-        place = np.where(grows, above, -1)
-        place[branches] = len(members) + np.arange(int(branches.sum()))
-        parents.append(above[branches])
-        members = np.concatenate([members, size[branches]])
-        ends.append(np.zeros(int(branches.sum()), np.int64))
-        tokens = np.concatenate(ends)
-        tokens[place[shared]] = end[shared]
-        ends = [tokens]
-        goes_on = shared[group]
-        active, group = active[goes_on], group[goes_on]
-        node[active] = place[group]
-        depth += 1
-        active = active[count[active] > depth]
-    if not parents:
-        return NO_PREFIXES, node
-    return PrefixTree(np.concatenate(parents), ends[0]), node
+    @staticmethod
+    def joined(parts: list[Blocks]) -> Blocks:
+        """The prompts of all parts, one after another; all have blocks of the same length."""
+        ends = np.cumsum([0, *(len(part.ids) for part in parts)])
+        starts = [part.starts[:-1] + end for part, end in zip(parts, ends, strict=False)]
+        return Blocks(
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([*starts, ends[-1:]]).astype(np.int64),
+            parts[0].block_tokens,
+            np.concatenate([part.covered_tokens for part in parts]),
+        )
+
+    def tree(self) -> tuple[PrefixTree, IntArray]:
+        """What prompts share.
+
+        Only what two or more prompts share becomes a node, and a stretch of blocks that the same prompts share is one.
+
+        Returns:
+            The tree, and `[N]` the node of each prompt (-1: shares nothing).
+        """
+        count = np.diff(self.starts)
+        names, dense = np.unique(self.ids, return_inverse=True)
+        node = np.full(len(count), -1, np.int64)
+        parents: list[IntArray] = []
+        ends: list[IntArray] = []
+        members = np.empty(0, np.int64)  # prompts at or below each node
+        active = np.flatnonzero(count > 0)
+        depth = 0
+        while len(active):
+            key = (node[active] + 1) * len(names) + dense[self.starts[active] + depth]
+            _, first, group, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+            above = node[active[first]]
+            end = np.full(len(size), np.iinfo(np.int64).max)
+            np.minimum.at(end, group, np.minimum(self.block_tokens * (depth + 1), self.covered_tokens[active]))
+            shared = size > 1
+            # The same prompts go on together: their node grows. Others branch off: a new node.
+            grows = shared & (above >= 0)
+            grows[grows] = members[above[grows]] == size[grows]
+            branches = shared & ~grows
+            place = np.where(grows, above, -1)
+            place[branches] = len(members) + np.arange(int(branches.sum()))
+            parents.append(above[branches])
+            members = np.concatenate([members, size[branches]])
+            ends.append(np.zeros(int(branches.sum()), np.int64))
+            tokens = np.concatenate(ends)
+            tokens[place[shared]] = end[shared]
+            ends = [tokens]
+            goes_on = shared[group]
+            active, group = active[goes_on], group[goes_on]
+            node[active] = place[group]
+            depth += 1
+            active = active[count[active] > depth]
+        if not parents:
+            return NO_PREFIXES, node
+        return PrefixTree(np.concatenate(parents), ends[0]), node
 
 
 def check_prefix_index(index: IntArray, tree: PrefixTree, prompt_tokens: IntArray) -> None:

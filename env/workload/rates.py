@@ -12,7 +12,7 @@ import numpy as np
 
 from ..contract import FloatArray, IntArray
 from .requests import WorkloadError
-from .spec import Bursts, Diurnal, Ramp, RateShape, Steps
+from .spec import Bursts, Diurnal, Ramp, RateShape, Steps, Weekly
 
 MAX_CELLS = 5_000_000
 CELLS_PER_PERIOD = 32
@@ -55,6 +55,10 @@ class RateCurve:
         """`[K + 1]` expected arrivals from 0 to each edge."""
         cells = np.arange(len(self.level_per_s))
         return np.concatenate([[0.0], np.cumsum(self.expected_in_cell(cells, np.diff(self.edges_s)))])
+
+    def at_start_per_s(self) -> float:
+        """The rate at time 0."""
+        return float(self.per_s(np.zeros(1), np.zeros(1, np.int64))[0])
 
     def times_at(self, expected: FloatArray) -> FloatArray:
         """`[N]` the times by which each of `expected` (sorted, less than the total) arrivals were expected.
@@ -103,6 +107,10 @@ def rate_curve(
     for i, shape in enumerate(shapes):
         if isinstance(shape, Steps):
             level *= np.array(shape.factors)[np.searchsorted(shape.times_s, middle, side="right") - 1]
+        elif isinstance(shape, Weekly):
+            factors = np.array(shape.factors)
+            step = np.floor((middle + shape.starts_at_s) / shape.step_s).astype(np.int64)
+            level *= factors[step % len(factors)] / factors.mean()
         elif isinstance(shape, Bursts):
             latest = np.searchsorted(starts[i], middle, side="right") - 1
             bursting = (latest >= 0) & (middle < starts[i][latest] + shape.duration_s)
@@ -148,6 +156,10 @@ def _edges(shapes: Sequence[RateShape], starts: dict[int, FloatArray], duration_
             if duration_s / step_s > MAX_CELLS:
                 raise WorkloadError(f"diurnal.period_s: {shape.period_s:g}: too short for a run of {duration_s:g} s")
             parts.append(np.arange(0.0, duration_s, step_s))
+        elif isinstance(shape, Weekly):
+            if duration_s / shape.step_s > MAX_CELLS:
+                raise WorkloadError(f"weekly: too many changes in a run of {duration_s:g} s")
+            parts.append(np.arange(-(shape.starts_at_s % shape.step_s), duration_s, shape.step_s))
         else:
             parts.append(np.array(shape.times_s))
     inside = np.concatenate([np.empty(0), *parts])

@@ -122,6 +122,11 @@ class Workload:
             prefixes=prefixes,
         )
 
+    def prefix_hit_share(self) -> float:
+        """Share of all prompt tokens that a prefix cache without end, shared by all replicas, would spare."""
+        spared = self.prefixes.seen_before(self.prefix_index).sum()
+        return float(spared / self.prompt_tokens.sum()) if len(self) else 0.0
+
     def rates_per_s(self, bucket_s: float) -> FloatArray:
         """`[T, C]` requests per second of each class in consecutive buckets from 0 to the last arrival.
 

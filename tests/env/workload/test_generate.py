@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from poolpilot.env.workload.generate import generate, lengths_at, renewal_points
+from poolpilot.env.workload.arrivals import renewal_points
+from poolpilot.env.workload.draws import lengths_at
+from poolpilot.env.workload.generate import generate
 from poolpilot.env.workload.requests import Workload, WorkloadError
 from poolpilot.env.workload.spec import Bimodal, Bursts, ClassLoad, Fixed, GeneratedSpec, Lognormal, Steps
 
@@ -76,6 +78,14 @@ def test_the_rate_is_the_mean_rate_through_days_and_bursts(arrivals: str, cv: fl
     assert by_quarter / by_quarter.mean() == pytest.approx(
         [1 + quarter, 1 - quarter, 1 - quarter, 1 + quarter], abs=0.12
     )
+
+
+def test_requests_follow_the_week() -> None:
+    days = (1.0, 1.2, 1.1, 1.0, 0.9, 0.3, 0.2)
+    load = requests_of(a_load(rate_per_s=0.5, shape=[{"kind": "weekly", "factors": days}]), 4 * 604_800.0)
+    counts = np.bincount((load.arrival_s % 604_800 // 86_400).astype(int), minlength=7)
+    expected = 4 * 0.5 * 86_400 * np.array(days) / np.mean(days)
+    assert counts == pytest.approx(expected, abs=4 * expected.max() ** 0.5)
 
 
 def test_requests_follow_steps_exactly() -> None:

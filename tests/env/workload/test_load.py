@@ -56,6 +56,43 @@ def test_a_part_is_replayed(folder: Path, changes: dict[str, Any], duration_s: f
     assert (len(load), load.duration_s) == (n, last_s)
 
 
+def test_a_mix_holds_all_parts_each_with_its_own_draws(folder: Path) -> None:
+    trace = {"kind": "trace", "path": "trace.csv", "assign": [{"class": "short"}]}
+    fixed = {"kind": "fixed", "tokens": 10}
+    drawn = {"rate_per_s": 2.0, "prompt_tokens": fixed, "output_tokens": fixed}
+    generated = {"kind": "generated", "classes": {"long": drawn}}
+    spec = SPEC.validate_python({"kind": "mix", "parts": [trace, generated, generated]})
+    load = load_workload(spec, CLASSES, 100.0, 0, folder)
+    assert (load.class_index == 1).sum() == 100
+    times = load.arrival_s[load.class_index == 0]
+    assert len(times) == pytest.approx(400, rel=0.2)
+    assert len(np.unique(times)) == len(times)
+
+
+@pytest.mark.parametrize(
+    ("scale", "n", "last_s"),
+    [
+        ({"kind": "compress", "factor": 2}, 40, 19.5),
+        ({"kind": "superpose", "factor": 3}, 60, 20.0),
+        ({"kind": "resample", "factor": 3, "window_s": 10}, 60, 20.0),
+    ],
+    ids=["compress", "superpose", "resample"],
+)
+def test_a_trace_is_scaled_up_for_the_length_of_the_run(
+    folder: Path, scale: dict[str, Any], n: int, last_s: float
+) -> None:
+    load = replay(folder, 20.0, start_s=30, scale=scale)
+    assert len(load) == pytest.approx(n, abs=2)
+    assert 17.0 < load.duration_s <= last_s
+
+
+def test_a_share_is_kept_while_reading(folder: Path) -> None:
+    load = replay(folder, keep=0.3)
+    assert len(load) == pytest.approx(30, abs=14)
+    part = replay(folder, keep=0.3, start_s=50)
+    assert np.array_equal(load.arrival_s[load.arrival_s >= 50] - 50, part.arrival_s)
+
+
 def test_a_request_keeps_its_class_whatever_part_is_used(folder: Path) -> None:
     assign = [{"class": "long", "share": 0.5}, {"class": "short"}]
     whole, part = replay(folder, assign=assign), replay(folder, assign=assign, start_s=40)
@@ -70,7 +107,7 @@ def test_a_request_keeps_its_class_whatever_part_is_used(folder: Path) -> None:
         (
             {"start_s": 100},
             WorkloadError,
-            "no requests to replay from start_s 100 to end_s inf .* its last arrives at 99 s",
+            "no requests to replay from start_s 100 to .* it was read up to 99 s",
         ),
         ({"assign": [{"class": "middle"}]}, WorkloadError, "unknown class 'middle'; classes are long, short"),
     ],

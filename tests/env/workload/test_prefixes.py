@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolpilot.env.contract import IntArray
-from poolpilot.env.workload.prefixes import NO_PREFIXES, PrefixTree, tree_of_blocks
+from poolpilot.env.workload.prefixes import NO_PREFIXES, Blocks, PrefixTree
 from poolpilot.env.workload.requests import Workload, WorkloadError
 
 PROMPTS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=12)
@@ -23,7 +23,7 @@ def a_load(prompts: list[list[int]], block_tokens: int = 1) -> Workload:
     ids = ints(*(names[tuple(b)] for one in blocks for b in one))
     starts = np.concatenate([[0], np.cumsum([len(one) for one in blocks])]).astype(np.int64)
     lengths = ints(*(len(p) for p in prompts))
-    tree, node = tree_of_blocks(ids, starts, block_tokens, lengths)
+    tree, node = Blocks(ids, starts, block_tokens, lengths).tree()
     n = len(prompts)
     return Workload(np.arange(n, dtype=np.float64), lengths, ints(*[1] * n), ints(*[0] * n), ("chat",), node, tree)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from poolpilot.env.workload import published
-from poolpilot.env.workload.generate import lengths_at
+from poolpilot.env.workload.draws import lengths_at
 from poolpilot.env.workload.spec import Lognormal
 
 Floats = NDArray[np.float64]

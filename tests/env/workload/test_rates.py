@@ -8,7 +8,7 @@ from scipy import integrate
 
 from poolpilot.env.workload.rates import TOLERANCE, RateCurve, rate_curve
 from poolpilot.env.workload.requests import WorkloadError
-from poolpilot.env.workload.spec import Bursts, Diurnal, Ramp, RateShape, Steps
+from poolpilot.env.workload.spec import Bursts, Diurnal, Ramp, RateShape, Steps, Weekly
 
 DURATION_S = 7200.0
 EVERYTHING: tuple[RateShape, ...] = (
@@ -44,6 +44,29 @@ def rate_at(curve: RateCurve, t_s: float) -> float:
 )
 def test_a_shape_multiplies_the_rate(shape: RateShape, t_s: float, factor: float) -> None:
     assert rate_at(a_curve(shape), t_s) == pytest.approx(2.0 * factor)
+
+
+DAY_S = 86_400.0
+DAYS = (1.0, 1.0, 1.0, 1.0, 1.5, 0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("starts_at_s", "t_s", "day"),
+    [(0.0, 0.0, 0), (0.0, 6.5 * DAY_S, 6), (0.0, 7.0 * DAY_S, 0), (4.5 * DAY_S, 0.0, 4), (4.5 * DAY_S, 0.6 * DAY_S, 5)],
+    ids=["Monday", "Sunday", "Monday again", "begun on a Friday at noon", "Saturday after"],
+)
+def test_a_week_has_its_days_and_a_mean_of_one(starts_at_s: float, t_s: float, day: int) -> None:
+    curve = a_curve(Weekly(factors=DAYS, starts_at_s=starts_at_s), duration_s=28 * DAY_S)
+    assert rate_at(curve, t_s) == pytest.approx(2.0 * DAYS[day] / np.mean(DAYS))
+    assert curve.expected_at_edges()[-1] == pytest.approx(2.0 * 28 * DAY_S)
+
+
+def test_a_week_may_be_given_by_the_hour() -> None:
+    hours = tuple(float(1 + hour % 24) for hour in range(168))
+    curve = a_curve(Weekly(factors=hours, starts_at_s=1800.0), duration_s=14 * DAY_S)
+    assert rate_at(curve, 1799.0) == pytest.approx(2.0 * 1 / 12.5)
+    assert rate_at(curve, 1801.0) == pytest.approx(2.0 * 2 / 12.5)
+    assert rate_at(curve, 24 * 3600.0 + 1799.0) == pytest.approx(2.0 * 1 / 12.5)
 
 
 def test_shapes_multiply_each_other() -> None:

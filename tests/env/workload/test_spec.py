@@ -7,7 +7,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from poolpilot.env.workload import spec as module
-from poolpilot.env.workload.spec import Bursts, GeneratedSpec, Lognormal, TraceSpec, WorkloadSpec
+from poolpilot.env.workload.spec import Bursts, GeneratedSpec, Lognormal, MixSpec, TraceSpec, WorkloadSpec
 
 SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
 
@@ -18,11 +18,13 @@ def documented_examples() -> list[Any]:
 
 
 def test_the_documented_examples_are_valid() -> None:
-    generated, trace = (SPEC.validate_python(example) for example in documented_examples())
+    generated, trace, mixed = (SPEC.validate_python(example) for example in documented_examples())
     assert isinstance(generated, GeneratedSpec)
     assert isinstance(trace, TraceSpec)
     assert generated.named_classes == ("chat",)
+    assert isinstance(mixed, MixSpec)
     assert trace.named_classes == ("summarisation", "batch", "chat")
+    assert mixed.named_classes == ("chat", "batch")
 
 
 def a_class(**changes: Any) -> dict[str, Any]:
@@ -33,6 +35,19 @@ def a_class(**changes: Any) -> dict[str, Any]:
 
 def a_trace(**changes: Any) -> dict[str, Any]:
     return {"kind": "trace", "path": "t.csv", "assign": [{"class": "chat"}], **changes}
+
+
+def sessions(**changes: Any) -> dict[str, Any]:
+    fixed = {"kind": "fixed", "tokens": 10}
+    load = {"kind": "sessions", "sessions_per_s": 1, "turns_mean": 3, "think_s": 30}
+    lengths = {"message_tokens": fixed, "output_tokens": fixed}
+    return {"kind": "generated", "classes": {"chat": {**load, **lengths, **changes}}}
+
+
+def jobs(**changes: Any) -> dict[str, Any]:
+    fixed = {"kind": "fixed", "tokens": 10}
+    load = {"kind": "jobs", "requests_mean": 10, "prompt_tokens": fixed, "output_tokens": fixed}
+    return {"kind": "generated", "classes": {"batch": {**load, **changes}}}
 
 
 def lognormal(**fields: Any) -> dict[str, Any]:
@@ -73,6 +88,34 @@ def shape(**fields: Any) -> dict[str, Any]:
         (shape(kind="ramp", times_s=[1, 5], factors=[1, 1]), "times_s: wanted 0 first, got 1"),
         (shape(kind="steps", times_s=[0, 5, 5], factors=[1, 1, 1]), "each later than the one before, got 5 after 5"),
         (shape(kind="steps", times_s=[0], factors=[-1]), "greater than or equal to 0"),
+        (shape(kind="weekly", factors=[1] * 8), r"factors: wanted 7 \(days\) or 168 \(hours\), got 8"),
+        (shape(kind="weekly", factors=[0] * 7), "factors: wanted one above 0"),
+        (shape(kind="weekly", factors=[1] * 7, starts_at_s=604_800), "less than 604800"),
+        (a_class(kind="visits"), "kind: wanted requests .if left out., sessions or jobs"),
+        (a_class(kind=["requests"]), "kind: wanted requests .if left out., sessions or jobs"),
+        (a_class(clients={"count": 0}), "greater than or equal to 1"),
+        (
+            a_class(shared_prefix={"tokens": {"kind": "fixed", "tokens": 0}}),
+            "at least 1 token in a shared prefix, got 0",
+        ),
+        (a_class(shared_prefix={"tokens": {"kind": "fixed", "tokens": 5}, "zipf": -1}), "greater than or equal to 0"),
+        (sessions(cv=2.0), "Poisson arrivals have cv 1, got 2"),
+        (sessions(turns_mean=0.5), "greater than or equal to 1"),
+        (sessions(message_tokens={"kind": "fixed", "tokens": 0}), "message_tokens: wanted at least 1 token"),
+        (jobs(at_s=[60.0], every_s=60.0), "at_s: 60: wanted less than every_s, 60"),
+        (jobs(at_s=[]), "at least 1 item"),
+        (jobs(requests_mean=0), "greater than 0"),
+        ({"kind": "mix", "parts": []}, "at least 1 item"),
+        ({"kind": "mix", "parts": [{"kind": "mix", "parts": []}]}, "'generated', 'trace', 'servegen'"),
+        (a_trace(scale={"kind": "thin", "factor": 2}), "factor: wanted at most 1 to thin, got 2"),
+        (a_trace(scale={"kind": "superpose", "factor": 2.5}), "factor: wanted a whole number of copies, got 2.5"),
+        (a_trace(scale={"kind": "double", "factor": 2}), "'compress', 'thin', 'superpose' or 'resample'"),
+        (
+            a_trace(assign=[{"class": "a", "hours": [3, 3]}, {"class": "b"}]),
+            "hours: wanted two different hours, got 3 twice",
+        ),
+        (a_trace(assign=[{"class": "a", "where": {"model": "x"}}]), "wanted a last rule with only `class`"),
+        ({"kind": "servegen", "path": "x_clients.parquet", "assign": []}, "at least 1 item"),
         (a_trace(assign=[]), "at least 1 item"),
         (a_trace(assign=[{"class": "chat", "share": 0.5}]), "wanted a last rule with only `class`"),
         (a_trace(assign=[{"class": "a"}, {"class": "b"}]), r"assign\[0\]: catches all, so later rules never apply"),
@@ -82,7 +125,7 @@ def shape(**fields: Any) -> dict[str, Any]:
         ),
         (a_trace(start_s=5, end_s=5), "wanted start_s < end_s, got 5 and 5"),
         (a_trace(rate_factor=0), "greater than 0"),
-        (a_trace(format="jsonl"), "'azure' or 'plain'"),
+        (a_trace(format="jsonl"), "'azure', 'burstgpt', 'mooncake' or 'plain'"),
     ],
 )
 def test_what_is_wrong_is_said(document: dict[str, Any], message: str) -> None:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from poolpilot.env.workload.assign import assign_classes
 from poolpilot.env.workload.requests import WorkloadError
-from poolpilot.env.workload.spec import AssignRule
-from poolpilot.env.workload.traces import Trace, TraceError, TraceFormat, assign_classes, read_trace
+from poolpilot.env.workload.spec import AssignRule, TraceFormat
+from poolpilot.env.workload.traces import Trace, TraceError, read_trace
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:46.6805900,374,44
@@ -102,15 +103,15 @@ def test_parquet(tmp_path: Path, columns: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty; wanted a CSV or Parquet trace"),
+        ("", "is empty; wanted a CSV, Parquet or JSON lines trace"),
         (PLAIN, "has no rows; wanted one row a request under arrival_s, input_tokens, output_tokens"),
         (
             "a,b\n1,2\n",
-            r"has columns 'a', 'b'; wanted each once: TIMESTAMP, ContextTokens, GeneratedTokens \(azure\), or arr",
+            r"has columns 'a', 'b'; wanted each once: TIMESTAMP, ContextTokens, GeneratedTokens \(azure\), or Time",
         ),
         ("arrival_s,input_tokens\n1,2\n", "has columns 'arrival_s', 'input_tokens'; wanted each once"),
         ("arrival_s,input_tokens,output_tokens,arrival_s\n1,2,3,4\n", "wanted each once"),
-        (PLAIN + "0,1\n", "not readable as CSV or Parquet: CSV parse error: .*Expected 3 columns, got 2"),
+        (PLAIN + "0,1\n", "not readable as CSV, Parquet or JSON lines: CSV parse error: .*Expected 3 columns, got 2"),
         (PLAIN + "0,1,1\n1,,1\n", "row 2: input_tokens: blank: wanted a value in every row"),
         (PLAIN + "0,1,1\n1,2,nan\n", "row 2: output_tokens: 'nan': wanted a finite number"),
         (PLAIN + "0,1,1\ninf,2,2\n", "row 2: arrival_s: 'inf': wanted a finite number"),
@@ -144,10 +145,10 @@ def test_parquet(tmp_path: Path, columns: dict[str, Any]) -> None:
             AZURE.replace("2023-11-16 18:15:46", "1700-11-16 18:15:46"),
             "row 2: TIMESTAMP: .* wanted at most 315360000 s",
         ),
-        ("\x00\x01\x02", "not readable as CSV or Parquet: CSV parse error: Empty CSV file"),
-        (b"\xff\xfe\xfd,\xff\n1,2\n", "not readable as CSV or Parquet: .*utf-?8"),
-        (PLAIN.encode() + b"0,\xff,1\n", "not readable as CSV or Parquet: .*UTF8"),
-        (b"PAR1 and then nothing of the sort", "not readable as CSV or Parquet: Parquet"),
+        ("\x00\x01\x02", "not readable as CSV, Parquet or JSON lines: CSV parse error: Empty CSV file"),
+        (b"\xff\xfe\xfd,\xff\n1,2\n", "not readable as CSV, Parquet or JSON lines: .*utf-?8"),
+        (PLAIN.encode() + b"0,\xff,1\n", "not readable as CSV, Parquet or JSON lines: .*UTF8"),
+        (b"PAR1 and then nothing of the sort", "not readable as CSV, Parquet or JSON lines: Parquet"),
     ],
 )
 def test_a_bad_file_is_refused_by_row_and_value(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -205,7 +206,7 @@ def test_a_stated_format_is_held_to(tmp_path: Path, format: TraceFormat, wanted:
 
 @pytest.mark.parametrize("name", ["none.csv", "", "a\0b"], ids=["absent", "a folder", "no name at all"])
 def test_a_path_without_a_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(TraceError, match="no such file; wanted a CSV or Parquet trace"):
+    with pytest.raises(TraceError, match=r"no (such|regular) file; wanted a CSV, Parquet or JSON lines trace"):
         read_trace(tmp_path / name)
 
 
