@@ -89,7 +89,7 @@ def note_full(engine: Engine, replica: int, request: int, first: int, end: int) 
             run = _new_run(engine, replica, 2 * node + 1, part.body_end, part.end)
             runs[run].holders = 1
             place = _place_of(engine, replica, 2 * node + 1)
-            oldest = engine.index[replica, place]
+            oldest = engine.lookup[replica, place]
             if oldest:
                 last = runs[oldest].older
                 runs[run].older, runs[run].newer = last, oldest
@@ -97,13 +97,13 @@ def note_full(engine: Engine, replica: int, request: int, first: int, end: int) 
                 runs[oldest].older = run
                 tags.copy = run
             else:
-                engine.index[replica, place] = run
+                engine.lookup[replica, place] = run
         if max(part.first, first) < min(part.body_end, end):
             run = _oldest(engine, replica, 2 * node)
             if not run:
                 run = _new_run(engine, replica, 2 * node, part.first, part.first)
                 runs[run].holders = 1
-                engine.index[replica, _place_of(engine, replica, 2 * node)] = run
+                engine.lookup[replica, _place_of(engine, replica, 2 * node)] = run
             runs[run].end = min(part.body_end, end)
         node = part.parent
 
@@ -166,8 +166,8 @@ def forget_all(engine: Engine, replica: int) -> None:
     rep.runs_used = 0
     engine.runs[replica, 0].before = 0
     engine.runs[replica, 0].after = 0
-    for place in range(engine.index.shape[1]):
-        engine.index[replica, place] = 0
+    for place in range(engine.lookup.shape[1]):
+        engine.lookup[replica, place] = 0
 
 
 @compiled
@@ -310,8 +310,8 @@ def _drop(engine: Engine, replica: int, run: int) -> None:
         if gone.newer == run:
             _unindex(engine, replica, place)
         else:
-            if engine.index[replica, place] == run:
-                engine.index[replica, place] = gone.newer
+            if engine.lookup[replica, place] == run:
+                engine.lookup[replica, place] = gone.newer
             runs[gone.older].newer = gone.newer
             runs[gone.newer].older = gone.older
     elif gone.owner != NONE:
@@ -358,20 +358,20 @@ def _return_run(engine: Engine, replica: int, run: int) -> None:
 @compiled
 def _oldest(engine: Engine, replica: int, unit: int) -> int:
     """The run of this unit that is hit; 0 if it is not cached."""
-    return int(engine.index[replica, _place_of(engine, replica, unit)])
+    return int(engine.lookup[replica, _place_of(engine, replica, unit)])
 
 
 @compiled
 def _home_of(engine: Engine, unit: int) -> int:
-    return int((int(unit) * 0x9E3779B1 >> 12) & (engine.index.shape[1] - 1))
+    return int((int(unit) * 0x9E3779B1 >> 12) & (engine.lookup.shape[1] - 1))
 
 
 @compiled
 def _place_of(engine: Engine, replica: int, unit: int) -> int:
     """Where the index has this unit, or has a free place for it."""
-    mask = engine.index.shape[1] - 1
+    mask = engine.lookup.shape[1] - 1
     place = _home_of(engine, unit)
-    while engine.index[replica, place] and engine.runs[replica, engine.index[replica, place]].unit != unit:
+    while engine.lookup[replica, place] and engine.runs[replica, engine.lookup[replica, place]].unit != unit:
         place = (place + 1) & mask
     return int(place)
 
@@ -379,14 +379,14 @@ def _place_of(engine: Engine, replica: int, unit: int) -> int:
 @compiled
 def enter(engine: Engine, replica: int, run: int) -> None:
     """Put the oldest run of a unit into an index that lacks it, because a larger one was made."""
-    engine.index[replica, _place_of(engine, replica, engine.runs[replica, run].unit)] = run
+    engine.lookup[replica, _place_of(engine, replica, engine.runs[replica, run].unit)] = run
 
 
 @compiled
 def _unindex(engine: Engine, replica: int, place: int) -> None:
     """Free a place of the index, and close the gap for those that were put behind it."""
-    mask = engine.index.shape[1] - 1
-    index = engine.index[replica]
+    mask = engine.lookup.shape[1] - 1
+    index = engine.lookup[replica]
     hole, probe = place, (place + 1) & mask
     while index[probe]:
         home = _home_of(engine, engine.runs[replica, index[probe]].unit)

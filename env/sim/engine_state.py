@@ -165,7 +165,7 @@ class Engine(NamedTuple):
     """`[G]` of NODE, shared by all replicas."""
     runs: NDArray[Any]
     """`[R, K]` of RUN."""
-    index: NDArray[np.int32]
+    lookup: NDArray[np.int32]
     """`[R, H]` the oldest run of each unit: a hash table of run numbers, 0 where a place is free."""
     rows: NDArray[np.int64]
     """`[2]` for `claim`: the first row given back, and the first row never used."""
@@ -239,7 +239,7 @@ def make_engine(
         tags=_blank_tags(capacity),
         nodes=nodes,
         runs=np.zeros((count, n_runs), dtype=RUN),
-        index=np.zeros((count, n_places), dtype=np.int32),
+        lookup=np.zeros((count, n_places), dtype=np.int32),
         rows=np.array([NONE, 0], dtype=np.int64),
         block_bits=bits,
     )

@@ -21,8 +21,8 @@ from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
 from ..scenario_delays import MAX_KNOTS
 from ..window import TALLY_WIDTH
-from .compiling import inner
 from .caching import enter
+from .compiling import inner
 from .engine_state import NODE, REPLICA, REQUEST, RUN, TAGS, Engine, make_engine
 
 FAR_PS = 1 << 62
@@ -183,7 +183,7 @@ def of_cluster(every: Clusters, b: int) -> Clusters:
             engines.tags[b],
             engines.nodes[b],
             engines.runs[b],
-            engines.index[b],
+            engines.lookup[b],
             engines.rows[b],
             engines.block_bits,
         ),
@@ -215,7 +215,7 @@ def room_for(sizes: Mapping[str, int]) -> Clusters:
         tags=np.zeros((b, m), dtype=TAGS),
         nodes=np.zeros((b, g), dtype=NODE),
         runs=np.zeros((b, r, k), dtype=RUN),
-        index=np.zeros((b, r, h), dtype=np.int32),
+        lookup=np.zeros((b, r, h), dtype=np.int32),
         rows=np.zeros((b, 2), dtype=np.int64),
         block_bits=KV_BLOCK_TOKENS.bit_length() - 1,
     )
@@ -250,7 +250,7 @@ def sizes_of(every: Clusters) -> dict[str, int]:
         "F": every.faults.shape[1],
         "G": every.engine.nodes.shape[1],
         "K": every.engine.runs.shape[2],
-        "H": every.engine.index.shape[2],
+        "H": every.engine.lookup.shape[2],
     }
 
 
@@ -264,9 +264,9 @@ def with_room(every: Clusters, sizes: Mapping[str, int]) -> Clusters:
     for before, after in zip(arrays_of(every), arrays_of(larger), strict=True):
         after[tuple(slice(0, n) for n in before.shape)] = before
     if wanted["H"] > old["H"]:
-        larger.engine.index[:] = 0
-        for b, r, place in np.argwhere(every.engine.index):
-            enter(of_cluster.py_func(larger, b).engine, r, every.engine.index[b, r, place])  # type: ignore[attr-defined]
+        larger.engine.lookup[:] = 0
+        for b, r, place in np.argwhere(every.engine.lookup):
+            enter(of_cluster.py_func(larger, b).engine, r, every.engine.lookup[b, r, place])  # type: ignore[attr-defined]
     return larger
 
 

@@ -212,7 +212,7 @@ def assert_tidy(engine: Engine) -> None:
     assert (held["end"] - held["first"]).sum() == rep["cached"]
     assert not held["holders"].any()
     assert (held["owner"] == NONE).all()
-    indexed = engine.index[0][engine.index[0] > 0]
+    indexed = engine.lookup[0][engine.lookup[0] > 0]
     assert set(runs[indexed]["unit"]) == set(held["unit"]) - {NONE}
     assert len(indexed) == len(set(runs[indexed]["unit"]))
     returned, run = 0, int(rep["runs_returned"])

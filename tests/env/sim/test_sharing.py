@@ -75,7 +75,7 @@ def test_what_prompts_share_is_computed_once_where_engines_cache_prefixes() -> N
     assert hits == 99 * (1650 // 16 * 16)
     assert after["prompt_tokens"].sum() == 100 * 1700 - hits
     assert after["prefix_queries"].sum() == 100 * 1700
-    assert after["busy_ps"].sum() < 0.4 * before["busy_ps"].sum()
+    assert after["busy_ps"].sum() < 0.6 * before["busy_ps"].sum()
 
 
 def test_a_replica_that_starts_anew_has_cached_nothing() -> None:
@@ -101,9 +101,7 @@ def test_clusters_with_and_without_a_cache_share_a_batch_and_make_room_for_large
     assert (total(ours, ARRIVED)[1, 0], total(ours, FINISHED)[1, 0]) == tuple(
         total(theirs, column)[0, 0] for column in (ARRIVED, FINISHED)
     )
-    assert (
-        batch._every.engine.replicas[1]["prefix_hits"].sum() == alone._every.engine.replicas[0]["prefix_hits"].sum()
-    )
+    assert batch._every.engine.replicas[1]["prefix_hits"].sum() == alone._every.engine.replicas[0]["prefix_hits"].sum()
 
 
 def test_a_scenario_says_who_goes_first_and_which_engines_cache() -> None:
