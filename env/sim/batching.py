@@ -179,13 +179,15 @@ def _decode_scarce(engine: Engine, replica: int) -> tuple[int, int, bool]:
 
 
 @inlined
-def _compute_chunk(engine: Engine, replica: int, request: int, chunk: int) -> tuple[int, int, int]:
-    """Prefill a chunk, for which there is room.
+def _compute_chunk(engine: Engine, replica: int, place: int, chunk: int) -> tuple[int, int, int]:
+    """Prefill a chunk of the request at this place, for which there is room.
 
     Returns:
         `prefill_square`, `fresh` and `fresh_square` of `Work`.
     """
-    rep, row = engine.replicas[replica], engine.requests[request]
+    rep, request = engine.replicas[replica], engine.running[replica, place]
+    row = engine.requests[request]
+    engine.finish_tick[replica, place] = chunk
     start = int(row.computed)
     end = start + chunk
     fresh_start = max(start, min(int(row.peak), end))
@@ -244,7 +246,7 @@ def schedule(engine: Engine, replica: int) -> Work:
                 left += 1
             _preempt(engine, replica, victim, int(not stopped))
         if not stopped:
-            square, fresh, fresh_square = _compute_chunk(engine, replica, request, chunk)
+            square, fresh, fresh_square = _compute_chunk(engine, replica, rep.decoding, chunk)
             left -= chunk
             chunks += 1
     while rep.last_preempted == 0:
@@ -276,7 +278,7 @@ def _admit(engine: Engine, replica: int, chunk: int, hit: int) -> tuple[int, int
         if row.peak == 0:
             rep.prefix_queries += row.prompt + row.generated
             rep.prefix_hits += row.computed
-    return _compute_chunk(engine, replica, request, chunk)
+    return _compute_chunk(engine, replica, rep.running - 1, chunk)
 
 
 @inlined

@@ -72,6 +72,8 @@ class Step:
     """`[M]` 1 where the request got a token at the end, 0 where it still prefills or wants none."""
     generated: NDArray[np.int64]
     """`[M]` tokens of its answer so far."""
+    computed: NDArray[np.int64]
+    """`[M]` tokens computed: 1 of a decoding request, a chunk of one in prefill."""
     finished: tuple[int, ...]
     preempted: tuple[int, ...]
     """First those that were thrown out first."""
@@ -129,8 +131,8 @@ def step(engine: Engine, replica: int, now_ps: int, report: NDArray[np.int64]) -
     """Pass one iteration, which starts at `now_ps` or, if later, when the last one ended.
 
     Args:
-        report: `[3, S]`, overwritten: requests scheduled, whether each got a token, and its tokens so far; as many as
-            the replica's `last_scheduled`.
+        report: `[4, S]`, overwritten: requests scheduled, whether each got a token, its tokens so far, and how many it
+            computed; as many as the replica's `last_scheduled`.
 
     Returns:
         When it ends; NEVER_PS if there is nothing to do.
@@ -148,16 +150,18 @@ def step(engine: Engine, replica: int, now_ps: int, report: NDArray[np.int64]) -
         if row.state == DECODING:
             report[1, i] = 1
             report[2, i] = tokens_held(engine, replica, place) - row.prompt + 2
+            report[3, i] = 1
         else:
             report[1, i] = row.output > 0 and row.computed == row.prompt + row.generated
             report[2, i] = row.generated + report[1, i]
+            report[3, i] = engine.finish_tick[replica, place]
     complete(engine, replica, work)
     return int(rep.clock_ps)
 
 
 def observed_step(engine: Engine, replica: int, now_ps: int) -> Step | None:
     """`step` as a value; requests finished are popped. None if there is nothing to do."""
-    report = np.empty((3, engine.running.shape[1]), dtype=np.int64)
+    report = np.empty((4, engine.running.shape[1]), dtype=np.int64)
     end_ps = step(engine, replica, now_ps, report)
     if end_ps == NEVER_PS:
         return None
@@ -173,6 +177,7 @@ def observed_step(engine: Engine, replica: int, now_ps: int) -> Step | None:
         scheduled=report[0, :count],
         new_tokens=report[1, :count],
         generated=report[2, :count],
+        computed=report[3, :count],
         finished=tuple(finished),
         preempted=preempted,
     )

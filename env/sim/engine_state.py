@@ -156,7 +156,7 @@ class Engine(NamedTuple):
     running: NDArray[np.int32]
     """`[R, S]` requests in the order of admission."""
     finish_tick: NDArray[np.int64]
-    """`[R, S]` tick after which each decoding sequence is done."""
+    """`[R, S]` tick after which each decoding sequence is done; of one in prefill, the tokens of its last chunk."""
     phases: NDArray[np.int32]
     """`[R, B]` decoding sequences by (KV tokens - tick) modulo B: those at -tick need a block in the next iteration."""
     tags: NDArray[Any]

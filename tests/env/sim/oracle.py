@@ -118,6 +118,7 @@ class Iteration:
     useful: int
     tokens_out: dict[int, int]
     scheduled: tuple[int, ...]
+    computed: tuple[int, ...]
     finished: tuple[Request, ...]
     preempted: tuple[int, ...]
 
@@ -312,7 +313,7 @@ class Oracle:
         self.finished += done
         names = tuple(request.name for request in chunks)
         thrown_out = tuple(request.name for request in preempted)
-        self.log.append(Iteration(start, self.clock, useful, tokens_out, names, tuple(done), thrown_out))
+        self.log.append(Iteration(start, self.clock, useful, tokens_out, names, tuple(chunks.values()), tuple(done), thrown_out))
 
     def abort(self, request: Request) -> bool:
         """The client hung up."""
@@ -332,7 +333,7 @@ class Oracle:
             last = self.log.pop()
             lost += last.finished
             self.finished = [request for request in self.finished if request not in last.finished]
-            self.log.append(Iteration(last.start, now, 0, {}, last.scheduled, (), last.preempted))
+            self.log.append(Iteration(last.start, now, 0, {}, last.scheduled, last.computed, (), last.preempted))
             self.clock = now
         self.running, self.waiting = [], []
         self.pool = Pool.of(self.total_blocks)

@@ -328,6 +328,7 @@ def test_stepping_engine_reports_what_the_oracle_did(setting: Setting) -> None:
         assert step is not None
         assert (step.start_ps, step.end_ps) == (truth.start, truth.end)
         assert tuple(step.scheduled) == truth.scheduled
+        assert tuple(step.computed) == truth.computed
         got = {name: n for name, new, n in zip(step.scheduled, step.new_tokens, step.generated, strict=True) if new}
         assert got == truth.tokens_out
         assert step.finished == tuple(request.name for request in truth.finished)
