@@ -15,7 +15,7 @@ WORKERS ?= 2
 # make test-vllm SHORT=1 leaves out what takes minutes.
 SHORT ?=
 
-.PHONY: help demo test test-vllm lint check-python wheel-check clean
+.PHONY: help demo test test-vllm fuzz lint check-python wheel-check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ lint: $(VENV)/.ready  ## ruff, mypy strict, import contracts
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	PYTHONPATH=.import $(VENV)/bin/lint-imports
+
+fuzz: $(VENV)/.ready  ## damaged traces and scenarios for two minutes, or ARGS="--minutes 30"
+	@PYTHONPATH=.import exec $(VENV)/bin/python -m poolpilot.tests.fuzz.run $(ARGS)
 
 wheel-check: $(VENV)/.ready  ## the wheel builds, installs elsewhere, and works there
 	.ci/wheel-check $(PYTHON)

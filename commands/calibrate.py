@@ -12,7 +12,7 @@ import click
 
 from ..env.perf.calibration import read_measurements, refit
 from ..env.perf.check import compare_all, group_errors
-from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document
+from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document, to_text
 from ..env.perf.power import POWER_FILE, PowerFactors
 from ..env.perf.power import to_document as power_document
 from ..env.perf.power_fit import POWER_TABLE, PowerFit, refit_power
@@ -52,7 +52,7 @@ def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool)
         factors = refit(measured, lambda what: notes.print(f"fitting {what}", style="dim"))
     checked = None if check is None else _check(check, factors)
     if write:
-        FACTORS_FILE.write_text(json.dumps(to_document(factors), indent=2) + "\n", encoding="utf-8")
+        FACTORS_FILE.write_text(to_text(factors), encoding="utf-8")
         notes.print(f"wrote {FACTORS_FILE}")
         if power is not None:
             POWER_FILE.write_text(json.dumps(power_document(power.table), indent=2) + "\n", encoding="utf-8")

@@ -16,6 +16,16 @@ from ..training.worlds import episode_of
 from .bad_input import one_line_errors
 from .printing import console, percent, print_json, progress, seconds, table
 
+_EVENTS = {
+    "started": "started",
+    "woken": "woken",
+    "given_up": "stuck",
+    "preempted": "taken",
+    "crashed": "crashed",
+    "refused": "sold out",
+}
+"""What is shown of `RunResult.fleet`, and under which heading."""
+
 
 @click.command()
 @click.option("--scenario", required=True, help="A shipped scenario's name, or a file.")
@@ -111,3 +121,17 @@ def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
         for c, cls in enumerate(classes)
     ]
     out.print(table("Latency", ("policy", "class", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95"), latencies))
+    machines = [
+        (policy, pool, *(str(events[name]) for name in _EVENTS), f"{events['asleep_hr']:.2f}")
+        for policy, r in results.items()
+        for pool, events in r.fleet.items()
+    ]
+    out.print(
+        table(
+            "Machines",
+            ("policy", "pool", *_EVENTS.values(), "asleep h"),
+            machines,
+            "Stuck: starts given up. Taken: machine preemptions. Sold out: ticks in which one that was wanted could not "
+            "be had.",
+        )
+    )

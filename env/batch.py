@@ -3,7 +3,7 @@
 Training (`cluster_env`) and evaluation (`training.rollout`) step the same batch. Planner and policy are handed in:
 deciding is not the world's business.
 
-Symbols: `B` clusters, `C`/`P` the batch's maxima of classes and pools.
+Symbols: `B` clusters, `C`/`P` the batch's maxima of classes and pools, `K` seats (places in the batch).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-from .contract import Action, Cluster, FloatArray, Plan, Snapshot
+from .contract import Action, BoolArray, Cluster, FloatArray, IntArray, Plan, Snapshot
 from .guard import Change, GuardState, Limits, first_state, guard
 from .sim.clusters import SimulatedClusters, TickOutcome
+from .sim.loading import padded
 from .sim.world import WorldSpec
 
 PLAN_EVERY_S = 60.0
@@ -39,6 +40,23 @@ class Planner(Protocol):
         ...
 
 
+class Planning(Protocol):
+    """Plans for a batch of clusters. Symbol: `K` of its seats."""
+
+    def first(self, seats: IntArray, episodes: Sequence[Episode], cluster: Cluster, plan: Plan | None) -> Plan:
+        """Take in the episodes that now sit at `seats` `[K]`: the batch's plan with their first plans in these rows.
+
+        `plan` is None when every seat is new.
+        """
+        ...
+
+    def again(
+        self, plan: Plan, planned_at_s: FloatArray, snapshot: Snapshot, cluster: Cluster
+    ) -> tuple[Plan, BoolArray]:
+        """The batch's plan, made again where that is due, and `[B]` where it was."""
+        ...
+
+
 @dataclass(frozen=True)
 class Episode:
     """One cluster's world and what it is judged by."""
@@ -56,6 +74,53 @@ class Episode:
     miss_price: float
 
 
+class PlansOneByOne:
+    """A `Planning` that asks each episode's own planner."""
+
+    def __init__(self) -> None:
+        """Nothing is known before `first`."""
+        self._episodes: dict[int, Episode] = {}
+        self._plans: dict[int, Plan] = {}
+
+    def first(self, seats: IntArray, episodes: Sequence[Episode], cluster: Cluster, plan: Plan | None) -> Plan:
+        """See `Planning`."""
+        for b, episode in zip(seats.tolist(), episodes, strict=True):
+            self._episodes[b] = episode
+            self._plans[b] = episode.planner.first(episode.first_load_per_s)
+        return self._stacked(cluster)
+
+    def again(
+        self, plan: Plan, planned_at_s: FloatArray, snapshot: Snapshot, cluster: Cluster
+    ) -> tuple[Plan, BoolArray]:
+        """See `Planning`."""
+        planned = np.zeros(len(planned_at_s), dtype=np.bool_)
+        for b in np.flatnonzero(snapshot.time_s - planned_at_s >= PLAN_EVERY_S).tolist():
+            episode = self._episodes[b]
+            own = one_cluster(snapshot, b, episode.world.cluster)
+            if episode.planner.due(self._plans[b], float(planned_at_s[b]), own):
+                self._plans[b] = episode.planner.again(self._plans[b], own)
+                planned[b] = True
+        return (self._stacked(cluster) if planned.any() else plan), planned
+
+    def _stacked(self, cluster: Cluster) -> Plan:
+        n, c, p = cluster.serves.shape
+        shapes: dict[str, tuple[int, ...]] = {
+            "replicas": (p,),
+            "route": (c, p),
+            "batch_cap": (p,),
+            "capacity_per_s": (c, p),
+            "load_per_s": (c,),
+            "usd_per_hr": (),
+            "attainment": (c,),
+        }
+        return Plan(
+            **{
+                name: np.stack([padded(np.asarray(getattr(self._plans[b], name)), shape) for b in range(n)])
+                for name, shape in shapes.items()
+            }
+        )
+
+
 class ClusterBatch:
     """`B` clusters, their plans and guards, advanced together tick by tick."""
 
@@ -65,36 +130,36 @@ class ClusterBatch:
         tick_s: float,
         max_classes: int | None = None,
         max_pools: int | None = None,
+        planning: Planning | None = None,
+        threads: int | None = None,
     ) -> None:
-        """The maxima make room for larger clusters that may come later (`restart`)."""
+        """The maxima make room for larger clusters that may come later (`restart`).
+
+        Without `planning`, each episode's own planner is asked. `threads` as for `SimulatedClusters`.
+        """
         self.replans = True
         """Off, the first plans stay: planning is most of the time of a run, and a rule that never looks at the plan
         does not need new ones."""
         self.episodes = list(episodes)
         self.clusters = SimulatedClusters(
-            [episode.world for episode in episodes], tick_s, max_classes=max_classes, max_pools=max_pools
+            [episode.world for episode in episodes],
+            tick_s,
+            max_classes=max_classes,
+            max_pools=max_pools,
+            threads=threads,
         )
-        self._plans = [episode.planner.first(episode.first_load_per_s) for episode in episodes]
+        self.planning = planning or PlansOneByOne()
         self._planned_at_s = np.zeros(len(self.episodes))
         self._refresh()
+        self.plan = self.planning.first(np.arange(len(self.episodes)), self.episodes, self.cluster, None)
         self._guard_state = first_state(self.plan, self.cluster)
 
     def snapshot(self) -> Snapshot:
         """What is seen now; plans that are due are made again from it."""
         snapshot = self.clusters.snapshot()
-        if not self.replans:
-            return snapshot
-        due = np.flatnonzero(snapshot.time_s - self._planned_at_s >= PLAN_EVERY_S)
-        changed = False
-        for b in due:
-            episode = self.episodes[b]
-            own = one_cluster(snapshot, int(b), episode.world.cluster)
-            if episode.planner.due(self._plans[b], float(self._planned_at_s[b]), own):
-                self._plans[b] = episode.planner.again(self._plans[b], own)
-                self._planned_at_s[b] = snapshot.time_s[b]
-                changed = True
-        if changed:
-            self.plan = self._stacked_plans()
+        if self.replans:
+            self.plan, planned = self.planning.again(self.plan, self._planned_at_s, snapshot, self.cluster)
+            self._planned_at_s = np.where(planned, snapshot.time_s, self._planned_at_s)
         return snapshot
 
     def advance(self, proposed: Action, snapshot: Snapshot) -> tuple[TickOutcome, Action, tuple[Change, ...]]:
@@ -103,19 +168,20 @@ class ClusterBatch:
         self._guard_state = guarded.state
         return self.clusters.advance(guarded.action), guarded.action, guarded.changes
 
-    def restart(self, b: int, episode: Episode) -> None:
-        """Put a new episode in place `b`."""
-        self.episodes[b] = episode
-        self.clusters.replace(b, episode.world)
-        self._plans[b] = episode.planner.first(episode.first_load_per_s)
-        self._planned_at_s[b] = 0.0
+    def restart(self, seats: IntArray, episodes: Sequence[Episode]) -> None:
+        """Put new episodes at `seats` `[K]`; the others go on undisturbed."""
+        for b, episode in zip(seats.tolist(), episodes, strict=True):
+            self.episodes[b] = episode
+        self.clusters.replace(seats, [episode.world for episode in episodes])
         self._refresh()
+        self.plan = self.planning.first(seats, episodes, self.cluster, self.plan)
+        self._planned_at_s[seats] = 0.0
         fresh, old = first_state(self.plan, self.cluster), self._guard_state
         self._guard_state = GuardState(
-            changed_at_s=_with_row(old.changed_at_s, b, fresh.changed_at_s),
+            changed_at_s=_with_rows(old.changed_at_s, seats, fresh.changed_at_s),
             applied=Action(
                 **{
-                    f.name: _with_row(getattr(old.applied, f.name), b, getattr(fresh.applied, f.name))
+                    f.name: _with_rows(getattr(old.applied, f.name), seats, getattr(fresh.applied, f.name))
                     for f in fields(Action)
                 }
             ),
@@ -133,26 +199,7 @@ class ClusterBatch:
         self.miss_price = np.array([episode.miss_price for episode in self.episodes])
         self.reference_usd = np.array([episode.reference_usd for episode in self.episodes])
         width = self.cluster.class_mask.shape[1]
-        self.reference_requests = np.stack([_padded(e.reference_requests, width) for e in self.episodes])
-        self.plan = self._stacked_plans()
-
-    def _stacked_plans(self) -> Plan:
-        c, p = self.cluster.serves.shape[1:]
-        shapes: dict[str, tuple[int, ...]] = {
-            "replicas": (p,),
-            "route": (c, p),
-            "batch_cap": (p,),
-            "capacity_per_s": (c, p),
-            "load_per_s": (c,),
-            "usd_per_hr": (),
-            "attainment": (c,),
-        }
-        return Plan(
-            **{
-                name: np.stack([_padded(np.asarray(getattr(plan, name)), *shape) for plan in self._plans])
-                for name, shape in shapes.items()
-            }
-        )
+        self.reference_requests = np.stack([padded(e.reference_requests, (width,)) for e in self.episodes])
 
 
 def one_cluster(snapshot: Snapshot, b: int, cluster: Cluster) -> Snapshot:
@@ -166,15 +213,8 @@ def one_cluster(snapshot: Snapshot, b: int, cluster: Cluster) -> Snapshot:
     )
 
 
-def _padded(values: FloatArray, *shape: int) -> FloatArray:
-    """`values` in the corner of zeros of `shape`."""
-    out = np.zeros(shape)
-    out[tuple(slice(0, n) for n in values.shape)] = values
-    return out
-
-
-def _with_row(batch: FloatArray, b: int, other: FloatArray) -> FloatArray:
-    """A copy of `batch` whose row `b` is that of `other`."""
+def _with_rows(batch: FloatArray, seats: IntArray, other: FloatArray) -> FloatArray:
+    """A copy of `batch` whose rows `seats` are those of `other`."""
     copy = np.array(np.broadcast_to(batch, other.shape))
-    copy[b] = other[b]
+    copy[seats] = other[seats]
     return copy

@@ -5,11 +5,11 @@ The simulated world's own figures differ (`scenario.world`), as in life. Symbols
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from .contract import FloatArray
+from .contract import BoolArray, FloatArray, Targets
 from .coverage import CalibratedRanges
 from .perf.capacity import capacity_per_s
 from .perf.law import IterationLaw
@@ -34,28 +34,46 @@ def believed_ranges(scenario: Scenario) -> CalibratedRanges:
     )
 
 
-def believed_capacity(scenario: Scenario) -> Callable[[FloatArray, FloatArray], FloatArray]:
-    """A function (mean prompt tokens `[C]`, mean output tokens `[C]`) -> requests/s of one replica `[C, P]`."""
-    laws, serves, targets = believed_laws(scenario), scenario.serves(), scenario.targets()
-    kv_tokens = [scenario.pool_kv_tokens(name) for name in scenario.pools]
-    engines = [pool.engine for pool in scenario.pools.values()]
+@dataclass(frozen=True)
+class BelievedCapacity:
+    """Called with mean prompt and output tokens `[C]`: requests/s within target of one replica of each pool `[C, P]`."""
 
-    def capacity(prompt_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:
-        rates = np.zeros(serves.shape)
-        for c, p in zip(*np.nonzero(serves), strict=True):
+    laws: tuple[IterationLaw, ...]
+    kv_tokens: tuple[float, ...]
+    max_num_seqs: tuple[int, ...]
+    token_budget: tuple[int, ...]
+    serves: BoolArray
+    """`[C, P]`"""
+    targets: Targets
+
+    def __call__(self, prompt_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:
+        """The rates; 0 where a pool does not serve the class."""
+        rates = np.zeros(self.serves.shape)
+        for c, p in zip(*np.nonzero(self.serves), strict=True):
             rates[c, p] = capacity_per_s(
-                laws[p],
-                kv_tokens[p],
-                engines[p].max_num_seqs,
-                engines[p].max_num_batched_tokens,
+                self.laws[p],
+                self.kv_tokens[p],
+                self.max_num_seqs[p],
+                self.token_budget[p],
                 float(prompt_tokens[c]),
                 float(output_tokens[c]),
-                float(targets.ttft_s[c]),
-                float(targets.tpot_s[c]),
+                float(self.targets.ttft_s[c]),
+                float(self.targets.tpot_s[c]),
             )
         return rates
 
-    return capacity
+
+def believed_capacity(scenario: Scenario) -> BelievedCapacity:
+    """What one replica of each pool is believed to carry of each class."""
+    engines = [pool.engine for pool in scenario.pools.values()]
+    return BelievedCapacity(
+        laws=believed_laws(scenario),
+        kv_tokens=tuple(scenario.pool_kv_tokens(name) for name in scenario.pools),
+        max_num_seqs=tuple(engine.max_num_seqs for engine in engines),
+        token_budget=tuple(engine.max_num_batched_tokens for engine in engines),
+        serves=scenario.serves(),
+        targets=scenario.targets(),
+    )
 
 
 def mean_load(requests: Workload, duration_s: float) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -9,16 +9,17 @@ Symbols: `B` clusters, `A`/`N` sizes of action and observation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import ClusterBatch, Episode
+from .batch import ClusterBatch, Episode, Planning, PlansOneByOne
 from .bending import Bending
 from .codec import Proposer
-from .contract import Cluster, Memory
+from .contract import Cluster, FloatArray, IntArray, Memory
 from .reward import reward
 from .sim.clusters import TickOutcome
 from .spaces import SpaceLayout
@@ -27,6 +28,24 @@ EpisodeSource = Callable[[int], Episode]
 """Draws an episode from a seed."""
 RuleFactory = Callable[[Cluster], Proposer]
 """The rule that actions bend, for a batch of clusters."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepInfo:
+    """What a step brought beside observations and rewards. Symbol: `K` episodes that ended in it."""
+
+    bill_usd: FloatArray
+    """`[B]`"""
+    reference_usd: FloatArray
+    """`[B]`"""
+    tally: FloatArray
+    """`[B, C, W]` (`env.window`)"""
+    vetoes: dict[str, IntArray]
+    """By reason, `[B]` how many pools or classes the guard changed."""
+    ended: IntArray
+    """`[K]` clusters whose episode ended and was replaced."""
+    terminal_observation: NDArray[np.float32]
+    """`[K, N]` the last observation of the episodes that ended."""
 
 
 class VectorClusterEnv:
@@ -45,15 +64,21 @@ class VectorClusterEnv:
         layout: SpaceLayout | None = None,
         seed: int = 0,
         restart: bool = True,
+        make_planning: Callable[[], Planning] = PlansOneByOne,
+        threads: int | None = None,
     ) -> None:
         """`draw` is asked for episode after episode with seeds derived from `seed`.
 
-        With `restart` off an episode that ended is not replaced: call `reset`.
+        With `restart` off an episode that ended is not replaced: call `reset`. `make_planning` and `threads` as for
+        `ClusterBatch`; the number of threads changes no bit of what comes out.
         """
         self.layout = layout or SpaceLayout()
         self.n_clusters = n_clusters
         self.tick_s = tick_s
         self._draw, self._make_rule, self._restarts = draw, make_rule, restart
+        self._make_planning, self._threads = make_planning, threads
+        # Two, taken in turn: whoever learns keeps the last observation until after the next step.
+        self._pages = [np.zeros((n_clusters, sum(self.layout.sizes)), dtype=np.float32) for _ in range(2)]
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
@@ -61,51 +86,53 @@ class VectorClusterEnv:
         self._seeds = np.random.default_rng(seed)
 
     def reset(self) -> NDArray[np.float32]:
-        """New episodes everywhere; `[B, N]` observations."""
+        """New episodes everywhere; `[B, N]` observations, see `step`."""
         episodes = [self._next_episode() for _ in range(self.n_clusters)]
-        self.batch = ClusterBatch(episodes, self.tick_s, self.layout.max_classes, self.layout.max_pools)
+        layout = self.layout
+        self.batch = ClusterBatch(
+            episodes, self.tick_s, layout.max_classes, layout.max_pools, self._make_planning(), self._threads
+        )
         self._memory: Memory = {}
         self._bending = Bending(self.batch.cluster, self._make_rule(self.batch.cluster))
         return self._look()
 
     def step(
         self, actions: NDArray[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], StepInfo]:
         """One tick everywhere.
 
         Args:
             actions: `[B, A]`.
 
         Returns:
-            Observations `[B, N]`, rewards `[B]`, episode ends `[B]` (always by time: truncations), and one info a
-            cluster; where an episode ended, `terminal_observation` is the last of it and the returned observation
-            is the first of the next.
+            Observations `[B, N]`, rewards `[B]`, episode ends `[B]` (always by time: truncations), and what else
+            came of it. Where an episode ended, the observation is the first of the next. The observations are
+            overwritten by the step after the next: copy what is to be kept longer.
         """
         class_output, pool_output = self.layout.outputs(actions)
         proposed = self._bending.act(class_output, pool_output, self._proposal)
         outcome, _, changes = self.batch.advance(proposed, self._snapshot)
         rewards = self._rewards(outcome)
-        usd = outcome.bill.total_usd
-        infos: list[dict[str, Any]] = [
-            {
-                "bill_usd": float(usd[b]),
-                "reference_usd": float(self.batch.reference_usd[b]),
-                "tally": outcome.tally[b],
-                "vetoes": {change.code.value: int(change.mask[b].sum()) for change in changes},
-            }
-            for b in range(self.n_clusters)
-        ]
+        vetoes: dict[str, IntArray] = {}
+        for change in changes:
+            hits = change.mask.sum(axis=-1)
+            vetoes[change.code.value] = vetoes.get(change.code.value, 0) + hits
+        reference_usd = self.batch.reference_usd
         observation = self._look()
-        ended: list[int] = np.flatnonzero(outcome.done).tolist() if self._restarts else []
-        for b in ended:
-            infos[b]["terminal_observation"] = observation[b].copy()
-            infos[b]["TimeLimit.truncated"] = True
-            self.batch.restart(b, self._next_episode())
-            self._memory = {name: _zeroed(value, b) for name, value in self._memory.items()}
-        if ended:
-            self._bending = Bending(self.batch.cluster, self._make_rule(self.batch.cluster))
-            observation = np.where(outcome.done[:, None], self._look(), observation)
-        return observation, rewards, outcome.done, infos
+        ended = np.flatnonzero(outcome.done) if self._restarts else np.empty(0, dtype=np.int64)
+        terminal = observation[ended]
+        if len(ended):
+            self.start_again(ended)
+            observation = self._look()
+        info = StepInfo(outcome.bill.total_usd, reference_usd, outcome.tally, vetoes, ended, terminal)
+        return observation, rewards, outcome.done, info
+
+    def start_again(self, ended: IntArray) -> None:
+        """Put new episodes in the places of those that ended."""
+        self.batch.restart(ended, [self._next_episode() for _ in ended])
+        self._memory = {name: _zeroed(value, ended) for name, value in self._memory.items()}
+        self._bending = Bending(self.batch.cluster, self._make_rule(self.batch.cluster))
+        self._pages.reverse()  # the second look of a step goes where the first went
 
     def _next_episode(self) -> Episode:
         return self._draw(int(self._seeds.integers(2**62)))
@@ -116,7 +143,8 @@ class VectorClusterEnv:
         seen, self._proposal, self._memory = self._bending.look(
             self._snapshot, self.batch.plan, self._memory, self.batch.miss_price
         )
-        return self.layout.flatten(seen)
+        self._pages.reverse()
+        return self.layout.flatten(seen, self._pages[0])
 
     def _rewards(self, outcome: TickOutcome) -> NDArray[np.float32]:
         batch = self.batch
@@ -164,16 +192,22 @@ class ClusterEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         """A new world; the same seed gives the same one."""
         super().reset(seed=seed)
         self._twin.seed(int(self.np_random.integers(2**31)))
-        return self._twin.reset()[0], {}
+        return self._twin.reset()[0].copy(), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """One tick."""
-        observation, rewards, done, infos = self._twin.step(np.asarray(action)[None])
-        return observation[0], float(rewards[0]), False, bool(done[0]), infos[0]
+        observation, rewards, done, step = self._twin.step(np.asarray(action)[None])
+        info = {
+            "bill_usd": float(step.bill_usd[0]),
+            "reference_usd": float(step.reference_usd[0]),
+            "tally": step.tally[0],
+            "vetoes": {code: int(hits[0]) for code, hits in step.vetoes.items()},
+        }
+        return observation[0].copy(), float(rewards[0]), False, bool(done[0]), info
 
 
-def _zeroed(values: NDArray[np.float64], b: int) -> NDArray[np.float64]:
-    """A copy in which row `b` is zero, which means that nothing was seen yet."""
+def _zeroed(values: NDArray[np.float64], rows: IntArray) -> NDArray[np.float64]:
+    """A copy in which these rows are zero, which means that nothing was seen yet."""
     copy = np.array(values)
-    copy[b] = 0.0
+    copy[rows] = 0.0
     return copy

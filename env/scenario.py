@@ -31,6 +31,8 @@ from .scenario_pools import Pool, StartDelays
 from .workload.spec import WorkloadSpec
 
 SHIPPED = Path(__file__).parent / "scenarios"
+SHOWN_PATH = 400
+"""Characters shown of a file's name; the rest of the line says what is wrong."""
 MAX_FILE_BYTES = 256 << 10
 """A larger file is no scenario: Python reads YAML at some 50 kB/s. Long series of rates belong in a trace."""
 
@@ -394,4 +396,5 @@ def parse_scenario(document: Any, path: Path) -> Scenario:
 
 
 def _problem(path: str | Path, message: str) -> ScenarioError:
-    return ScenarioError(one_line(f"{path}: {message}"))
+    name = str(path)
+    return ScenarioError(one_line(f"{name if len(name) <= SHOWN_PATH else name[:SHOWN_PATH] + '...'}: {message}"))

@@ -43,11 +43,16 @@ class SpaceLayout:
         """All in [-1, 1], float32; zeros are the rule's proposal."""
         return spaces.Box(-1.0, 1.0, (self.max_classes * CLASS_OUTPUTS + self.max_pools * POOL_OUTPUTS,), np.float32)
 
-    def flatten(self, seen: Observation) -> NDArray[np.float32]:
-        """`[B, ...]` parts, already padded to the maxima, as `[B, N]`."""
+    def flatten(self, seen: Observation, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """`[B, ...]` parts, already padded to the maxima, as `[B, N]`; written into `out` if it is given."""
         batch = seen.classes.shape[0]
-        parts = (seen.classes, seen.pools, seen.whole, seen.class_mask, seen.pool_mask)
-        return np.concatenate([part.reshape(batch, -1) for part in parts], axis=1, dtype=np.float32)
+        flat = np.empty((batch, sum(self.sizes)), dtype=np.float32) if out is None else out
+        start = 0
+        for part in (seen.classes, seen.pools, seen.whole, seen.class_mask, seen.pool_mask):
+            rows = part.reshape(batch, -1)
+            flat[:, start : start + rows.shape[1]] = rows
+            start += rows.shape[1]
+        return flat
 
     def parts(self, flat: Any) -> tuple[Any, Any, Any, Any, Any]:
         """The five parts of `[B, N]` observations (NumPy arrays or torch tensors), in the order of `flatten`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..agents.opponents.plan_tracking import PlanTracking
+from ..agents.planner.together import PlansTogether
 from ..env.cluster_env import ClusterEnv, VectorClusterEnv
 from ..env.scenario import load_scenario
 from ..env.spaces import SpaceLayout
@@ -13,10 +14,15 @@ from .worlds import TrainingWorlds, Variation
 DEFAULT_SCENARIO = "mixed-chat"
 
 
-def training_worlds(names: Sequence[str], varied: bool = True) -> TrainingWorlds:
+BANK = 1024
+"""Different worlds that a training run meets (see `TrainingWorlds.bank`)."""
+
+
+def training_worlds(names: Sequence[str], varied: bool = True, bank: int = 0, quickly: bool = False) -> TrainingWorlds:
     """Episodes of the named scenarios (shipped names or paths); `varied` off keeps their own figures."""
     still = Variation(load=0.0, price=0.0, cold_start=0.0, target=0.0, drop_pool=0.0)
-    return TrainingWorlds([load_scenario(name) for name in names], Variation() if varied else still)
+    scenarios = [load_scenario(name) for name in names]
+    return TrainingWorlds(scenarios, Variation() if varied else still, bank, quickly)
 
 
 def make_cluster_env(scenario: str = DEFAULT_SCENARIO, varied: bool = True) -> ClusterEnv:
@@ -25,10 +31,46 @@ def make_cluster_env(scenario: str = DEFAULT_SCENARIO, varied: bool = True) -> C
     return ClusterEnv(worlds, worlds.scenarios[0].tick_s, PlanTracking)
 
 
-def make_vector_env(names: Sequence[str], n_clusters: int, seed: int, varied: bool = True) -> VectorClusterEnv:
-    """Many clusters of the named scenarios in one batch; all must have the same tick."""
-    worlds = training_worlds(names, varied)
+def make_vector_env(
+    names: Sequence[str],
+    n_clusters: int,
+    seed: int,
+    varied: bool = True,
+    bank: int = BANK,
+    layout: SpaceLayout | None = None,
+    threads: int | None = None,
+) -> VectorClusterEnv:
+    """Many clusters of the named scenarios in one batch, for training; all must have the same tick.
+
+    Two things differ from evaluation, for speed: worlds come from a bank, and plans are made by compiled code.
+    """
+    worlds = training_worlds(names, varied, bank, quickly=True)
+    return vector_env_of(worlds, n_clusters, seed, layout, threads)
+
+
+def vector_env_of(
+    worlds: TrainingWorlds,
+    n_clusters: int,
+    seed: int,
+    layout: SpaceLayout | None = None,
+    threads: int | None = None,
+) -> VectorClusterEnv:
+    """Many clusters of worlds that are planned for quickly (`TrainingWorlds.quickly`).
+
+    Raises:
+        ValueError: the scenarios do not have one and the same tick.
+    """
     ticks = {scenario.tick_s for scenario in worlds.scenarios}
     if len(ticks) != 1:
-        raise ValueError(f"scenarios {', '.join(names)} have ticks of {sorted(ticks)} s; wanted one and the same")
-    return VectorClusterEnv(worlds, n_clusters, ticks.pop(), PlanTracking, SpaceLayout(), seed)
+        names = ", ".join(scenario.name for scenario in worlds.scenarios)
+        raise ValueError(f"scenarios {names} have ticks of {sorted(ticks)} s; wanted one and the same")
+    return VectorClusterEnv(
+        worlds,
+        n_clusters,
+        ticks.pop(),
+        PlanTracking,
+        layout or SpaceLayout(),
+        seed,
+        make_planning=PlansTogether,
+        threads=threads,
+    )

@@ -211,14 +211,15 @@ class _Progress(BaseCallback):
         self.vetoes: dict[str, int] = {}
 
     def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
-            self.usd += info["bill_usd"]
-            self.reference_usd += info["reference_usd"]
-            tally = info["tally"]
-            self.met += float(tally[:, MET].sum())
-            self.done += float((tally[:, FINISHED] + tally[:, LOST]).sum())
-            for code, hits in info["vetoes"].items():
-                self.vetoes[code] = self.vetoes.get(code, 0) + hits
+        env = self.training_env
+        assert isinstance(env, ClusterVecEnv)
+        step = env.last
+        self.usd += float(step.bill_usd.sum())
+        self.reference_usd += float(step.reference_usd.sum())
+        self.met += float(step.tally[..., MET].sum())
+        self.done += float((step.tally[..., FINISHED] + step.tally[..., LOST]).sum())
+        for code, hits in step.vetoes.items():
+            self.vetoes[code] = self.vetoes.get(code, 0) + int(hits.sum())
         return True
 
     def _on_rollout_end(self) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 
 from ..agents.portfolio import PolicyFactory
 from ..env.batch import ClusterBatch, Episode
-from ..env.contract import BILL_LAYERS, Bill, FloatArray, Memory
+from ..env.contract import BILL_LAYERS, Bill, FloatArray, IntArray, Memory, Snapshot
+from ..env.sim.clusters import TickOutcome
+from ..env.sim.state import EVENTS
 from ..env.window import FINISHED, LOST, MET, N_BUCKETS, SHED, TPOT, TTFT, empty_tally, percentile_s
 
 
@@ -39,6 +41,10 @@ class RunResult:
     """`[P]` tokens processed, of which it is known whether they lie inside the calibrated range."""
     covered_tokens: FloatArray
     """`[P]` those inside."""
+    events: IntArray
+    """`[P, len(EVENTS)]` what happened to the pools' replicas (`env.sim.state.EVENTS`)."""
+    asleep_hr: FloatArray
+    """`[P]` replica-hours asleep."""
 
     @property
     def usd_per_hr(self) -> float:
@@ -67,6 +73,17 @@ class RunResult:
         """Share of the tokens inside the calibrated range of the law that served them; NaN if nothing ran."""
         return _share(float(self.covered_tokens.sum()), float(self.tokens.sum()))
 
+    @property
+    def fleet(self) -> dict[str, dict[str, float]]:
+        """What happened to each pool's replicas: counts by event, and hours asleep."""
+        return {
+            name: {
+                **dict(zip(EVENTS, map(int, self.events[p]), strict=True)),
+                "asleep_hr": float(self.asleep_hr[p]),
+            }
+            for p, name in enumerate(self.pool_names)
+        }
+
     def latency_s(self, first_bucket: int, share: float) -> FloatArray:
         """`[C]` percentile of TTFT (`window.TTFT`) or TPOT (`window.TPOT`)."""
         return percentile_s(self.tally[:, first_bucket : first_bucket + N_BUCKETS], share)
@@ -88,6 +105,7 @@ class RunResult:
             "lost": int(self.tally[:, LOST].sum()),
             "shed": int(self.tally[:, SHED].sum()),
             "vetoes": dict(self.vetoes),
+            "fleet": self.fleet,
             **{f"usd_{layer}": float(self.bill.layer_usd(layer)) for layer in BILL_LAYERS},
         }
         for c, name in enumerate(self.class_names):
@@ -124,17 +142,21 @@ def rollout(
     memory: Memory = {}
     n, c = batch.cluster.class_mask.shape
     p = batch.cluster.pool_mask.shape[1]
-    usd, tally = np.zeros((n, p, c, len(BILL_LAYERS))), empty_tally(n, c)
+    sums = _Sums(
+        usd=np.zeros((n, p, c, len(BILL_LAYERS))),
+        tally=empty_tally(n, c),
+        tokens=np.zeros((n, p)),
+        covered_tokens=np.zeros((n, p)),
+        events=np.zeros((n, p, len(EVENTS)), dtype=np.int64),
+        asleep_hr=np.zeros((n, p)),
+    )
     vetoes: list[dict[str, int]] = [{} for _ in episodes]
     replicas: list[FloatArray] = []
-    tokens, covered = np.zeros((n, p)), np.zeros((n, p))
     done, tick = np.zeros(n, dtype=np.bool_), 0
     snapshot = batch.snapshot()
     while not done.all():
         action, memory = policy.decide(snapshot, batch.plan, memory)
         outcome, applied, changes = batch.advance(action, snapshot)
-        usd += outcome.bill.usd
-        tally += outcome.tally
         replicas.append(applied.replicas)
         for change in changes:
             for b, hits in enumerate(change.mask.sum(axis=-1)):
@@ -142,27 +164,40 @@ def rollout(
                     vetoes[b][change.code.value] = vetoes[b].get(change.code.value, 0) + int(hits)
         done, tick = outcome.done, tick + 1
         snapshot = batch.snapshot()
-        processed = np.where(snapshot.known("coverage_frac"), snapshot.tokens_per_s * tick_s, 0.0)
-        tokens += processed
-        covered += processed * np.nan_to_num(snapshot.coverage_frac)
+        sums.add(outcome, snapshot, tick_s)
         if on_tick:
             on_tick(tick)
     counts = np.stack(replicas, axis=1)
-    return [
-        _result(episode, usd[b], tally[b], counts[b], vetoes[b], tick * tick_s, tokens[b], covered[b])
-        for b, episode in enumerate(episodes)
-    ]
+    return [_result(episode, b, sums, counts[b], vetoes[b], tick * tick_s) for b, episode in enumerate(episodes)]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What ticks add up to, `[B, ...]` as in `RunResult`; changed in place."""
+
+    usd: FloatArray
+    tally: FloatArray
+    tokens: FloatArray
+    covered_tokens: FloatArray
+    events: IntArray
+    asleep_hr: FloatArray
+
+    def add(self, outcome: TickOutcome, after: Snapshot, tick_s: float) -> None:
+        """One tick, and what is seen after it."""
+        processed = np.where(after.known("coverage_frac"), after.tokens_per_s * tick_s, 0.0)
+        for held, more in (
+            (self.usd, outcome.bill.usd),
+            (self.tally, outcome.tally),
+            (self.tokens, processed),
+            (self.covered_tokens, processed * np.nan_to_num(after.coverage_frac)),
+            (self.events, outcome.events),
+            (self.asleep_hr, outcome.asleep_s / 3600.0),
+        ):
+            held += more
 
 
 def _result(
-    episode: Episode,
-    usd: FloatArray,
-    tally: FloatArray,
-    replicas: FloatArray,
-    vetoes: dict[str, int],
-    duration_s: float,
-    tokens: FloatArray,
-    covered_tokens: FloatArray,
+    episode: Episode, b: int, sums: _Sums, replicas: FloatArray, vetoes: dict[str, int], duration_s: float
 ) -> RunResult:
     cluster = episode.world.cluster
     c, p = len(cluster.class_names), len(cluster.pool_names)
@@ -170,14 +205,16 @@ def _result(
         class_names=cluster.class_names,
         pool_names=cluster.pool_names,
         duration_s=duration_s,
-        bill=Bill(usd=usd[:p, :c]),
-        tally=tally[:c],
+        bill=Bill(usd=sums.usd[b, :p, :c]),
+        tally=sums.tally[b, :c],
         attainment_wanted=cluster.targets.attainment,
         replica_changes=int(np.abs(np.diff(replicas[:, :p], axis=0)).sum()),
         vetoes=vetoes,
         replicas=replicas[:, :p],
-        tokens=tokens[:p],
-        covered_tokens=covered_tokens[:p],
+        tokens=sums.tokens[b, :p],
+        covered_tokens=sums.covered_tokens[b, :p],
+        events=sums.events[b, :p],
+        asleep_hr=sums.asleep_hr[b, :p],
     )
 
 

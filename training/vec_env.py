@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..env.cluster_env import VectorClusterEnv
+from ..env.cluster_env import StepInfo, VectorClusterEnv
 
 REWARD_SCALE = 0.05
 """Rewards are handed to the learner times this: with a discount of 0.99 values then stay within about +-20, and the
 critic's gradients do not drown the actor's."""
+
+
+_NOTHING: dict[str, Any] = {}
+"""The info of a cluster of which there is nothing to tell; one for all, nobody writes into it."""
 
 
 class ClusterVecEnv(VecEnv):
@@ -21,6 +25,8 @@ class ClusterVecEnv(VecEnv):
 
     def __init__(self, clusters: VectorClusterEnv) -> None:
         """`clusters` does the work."""
+        self.last: StepInfo
+        """Of the last step."""
         self.clusters = clusters
         layout = clusters.layout
         super().__init__(clusters.n_clusters, layout.observation_space, layout.action_space)
@@ -40,14 +46,22 @@ class ClusterVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """One tick everywhere, with the episode statistics that stable-baselines3 logs."""
-        observation, rewards, done, infos = self.clusters.step(self._actions)
+        """One tick everywhere, with the episode statistics that stable-baselines3 logs.
+
+        Only where an episode ended is there an info of its own; the figures of all are in `last`.
+        """
+        observation, rewards, done, self.last = self.clusters.step(self._actions)
         self._returns += rewards
         self._lengths += 1
-        for b in np.flatnonzero(done):
-            infos[b]["episode"] = {"r": float(self._returns[b]), "l": int(self._lengths[b]), "t": 0.0}
-            self._returns[b] = 0.0
-            self._lengths[b] = 0
+        infos = [_NOTHING] * self.num_envs
+        for k, b in enumerate(self.last.ended.tolist()):
+            infos[b] = {
+                "terminal_observation": self.last.terminal_observation[k],
+                "TimeLimit.truncated": True,
+                "episode": {"r": float(self._returns[b]), "l": int(self._lengths[b]), "t": 0.0},
+            }
+        self._returns[done] = 0.0
+        self._lengths[done] = 0
         return observation, rewards * np.float32(REWARD_SCALE), done, infos
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:

@@ -6,11 +6,12 @@ Randomness comes from one seed an episode; the same seed gives the same world fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..agents.planner.replan import replanner_of
+from ..agents.planner.together import quick
 from ..env.batch import Episode
 from ..env.beliefs import mean_load, opening_load, peak_load
 from ..env.contract import FloatArray
@@ -39,10 +40,15 @@ def first_load(world: WorldSpec) -> FloatArray:
     return opening_load(world.workload, world.duration_s)
 
 
-def episode_of(scenario: Scenario, seed: int, miss_price: float) -> Episode:
-    """One episode of a scenario as it stands."""
+def episode_of(scenario: Scenario, seed: int, miss_price: float, quickly: bool = False) -> Episode:
+    """One episode of a scenario as it stands.
+
+    `quickly`, its plans are made by compiled code, as cheap within the solver's gap but not always the same ones.
+    """
     world = world_from_scenario(scenario, seed)
     planner = replanner_of(scenario, world.workload)
+    if quickly:
+        planner = quick(planner)
     load, _, _ = mean_load(world.workload, scenario.duration_s)
     # Between what the mean load and the peak would rent lies what a good rule pays.
     mean_usd = float(planner.first(load).usd_per_hr)
@@ -99,14 +105,36 @@ class TrainingWorlds:
 
     scenarios: Sequence[Scenario]
     variation: Variation = Variation()
+    bank: int = 0
+    """So many worlds, each met again and again with other coin tosses (admission, routing, cold starts, preemptions)
+    and another price of a miss; 0: a new world every time. Drawing a world costs as much as a hundred steps."""
+    quickly: bool = False
+    """Plan by compiled code (see `episode_of`)."""
+    drawn: dict[int, Episode] = field(default_factory=dict, repr=False, compare=False)
+    """The bank as far as it is filled."""
 
     def __call__(self, seed: int) -> Episode:
-        """The episode of a seed."""
+        """The episode of a seed, whatever was drawn before."""
+        if not self.bank:
+            return self._drawn(seed)
+        own = seed % self.bank
+        kept = self.drawn.get(own)
+        if kept is None:
+            kept = self.drawn[own] = self._drawn(own)
+        rng = np.random.default_rng(seed)
+        world = replace(kept.world, seed=int(rng.integers(2**62)))
+        return replace(kept, world=world, miss_price=_miss_price(rng))
+
+    def _drawn(self, seed: int) -> Episode:
         rng = np.random.default_rng(seed)
         base = self.scenarios[int(rng.integers(len(self.scenarios)))]
         scenario = varied(base, self.variation, rng)
-        price = float(np.exp(rng.uniform(np.log(MISS_PRICE_LOW), np.log(MISS_PRICE_HIGH))))
-        return episode_of(scenario, int(rng.integers(2**62)), price)
+        price = _miss_price(rng)
+        return episode_of(scenario, int(rng.integers(2**62)), price, self.quickly)
+
+
+def _miss_price(rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(np.log(MISS_PRICE_LOW), np.log(MISS_PRICE_HIGH))))
 
 
 def _spared(scenario: Scenario, dropped: str) -> bool:

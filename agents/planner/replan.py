@@ -1,4 +1,7 @@
-"""When to plan again, and for which load: at most once a minute, when load or prices have moved."""
+"""When to plan again, and for which load: at most once a minute, when load or prices have moved.
+
+Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,10 @@ from .milp import cheapest_plan
 
 Capacity = Callable[[FloatArray, FloatArray], FloatArray]
 """(mean prompt tokens `[C]`, mean output tokens `[C]`) -> requests/s within target of one replica `[C, P]`."""
+
+
+Solver = Callable[[Cluster, FloatArray, FloatArray, FloatArray, FloatArray | None], Plan]
+"""As `milp.cheapest_plan`: cluster, load `[C]`, capacity `[C, P]`, price `[P]`, running `[P]` -> the cheapest plan."""
 
 
 @dataclass(frozen=True)
@@ -35,42 +42,65 @@ class Replanner:
     """A class's load, or the plan's rent at present prices, that moved by this share makes a new plan worth its cost."""
     horizon: int = 1
     """Which forecast step to plan for (`FORECAST_HORIZON_S`)."""
+    solve: Solver = cheapest_plan
 
     def first(self, load_per_s: FloatArray) -> Plan:
         """The plan before anything is seen, for an expected load `[C]`."""
         capacity = self.capacity(self.prompt_tokens, self.output_tokens)
-        return cheapest_plan(self.cluster, load_per_s * self.headroom, capacity, self.cluster.usd_per_hr)
+        return self.solve(self.cluster, load_per_s * self.headroom, capacity, self.cluster.usd_per_hr, None)
 
     def due(self, plan: Plan, planned_at_s: float, snapshot: Snapshot) -> bool:
         """Whether a new plan is allowed and worth it."""
         if float(snapshot.time_s) - planned_at_s < self.every_s:
             return False
-        if _out_of_stock(snapshot).any():
-            return True
-        rent = float((plan.replicas * self._price(snapshot)).sum())
-        if abs(rent - float(plan.usd_per_hr)) > self.moved * float(plan.usd_per_hr):
-            return True
-        wanted = self._load(plan, snapshot)
-        return bool((np.abs(wanted - plan.load_per_s) > self.moved * np.maximum(plan.load_per_s, 0.05)).any())
+        load = load_to_plan(plan, snapshot, self.headroom, self.horizon)
+        return bool(worth_planning(plan, load, snapshot, price_of(snapshot, self.cluster), self.moved))
 
     def again(self, plan: Plan, snapshot: Snapshot) -> Plan:
         """A new plan from what is seen now; it weighs the cost of changing the mix."""
-        prompt = np.where(snapshot.known("prompt_tokens_mean"), snapshot.prompt_tokens_mean, self.prompt_tokens)
-        output = np.where(snapshot.known("output_tokens_mean"), snapshot.output_tokens_mean, self.output_tokens)
-        running = np.nan_to_num(snapshot.ready) + np.nan_to_num(snapshot.starting)
-        capacity = self.capacity(_coarse(prompt), _coarse(output))
-        reachable = np.where(_out_of_stock(snapshot), running, self.cluster.max_replicas)
-        cluster = replace(self.cluster, max_replicas=np.maximum(reachable, self.cluster.min_replicas))
-        return cheapest_plan(cluster, self._load(plan, snapshot), capacity, self._price(snapshot), running)
+        prompt, output = lengths_to_plan(snapshot, self.prompt_tokens, self.output_tokens)
+        cluster, running = reachable(snapshot, self.cluster)
+        load = load_to_plan(plan, snapshot, self.headroom, self.horizon)
+        return self.solve(cluster, load, self.capacity(prompt, output), price_of(snapshot, self.cluster), running)
 
-    def _price(self, snapshot: Snapshot) -> FloatArray:
-        return np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, self.cluster.usd_per_hr)
 
-    def _load(self, plan: Plan, snapshot: Snapshot) -> FloatArray:
-        ahead = snapshot.forecast_per_s[:, self.horizon]
-        seen = np.fmax(snapshot.arrival_rate_per_s, ahead) * self.headroom
-        load: FloatArray = np.where(np.isnan(seen), plan.load_per_s, seen)
-        return load
+def price_of(snapshot: Snapshot, cluster: Cluster) -> FloatArray:
+    """`[..., P]` of a replica now, as far as known."""
+    return np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, cluster.usd_per_hr)
+
+
+def load_to_plan(plan: Plan, snapshot: Snapshot, headroom: float, horizon: int) -> FloatArray:
+    """`[..., C]` requests per second to plan for: what is seen or expected, times head-room; else as planned before."""
+    seen = np.fmax(snapshot.arrival_rate_per_s, snapshot.forecast_per_s[..., horizon]) * headroom
+    load: FloatArray = np.where(np.isnan(seen), plan.load_per_s, seen)
+    return load
+
+
+def worth_planning(
+    plan: Plan, load_per_s: FloatArray, snapshot: Snapshot, usd_per_hr: FloatArray, moved: float
+) -> BoolArray:
+    """`[...]` whether stock, prices or load have moved so far that the plan may be wrong."""
+    rent = (plan.replicas * usd_per_hr).sum(axis=-1)
+    dearer = np.abs(rent - plan.usd_per_hr) > moved * plan.usd_per_hr
+    other = np.abs(load_per_s - plan.load_per_s) > moved * np.maximum(plan.load_per_s, 0.05)
+    worth: BoolArray = _out_of_stock(snapshot).any(axis=-1) | dearer | other.any(axis=-1)
+    return worth
+
+
+def lengths_to_plan(
+    snapshot: Snapshot, prompt_tokens: FloatArray, output_tokens: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """`[..., C]` mean prompt and output lengths seen, in coarse steps; those believed where none is known."""
+    prompt = np.where(snapshot.known("prompt_tokens_mean"), snapshot.prompt_tokens_mean, prompt_tokens)
+    output = np.where(snapshot.known("output_tokens_mean"), snapshot.output_tokens_mean, output_tokens)
+    return _coarse(prompt), _coarse(output)
+
+
+def reachable(snapshot: Snapshot, cluster: Cluster) -> tuple[Cluster, FloatArray]:
+    """The cluster without counts that cannot be had now, and `[..., P]` replicas up or starting."""
+    running = np.nan_to_num(snapshot.ready) + np.nan_to_num(snapshot.starting)
+    most = np.where(_out_of_stock(snapshot), running, cluster.max_replicas)
+    return replace(cluster, max_replicas=np.maximum(most, cluster.min_replicas)), running
 
 
 def replanner_of(scenario: Scenario, requests: Workload) -> Replanner:
@@ -80,7 +110,7 @@ def replanner_of(scenario: Scenario, requests: Workload) -> Replanner:
 
 
 def _out_of_stock(snapshot: Snapshot) -> BoolArray:
-    """`[P]` pools whose wish for more replicas nobody answers: fewer are up or starting than were asked for."""
+    """`[..., P]` pools whose wish for more replicas nobody answers: fewer are up or starting than were asked for."""
     up = snapshot.ready + snapshot.starting
     return np.asarray(snapshot.target > up + 0.5)  # unknown counts compare as False
 

@@ -118,6 +118,8 @@ _MODELS = (
     Model("meta-llama/Llama-3.2-1B",            16,  2048,  32,   8,  64,  8192, 128256,   1, 1, _G, _T, _HF),
     Model("meta-llama/Llama-3.2-3B",            28,  3072,  24,   8, 128,  8192, 128256,   1, 1, _G, _T, _HF),
     Model("meta-llama/Llama-3.3-70B-Instruct",  80,  8192,  64,   8, 128, 28672, 128256,   1, 1, _G, _U, _HF),
+    Model("internlm/internlm-20b",              60,  5120,  40,  40, 128, 13824, 103168,   1, 1, _G, _U, _VIDUR),
+    Model("Qwen/Qwen-72B",                      80,  8192,  64,  64, 128, 24576, 152064,   1, 1, _G, _U, _VIDUR),
     Model("codellama/CodeLlama-34b-Instruct-hf", 48, 8192,  64,   8, 128, 22016,  32000,   1, 1, _G, _U, _BLIS),
     Model("01-ai/Yi-34B",                       60,  7168,  56,   8, 128, 20480,  64000,   1, 1, _G, _U, _BLIS),
     Model("mistralai/Mistral-7B-v0.1",          32,  4096,  32,   8, 128, 14336,  32000,   1, 1, _G, _U, _HF),

@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 
 from ..catalog.gpus import GPUS
+from ..catalog.links import BETWEEN_MACHINES, link
 from ..catalog.models import MODELS
+from .assembled import iteration_errors
 from .check import Comparison, ServingRow, compare_all
-from .factors import AttentionFactors, CommFactors, EngineFactors, Factors, GemmFactors
+from .factors import (
+    AttentionFactors,
+    CommFactors,
+    EngineFactors,
+    Factors,
+    GemmFactors,
+    IterationErrors,
+    TransferFactors,
+)
 from .fit import (
     NO_ENGINE,
     PRODUCTS,
@@ -22,6 +32,7 @@ from .fit import (
     fit_engine,
     fit_gemm,
     fit_layers,
+    fit_transfer,
     fit_whole_layers,
 )
 from .tables import TableError, read_serving, read_table
@@ -30,7 +41,14 @@ _GEMM = "aic_gemm.parquet"
 _ATTENTION = "aic_attention.parquet"
 _COMM = "aic_comm.csv"
 _HELIX = "helix_layer_times.csv"
-_VIDUR = {"A40-48GB": "vidur_mlp_a40.parquet"}
+_VIDUR = {"A40-48GB": "vidur_mlp_a40.parquet", "A100-SXM-80GB": "vidur_mlp_a100.parquet"}
+_NETWORK = "vidur_network.parquet"
+_TRANSFERS = {
+    # node and GPUs of a machine that take part: the link between the two
+    ("a100_dgx", 2): "NVLink3",
+    ("a40_pairwise_nvlink", 2): "PCIe4",  # 4 GB/s measured: not the bridge that the node's name promises
+    ("a100_dgx", 1): BETWEEN_MACHINES,
+}
 _SERVING = "measured_serving.csv"
 _HELIX_NODES = {"L4": "L4-24GB", "T4": "T4-16GB", "V100": "V100-SXM-16GB"}
 _MESSAGE_BYTES = (2.0**11, 2.0**28)
@@ -47,8 +65,11 @@ class Measurements:
     attention: Table
     comm: Table
     layers: Mapping[str, Table]
-    """By GPU: columns as `fit_layers` wants them."""
+    """By GPU: columns as `fit_layers` wants them. They are fitted where single products were not measured, and judge
+    the factors where they were."""
     whole_layers: Table
+    transfers: Table
+    """Sending to one neighbour: columns node, devices_per_node, message_bytes, latency_s."""
     serving: Sequence[ServingRow]
 
 
@@ -68,6 +89,9 @@ def read_measurements(folder: Path) -> Measurements:
     helix = read_table(kernels / _HELIX, ("model", "node", "phase", "tokens_or_batch", "ms_per_layer"))
     products = tuple(f"{product}_ms" for product in PRODUCTS)
     vidur = {gpu: read_table(kernels / name, ("model", "tp", "num_tokens", *products)) for gpu, name in _VIDUR.items()}
+    network = read_table(
+        kernels / _NETWORK, ("node", "op", "num_workers", "devices_per_node", "message_bytes", "latency_ms")
+    )
     serving, _ = read_serving(folder / _SERVING)
     return Measurements(
         gemm=_seconds(gemm),
@@ -75,6 +99,7 @@ def read_measurements(folder: Path) -> Measurements:
         comm=_seconds({**comm, "message_bytes": comm["message_elems"] * comm["dtype_bytes"]}),
         layers={gpu: long_layers(table) for gpu, table in vidur.items()},
         whole_layers=_seconds({**helix, "latency_ms": helix["ms_per_layer"]}),
+        transfers=_seconds(_where(network, network["op"] == "send_recv")),
         serving=serving,
     )
 
@@ -87,11 +112,31 @@ def refit(measured: Measurements, progress: Callable[[str], None]) -> Factors:
         progress(f"attention on {name}")
         rows = _of_gpu(measured.attention, name)
         attention[name] = fit_attention(GPUS[name], rows, [_ATTENTION])
-    progress("all-reduce")
-    comm = _refit_comm(measured.comm)
+    progress("all-reduce and transfers")
+    comm, transfer = _refit_comm(measured.comm), _refit_transfer(measured.transfers)
     progress("engine")
-    factors = Factors(gemm=gemm, attention=attention, comm=comm, engine=NO_ENGINE)
+    factors = Factors(gemm=gemm, attention=attention, comm=comm, transfer=transfer, engine=NO_ENGINE)
+    factors = replace(factors, iterations=iterations(measured, factors))
     return replace(factors, engine=_refit_engine(measured.serving, factors))
+
+
+def iterations(measured: Measurements, factors: Factors) -> dict[str, dict[str, IterationErrors]]:
+    """Errors of whole iterations of unseen layers, by GPU and kind of product, wherever kernels were measured.
+
+    The factors may be those of other GPUs (one left out of the fit, say): then these stand in.
+    """
+    errors: dict[str, dict[str, IterationErrors]] = {}
+    for name in _gpus(measured.gemm):
+        card, products, attention = GPUS[name], _of_gpu(measured.gemm, name), _of_gpu(measured.attention, name)
+        for dtype, kind, _ in _DTYPES:
+            rows = _where(products, products["dtype"] == dtype)
+            found = iteration_errors(card, kind, rows, attention, factors, [_GEMM, _ATTENTION])
+            if found is not None:
+                errors.setdefault(name, {})[kind] = found
+    return errors
+
+
+_DTYPES = (("bfloat16", "16bit", "bf16"), ("fp8", "8bit", "fp8"))
 
 
 def _refit_gemm(measured: Measurements, progress: Callable[[str], None]) -> dict[str, dict[str, GemmFactors]]:
@@ -99,11 +144,13 @@ def _refit_gemm(measured: Measurements, progress: Callable[[str], None]) -> dict
     for name in _gpus(measured.gemm):
         progress(f"matrix products on {name}")
         table = _of_gpu(measured.gemm, name)
-        for dtype, kind, precision in (("bfloat16", "16bit", "bf16"), ("fp8", "8bit", "fp8")):
+        for dtype, kind, precision in _DTYPES:
             rows = table["dtype"] == dtype
             if rows.any():
                 gemm.setdefault(name, {})[kind] = fit_gemm(GPUS[name], precision, _where(table, rows), [_GEMM])
     for name, table in measured.layers.items():
+        if name in gemm:
+            continue
         progress(f"matrix products on {name}")
         gemm[name] = {"16bit": fit_layers(GPUS[name], MODELS, table, [_VIDUR[name]])}
     for node, name in _HELIX_NODES.items():
@@ -135,6 +182,17 @@ def _refit_comm(table: Table) -> dict[str, dict[str, CommFactors]]:
             fitted = fit_comm({"message_bytes": sizes, "latency_s": best}, int(degree), [_COMM])
             comm.setdefault(name, {})[str(int(degree))] = fitted
     return comm
+
+
+def _refit_transfer(table: Table) -> dict[str, TransferFactors]:
+    """By kind of link."""
+    transfer: dict[str, TransferFactors] = {}
+    for (node, devices), name in _TRANSFERS.items():
+        rows = (table["node"] == node) & (table["devices_per_node"] == devices)
+        way = link(name)
+        if rows.any():
+            transfer[way.kind] = fit_transfer(way, _where(table, rows), [_NETWORK])
+    return transfer
 
 
 def _refit_engine(serving: Sequence[ServingRow], kernels: Factors) -> EngineFactors:

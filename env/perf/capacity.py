@@ -16,8 +16,10 @@ TPOT_MARGIN = 0.78
 """Share of the TPOT target that the mean iteration may take; the rest absorbs swings of the load."""
 KV_FILL = 0.95
 """Share of the KV cache planned for: lengths vary about their means."""
+PART_LOADS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Loads below one sequence that are tried."""
 _WAIT_QUANTILE = 0.99
-_TAIL = -math.log(1.0 - _WAIT_QUANTILE)  # an exponential wait exceeds its mean by this factor in 1 % of cases
+TAIL = -math.log(1.0 - _WAIT_QUANTILE)  # an exponential wait exceeds its mean by this factor in 1 % of cases
 
 
 def capacity_per_s(
@@ -58,7 +60,7 @@ def capacity_per_s(
         return _prefill_only_per_s(law, places, token_budget, prompt_tokens, ttft_s)
     per_decode = prompt_tokens / decodes  # prompt tokens that must run beside each decoded one
     most = min(places, token_budget - 1.0, token_budget / (1.0 + per_decode), (token_budget - 1.0) / per_decode)
-    running, iterating = _loads(max_num_seqs)
+    running, iterating = loads(max_num_seqs)
     tried = int(np.searchsorted(running, most, side="right"))
     if not tried:
         return 0.0
@@ -72,7 +74,7 @@ def capacity_per_s(
         own = _own_prefill_s(law, iterating, room, prompt_tokens, decodes)
         prompts_wait = _single_server_wait(running * per_decode / room, own)
         place_wait = _many_server_wait(running / places, places, own + decodes * seconds)
-        rates = np.where(own + seconds / 2.0 + _TAIL * (prompts_wait + place_wait) <= ttft_s, rates, 0.0)
+        rates = np.where(own + seconds / 2.0 + TAIL * (prompts_wait + place_wait) <= ttft_s, rates, 0.0)
     return float(rates.max())
 
 
@@ -109,14 +111,14 @@ def _prefill_only_per_s(
     """The rate for requests that end with their prompt."""
     room = float(token_budget)
     widest = min(room / prompt_tokens, places)
-    joining = np.minimum(_loads(max(1, math.ceil(widest)))[0], widest)
+    joining = np.minimum(loads(max(1, math.ceil(widest)))[0], widest)
     batch = np.maximum(joining, min(1.0, widest))
     pairs = law.attend_s_per_pair * prompt_tokens**2 / 2.0
     seconds = law.linear(np.maximum(batch * prompt_tokens, 1.0)) + batch * (pairs + law.seq_s)
     rates = joining / seconds
     if math.isfinite(ttft_s):
         own = seconds * max(1.0, 1.0 / widest)
-        rates = np.where(own + seconds / 2.0 + _TAIL * _single_server_wait(joining / widest, own) <= ttft_s, rates, 0.0)
+        rates = np.where(own + seconds / 2.0 + TAIL * _single_server_wait(joining / widest, own) <= ttft_s, rates, 0.0)
     return float(rates.max())
 
 
@@ -150,10 +152,10 @@ def _places(kv_tokens: float, max_num_seqs: int, prompt_tokens: float, decodes: 
 
 
 @lru_cache(maxsize=64)
-def _loads(max_num_seqs: int) -> tuple[FloatArray, FloatArray]:
+def loads(max_num_seqs: int) -> tuple[FloatArray, FloatArray]:
     """`[N]` loads to try: fractions of a sequence, every count to 16, then steps of 4 % up to the cap; and `[N]`
     sequences of an iteration at that load, at least one."""
-    below = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    below = np.array(PART_LOADS)
     few = np.arange(1.0, min(max_num_seqs, 16) + 1.0)
     steps = max(2, math.ceil(math.log(max(max_num_seqs, 17) / 16.0) / math.log(1.04)) + 1)
     many = np.geomspace(16.0, max_num_seqs, steps)[1:] if max_num_seqs > 16 else np.empty(0)

@@ -14,8 +14,9 @@ import numpy as np
 from ..catalog.gpus import Gpu
 from ..catalog.models import Model
 from .factors import Factors, FitError, donor, shipped_factors
+from .kernels import ACTIVATION_BYTES, comm_factors
 from .law import FloatArray
-from .roofline import ACTIVATION_BYTES, check_layout, comm_factors, gemm_kind
+from .stage import check_layout, gemm_kind
 
 Range = tuple[float, float]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -71,7 +72,7 @@ def coverage(
     gpu: Gpu, model: Model, precision: str, tensor_parallel: int = 1, factors: Factors | None = None
 ) -> Coverage:
     """What the law of this replica rests on; LayoutError as for `iteration_law`."""
-    check_layout(gpu, model, precision, tensor_parallel, 1)
+    check_layout(gpu, model, precision, tensor_parallel)
     known = factors or shipped_factors()
     used = {"matrix products": donor(gpu, known.gemm), "attention": donor(gpu, known.attention)}
     kind = gemm_kind(gpu, precision, known)

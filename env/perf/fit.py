@@ -7,6 +7,7 @@ that a kernel's odd shapes (a bad tile choice) do not bend the curve.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
@@ -15,27 +16,59 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from ..catalog.gpus import Gpu
+from ..catalog.links import Link
 from ..catalog.models import Model
-from .factors import AttentionFactors, CommFactors, EngineFactors, FitError, GemmFactors
+from .factors import AttentionFactors, CommFactors, EngineFactors, FitError, GemmFactors, TransferFactors
+from .kernels import (
+    ACTIVATION_BYTES,
+    allreduce_s,
+    cache_read_s,
+    decode_sequence_s,
+    gemm_s,
+    pair_s,
+    prefill_token_s,
+    transfer_s,
+)
 from .law import FloatArray
-from .roofline import SMALL_KERNELS, gemm_s
+from .stage import SMALL_KERNELS
+from .unseen import UNSEEN_MODELS, unseen_heads, unseen_products
 
 Table = Mapping[str, np.ndarray[Any, Any]]
-F = TypeVar("F", GemmFactors, AttentionFactors, CommFactors, EngineFactors)
+F = TypeVar("F", GemmFactors, AttentionFactors, CommFactors, TransferFactors, EngineFactors)
 NO_ERROR = FitError((), 0, 0, 0.0, 0.0, 0.0, {})
 NO_ENGINE = EngineFactors(0.0, 0.0, 0.0, NO_ERROR)
 """An engine that adds nothing to its kernels: what remains to be explained by the fitted one."""
+NO_ATTENTION = AttentionFactors(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, NO_ERROR)
+"""Attention at the rates of the data sheet."""
 
 HELD_OUT_EVERY = 4
-"""Every fourth shape is kept out of a fit and judges it."""
+"""Where no unseen layers are named, every fourth shape is kept out of a fit and judges it."""
 _LEAST_WEIGHTS = 2.0**22
 """Products with fewer weights are not fitted: layers of the models served here have more."""
 _LEAST_SIDE, _MOST_SIDE = 1024, 32768
-_LEAST_LAUNCH_US = 1.0  # no kernel starts and ends faster
+_LEAST_LAUNCH_US = 0.5  # no kernel starts and ends faster
 _TYPICAL_LAUNCH_S, _TYPICAL_BLEND = 5e-6, 1.6  # as fitted on A100 and A40
 _MOST_DECODING = 16
-_CACHE_BYTES = 256e6
-"""Decode rows that read fewer bytes may be served from the GPU's L2 cache (up to 96 MB), repeated as they are."""
+_ROWS = (1, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+"""Counts of rows with a factor of their own."""
+_NOTHING = 1e-12
+_REWEIGHTINGS, _ODD, _PENALTY = 10, 0.1, 1e-3
+_LEAST_HEADS = 4
+"""Fewer heads on one GPU are not fitted: no model served here is split that far."""
+LEAST_CHUNK = 256
+_LEAST_PROMPT, _MOST_CHUNK = 128, 16384
+"""New tokens of a prompt and of an iteration that prefill attention is fitted to."""
+_MOST_SEQUENCES, _MOST_CONTEXT, _MOST_SHARING = 512, 32768, 16
+"""Decode attention is fitted to so many sequences, KV tokens of each, and query heads on one KV head."""
+_REPEATED_FROM_CACHE_MB = 64.0
+"""From this size a GPU's cache holds the weights of a benchmark that multiplies them again and again: on L40S (96 MB)
+the products of less than 24 MB run above the memory's bandwidth, on A100 (40 MB) and H100 (50 MB) none do."""
+
+
+def weights_from_memory(gpu: Gpu, precision: str, n: FloatArray, k: FloatArray) -> Any:
+    """`[R]` which products were measured with weights from memory, as engines read them, and not from the cache."""
+    least = gpu.cache_mb * 1e6 / 4.0 if gpu.cache_mb >= _REPEATED_FROM_CACHE_MB else 0.0
+    return n * k * (1.0 if precision == "fp8" else 2.0) >= least
 
 
 class FitInputError(ValueError):
@@ -51,60 +84,92 @@ def held_out(keys: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
 def fit_error(
     predicted: FloatArray, measured: FloatArray, judged: Any, sources: Sequence[str], **quantities: FloatArray
 ) -> FitError:
-    """The error over the rows where `judged` is true.
+    """The error over the rows where `judged` is true; NaN if none is.
 
     Args:
         quantities: `[R]` each of the quantities (`factors.QUANTITIES`) that the rows range over.
     """
     off = predicted[judged] / measured[judged] - 1.0
+    scored = len(off) > 0
     return FitError(
         sources=tuple(sources),
         fitted_rows=int((~judged).sum()),
-        held_out_rows=int(judged.sum()),
-        median=round(float(np.median(np.abs(off))), 4),
-        p90=round(float(np.quantile(np.abs(off), 0.9)), 4),
-        bias=round(float(off.mean()), 4),
+        held_out_rows=len(off),
+        median=round(float(np.median(np.abs(off))), 4) if scored else math.nan,
+        p90=round(float(np.quantile(np.abs(off), 0.9)), 4) if scored else math.nan,
+        bias=round(float(off.mean()), 4) if scored else math.nan,
         ranges={name: (float(np.min(column)), float(np.max(column))) for name, column in quantities.items()},
     )
 
 
 def fit_gemm(gpu: Gpu, precision: str, table: Table, sources: Sequence[str]) -> GemmFactors:
-    """Factors of matrix products.
+    """Factors of matrix products; those of the unseen layers are held out.
 
     Args:
         precision: "bf16", or "fp8" for those that first quantise their activations.
         table: columns m, n, k, latency_s.
     """
-    m, n, k, measured = (np.asarray(table[c], dtype=np.float64) for c in ("m", "n", "k", "latency_s"))
+    n, k = _floats(table, "n", "k")
     sides = (np.minimum(n, k) >= _LEAST_SIDE) & (np.maximum(n, k) <= _MOST_SIDE) & (n * k >= _LEAST_WEIGHTS)
-    m, n, k, measured = m[sides], n[sides], k[sides], measured[sides]
+    table = _where(table, sides & weights_from_memory(gpu, precision, n, k))
+    return _fit_products(gpu, precision, table, unseen_products(table["n"], table["k"]), sources)
 
+
+def _fit_products(gpu: Gpu, precision: str, table: Table, judged: Any, sources: Sequence[str]) -> GemmFactors:
+    m, n, k, measured = _floats(table, "m", "n", "k", "latency_s")
     quantised = precision == "fp8"
 
-    def factors(p: FloatArray, error: FitError) -> GemmFactors:
-        return GemmFactors(p[0], p[1], p[2] * 1e-6, p[3], p[4] * 1e-12 if quantised else 0.0, error)
+    def factors(
+        p: FloatArray, by_rows: tuple[tuple[float, float], ...] = (), error: FitError = NO_ERROR
+    ) -> GemmFactors:
+        quantise_s = p[7] * 1e-12 if quantised else 0.0
+        return GemmFactors(p[0], p[1], p[2] * 1e-6, p[3] * 1e-9, p[4], p[5], p[6], quantise_s, by_rows, error)
 
     def predict(p: FloatArray) -> FloatArray:
-        return gemm_s(gpu, factors(p, NO_ERROR), precision, m, n, k)
+        return gemm_s(gpu, factors(p), precision, m, n, k)
 
-    start = np.array([0.7, 0.8, 5.0, 2.0, 5.0])
-    low = np.array([0.05, 0.05, _LEAST_LAUNCH_US, 1.0, 0.0])
-    high = np.array([1.0, 1.0, 50.0, 8.0, 100.0])
-    judged = held_out(list(zip(n, k, strict=True)))
+    #            flops bytes launch depth blend wave tile quantise
+    start = np.array([0.7, 0.8, 5.0, 0.1, 2.0, 0.3, 0.3, 5.0])
+    low = np.array([0.05, 0.05, _LEAST_LAUNCH_US, 0.0, 1.0, 0.0, 0.0, 0.0])
+    high = np.array([1.0, 1.0, 50.0, 5.0, 8.0, 1.0, 1.0, 100.0])
     p = _solve(predict, measured, ~judged, start, low, high)
-    return _rounded(factors(p, fit_error(predict(p), measured, judged, sources, tokens=m)))
+    by_rows = _left_over_by_rows(m[~judged], measured[~judged] / predict(p)[~judged])
+    fitted = _rounded(factors(p, by_rows))
+    predicted = gemm_s(gpu, fitted, precision, m, n, k)
+    return replace(fitted, error=fit_error(predicted, measured, judged, sources, tokens=m))
+
+
+def _left_over_by_rows(m: FloatArray, ratio: FloatArray) -> tuple[tuple[float, float], ...]:
+    """The factor at each of `_ROWS` that brings measured over predicted to 1 on average, odd shapes weighing less.
+
+    A factor per count of rows, between them interpolated; a small penalty keeps those without data at 1.
+    """
+    nodes = np.log([r for r in _ROWS if m.min() <= r <= m.max()])
+    hats = np.stack([np.interp(np.log(m), nodes, unit) for unit in np.eye(len(nodes))], axis=1)
+    left = np.log(ratio)
+    fitted: FloatArray = np.zeros(len(nodes))
+    for _ in range(_REWEIGHTINGS):
+        weights = 1.0 / np.maximum(1.0, np.abs(left - hats @ fitted) / _ODD)
+        weighted = hats * weights[:, None]
+        fitted = np.asarray(np.linalg.solve(hats.T @ weighted + _PENALTY * np.eye(len(nodes)), weighted.T @ left))
+    return tuple((float(f"{np.exp(r):.4g}"), float(f"{np.exp(c):.3g}")) for r, c in zip(nodes, fitted, strict=True))
 
 
 def fit_layers(gpu: Gpu, models: Mapping[str, Model], table: Table, sources: Sequence[str]) -> GemmFactors:
     """Factors of matrix products from tables of whole projections.
 
     Args:
-        table: columns model, tp, num_tokens, product (one of `PRODUCTS`), latency_s. Whole models are held out.
+        table: columns model, tp, num_tokens, product (one of `PRODUCTS`), latency_s. `UNSEEN_MODELS` are held out.
     """
+    return _fit_products(gpu, "fp16", product_table(models, table), np.isin(table["model"], UNSEEN_MODELS), sources)
+
+
+def product_table(models: Mapping[str, Model], table: Table) -> Table:
+    """Columns m, n, k, latency_s of a table of whole projections."""
     shapes = [_product_shape(models[str(name)], int(tp), str(product)) for name, tp, product in _keys(table)]
     n, k = (np.array(side, dtype=np.float64) for side in zip(*shapes, strict=True))
     m = np.asarray(table["num_tokens"], dtype=np.float64)
-    return fit_gemm(gpu, "fp16", {"m": m, "n": n, "k": k, "latency_s": table["latency_s"]}, sources)
+    return {"m": m, "n": n, "k": k, "latency_s": table["latency_s"]}
 
 
 PRODUCTS = ("attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj")
@@ -140,7 +205,7 @@ def fit_whole_layers(gpu: Gpu, models: Mapping[str, Model], table: Table, source
     sides = np.array([[_product_shape(models[name], 1, product) for product in PRODUCTS] for name in names])
 
     def factors(p: FloatArray, error: FitError) -> GemmFactors:
-        return GemmFactors(p[0], p[1], _TYPICAL_LAUNCH_S, _TYPICAL_BLEND, 0.0, error)
+        return GemmFactors(p[0], p[1], _TYPICAL_LAUNCH_S, 0.0, _TYPICAL_BLEND, 0.0, 0.0, 0.0, (), error)
 
     def predict(p: FloatArray) -> FloatArray:
         products = gemm_s(gpu, factors(p, NO_ERROR), "fp16", tokens[:, None], sides[:, :, 0], sides[:, :, 1])
@@ -179,15 +244,19 @@ def fit_engine(
 
 
 def fit_attention(gpu: Gpu, table: Table, sources: Sequence[str]) -> AttentionFactors:
-    """Factors of one layer's attention.
+    """Factors of one layer's attention; the heads of the unseen layers are held out.
 
     Args:
         table: columns phase ("prefill", "decode"), batch_size, new_tokens, context_len, num_heads, num_kv_heads,
             head_dim, latency_s; a prefill row attends its own new tokens only.
     """
-    prefill = table["phase"] == "prefill"
-    layer_s, prefill_eff, token_eff, prefill_error = _fit_prefill(gpu, _where(table, prefill), sources)
-    decode_eff, seq_s, decode_error = _fit_decode(gpu, _where(table, ~prefill), sources)
+    table = _where(table, table["num_heads"] >= _LEAST_HEADS)
+    prompts = (table["phase"] == "prefill") & (table["new_tokens"] >= _LEAST_PROMPT)
+    total = table["batch_size"] * table["new_tokens"]
+    prefill = _where(table, prompts & (total >= LEAST_CHUNK) & (total <= _MOST_CHUNK))
+    decode = _where(table, (table["phase"] == "decode") & read_from_memory(gpu, table))
+    flop_eff, layer_s, head_s, kv_s, prefill_error = _fit_prefill(gpu, prefill, sources)
+    mem_eff, decode_layer_s, decode_head_s, decode_kv_s, decode_error = _fit_decode(gpu, decode, sources)
     error = FitError(
         sources=tuple(sources),
         fitted_rows=prefill_error.fitted_rows + decode_error.fitted_rows,
@@ -197,59 +266,96 @@ def fit_attention(gpu: Gpu, table: Table, sources: Sequence[str]) -> AttentionFa
         bias=max(prefill_error.bias, decode_error.bias, key=abs),
         ranges={**prefill_error.ranges, **decode_error.ranges},
     )
-    return _rounded(AttentionFactors(prefill_eff, token_eff, decode_eff, layer_s, seq_s, error))
+    parts = (flop_eff, layer_s, head_s, kv_s, mem_eff, decode_layer_s, decode_head_s, decode_kv_s)
+    return _rounded(AttentionFactors(*parts, error))
 
 
-def _fit_prefill(gpu: Gpu, table: Table, sources: Sequence[str]) -> tuple[float, float, float, FitError]:
+def read_from_memory(gpu: Gpu, table: Table) -> Any:
+    """`[R]` decode rows of loads that engines run, and too large for the cache that a repeated benchmark reads from."""
+    batch, context, heads, kv_heads, dim = _floats(
+        table, "batch_size", "context_len", "num_heads", "num_kv_heads", "head_dim"
+    )
+    served = (batch <= _MOST_SEQUENCES) & (context <= _MOST_CONTEXT) & (heads <= _MOST_SHARING * kv_heads)
+    return served & (2.0 * ACTIVATION_BYTES * batch * context * kv_heads * dim >= 1.5 * gpu.cache_mb * 1e6)
+
+
+Parts = tuple[float, float, float, float, FitError]
+
+
+def _fit_prefill(gpu: Gpu, table: Table, sources: Sequence[str]) -> Parts:
     batch, new, heads, kv_heads, dim, measured = _floats(
         table, "batch_size", "new_tokens", "num_heads", "num_kv_heads", "head_dim", "latency_s"
     )
-    flops = 4.0 * heads * dim * batch * new * new / 2.0
-    moved = 2.0 * 2.0 * batch * new * (heads + kv_heads) * dim
+
+    def factors(p: FloatArray) -> AttentionFactors:
+        return replace(NO_ATTENTION, prefill_flop_eff=p[0], prefill_head_s=p[2] * 1e-9, prefill_kv_s=p[3] * 1e-9)
 
     def predict(p: FloatArray) -> FloatArray:
-        compute = flops / (gpu.fp16_tflops * 1e12 * p[1])
-        return np.asarray(p[0] * 1e-6 + compute + moved / (gpu.bandwidth_gb_per_s * 1e9 * p[2]), dtype=np.float64)
+        f = factors(p)
+        pairs = pair_s(gpu, f, heads, dim, "fp16") * batch * new * new / 2.0
+        return np.asarray(p[1] * 1e-6 + batch * new * prefill_token_s(f, heads, kv_heads) + pairs, dtype=np.float64)
 
-    judged = held_out(list(zip(heads, kv_heads, strict=True)))
-    p = _solve(
-        predict, measured, ~judged, np.array([10.0, 0.5, 0.5]), np.array([0.0, 0.05, 0.05]), np.array([99.0, 1, 1])
-    )
+    judged = unseen_heads(heads, kv_heads)
+    start, high = np.array([0.5, 10.0, 0.5, 3.0]), np.array([1.0, 99.0, 50.0, 99.0])
+    p = _solve(predict, measured, ~judged, start, np.array([0.05, 0.0, 0.0, 0.0]), high)
     error = fit_error(predict(p), measured, judged, sources, tokens=batch * new)
-    return p[0] * 1e-6, p[1], p[2], error
+    # Fewer tokens than were fitted run the decode kernel, whose fit covers them.
+    error = replace(error, ranges={"tokens": (1.0, error.ranges["tokens"][1])})
+    return p[0], p[1] * 1e-6, p[2] * 1e-9, p[3] * 1e-9, error
 
 
-def _fit_decode(gpu: Gpu, table: Table, sources: Sequence[str]) -> tuple[float, float, FitError]:
+def _fit_decode(gpu: Gpu, table: Table, sources: Sequence[str]) -> Parts:
     batch, context, heads, kv_heads, dim, measured = _floats(
         table, "batch_size", "context_len", "num_heads", "num_kv_heads", "head_dim", "latency_s"
     )
-    read = 2.0 * 2.0 * batch * context * kv_heads * dim
-    real = read >= _CACHE_BYTES
-    batch, context, heads, kv_heads = batch[real], context[real], heads[real], kv_heads[real]
-    read, measured = read[real], measured[real]
+    read = 2.0 * ACTIVATION_BYTES * batch * context * kv_heads * dim
 
     def predict(p: FloatArray) -> FloatArray:
-        reading = read / (gpu.bandwidth_gb_per_s * 1e9 * p[0])
-        return np.asarray(p[1] * 1e-6 * batch * heads / 32.0 + reading, dtype=np.float64)
+        f = replace(NO_ATTENTION, decode_mem_eff=p[0], decode_head_s=p[2] * 1e-9, decode_kv_s=p[3] * 1e-9)
+        sequences = batch * decode_sequence_s(f, heads, kv_heads)
+        return np.asarray(p[1] * 1e-6 + sequences + cache_read_s(gpu, f, read), dtype=np.float64)
 
-    judged = held_out(list(zip(heads, kv_heads, strict=True)))
-    p = _solve(predict, measured, ~judged, np.array([0.7, 0.05]), np.array([0.05, 0.0]), np.array([1.0, 5.0]))
+    judged = unseen_heads(heads, kv_heads)
+    start, high = np.array([0.8, 10.0, 1.0, 10.0]), np.array([1.0, 99.0, 50.0, 500.0])
+    p = _solve(predict, measured, ~judged, start, np.array([0.05, 0.0, 0.0, 0.0]), high)
     error = fit_error(predict(p), measured, judged, sources, sequences=batch, context_tokens=context)
-    return p[0], p[1] * 1e-6, error
+    # One sequence takes no longer than two; a short context less than a long one.
+    least = {
+        "sequences": (1.0, error.ranges["sequences"][1]),
+        "context_tokens": (1.0, error.ranges["context_tokens"][1]),
+    }
+    return p[0], p[1] * 1e-6, p[2] * 1e-9, p[3] * 1e-9, replace(error, ranges=least)
 
 
 def fit_comm(table: Table, tp: int, sources: Sequence[str]) -> CommFactors:
     """Factors of one all-reduce over `tp` GPUs; columns message_bytes, latency_s (the best library at each size)."""
     size, measured = _floats(table, "message_bytes", "latency_s")
 
+    def factors(p: FloatArray, error: FitError = NO_ERROR) -> CommFactors:
+        return CommFactors(tp, p[0] * 1e-6, p[1] * 1e9, p[2] * 1e-6, p[3] * 1e9, error)
+
     def predict(p: FloatArray) -> FloatArray:
-        return np.asarray(p[0] * 1e-6 + size / (p[1] * 1e9), dtype=np.float64)
+        return allreduce_s(factors(p), size)
 
     judged = held_out(list(size))
-    p = _solve(predict, measured, ~judged, np.array([8.0, 50.0]), np.array([0.1, 0.05]), np.array([500.0, 2000.0]))
-    return _rounded(
-        CommFactors(tp, p[0] * 1e-6, p[1] * 1e9, fit_error(predict(p), measured, judged, sources, message_bytes=size))
-    )
+    start, low, high = (8.0, 50.0, 30.0, 50.0), (0.1, 0.05, 0.1, 0.05), (500.0, 2000.0, 9999.0, 2000.0)
+    p = _solve(predict, measured, ~judged, np.array(start), np.array(low), np.array(high))
+    return _rounded(factors(p, fit_error(predict(p), measured, judged, sources, message_bytes=size)))
+
+
+def fit_transfer(link: Link, table: Table, sources: Sequence[str]) -> TransferFactors:
+    """Factors of sending to one neighbour over `link`; columns message_bytes, latency_s."""
+    size, measured = _floats(table, "message_bytes", "latency_s")
+
+    def factors(p: FloatArray, error: FitError = NO_ERROR) -> TransferFactors:
+        return TransferFactors(p[0] * 1e-6, p[1], error)
+
+    def predict(p: FloatArray) -> FloatArray:
+        return transfer_s(link, factors(p), size)
+
+    judged = held_out(list(size))
+    p = _solve(predict, measured, ~judged, np.array([10.0, 0.5]), np.array([0.1, 0.001]), np.array([500.0, 1.5]))
+    return _rounded(factors(p, fit_error(predict(p), measured, judged, sources, message_bytes=size)))
 
 
 def _solve(
@@ -261,10 +367,8 @@ def _solve(
     high: FloatArray,
 ) -> FloatArray:
     """Parameters that bring predictions closest to the fitted rows, by share of the measured time."""
-    if fitted.sum() < len(start) or fitted.all():
-        raise FitInputError(
-            f"{len(measured)} rows, wanted more than {len(start)} with several shapes, to fit and to judge"
-        )
+    if fitted.sum() < len(start):
+        raise FitInputError(f"{int(fitted.sum())} rows to fit {len(start)} factors to, wanted at least as many")
     if not (np.isfinite(measured) & (measured > 0)).all():
         raise FitInputError(f"a measured time is {np.nanmin(measured):g} s or blank, wanted all above 0")
 
@@ -284,7 +388,10 @@ def _floats(table: Table, *names: str) -> tuple[FloatArray, ...]:
 
 
 def _rounded(fitted: F) -> F:
-    """The same factors with four significant digits: more would only make reviews noisy."""
+    """The same factors with four significant digits: more would only make reviews noisy. What a fit left at its lower
+    bound is 0."""
     values = {f.name: getattr(fitted, f.name) for f in fields(fitted)}
-    short: dict[str, Any] = {name: float(f"{v:.4g}") for name, v in values.items() if isinstance(v, float)}
+    short: dict[str, Any] = {
+        name: float(f"{v:.4g}") if v >= _NOTHING else 0.0 for name, v in values.items() if isinstance(v, float)
+    }
     return replace(fitted, **short)

@@ -116,17 +116,21 @@ class SimulatedClusters:
         rented: FloatArray = (pools["rented_ps"] - unpaid) / PS_PER_S
         return rented
 
-    def replace(self, b: int, spec: WorldSpec) -> None:
-        """Put a new world in place `b`, at its time 0; the others go on undisturbed.
+    def replace(self, seats: IntArray, specs: Sequence[WorldSpec]) -> None:
+        """Put new worlds at places `seats` `[K]`, at their time 0; the others go on undisturbed.
 
         Raises:
-            ValueError: it has more classes or pools than the batch has room for.
+            ValueError: one has more classes or pools than the batch has room for.
         """
         n_classes, n_pools = self.cluster.serves.shape[1:]
-        _check_fits(spec, n_classes, n_pools)
-        self.specs[b] = spec
-        self._every = with_room(self._every, {**size_of(spec), "C": n_classes, "P": n_pools})
-        self._load(b, spec)
+        sizes = [size_of(spec) for spec in specs]
+        for spec in specs:
+            _check_fits(spec, n_classes, n_pools)
+        largest = {axis: max(size[axis] for size in sizes) for axis in sizes[0]}
+        self._every = with_room(self._every, {**largest, "C": n_classes, "P": n_pools})
+        for b, spec in zip(seats.tolist(), specs, strict=True):
+            self.specs[b] = spec
+            self._load(b, spec)
         self._restate(n_classes, n_pools)
 
     def advance(self, action: Action) -> TickOutcome:

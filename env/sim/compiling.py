@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from numba import njit
+from ..compiled_cache import cached
 
-_INNER: dict[str, Any] = {"cache": True, "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-_OUTER: dict[str, Any] = {"cache": True, "_nrt": False, "nogil": True}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def inner(function: Function) -> Function:
     """As `engine_state.compiled`, but not callable from Python: unpacking that many arrays takes long to compile."""
-    kernel: Function = njit(**_INNER)(function)
-    return kernel
+    return cached(function, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def outer(function: Function) -> Function:
     """As `engine_state.compiled`, and lets other threads run meanwhile."""
-    kernel: Function = njit(**_OUTER)(function)
-    return kernel
+    return cached(function, _nrt=False, nogil=True)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from ..compiled_cache import cached
 from ..perf.law import LAW_WIDTH, ROW_ATTEND_S, FloatArray
 
 PS_PER_S = 1_000_000_000_000
@@ -128,14 +128,12 @@ REPLICA = np.dtype(
     align=True,
 )
 
-_OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
     """Compile a kernel that allocates nothing: counting references to the arrays it is handed took half its time."""
-    kernel: Function = njit(**_OPTIONS)(function)
-    return kernel
+    return cached(function, _nrt=False)
 
 
 def inlined(function: Function) -> Function:

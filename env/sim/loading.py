@@ -5,7 +5,7 @@ Symbols as in `state`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from zlib import crc32
 
@@ -159,10 +159,10 @@ def batched_cluster(clusters: Iterable[Cluster], n_classes: int, n_pools: int) -
     c, p = (n_classes,), (n_pools,)
 
     def stacked(name: str, shape: tuple[int, ...], filler: float = 0.0) -> FloatArray:
-        return np.stack([padded(getattr(row, name), shape, filler) for row in rows])
+        return stacked_rows([getattr(row, name) for row in rows], shape, filler)
 
     def wanted(name: str) -> FloatArray:
-        return np.stack([padded(getattr(row.targets, name), c, np.nan) for row in rows])
+        return stacked_rows([getattr(row.targets, name) for row in rows], c, np.nan)
 
     return Cluster(
         class_names=tuple(f"class-{i}" for i in range(n_classes)),
@@ -209,4 +209,12 @@ def padded(values: FloatArray, shape: tuple[int, ...], filler: float = 0.0) -> F
     """`values` in the corner of an array of `shape`, the rest `filler`."""
     out = np.full(shape, filler)
     out[tuple(slice(0, n) for n in values.shape)] = values
+    return out
+
+
+def stacked_rows(rows: Sequence[FloatArray], shape: tuple[int, ...], filler: float = 0.0) -> FloatArray:
+    """`[B, *shape]`: each of the rows in the corner of its own, the rest `filler`."""
+    out = np.full((len(rows), *shape), filler)
+    for corner, values in zip(out, rows, strict=True):
+        corner[tuple(slice(0, n) for n in values.shape)] = values
     return out

@@ -92,15 +92,15 @@ def test_the_same_seed_is_the_same_world_and_another_seed_is_not() -> None:
 def test_a_batch_is_its_clusters_one_by_one() -> None:
     """Step by step, over resets that come at unlike times."""
     batch, steps, n = vector(3), 2 * TICKS + 3, 3
-    observations = [batch.reset()]
+    observations = [batch.reset().copy()]
     actions = some_actions(batch, steps)
     rewards, ends, terminals = [], [], []
     for action in actions:
-        observation, reward, done, infos = batch.step(action)
-        observations.append(observation)
+        observation, reward, done, info = batch.step(action)
+        observations.append(observation.copy())
         rewards.append(reward)
         ends.append(done)
-        terminals.append([info.get("terminal_observation") for info in infos])
+        terminals.append(dict(zip(info.ended.tolist(), info.terminal_observation, strict=True)))
     assert np.any(np.ptp(np.array(ends, dtype=int), axis=1) > 0), "all episodes ended together"
 
     # The same seeds in the order in which the batch drew them.
@@ -115,11 +115,11 @@ def test_a_batch_is_its_clusters_one_by_one() -> None:
         single = VectorClusterEnv(lambda _, s=seeds: draw(next(s)), 1, SHORT.tick_s, PlanTracking)
         np.testing.assert_array_equal(single.reset()[0], observations[0][b])
         for t in range(steps):
-            observation, reward, done, infos = single.step(actions[t, b : b + 1])
+            observation, reward, done, info = single.step(actions[t, b : b + 1])
             np.testing.assert_array_equal(observation[0], observations[t + 1][b], err_msg=f"cluster {b}, step {t}")
             assert (reward[0], done[0]) == (rewards[t][b], ends[t][b])
             if done[0]:
-                np.testing.assert_array_equal(infos[0]["terminal_observation"], terminals[t][b])
+                np.testing.assert_array_equal(info.terminal_observation[0], terminals[t][b])
 
 
 def test_the_neutral_action_is_the_rule() -> None:
@@ -130,12 +130,12 @@ def test_the_neutral_action_is_the_rule() -> None:
     rule, memory = PlanTracking(batch.cluster), {}
     done = np.array([False])
     while not done.all():
-        _, _, done, infos = env.step(np.zeros((1, *env.layout.action_space.shape), np.float32))
+        _, _, done, info = env.step(np.zeros((1, *env.layout.action_space.shape), np.float32))
         snapshot = batch.snapshot()
         action, memory = rule.decide(snapshot, batch.plan, memory)
         outcome, _, _ = batch.advance(action, snapshot)
-        assert infos[0]["bill_usd"] == pytest.approx(float(outcome.bill.total_usd[0]), rel=1e-12)
-        np.testing.assert_array_equal(infos[0]["tally"], outcome.tally[0])
+        assert info.bill_usd[0] == pytest.approx(float(outcome.bill.total_usd[0]), rel=1e-12)
+        np.testing.assert_array_equal(info.tally, outcome.tally)
     assert outcome.done.all()
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from poolpilot.agents.planner.milp import SHORTFALL_FACTOR, cheapest_plan
+from poolpilot.agents.planner.milp import cheapest_plan
+from poolpilot.agents.planner.program import SHORTFALL_FACTOR
 from poolpilot.env.contract import Cluster, FloatArray, Plan
 from poolpilot.tests.env.clusters import SEEDS, a_cluster, row
 

@@ -16,6 +16,7 @@ from poolpilot.env.perf.factors import (
     read_factors,
     shipped_factors,
     to_document,
+    to_text,
 )
 
 
@@ -23,6 +24,7 @@ def test_factors_read_back_as_written() -> None:
     document = json.loads(json.dumps(to_document(shipped_factors())))
     assert from_document(document) == shipped_factors()
     assert document == json.loads(FACTORS_FILE.read_text(encoding="utf-8"))
+    assert to_text(shipped_factors()) == FACTORS_FILE.read_text(encoding="utf-8")
 
 
 def test_every_entry_names_its_data_and_its_error_on_held_out_rows() -> None:
@@ -31,13 +33,19 @@ def test_every_entry_names_its_data_and_its_error_on_held_out_rows() -> None:
         *(entry.error for kinds in factors.gemm.values() for entry in kinds.values()),
         *(entry.error for entry in factors.attention.values()),
         *(entry.error for degrees in factors.comm.values() for entry in degrees.values()),
+        *(entry.error for entry in factors.transfer.values()),
         factors.engine.error,
     ]
     for error in errors:
         assert error.sources
         assert error.held_out_rows > 0
         assert error.fitted_rows > error.held_out_rows
+        assert error.ranges
         assert 0 <= error.median <= error.p90
+    for kinds in factors.iterations.values():
+        for whole in kinds.values():
+            assert whole.decode.held_out_rows > 0 == whole.decode.fitted_rows
+            assert whole.prefill.held_out_rows > 0 == whole.prefill.fitted_rows
 
 
 def test_every_card_finds_a_donor() -> None:
@@ -72,14 +80,20 @@ def _broken(path: list[str], value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "wanted an object with schema 2"),
-        ({"schema": 1}, "wanted an object with schema 2"),
+        ([], "wanted an object with schema 3"),
+        ({"schema": 1}, "wanted an object with schema 3"),
         (_broken(["gemm"], None), "factors.gemm: wanted an object by GPU name"),
         (_broken(["gemm", "B9000"], {}), "factors.gemm.B9000: no such GPU"),
         (_broken(["gemm", "A100-SXM-80GB", "16bit"], {}), "A100-SXM-80GB.16bit: wanted exactly flop_eff"),
         (_broken(["engine", "seq_s"], "fast"), "factors.engine.seq_s: 'fast', wanted a number"),
         (_broken(["engine", "seq_s"], True), "factors.engine.seq_s: True, wanted a number"),
         (_broken(["engine"], None), "factors.engine: wanted exactly"),
+        (_broken(["transfer"], []), "factors.transfer: wanted an object by link"),
+        (_broken(["gemm", "A100-SXM-80GB", "16bit", "by_rows"], [[1, 1], [1, 1]]), "by_rows: wanted a list of"),
+        (
+            _broken(["engine", "error", "ranges"], {"tokens": [2, 1]}),
+            r"ranges.tokens: \[2, 1\], wanted \[least, most\]",
+        ),
     ],
 )
 def test_a_wrong_document_is_refused_with_the_entry(document: Any, message: str) -> None:

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 
 from poolpilot.env.catalog.gpus import GPUS, gpu
+from poolpilot.env.catalog.links import link
 from poolpilot.env.catalog.models import MODELS
 from poolpilot.env.perf.calibration import Measurements, engine_rows, long_layers, read_measurements, refit
 from poolpilot.env.perf.check import compare_all
-from poolpilot.env.perf.factors import Factors, GemmFactors, shipped_factors, to_document
+from poolpilot.env.perf.factors import (
+    CommFactors,
+    Factors,
+    GemmFactors,
+    TransferFactors,
+    shipped_factors,
+    to_document,
+)
 from poolpilot.env.perf.fit import (
     NO_ERROR,
     PRODUCTS,
@@ -21,10 +29,12 @@ from poolpilot.env.perf.fit import (
     fit_error,
     fit_gemm,
     fit_layers,
+    fit_transfer,
     held_out,
 )
-from poolpilot.env.perf.roofline import gemm_s
+from poolpilot.env.perf.kernels import allreduce_s, gemm_s, transfer_s
 from poolpilot.env.perf.tables import TableError, read_table
+from poolpilot.env.perf.unseen import UNSEEN_LAYERS, UNSEEN_MODELS, unseen_heads, unseen_products
 
 
 def test_whole_shapes_are_held_out() -> None:
@@ -46,8 +56,8 @@ def test_the_error_is_that_of_the_judged_rows() -> None:
 @pytest.mark.parametrize(
     ("precision", "true"),
     [
-        ("bf16", GemmFactors(0.8, 0.7, 5e-6, 2.5, 0.0, NO_ERROR)),
-        ("fp8", GemmFactors(0.6, 0.8, 9e-6, 3.0, 1.2e-11, NO_ERROR)),
+        ("bf16", GemmFactors(0.8, 0.7, 5e-6, 2e-10, 2.5, 0.2, 0.4, 0.0, (), NO_ERROR)),
+        ("fp8", GemmFactors(0.6, 0.8, 9e-6, 1e-10, 3.0, 0.5, 0.7, 1.2e-11, (), NO_ERROR)),
     ],
 )
 def test_known_factors_of_products_are_found_again(precision: str, true: GemmFactors) -> None:
@@ -55,16 +65,50 @@ def test_known_factors_of_products_are_found_again(precision: str, true: GemmFac
     m, n, k = (a.ravel().astype(float) for a in np.meshgrid([1, 16, 64, 256, 1024, 4096], sides, sides))
     table = {"m": m, "n": n, "k": k, "latency_s": gemm_s(gpu("H100"), true, precision, m, n, k)}
     found = fit_gemm(gpu("H100"), precision, table, ["made up"])
-    for name in ("flop_eff", "mem_eff", "launch_s", "blend", "quantise_s"):
-        assert getattr(found, name) == pytest.approx(getattr(true, name), rel=0.02), name
-    assert found.error.median < 1e-3
+    for name in ("flop_eff", "mem_eff", "launch_s", "quantise_s"):
+        assert getattr(found, name) == pytest.approx(getattr(true, name), rel=0.05), name
+    for name in ("depth_s", "blend", "wave_exp", "tile_exp"):  # each shows in few of the shapes
+        assert getattr(found, name) == pytest.approx(getattr(true, name), rel=0.2), name
+    assert all(factor == pytest.approx(1.0, abs=0.01) for _, factor in found.by_rows)
+    assert found.error.held_out_rows > 0
+    assert found.error.median < 5e-3
+
+
+def test_a_factor_for_some_rows_is_found_again() -> None:
+    """Products of 64 rows take 20 % longer than the terms say, those of others as long."""
+    plain = GemmFactors(0.8, 0.7, 5e-6, 0.0, 2.5, 0.0, 0.0, 0.0, (), NO_ERROR)
+    sides = (1024, 2048, 4096, 8192, 16384)
+    m, n, k = (a.ravel().astype(float) for a in np.meshgrid([1, 16, 32, 64, 96, 128, 256, 1024, 4096], sides, sides))
+    seconds = gemm_s(gpu("H100"), plain, "bf16", m, n, k) * np.where(m == 64, 1.2, 1.0)
+    found = fit_gemm(gpu("H100"), "bf16", {"m": m, "n": n, "k": k, "latency_s": seconds}, ["made up"])
+    again = gemm_s(gpu("H100"), found, "bf16", m, n, k)
+    assert np.median(np.abs(again / seconds - 1.0)[m == 64]) < 0.03
+
+
+def test_no_shape_of_an_unseen_layer_is_fitted() -> None:
+    for layer in UNSEEN_LAYERS:
+        n, k = zip(*layer.products, strict=True)
+        assert unseen_products(n, k).all()
+        assert unseen_heads([layer.heads], [layer.kv_heads]).all()
+    assert not unseen_products([6144], [16384]).any()
+    assert set(UNSEEN_MODELS) <= set(MODELS)
 
 
 def test_known_factors_of_an_all_reduce_are_found_again() -> None:
+    size = 2.0 ** np.arange(10, 29)
+    true = CommFactors(4, 7e-6, 1e11, 5e-5, 2e11, NO_ERROR)
+    found = fit_comm({"message_bytes": size, "latency_s": allreduce_s(true, size)}, 4, ["made up"])
+    for name in ("latency_s", "bytes_per_s", "large_latency_s", "large_bytes_per_s"):
+        assert getattr(found, name) == pytest.approx(getattr(true, name), rel=0.02), name
+
+
+def test_known_factors_of_a_transfer_are_found_again() -> None:
     size = 2.0 ** np.arange(10, 28)
-    found = fit_comm({"message_bytes": size, "latency_s": 7e-6 + size / 2e11}, 4, ["made up"])
-    assert found.latency_s == pytest.approx(7e-6, rel=0.01)
-    assert found.bytes_per_s == pytest.approx(2e11, rel=0.01)
+    true = TransferFactors(2e-5, 0.4, NO_ERROR)
+    way = link("InfiniBand-HDR200")
+    found = fit_transfer(way, {"message_bytes": size, "latency_s": transfer_s(way, true, size)}, ["made up"])
+    assert found.latency_s == pytest.approx(2e-5, rel=0.01)
+    assert found.link_eff == pytest.approx(0.4, rel=0.01)
 
 
 def test_known_engine_is_found_again() -> None:
@@ -85,7 +129,7 @@ def test_impossible_times_are_refused(latency_s: float) -> None:
 
 
 def test_too_few_rows_are_refused() -> None:
-    with pytest.raises(FitInputError, match="1 rows, wanted more than 2"):
+    with pytest.raises(FitInputError, match=r"[01] rows to fit 4 factors to"):
         fit_comm({"message_bytes": np.array([1e6]), "latency_s": np.array([1e-5])}, 2, ["made up"])
 
 
@@ -119,21 +163,21 @@ def test_shipped_factors_are_what_calibrate_fits(refitted: Factors) -> None:
 @pytest.mark.parametrize(
     ("group", "name", "kind", "median", "p90"),
     [
-        ("gemm", "A100-SXM-80GB", "16bit", 0.08, 0.20),
-        ("gemm", "H100-SXM-80GB", "16bit", 0.07, 0.16),
-        ("gemm", "H100-SXM-80GB", "8bit", 0.07, 0.16),
-        ("gemm", "L40S-48GB", "16bit", 0.08, 0.26),
-        ("gemm", "L40S-48GB", "8bit", 0.12, 0.38),
-        ("gemm", "A40-48GB", "16bit", 0.07, 0.20),
+        ("gemm", "A100-SXM-80GB", "16bit", 0.07, 0.17),
+        ("gemm", "H100-SXM-80GB", "16bit", 0.05, 0.13),
+        ("gemm", "H100-SXM-80GB", "8bit", 0.04, 0.10),
+        ("gemm", "L40S-48GB", "16bit", 0.065, 0.16),
+        ("gemm", "L40S-48GB", "8bit", 0.09, 0.25),
+        ("gemm", "A40-48GB", "16bit", 0.06, 0.19),
         ("gemm", "L4-24GB", "16bit", 0.05, 0.10),
         ("gemm", "T4-16GB", "16bit", 0.05, 0.12),
         ("gemm", "V100-SXM-16GB", "16bit", 0.06, 0.12),
-        ("attention", "A100-SXM-80GB", None, 0.10, 0.40),
-        ("attention", "H100-SXM-80GB", None, 0.10, 0.40),
-        ("attention", "L40S-48GB", None, 0.15, 0.45),
+        ("attention", "A100-SXM-80GB", None, 0.06, 0.18),
+        ("attention", "H100-SXM-80GB", None, 0.08, 0.20),
+        ("attention", "L40S-48GB", None, 0.09, 0.25),
         ("comm", "H100-SXM-80GB", "2", 0.06, 0.12),
-        ("comm", "H100-SXM-80GB", "4", 0.15, 0.20),
-        ("comm", "A100-SXM-80GB", "2", 0.10, 0.20),
+        ("comm", "H100-SXM-80GB", "4", 0.06, 0.15),
+        ("comm", "A100-SXM-80GB", "2", 0.06, 0.20),
         ("engine", None, None, 0.08, 0.17),
     ],
 )
@@ -145,6 +189,26 @@ def test_error_on_held_out_rows(
         entry = entry if key is None else entry[key]
     assert entry.error.median < median
     assert entry.error.p90 < p90
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    ("name", "kind", "decode", "prefill"),
+    [
+        ("A100-SXM-80GB", "16bit", 0.04, 0.055),
+        ("H100-SXM-80GB", "16bit", 0.025, 0.035),
+        ("H100-SXM-80GB", "8bit", 0.03, 0.035),
+        ("L40S-48GB", "16bit", 0.02, 0.06),
+        ("L40S-48GB", "8bit", 0.025, 0.13),
+    ],
+)
+def test_whole_iterations_of_unseen_layers(
+    refitted: Factors, name: str, kind: str, decode: float, prefill: float
+) -> None:
+    """The aims are 3 % and 5 %: A100 misses the first by a hair, 8-bit prompts on L40S the second by far."""
+    found = refitted.iterations[name][kind]
+    assert found.decode.median < decode
+    assert found.prefill.median < prefill
 
 
 @pytest.mark.shared_data

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from poolpilot.env.catalog.gpus import GPUS, gpu
 from poolpilot.env.catalog.models import MODELS, model
 from poolpilot.env.perf.factors import shipped_factors
 from poolpilot.env.perf.fit import NO_ENGINE
+from poolpilot.env.perf.kernels import comm_factors
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
 from poolpilot.env.perf.roofline import DoesNotFit, LayoutError, iteration_law, kv_capacity_tokens
 
@@ -51,8 +52,8 @@ def test_every_card_has_a_law_for_every_dense_model(name: str) -> None:
 )
 def test_a_better_card_is_nowhere_slower(fast: str, slow: str, shape: str) -> None:
     laws = [iteration_law(gpu(name), model(shape), "fp16") for name in (fast, slow)]
-    # The V100's few measured layers leave its launch times at those of the A100, hence the hair's breadth.
-    assert nowhere_slower(laws[0], laws[1].scaled(1.02))
+    # Launch times of a few microseconds are as the two machines had them, hence the hair's breadth.
+    assert nowhere_slower(laws[0], laws[1].scaled(1.05))
 
 
 @settings(deadline=None)
@@ -67,6 +68,7 @@ def test_more_bandwidth_and_rate_never_slow_a_card_down(
     name: str, shape: str, bandwidth: float, rate: float, precision: str
 ) -> None:
     card = gpu(name)
+    assume(precision != "fp8" or card.architecture not in ("Volta", "Turing", "CDNA2"))
     faster = replace(
         card,
         bandwidth_gb_per_s=card.bandwidth_gb_per_s * bandwidth,
@@ -128,9 +130,17 @@ def test_kernels_of_llama_2_7b_on_a100_add_up_as_measured() -> None:
     ("name", "precision", "tp", "pp", "message"),
     [
         ("V100-SXM-32GB", "bf16", 1, 1, "V100-SXM-32GB has no bf16; use fp16"),
-        ("H100", "bf16", 3, 1, "tensor_parallel 3 does not divide the 40 heads"),
+        (
+            "H100",
+            "bf16",
+            3,
+            1,
+            r"tensor_parallel 3 does not divide the 40 heads, .* of Qwen/Qwen2.5-32B; use one of \[1, 2, 4, 8\]",
+        ),
         ("H100", "bf16", 0, 1, "tensor_parallel 0"),
-        ("H100", "bf16", 1, 2, "pipeline_parallel 2 is not modelled"),
+        ("H100", "bf16", 5, 1, "tensor_parallel 5 does not divide the 40 heads, 8 KV heads"),
+        ("T4", "fp8", 1, 1, "T4-16GB has no fp8, and no engine unpacks it there; use fp16, int8 or int4"),
+        ("V100-SXM-32GB", "fp8", 1, 1, "V100-SXM-32GB has no fp8"),
     ],
 )
 def test_layouts_that_cannot_run_are_refused(name: str, precision: str, tp: int, pp: int, message: str) -> None:
@@ -138,9 +148,65 @@ def test_layouts_that_cannot_run_are_refused(name: str, precision: str, tp: int,
         iteration_law(gpu(name), model("qwen2.5-32b"), precision, tp, pp)
 
 
-def test_an_unmeasured_width_is_refused_with_those_known() -> None:
-    with pytest.raises(LayoutError, match=r"tensor_parallel 5: no all-reduce was measured; use one of \[2, 4, 8\]"):
-        iteration_law(gpu("H100"), model("qwen2.5-32b"), "bf16", 5)
+def test_a_degree_between_measured_ones_lies_between_them() -> None:
+    """24 heads split in 6: llama-3.2-3b with a feed-forward block that 6 divides."""
+    shape = replace(model("llama-3.2-3b"), ffn=9216, kv_heads=24)
+    firsts = [iteration_law(gpu("L40S"), shape, "bf16", tp).linear_s[-1] for tp in (4, 6, 8)]
+    comm = [comm_factors(gpu("L40S"), tp, shipped_factors())[1] for tp in (4, 6, 8)]
+    assert comm[0].latency_s < comm[1].latency_s < comm[2].latency_s
+    assert comm[0].bytes_per_s > comm[1].bytes_per_s > comm[2].bytes_per_s
+    assert min(firsts[0], firsts[2]) <= firsts[1] <= max(firsts[0], firsts[2])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(sorted(GPUS)),
+    st.sampled_from(sorted(MODELS)),
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from(["fp16", "int8", "int4"]),
+    st.lists(st.floats(0.0, 9000.0), min_size=4, max_size=4),
+    st.lists(st.floats(1.0, 2.0), min_size=4, max_size=4),
+)
+def test_no_iteration_takes_less_time_for_more_work(
+    name: str, shape: str, tp: int, precision: str, work: list[float], more: list[float]
+) -> None:
+    """More prompt tokens, pairs, sequences or context; each alone and all together."""
+    try:
+        law = iteration_law(gpu(name), model(shape), precision, tp)
+    except LayoutError:
+        assume(False)
+    base = np.array([work[0], work[1] * 1000, 1 + work[2] / 20, work[3] * 100])
+    grown = base * np.array(more)
+    first = float(law.iteration_s(*base))
+    assert first > 0
+    for i in range(4):
+        assert float(law.iteration_s(*np.where(np.arange(4) == i, grown, base))) >= first
+    assert float(law.iteration_s(*grown)) >= first
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(sorted(GPUS)), st.sampled_from(sorted(MODELS)), st.sampled_from([1, 2, 4, 8]))
+def test_fewer_bits_never_need_more_memory(name: str, shape: str, tp: int) -> None:
+    def tokens(precision: str) -> int:
+        try:
+            return kv_capacity_tokens(gpu(name), model(shape), precision, tp)
+        except DoesNotFit:
+            return 0
+        except LayoutError:
+            return -1
+
+    found = [tokens(precision) for precision in ("fp16", "int8", "int4")]
+    assume(min(found) >= 0)
+    assert found == sorted(found)
+
+
+def test_unpacked_weights_save_bytes_but_no_operations() -> None:
+    """A100 has no fp8 units: reading is as fast as int8's, multiplying no faster than 16 bits."""
+    card, shape = gpu("A100"), model("llama-3.1-8b")
+    wide, fp8, int4 = (iteration_law(card, shape, p) for p in ("bf16", "fp8", "int4"))
+    assert int4.linear_s[0] < fp8.linear_s[0] < 0.75 * wide.linear_s[0]
+    for law in (fp8, int4):
+        assert wide.linear_s[-1] <= law.linear_s[-1] < 1.2 * wide.linear_s[-1]
 
 
 def test_kv_space_is_what_vllm_leaves() -> None:

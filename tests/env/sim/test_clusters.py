@@ -15,6 +15,7 @@ from poolpilot.env.coverage import CalibratedRanges
 from poolpilot.env.ledger import Tariff
 from poolpilot.env.scenario import Fault
 from poolpilot.env.sim.clusters import SimulatedClusters, TickOutcome
+from poolpilot.env.sim.state import FAR_PS, GONE, SPANS
 from poolpilot.env.sim.world import WorldSpec
 from poolpilot.env.window import ARRIVED, FINISHED, LOST, SHED
 from poolpilot.env.workload.requests import Workload
@@ -44,15 +45,22 @@ def a_busy_world(seed: int, faults: bool = True, n_pools: int = 3, rate_per_s: f
         rng.integers(0, 2, count),
         ("c0", "c1"),
     )
+    unlike: list[dict[str, Any]] = [
+        {"sleep_max": 2, "wake_s": 3.0, "fall_asleep_s": 4.0, "keep_asleep_s": 45.0, "asleep_rent_frac": 0.3},
+        {"preemptions_per_hr": 60.0, "spot": True, "sleep_max": 1, "wake_s": 12.0},
+        {"stuck_start_frac": 0.4, "stuck_s": 15.0, "give_up_s": 42.0, "crashes_per_hr": 60.0, "load_s": 5.0},
+    ]
     pools = [
-        APool(a_law(0.01 * (i + 1)), most=3, cold_spread_frac=0.3, preemptions_per_hr=60.0 if i == 1 else 0.0)
-        for i in range(n_pools)
+        APool(a_law(0.01 * (i + 1)), most=3, cold_spread_frac=0.3, **unlike[i % len(unlike)]) for i in range(n_pools)
     ]
     classes = [AClass(ttft_s=1.0, tpot_s=0.05, give_up_after_s=40.0), AClass(deadline_s=60.0)]
     struck = (
         Fault(kind="crash", pool="p0", at_s=40.0),
         Fault(kind="stock_out", pool="p1", at_s=50.0, duration_s=60.0),
         Fault(kind="preempt", pool="p1", at_s=33.0, count=2),
+        Fault(kind="stock_out", pool="p0", at_s=70.0, duration_s=50.0, left=1),
+        *(Fault(kind="capacity", pool="p1", at_s=at_s, count=n) for at_s, n in ((20.0, 3), (62.0, 1), (140.0, 2))),
+        Fault(kind="capacity", pool="p2", at_s=90.0, count=1),
     )
     return a_world(workload, pools, classes, seed, 200.0, struck if faults else (), PAID)
 
@@ -91,6 +99,7 @@ def test_every_request_and_every_second_is_accounted_for(seed: int, tick_s: floa
         np.testing.assert_array_equal(arrived, done + lost + snapshot.in_flight[0] + clusters.backing_off[0])
         assert (knocked - shed <= done + lost + snapshot.in_flight[0]).all()
         assert snapshot.in_flight.sum() == snapshot.running.sum() + snapshot.waiting.sum()
+        assert_replicas_add_up(clusters, world, action)
     assert clusters.backing_off.sum() == 0
 
 
@@ -109,6 +118,27 @@ def assert_bill_adds_up(clusters: SimulatedClusters, outcome: TickOutcome, world
     energy = meter.energy_j.sum() / 3.6e6 * float(tariff.usd_per_kwh * tariff.pue)
     network = meter.egress_bytes.sum() / 1e9 * float(tariff.egress_usd_per_gb)
     assert outcome.bill.total_usd[0] == pytest.approx(rent + energy + network, rel=1e-9, abs=1e-12)
+
+
+def assert_replicas_add_up(clusters: SimulatedClusters, world: WorldSpec, action: Action) -> None:
+    """Every replica is in one state and every picosecond of it in one span; no limit on their number is crossed."""
+    sim, snapshot = clusters._every, clusters.snapshot()
+    for rows in (sim.slots, sim.pools):
+        np.testing.assert_array_equal(rows["rented_ps"], sum(rows[span] for span in SPANS[1:]))
+        assert all((rows[span] >= 0).all() for span in SPANS)
+    for span in SPANS:
+        by_pool = np.bincount(sim.slots["pool"][0], weights=sim.slots[span][0], minlength=len(world.law_rows))
+        np.testing.assert_array_equal(by_pool, sim.pools[span][0])
+    here = sim.slots["state"][0] != GONE
+    counted = snapshot.ready + snapshot.starting + snapshot.draining + snapshot.asleep
+    np.testing.assert_array_equal(np.bincount(sim.slots["pool"][0][here], minlength=3), counted[0])
+    assert (snapshot.ready + snapshot.starting <= action.replicas).all()
+    assert (snapshot.asleep[0] <= world.supply.sleep_max).all()
+    staying = here & (sim.slots["reclaim_ps"][0] == FAR_PS)
+    of_spot = np.bincount(sim.slots["pool"][0][staying], minlength=3)[1]
+    assert of_spot <= sim.pools["capacity"][0, 1]
+    busy = sim.engine.replicas["running"][0] + sim.engine.replicas["waiting"][0] > 0
+    assert not busy[~here].any()
 
 
 def test_a_fixed_fleet_is_rented_for_exactly_the_tick() -> None:
@@ -184,7 +214,7 @@ def test_replace_is_a_fresh_start_and_leaves_the_others_alone() -> None:
     batch, untouched = SimulatedClusters([first, second], 10.0), SimulatedClusters([first, second], 10.0)
     histories(batch, 5, 7)
     histories(untouched, 5, 7)
-    batch.replace(1, later)
+    batch.replace(np.array([1]), [later])
     assert batch.now_s.tolist() == [70.0, 0.0]
     fresh = histories(SimulatedClusters([later], 10.0), 6, 20)
     replaced, undisturbed = histories(batch, 6, 20), histories(untouched, 6, 20)
@@ -197,13 +227,13 @@ def test_a_larger_world_may_replace_a_smaller_one() -> None:
     large = a_busy_world(4)
     clusters = SimulatedClusters([small, small], 10.0, max_classes=2, max_pools=3)
     clusters.advance(an_action(clusters))
-    clusters.replace(0, large)
+    clusters.replace(np.array([0]), [large])
     alone = SimulatedClusters([large], 10.0)
     for _ in range(10):
         mine, theirs = clusters.advance(an_action(clusters)), alone.advance(an_action(alone))
         np.testing.assert_array_equal(mine.tally[0], theirs.tally[0])
     with pytest.raises(ValueError, match="2 classes and 3 pools, wanted at most 1 and 1"):
-        SimulatedClusters([small], 10.0).replace(0, large)
+        SimulatedClusters([small], 10.0).replace(np.array([0]), [large])
 
 
 def test_padding_is_unknown_and_free() -> None:

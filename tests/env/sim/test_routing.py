@@ -195,6 +195,6 @@ def test_chance_is_even_and_told_apart_by_everything_it_is_drawn_for() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.2, 0.6])
 def test_log_normal_delays_have_the_asked_mean_and_spread(spread: float) -> None:
-    drawn = np.array([chance.log_normal(50.0, spread, 3, chance.COLD_START, i, 0) for i in range(20000)])
+    drawn = np.array([chance.log_normal(50.0, spread, 3, chance.PROVISION, i, 0) for i in range(20000)])
     assert drawn.mean() == pytest.approx(50.0, rel=0.02)
     assert drawn.std() == pytest.approx(50.0 * spread, rel=0.08, abs=1e-9)

@@ -43,9 +43,10 @@ def a_law(iteration_s: float = 0.02, token_s: float = 1e-5) -> IterationLaw:
 
 @dataclass(frozen=True)
 class APool:
-    """One pool; every class may use it."""
+    """One pool; every class may use it. Left without a name it is called by its place."""
 
     law: IterationLaw
+    name: str = ""
     start: int = 1
     most: int = 4
     usd_per_hr: float = 3.6
@@ -124,7 +125,7 @@ def a_world(
     serves = np.array([[c.pools is None or p in c.pools for p in range(count)] for c in wanted])
     cluster = Cluster(
         class_names=workload.class_names,
-        pool_names=tuple(f"p{i}" for i in range(count)),
+        pool_names=tuple(pool.name or f"p{i}" for i, pool in enumerate(pools)),
         class_mask=np.ones(len(wanted), dtype=np.bool_),
         pool_mask=np.ones(count, dtype=np.bool_),
         serves=serves,

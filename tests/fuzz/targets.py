@@ -1,0 +1,209 @@
+"""What is fed with damaged files: each target takes bytes, and either uses them or says in one line why not."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from poolpilot.env.one_line import first_problem, one_line
+from poolpilot.env.plain_yaml import PlainYamlError, plain_yaml
+from poolpilot.env.scenario import ScenarioError, load_scenario, shipped_scenarios
+from poolpilot.env.workload import generate, jobs, scaling, sessions, streams
+from poolpilot.env.workload.assign import assign_classes
+from poolpilot.env.workload.clients import requests_of_clients
+from poolpilot.env.workload.load import load_workload
+from poolpilot.env.workload.requests import WorkloadError
+from poolpilot.env.workload.spec import AssignRule, ServegenSpec, WorkloadSpec
+from poolpilot.env.workload.traces import TraceError, read_trace
+from poolpilot.tests.env.workload.trace_files import PACK, SERVEGEN_DATASET, SERVEGEN_TRACE, VALID, parquet_bytes
+from poolpilot.tests.fuzz.mutating import mutated
+
+Outcome = Literal["used", "refused"]
+REFUSALS = (TraceError, WorkloadError, ScenarioError, PlainYamlError)
+FEW_REQUESTS = 100_000
+"""A mutated scenario may ask for millions of requests, which takes time and is no fault."""
+SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader."""
+
+    name: str
+    seeds: tuple[bytes, ...]
+    use: Callable[[bytes, Path], None]
+    """Read the content, put into a folder of its own; raises one of `REFUSALS`, or nothing."""
+    mutate: Callable[[random.Random], bytes]
+
+    def outcome(self, content: bytes, folder: Path) -> Outcome:
+        """What the reader makes of it.
+
+        Raises:
+            AssertionError: the reason is no single printable line.
+            Exception: anything else that the reader lets through is a finding.
+        """
+        try:
+            self.use(content, folder)
+        except REFUSALS as error:
+            message = str(error)
+            assert message, "a refusal without a reason"
+            assert "\n" not in message, repr(message)
+            message.encode()
+            assert len(message) < 1500, len(message)
+            return "refused"
+        return "used"
+
+
+def _by_bytes(name: str, seeds: tuple[bytes, ...], use: Callable[[bytes, Path], None]) -> Target:
+    return Target(name, seeds, use, lambda rng: mutated(rng.choice(seeds), seeds, rng))
+
+
+def _trace(content: bytes, folder: Path) -> None:
+    path = folder / "trace"
+    path.write_bytes(content)
+    trace = read_trace(path)
+    load = assign_classes(trace, [AssignRule(class_name="all")], ("all",), 0)  # a Workload checks itself
+    assert len(load) == len(trace)
+    if len(load):
+        load.prefix_hit_share()
+
+
+def _chunks(content: bytes, folder: Path) -> None:
+    trace, _, dataset = content.partition(b"\n====\n")
+    (folder / "chunk-1-trace.csv").write_bytes(trace)
+    (folder / "chunk-1-dataset.json").write_bytes(dataset)
+    _servegen(folder, folder)
+
+
+def _tables(content: bytes, folder: Path) -> None:
+    size = int.from_bytes(content[:4], "little")
+    (folder / "x_clients.parquet").write_bytes(content[4 : 4 + size])
+    (folder / "x_lengths.parquet").write_bytes(content[4 + size :])
+    _servegen(folder / "x_clients.parquet", folder)
+
+
+def _servegen(path: Path, folder: Path) -> None:
+    spec = ServegenSpec(kind="servegen", path=path, rate_per_s=2.0, assign=(AssignRule(class_name="all"),))
+    requests_of_clients(spec, ("all",), 600.0, 0, folder)
+
+
+def _scenario(content: bytes, folder: Path) -> None:
+    path = folder / "scenario.yaml"
+    path.write_bytes(content)
+    load_scenario(path)
+
+
+def _workload(content: bytes, folder: Path) -> None:
+    """A `workload:` section, read and drawn from."""
+    (folder / "trace.csv").write_bytes(VALID["plain.csv"])
+    (folder / "burst.csv").write_bytes(VALID["burstgpt-1.csv"])
+    try:
+        spec = SPEC.validate_python(plain_yaml(content.decode("utf-8", "surrogateescape")))
+    except ValidationError as error:
+        raise ScenarioError(one_line(first_problem(error))) from None
+    except PlainYamlError as error:
+        raise ScenarioError(one_line(str(error))) from None
+    for module in (streams, scaling, generate, jobs, sessions):
+        if hasattr(module, "MAX_REQUESTS"):
+            module.MAX_REQUESTS = FEW_REQUESTS
+    load_workload(spec, ("chat", "batch"), 60.0, 0, folder)
+
+
+WORKLOADS = """
+- kind: generated
+  classes:
+    chat:
+      rate_per_s: 3
+      arrivals: gamma
+      cv: 1.5
+      clients: {count: 5, zipf: 1.0}
+      shape:
+        - {kind: diurnal, period_s: 600, amplitude: 0.5, peak_at_s: 100}
+        - {kind: weekly, factors: [1, 1, 1, 1, 1, 0.5, 0.5], starts_at_s: 1000}
+        - {kind: bursts, every_s: 20, duration_s: 5, factor: 3}
+        - {kind: ramp, times_s: [0, 30], factors: [1, 2]}
+        - {kind: steps, times_s: [0, 30], factors: [1, 0]}
+      prompt_tokens: {kind: lognormal, mean: 1155, p95: 3300, max: 8000}
+      output_tokens: {kind: lognormal, median: 130, sigma: 1.0, max: 1500}
+      correlation: 0.4
+      shared_prefix: {count: 3, zipf: 1.0, share: 0.5, tokens: {kind: fixed, tokens: 100}}
+- kind: generated
+  classes:
+    chat: {kind: sessions, sessions_per_s: 0.5, turns_mean: 3, think_s: 10, think_cv: 1, message_tokens: {kind: fixed,
+      tokens: 10}, output_tokens: {kind: bimodal, long_share: 0.2, short: {kind: lognormal, median: 10, sigma: 1},
+      long: {kind: lognormal, median: 100, sigma: 1}}, max_prompt_tokens: 4000}
+    batch: {kind: jobs, every_s: 30, at_s: [5, 10], requests_mean: 10, requests_cv: 0.5, over_s: 4,
+      prompt_tokens: {kind: fixed, tokens: 10}, output_tokens: {kind: fixed, tokens: 0}}
+- kind: mix
+  parts:
+    - {kind: trace, path: trace.csv, start_s: 0.5, end_s: 10, rate_factor: 0.5, scale: {kind: resample, factor: 3}}
+    - {kind: trace, path: burst.csv, format: burstgpt, keep: 0.9, keep_failed: true, scale: {kind: superpose, factor: 2},
+      assign: [{class: chat, where: {model: [GPT-4, 7]}, hours: [0, 12], share: 0.5}, {class: batch}]}
+"""
+
+
+def _mutated_document(rng: random.Random) -> bytes:
+    """A workload in which some values are something else, dumped as YAML; or its text mutated."""
+    document = copy.deepcopy(rng.choice(yaml.safe_load(WORKLOADS)))
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        holders = [holder for holder in _holders(document) if holder]
+        holder = rng.choice(holders)
+        key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        before = holder[key]
+        if isinstance(before, int | float) and rng.random() < 0.7:
+            factor = 10.0 ** rng.uniform(-4, 4)
+            holder[key] = int(before * factor) if isinstance(before, int) else before * factor
+            continue
+        found = [value for other in holders[:20] for value in _values(other)]
+        holder[key] = copy.deepcopy(rng.choice(_VALUES + found))
+    text = yaml.safe_dump(document).encode()
+    return mutated(text, (text,), rng) if rng.random() < 0.3 else text
+
+
+_VALUES: list[Any] = [
+    *(0, 1, -1, 2, 0.5, 1e-9, 1e9, 1e308, 5e-324, 10**25, 2**63, -(2**63), float("nan"), float("inf"), True, None),
+    *("", "x", "chat", "nan", "1", [], {}, [1], {"kind": "fixed", "tokens": 1}, [[]], "a" * 300, 9_999_999, 100_000),
+]
+
+
+def _holders(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return [node, *(found for child in node.values() for found in _holders(child))]
+    if isinstance(node, list):
+        return [node, *(found for child in node for found in _holders(child))]
+    return []
+
+
+def _values(node: Any) -> list[Any]:
+    return list(node.values()) if isinstance(node, dict) else list(node)
+
+
+_CLIENTS = parquet_bytes(
+    client=[1, 2], window_start_s=[0, 0], rate_rps=[1.0, 2.0], family=["Gamma", None], p1=[0.5, None]
+)
+_LENGTHS = parquet_bytes(
+    client=[1, 1], bucket_start_s=[0, 0], field=["input_tokens", "output_tokens"], q0=[1.0, 1.0], q100=[9.0, 5.0]
+)
+_TRACES = (*VALID.values(), *(pack(VALID["plain.csv"]) for pack in PACK.values()))
+_SCENARIOS = (
+    *(path.read_bytes() for path in shipped_scenarios().values()),
+    b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    + b"".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n".encode() for i in range(12)),
+)
+
+TARGETS: tuple[Target, ...] = (
+    _by_bytes("traces", _TRACES, _trace),
+    _by_bytes("servegen-chunks", (f"{SERVEGEN_TRACE}\n====\n{SERVEGEN_DATASET}".encode(),), _chunks),
+    _by_bytes("servegen-tables", (len(_CLIENTS).to_bytes(4, "little") + _CLIENTS + _LENGTHS,), _tables),
+    _by_bytes("scenarios", _SCENARIOS, _scenario),
+    Target(
+        "workloads", tuple(yaml.safe_dump(d).encode() for d in yaml.safe_load(WORKLOADS)), _workload, _mutated_document
+    ),
+)
