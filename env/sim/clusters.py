@@ -20,6 +20,7 @@ from .advance import advance_some, open_one
 from .engine_state import PS_PER_S
 from .loading import batched_cluster, batched_ranges, load_world, padded, size_of, whole_ps
 from .sight import snapshot_of
+from .spending import scaling_seconds
 from .state import EVENTS, Clusters, room_for, with_room
 from .world import WorldSpec
 
@@ -45,6 +46,8 @@ class TickOutcome:
     """`[B, P, len(state.EVENTS)]` what happened to the pools' replicas."""
     asleep_s: FloatArray
     """`[B, P]` replica-seconds asleep, whatever was paid for them."""
+    scaling: ledger.ScalingCosts
+    """Of the bill's idle layer, what is due to scaling, by the tick whose action caused it (0 is the episode's first)."""
     done: BoolArray
     """`[B]` whether the episode is over."""
 
@@ -154,6 +157,7 @@ class SimulatedClusters:
             meter=meter,
             events=np.stack([self._every.pools[name] for name in EVENTS], axis=-1),
             asleep_s=self._every.pools["asleep_ps"] / PS_PER_S,
+            scaling=ledger.charge_scaling(scaling_seconds(self._every, self._asleep_rent_frac), usd_per_hr),
             done=self._every.clock["now_ps"][:, 0] >= self._duration_ps,
         )
 
@@ -228,13 +232,14 @@ class SimulatedClusters:
         # What nobody is routed to is charged to those who could be.
         claim = np.swapaxes(route * serves, 1, 2)
         claim = np.where(claim.sum(axis=-1, keepdims=True) > 0, claim, np.swapaxes(serves, 1, 2))
-        paid_asleep_ps = every.pools["asleep_ps"] * self._asleep_rent_frac
         return ledger.Meter(
             usd_per_hr=usd_per_hr,
             useful_s=every.pools["useful_ps"] / PS_PER_S,
             wasted_s=every.pools["wasted_ps"] / PS_PER_S,
             starting_s=every.pools["start_ps"] / PS_PER_S,
-            waiting_s=(every.pools["idle_ps"] + every.pools["drain_ps"] + paid_asleep_ps) / PS_PER_S,
+            waiting_s=every.pools["idle_ps"] / PS_PER_S,
+            draining_s=every.pools["drain_ps"] / PS_PER_S,
+            asleep_s=every.pools["asleep_ps"] * self._asleep_rent_frac / PS_PER_S,
             energy_j=every.pools["energy_j"].copy(),
             egress_bytes=np.swapaxes(every.pairs["sent"], 1, 2) * self._bytes_per_token[:, None, None],
             class_work=np.swapaxes(every.pairs["work"], 1, 2).copy(),

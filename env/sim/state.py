@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract import NO_DECISION
 from ..perf.law import LAW_WIDTH
 from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
@@ -30,7 +31,7 @@ FAR_PS = 1 << 62
 
 GONE, STARTING, READY, DRAINING, ASLEEP = range(5)
 """What a slot's replica does. One that wakes up is STARTING."""
-NO_TICK = -1
+NO_TICK = NO_DECISION
 """Instead of the tick whose action did something: the world did it, or it was so from the first second."""
 PREEMPT, CRASH, STOCK_OUT, CAPACITY = range(4)
 FAULT_KINDS = ("preempt", "crash", "stock_out", "capacity")
