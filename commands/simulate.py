@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 
 from ..agents.portfolio import RULES
 from ..env.contract import BILL_LAYERS, IDLE_PARTS
-from ..env.scenario import load_scenario
+from ..env.scenario import Scenario, load_scenario
 from ..env.window import TPOT, TTFT
 from ..training.evaluate import contender, tuning_episodes
 from ..training.rollout import RunResult, rollout
@@ -72,11 +72,23 @@ def simulate(scenario: str, policies: tuple[str, ...], seed: int, duration: floa
                 "scenario": loaded.name,
                 "seed": seed,
                 "duration_s": loaded.duration_s,
+                "starts": {name: _starts(loaded, name) for name in loaded.pools},
                 "policies": [_record(n, r) for n, r in results.items()],
             }
         )
         return
     _print(loaded.name, seed, results)
+
+
+def _starts(scenario: Scenario, pool: str) -> dict[str, object]:
+    """How long starts are believed to take, and where the figures come from."""
+    cold, (provision, load) = scenario.cold_start(pool), scenario.pools[pool].cold_start.sources()
+    return {
+        "provision_s": cold.provision.mean_s,
+        "provision_source": provision,
+        "load_s": cold.load.mean_s,
+        "load_source": load,
+    }
 
 
 def _completed(bar: Progress, task: TaskID, ticks: int) -> None:

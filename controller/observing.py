@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..env import forecast
-from ..env.beliefs import believed_ranges
+from ..env.beliefs import believed_preemptions_per_hr, believed_ranges
 from ..env.contract import Bill, Cluster, FloatArray, ScalingCost, Snapshot
 from ..env.ledger import ScalingSeconds, charge, charge_scaling
 from ..env.scenario import Scenario
@@ -75,6 +75,7 @@ class Observer:
         self._seen_at_s = math.nan
         self._tariff = scenario.tariff()
         self._ranges = believed_ranges(scenario)
+        self._preemptions_per_hr = believed_preemptions_per_hr(scenario)
 
     async def observe(
         self,
@@ -108,7 +109,7 @@ class Observer:
             pools=states,
             usd_per_hr=self.cluster.usd_per_hr,
             cold_start_s=self.cluster.cold_start_s,
-            preemptions_per_hr=self._preemptions_per_hr(),
+            preemptions_per_hr=self._preemptions_per_hr,
             forecast=self._forecast,
             ranges=self._ranges,
         )
@@ -152,6 +153,3 @@ class Observer:
             tick=tick,
             caused=caused,
         )
-
-    def _preemptions_per_hr(self) -> FloatArray:
-        return np.array([p.spot.preemptions_per_hr if p.spot else 0.0 for p in self._scenario.pools.values()])

@@ -45,10 +45,15 @@ class Target(Strict):
     """What the user asks for one class. Either latency targets, or a deadline for work that may wait."""
 
     ttft_s: PositiveFloat | None = None
+    """Time to first token."""
     tpot_s: PositiveFloat | None = None
+    """Mean time per output token after the first."""
     e2e_s: PositiveFloat | None = None
+    """From arrival to the last token."""
     deadline_s: PositiveFloat | None = None
+    """From first arrival, retries included, to the last token: the class may be put off until then."""
     attainment: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Wanted share of requests that meet all their targets."""
 
     @model_validator(mode="after")
     def _has_target(self) -> Target:
@@ -66,6 +71,7 @@ class Match(Strict):
     body: dict[str, str] = Field(default_factory=dict)
     """JSON fields of the body (dots descend) and the value each must have."""
     path_prefix: str | None = None
+    """How the path of the request must begin."""
 
 
 class RequestClass(Strict):
@@ -73,6 +79,7 @@ class RequestClass(Strict):
 
     target: Target
     model: str | None = None
+    """Overrides the scenario's model."""
     pools: tuple[str, ...] | None = None
     """Only these pools may serve it; left out: all that hold its model."""
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
@@ -84,9 +91,11 @@ class GuardLimits(Strict):
     """Hard limits that no policy can cross."""
 
     budget_usd_per_hr: PositiveFloat | None = None
+    """No more rent than this is asked for; left out: no limit."""
     scale_up_step: Annotated[int, Field(ge=1)] = 4
     """Most replicas a pool may gain in one tick."""
     scale_down_step: Annotated[int, Field(ge=1)] = 1
+    """Most replicas a pool may lose in one tick."""
     scale_down_cooldown_s: NonNegativeFloat = 60.0
     """No replica goes sooner than this after the pool last changed."""
     stale_after_s: PositiveFloat = 30.0
@@ -101,6 +110,7 @@ class Network(Strict):
     """What bytes cost."""
 
     egress_usd_per_gb: NonNegativeFloat = 0.0
+    """Price of what is sent to clients."""
     bytes_per_token: PositiveFloat = 250.0
     """A streamed token with its JSON and SSE framing; measured on vLLM's chat stream, about 200 to 300 bytes."""
 
@@ -128,7 +138,9 @@ class Fault(Strict):
     than `left` new machines can be had for `duration_s`; `capacity`: from now on no more than `count` machines can be
     had at a time, and of a spot pool those beyond are taken away with notice."""
     pool: str
+    """Which pool it hits."""
     at_s: NonNegativeFloat
+    """When, from the beginning of the run."""
     count: Annotated[int, Field(ge=0)] = 1
     """Replicas hit, or the machines of `capacity`."""
     duration_s: NonNegativeFloat = 0.0
@@ -149,11 +161,17 @@ class Scenario(Strict):
     """A whole scenario. `load_scenario` reads it from YAML."""
 
     schema_version: Literal[1] = Field(alias="schema")
+    """Version of this format."""
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Lower case, digits and hyphens."""
     summary: str
+    """One line for lists."""
     duration_s: PositiveFloat
+    """Length of a run."""
     tick_s: PositiveFloat = 10.0
+    """Time between decisions."""
     model: str
+    """What pools hold and classes want that name no other; of the catalogue, such as `llama-2-13b`."""
     pools: Annotated[dict[Name, Pool], Field(min_length=1, max_length=32)]
     classes: Annotated[dict[Name, RequestClass], Field(min_length=1, max_length=8)]
     workload: WorkloadSpec

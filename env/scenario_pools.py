@@ -19,8 +19,11 @@ class Replicas(Strict):
     """How many replicas a pool may have."""
 
     min: Annotated[int, Field(ge=0)] = 0
+    """Fewest that may be wanted."""
     max: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Most that may be wanted."""
     start: Annotated[int, Field(ge=0)] = 1
+    """Serving when a run begins."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Replicas:
@@ -33,9 +36,13 @@ class Engine(Strict):
     """The start flags of one vLLM engine."""
 
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Most sequences in a batch; caps stay below it."""
     max_num_batched_tokens: Annotated[int, Field(ge=16, le=65536)] = 2048
+    """Most tokens of one iteration."""
     max_model_len: Annotated[int, Field(ge=16)] = 8192
+    """Most tokens of one request, answer included."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of each GPU's memory that the engine takes."""
     scheduling: Literal["fcfs", "priority"] = "fcfs"
     """Who is served first, and kept when KV blocks run out: first come, or by the classes' `priority`."""
     prefix_caching: bool = False
@@ -69,7 +76,9 @@ class ColdStart(Strict):
     """Standard deviation over mean of the whole delay, where both parts are plain means (log-normal); of each such part
     where the other is a distribution."""
     provision: Delay | None = None
+    """Time until the machine is there and its container runs, as a distribution."""
     load: Delay | None = None
+    """Time to load the model and warm up, as a distribution."""
     storage: Literal["local", "ebs-gp3", "ebs-io2", "s3"] = "local"
     """Where the weights lie, for a load time left out."""
     loader: Literal["safetensors", "runai-streamer", "tensorizer"] = "safetensors"
@@ -151,10 +160,13 @@ class Pool(Strict):
     """Identical replicas of one model with one price source. Several zones of one machine type are several pools."""
 
     gpu: str
+    """Of the catalogue, such as `H100-SXM-80GB`."""
     model: str | None = None
     """Overrides the scenario's model."""
     precision: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] = "bf16"
+    """Of the weights."""
     tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
+    """GPUs that share each layer of a replica."""
     price: Price
     replicas: Replicas = Replicas()
     engine: Engine = Engine()

@@ -190,7 +190,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
 
 def _prices(scenario: Scenario) -> tuple[FloatArray, FloatArray]:
     """`[K]` every time at which some pool's price moves, and `[K, P]` the prices from then on."""
-    series = [prices(pool.price, scenario.duration_s, scenario.base_dir) for pool in scenario.pools.values()]
+    series = [prices(name, pool.price, scenario.duration_s, scenario.base_dir) for name, pool in scenario.pools.items()]
     from_s: FloatArray = np.unique(np.concatenate([own.from_s for own in series]))
     columns = [own.values[np.searchsorted(own.from_s, from_s, side="right") - 1] for own in series]
     return from_s, np.stack(columns, axis=1)
