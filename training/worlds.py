@@ -17,7 +17,7 @@ from ..env.beliefs import mean_load, opening_load, peak_load
 from ..env.contract import FloatArray
 from ..env.scenario import Scenario
 from ..env.sim.world import WorldSpec, world_from_scenario
-from ..env.workload.spec import GeneratedSpec
+from ..env.workload.spec import GeneratedSpec, MixSpec
 
 MISS_PRICE_LOW, MISS_PRICE_HIGH = 0.05, 1.0
 """Range of the price of a miss in training, in reference bills for a whole allowance (see `env.reward`)."""
@@ -94,8 +94,8 @@ def varied(scenario: Scenario, variation: Variation, rng: np.random.Generator) -
         for name, requests in scenario.classes.items()
     }
     workload = scenario.workload
-    if isinstance(workload, GeneratedSpec):
-        workload = workload.scaled({name: factor(variation.load) for name in workload.classes})
+    if isinstance(workload, GeneratedSpec | MixSpec):
+        workload = workload.scaled({name: factor(variation.load) for name in workload.named_classes})
     return scenario.model_copy(update={"pools": pools, "classes": classes, "workload": workload})
 
 
