@@ -134,7 +134,7 @@ def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     row.busy_seen_ps = rep.busy_ps
     row.useful_seen_ps = rep.useful_ps
     set_law(sim.engine, slot, sim.laws[pool])
-    set_limits(sim.engine, slot, own.cap, own.token_budget)
+    set_limits(sim.engine, slot, own.cap, own.token_budget * own.batches)
     return True
 
 
@@ -305,7 +305,7 @@ def _wake_one(sim: Clusters, pool: int, at_ps: int) -> bool:
             row.off_ps = FAR_PS
             row.started_by_tick = sim.clock[0].tick
             row.drained_by_tick = NO_TICK
-            set_limits(sim.engine, slot, own.cap, own.token_budget)
+            set_limits(sim.engine, slot, own.cap, own.token_budget * own.batches)
             return True
     return False
 
