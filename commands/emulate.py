@@ -10,14 +10,10 @@ import click
 from .bad_input import one_line_errors, refuse
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
-<<<<<<< HEAD
 _FLAGS = (
     *("max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization"),
     *("scheduling", "prefix_caching"),
 )
-_HARDWARE = ("gpu", "model", "precision", "tensor_parallel")
-=======
-_FLAGS = ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization")
 _HARDWARE = ("gpu", "model", "precision", "tensor_parallel", "pipeline_parallel", "stage_layers")
 
 
@@ -28,7 +24,6 @@ def _layers(context: click.Context, option: click.Parameter, value: str | None) 
         return tuple(int(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"{value!r}, wanted whole numbers with commas between, such as 30,26,24") from None
->>>>>>> main
 
 
 @click.command()
