@@ -91,7 +91,9 @@ def _start_ps(sim: Clusters, pool: int, nth: int) -> int:
     hang_ps = 0
     if own.stuck_start_frac > 0.0 and chance.uniform(seed, chance.STUCK, own.key, nth) < own.stuck_start_frac:
         hang_ps = drawn_ps(sim.delays, pool, HANG, seed, chance.HANG, own.key, nth)
-    return int(min(provision_ps + load_ps, FAR_PS - hang_ps) + hang_ps)
+    # Each of them may be for ever, and two of those are more than a whole number holds.
+    start_ps = min(provision_ps, FAR_PS - load_ps) + load_ps
+    return int(min(start_ps, FAR_PS - hang_ps) + hang_ps)
 
 
 @inner
