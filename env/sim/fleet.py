@@ -10,6 +10,7 @@ Each pool has a range of slots. `sim` is one cluster (`state.of_cluster`), chang
 from __future__ import annotations
 
 from . import chance
+from .caching import forget_all
 from .compiling import inner
 from .delays import drawn_ps
 from .engine import evict_all, in_flight, run, seen, set_law, set_limits, to_ps
@@ -131,6 +132,7 @@ def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     row.settled_ps = at_ps
     row.idle_from_ps = at_ps
     start_cool(sim, slot)
+    forget_all(sim.engine, slot)
     row.busy_seen_ps = rep.busy_ps
     row.useful_seen_ps = rep.useful_ps
     set_law(sim.engine, slot, sim.laws[pool])
@@ -204,6 +206,7 @@ def pass_on(sim: Clusters, slot: int, at_ps: int) -> None:
     if row.state == DRAINING and row.off_ps <= at_ps:
         settle(sim, slot, row.off_ps)
         row.state = ASLEEP
+        forget_all(sim.engine, slot)
         row.off_ps = _stopped_ps(sim, row.pool, row.off_ps)
     if row.state == ASLEEP and row.off_ps <= at_ps:
         stop(sim, slot, row.off_ps)
