@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_VENV ?= .venv-demo
+# The rival that `make bench` times beside the simulator has an environment of its own: nobody else needs it.
+BENCH_VENV ?= .venv-bench
 VLLM_VENV ?= .venv-vllm
 VLLM_PINS := tests/vllm/requirements-cpu.txt
 # A CPU-only wheel index for torch spares the CUDA packages: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -15,7 +17,7 @@ WORKERS ?= 2
 # make test-vllm SHORT=1 leaves out what takes minutes.
 SHORT ?=
 
-.PHONY: help demo test test-vllm fuzz lint check-python wheel-check clean
+.PHONY: help demo test bench test-vllm fuzz lint check-python wheel-check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +66,15 @@ lint: $(VENV)/.ready  ## ruff, mypy strict, import contracts
 	$(VENV)/bin/mypy
 	PYTHONPATH=.import $(VENV)/bin/lint-imports
 
+$(BENCH_VENV)/.ready: benchmarks/rival.txt constraints.txt | check-python
+	@echo "Installing the rival into $(BENCH_VENV) ..."
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python $(PIP) -r benchmarks/rival.txt | $(STEPS)
+	@touch $@
+
+bench: $(VENV)/.ready $(BENCH_VENV)/.ready  ## time the simulator beside a rival, and training (ARGS="--json", "--write")
+	@exec $(VENV)/bin/python -m poolpilot.benchmarks --rival $(BENCH_VENV)/bin/python $(ARGS)
+
 fuzz: $(VENV)/.ready  ## damaged traces and scenarios for two minutes, or ARGS="--minutes 30"
 	@PYTHONPATH=.import exec $(VENV)/bin/python -m poolpilot.tests.fuzz.run $(ARGS)
 
@@ -71,5 +82,5 @@ wheel-check: $(VENV)/.ready  ## the wheel builds, installs elsewhere, and works 
 	.ci/wheel-check $(PYTHON)
 
 clean:  ## remove what was made
-	rm -rf $(VENV) $(DEMO_VENV) $(VLLM_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_VENV) $(BENCH_VENV) $(VLLM_VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

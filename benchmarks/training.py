@@ -41,34 +41,35 @@ def timed(network: str, clusters: int, tick_s: float, steps: int, threads: int |
     layout = SpaceLayout(len(scenario.classes), len(scenario.pools)) if network == "flat" else SpaceLayout()
     env = ClusterVecEnv(vector_env_of(worlds, clusters, seed=0, layout=layout, threads=threads))
     model = _flat(env) if network == "flat" else new_model(TrainConfig((SCENARIO,), clusters=clusters), env)
-    model.learn(1)  # compiles, and fills buffers
+    model.learn(1)  # compiles
     clock = _Clock()
     _watch(clock, env, model)
-    counted = _Requests()
+    parts = {part: _timed_part(clock, model, steps, worlds) for part in ("first", "later")}
+    return {"network": _described(model, env.clusters), "tick_s": tick_s, **parts, "peak_mib": peak_mib()}
+
+
+def _timed_part(clock: _Clock, model: PPO, steps: int, worlds: TrainingWorlds) -> dict[str, Any]:
+    """Go on learning for about so many steps."""
+    counted, before, drawn = _Requests(), dict(clock.seconds), len(worlds.drawn)
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     model.learn(steps, callback=counted, reset_num_timesteps=False)
     wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
-    done = counted.steps
-    inside = {name: seconds / wall_s for name, seconds in clock.seconds.items()}
+    inside = {name: (seconds - before[name]) / wall_s for name, seconds in clock.seconds.items()}
+    own = inside["simulator"] + inside["planning"] + inside["episodes"]
     return {
-        "network": _described(model, env.clusters),
-        "clusters": clusters,
-        "tick_s": tick_s,
-        "steps": done,
-        "worlds_drawn": len(worlds.drawn),
-        "steps_per_s": done / wall_s,
-        "steps_per_cpu_s": done / cpu_s,
-        "requests_per_step": counted.requests / done,
+        "steps": counted.steps,
+        "worlds_drawn": len(worlds.drawn) - drawn,
+        "steps_per_s": counted.steps / wall_s,
+        "steps_per_cpu_s": counted.steps / cpu_s,
+        "requests_per_step": counted.requests / counted.steps,
         "share": {
             "simulator": inside["simulator"],
             "planning": inside["planning"],
             "new episodes": inside["episodes"],
-            "other environment": inside["step"] - inside["simulator"] - inside["planning"] - inside["episodes"],
+            "codec, rule, guard": inside["step"] - own,
             "policy and buffer": inside["collect"] - inside["step"],
             "learning": inside["learn"],
-            "rest": 1.0 - inside["collect"] - inside["learn"],
         },
-        "peak_mib": peak_mib(),
     }
 
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import click
 from rich.markup import escape
+from rich.table import Table
 
+from ..env.market.load import machines, prices
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
+from ..env.scenario_reference import reference
 from .bad_input import one_line_errors
 from .printing import console, print_json, table
 
 
 @click.command()
 @click.argument("file", required=False)
+@click.option("--reference", "as_reference", is_flag=True, help="Print the reference of all fields, in Markdown.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @one_line_errors
-def scenarios(file: str | None, as_json: bool) -> None:
+def scenarios(file: str | None, as_reference: bool, as_json: bool) -> None:
     """List the shipped scenarios; with FILE (or a name), check it and show what it says.
 
     A scenario names the pools (GPU, model, precision, price, limits), the classes of requests with their targets, and
     the workload. Copy a shipped one to begin your own; every mistake is reported with its field and what would be
     right.
     """
+    if as_reference:
+        click.echo(reference(), nl=False)
+        return
     if file is None:
         found = [(name, load_scenario(path), path) for name, path in shipped_scenarios().items()]
         if as_json:
@@ -33,19 +40,20 @@ def scenarios(file: str | None, as_json: bool) -> None:
         console().print(table("Shipped scenarios", ("name", "pools", "classes", "length", "what"), rows))
         return
     scenario = load_scenario(file)
+    moving = _moves(scenario)  # reads what files it names, so that these are checked too
     if as_json:
         print_json(scenario.model_dump(mode="json", by_alias=True))
         return
-    _show(scenario)
+    _show(scenario, moving)
 
 
-def _show(scenario: Scenario) -> None:
+def _show(scenario: Scenario, moving: list[tuple[str, ...]]) -> None:
     out = console()
     out.print(f"[bold]{scenario.name}[/bold]: {escape(scenario.summary)}")
     pools = [
         (
             name,
-            pool.gpu + (f" x{pool.tensor_parallel}" if pool.tensor_parallel > 1 else ""),
+            pool.gpu + (f" x{pool.gpus}" if pool.gpus > 1 else ""),
             pool.model or scenario.model,
             pool.precision,
             f"{pool.price.usd_per_hr:.2f} $/h",
@@ -72,4 +80,40 @@ def _show(scenario: Scenario) -> None:
         classes.append(
             (name, ", ".join(wanted), f"{target.attainment * 100:g} %", ", ".join(requests.pools or ("all",)))
         )
+    out.print(_starts(scenario))
+    if moving:
+        columns = ("pool", "price", "machines", "taken")
+        out.print(table("Prices and machines over the run", columns, moving, "Taken: per machine and hour, believed."))
     out.print(table("Classes", ("class", "targets", "wanted attainment", "pools"), classes))
+
+
+def _starts(scenario: Scenario) -> Table:
+    """How long starts take, and where each figure comes from."""
+    rows = []
+    for name, pool in scenario.pools.items():
+        cold, (provision, load) = scenario.cold_start(name), pool.cold_start.sources()
+        steps = [("provision", cold.provision, provision), ("load", cold.load, load)]
+        if pool.sleep is not None:
+            steps.append(("wake up", pool.sleep.delays(scenario.weight_bytes(name))[0], pool.sleep.source()))
+        rows += [
+            (name, step, f"{delay.mean_s:.1f} s", f"{delay.at(0.95):.1f} s", escape(source))
+            for step, delay, source in steps
+        ]
+    return table("Starts, as believed", ("pool", "step", "mean", "p95", "source"), rows)
+
+
+def _moves(scenario: Scenario) -> list[tuple[str, ...]]:
+    """What moves, of pools with a price series or with machines that come and go."""
+    rows: list[tuple[str, ...]] = []
+    for name, pool in scenario.pools.items():
+        if pool.price.series is None and pool.spot is None:
+            continue
+        usd = prices(name, pool.price, scenario.duration_s, scenario.base_dir).values
+        price, count, rate = f"{usd.min():.2f} - {usd.max():.2f} $/h", "any", 0.0
+        if pool.spot is not None:
+            rate = pool.spot.preemptions_per_hr
+            if pool.spot.availability is not None:
+                series, own_rate = machines(name, pool.spot.availability, scenario.duration_s, scenario.base_dir)
+                count, rate = f"{series.values.min():g} - {series.values.max():g}", rate or own_rate
+        rows.append((name, price, count, f"{rate:.2f}"))
+    return rows

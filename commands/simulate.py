@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 
 import click
 from rich.progress import Progress, TaskID
 
 from ..agents.portfolio import RULES
-from ..env.scenario import load_scenario
+from ..env.contract import BILL_LAYERS, IDLE_PARTS
+from ..env.scenario import Scenario, load_scenario
 from ..env.window import TPOT, TTFT
 from ..training.evaluate import contender, tuning_episodes
 from ..training.rollout import RunResult, rollout
@@ -16,6 +19,9 @@ from ..training.worlds import episode_of
 from .bad_input import one_line_errors
 from .printing import console, percent, print_json, progress, seconds, table
 
+_DECISIONS_SHOWN = 5
+_PARTS = ("start", "waiting", "drain", "asleep")
+"""`IDLE_PARTS` in a narrow column."""
 _EVENTS = {
     "started": "started",
     "woken": "woken",
@@ -66,11 +72,23 @@ def simulate(scenario: str, policies: tuple[str, ...], seed: int, duration: floa
                 "scenario": loaded.name,
                 "seed": seed,
                 "duration_s": loaded.duration_s,
+                "starts": {name: _starts(loaded, name) for name in loaded.pools},
                 "policies": [_record(n, r) for n, r in results.items()],
             }
         )
         return
     _print(loaded.name, seed, results)
+
+
+def _starts(scenario: Scenario, pool: str) -> dict[str, object]:
+    """How long starts are believed to take, and where the figures come from."""
+    cold, (provision, load) = scenario.cold_start(pool), scenario.pools[pool].cold_start.sources()
+    return {
+        "provision_s": cold.provision.mean_s,
+        "provision_source": provision,
+        "load_s": cold.load.mean_s,
+        "load_source": load,
+    }
 
 
 def _completed(bar: Progress, task: TaskID, ticks: int) -> None:
@@ -80,7 +98,14 @@ def _completed(bar: Progress, task: TaskID, ticks: int) -> None:
 def _record(name: str, result: RunResult) -> dict[str, object]:
     row = result.row()
     requests = {key: row.pop(key) for key in ("finished", "met", "lost", "shed")}
-    return {"policy": name, "requests": requests, **row}
+    return {
+        "policy": name,
+        "requests": requests,
+        **row,
+        "power_basis": result.power_basis,
+        "scaling": [asdict(cost) for cost in result.scaling],
+        "dearest_decisions": result.dearest_decisions(_DECISIONS_SHOWN),
+    }
 
 
 def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
@@ -111,6 +136,7 @@ def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
             "inside the range that the performance model was measured over.",
         )
     )
+    _print_bill(results)
     latencies = [
         (
             policy,
@@ -135,3 +161,44 @@ def _print(name: str, seed: int, results: dict[str, RunResult]) -> None:
             "be had.",
         )
     )
+
+
+def _print_bill(results: dict[str, RunResult]) -> None:
+    """Where the dollars went, and which decisions to scale cost most."""
+    per_hr = {policy: 3600.0 / r.duration_s for policy, r in results.items()}
+    layers = [
+        (
+            policy,
+            *(f"{float(r.bill.layer_usd(layer)) * per_hr[policy]:.2f}" for layer in BILL_LAYERS[:3]),
+            *(f"{float(r.bill.idle_part_usd(part)) * per_hr[policy]:.2f}" for part in IDLE_PARTS),
+            f"{float(r.bill.layer_usd('energy')) * per_hr[policy]:.2f}",
+            f"{r.cooling_usd * per_hr[policy]:.2f}",
+            f"{float(r.bill.layer_usd('network')) * per_hr[policy]:.2f}",
+            f"{float(r.energy_j.sum()) / r.duration_s / 1000.0:.2f}",
+        )
+        for policy, r in results.items()
+    ]
+    columns = ("policy", *BILL_LAYERS[:3], *_PARTS, "energy", "cooling", "net", "kW")
+    basis = next(iter(results.values())).power_basis
+    note = (
+        "Idle is the next four together; cooling (with losses, by PUE) is part of energy. Draw fitted to measurements"
+        f" of the GPU: {_names(basis, 'fitted')}; assumed from its TDP: {_names(basis, 'tdp')}."
+    )
+    out = console()
+    out.print(table("The bill, $/h", columns, layers, note))
+    decisions = [
+        (policy, d["tick"], f"{float(d['time_s']):g}", d["pool"], f"{float(d['usd']):.3f}", _parts(d))
+        for policy, r in results.items()
+        for d in r.dearest_decisions(_DECISIONS_SHOWN)
+    ]
+    if decisions:
+        out.print(table("Dearest decisions to scale", ("policy", "tick", "at s", "pool", "$", "for"), decisions))
+
+
+def _names(basis: Mapping[str, str], kind: str) -> str:
+    return ", ".join(pool for pool, on in basis.items() if on == kind) or "none"
+
+
+def _parts(decision: Mapping[str, float | int | str]) -> str:
+    shown = {part: float(decision.get(f"usd_{part}", 0.0)) for part in IDLE_PARTS}
+    return ", ".join(f"{label} {usd:.3f}" for label, usd in zip(_PARTS, shown.values(), strict=True) if usd > 0)

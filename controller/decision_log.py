@@ -20,12 +20,14 @@ from typing import Any, Final, Self
 import numpy as np
 
 from ..env.contract import (
+    SCALING_PARTS,
     SCHEMA_VERSION,
     Action,
     Cluster,
     Decision,
     Memory,
     Plan,
+    ScalingCost,
     SchemaError,
     Snapshot,
     Targets,
@@ -67,6 +69,8 @@ class TickRecord:
     """Its policy name and hash are those of whoever decided."""
     fell_back: bool = False
     """The policy failed and the fallback decided; why is the first of the reasons."""
+    scaling: tuple[ScalingCost, ...] = ()
+    """Dollars since the tick before that scaling took, by the decision that caused them."""
 
 
 class DecisionLog:
@@ -111,7 +115,9 @@ class DecisionLog:
     def append(self, record: TickRecord) -> None:
         """Add one tick; it is with the operating system when this returns."""
         document = {field: to_json(getattr(record, field)) for field in _PARTS}
-        self._write({**document, "memory": memory_to_json(record.memory), "fell_back": record.fell_back})
+        scaling = [to_json(cost) for cost in record.scaling]
+        memory = memory_to_json(record.memory)
+        self._write({**document, "memory": memory, "fell_back": record.fell_back, "scaling": scaling})
 
     def _write(self, document: dict[str, Any]) -> None:
         line = json.dumps(document, allow_nan=False, separators=(",", ":")).encode() + b"\n"
@@ -123,7 +129,7 @@ class DecisionLog:
 
 
 _PARTS: Final = {"snapshot": Snapshot, "plan": Plan, "guard_state": GuardState, "decision": Decision}
-_TICK_FIELDS: Final = {*_PARTS, "memory", "fell_back"}
+_TICK_FIELDS: Final = {*_PARTS, "memory", "fell_back", "scaling"}
 
 
 def read_log(path: Path, report: Callable[[str], None] = _LOG.warning) -> Iterator[TickRecord]:
@@ -185,9 +191,22 @@ def _record(document: dict[str, Any], sitting: Sitting, where: str) -> TickRecor
             raise SchemaError(f"fell_back: {document['fell_back']!r}, wanted true or false")
         parts = {name: _part(name, kind, document[name], sitting.cluster) for name, kind in _PARTS.items()}
         memory = memory_from_json(document["memory"])
+        scaling = _scaling(document["scaling"], sitting.cluster)
     except SchemaError as error:
         raise DecisionLogError(f"{where}: {error}") from None
-    return TickRecord(sitting=sitting, memory=memory, fell_back=document["fell_back"], **parts)
+    return TickRecord(sitting=sitting, memory=memory, fell_back=document["fell_back"], scaling=scaling, **parts)
+
+
+def _scaling(document: Any, cluster: Cluster) -> tuple[ScalingCost, ...]:
+    if not isinstance(document, list):
+        raise SchemaError(f"scaling: {str(document)[:60]!r}, wanted a list of costs")
+    costs = tuple(from_json(ScalingCost, cost, f"scaling[{i}]") for i, cost in enumerate(document))
+    for i, cost in enumerate(costs):
+        if cost.pool not in cluster.pool_names:
+            raise SchemaError(f"scaling[{i}].pool: {cost.pool!r}, wanted one of {', '.join(cluster.pool_names)}")
+        if cost.part not in SCALING_PARTS:
+            raise SchemaError(f"scaling[{i}].part: {cost.part!r}, wanted one of {', '.join(SCALING_PARTS)}")
+    return costs
 
 
 def _part(name: str, kind: type[Any], document: Any, cluster: Cluster) -> Any:

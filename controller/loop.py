@@ -15,6 +15,7 @@ import numpy as np
 from ..agents.planner.replan import Replanner
 from ..env.contract import Action, Decision, Memory, Mode, Plan, Policy, Reason, ReasonCode, Snapshot
 from ..env.guard import GuardState, Limits, first_state
+from ..env.ledger import scaling_seconds_of
 from ..env.scenario import Scenario
 from ..telemetry.assemble import PoolState
 from ..telemetry.engine_collector import ReplicaEndpoint
@@ -23,7 +24,7 @@ from .actuators.caps import CapFiles
 from .actuators.envoy import EnvoyRejected, EnvoyUnreachable
 from .actuators.envoy_config import Endpoint, RoutingTable
 from .actuators.processes import LocalProcesses
-from .actuators.replicas import PoolReplicas, Stage
+from .actuators.replicas import CausedSeconds, PoolReplicas, Stage
 from .deciding import Minds, Proposed, conclude, fall_back, name_of, propose
 from .observing import Observation, Observer, ReplicaUse
 from .routing import routing_table
@@ -31,6 +32,10 @@ from .routing import routing_table
 _LOG: Final = logging.getLogger(__name__)
 POLICY_SHARE_OF_TICK: Final = 0.5
 """A policy that takes longer than this share of a tick is not waited for: the fallback decides."""
+
+
+_PART_OF: Final = {"starting_s": "cold_start", "draining_s": "drain"}
+"""Parts of the bill's idle layer, by the actuator's names."""
 
 
 class Routing(Protocol):
@@ -115,6 +120,7 @@ class Sidecar:
         self._planning: asyncio.Task[Plan] | None = None
         self._thinking: asyncio.Future[tuple[Proposed, Minds]] | None = None
         self._minds = Minds(policy={}, fallback={})
+        self._caused: tuple[CausedSeconds, ...] = ()
         self._guard_state: GuardState = first_state(self.first_plan, self._cluster)
         start = np.array([float(pool.replicas.start) for pool in self.scenario.pools.values()])
         # What is up is what the scenario starts with, whatever the plan would have.
@@ -139,7 +145,7 @@ class Sidecar:
         decision, self._guard_state = conclude(
             proposed, snapshot, plan, self._cluster, self.limits, guard_state, self.status.ticks, self.mode
         )
-        troubles = await self._act(decision.applied) if self.mode is Mode.ACTIVE else ()
+        troubles = await self._act(decision) if self.mode is Mode.ACTIVE else ()
         self._plan_again(snapshot)
         memory = minds.fallback if fell_back else minds.policy
         took_s = time.monotonic() - started
@@ -154,8 +160,17 @@ class Sidecar:
 
     async def _observe(self, now_s: float) -> Observation:
         states, usage = self.processes.states(), self.processes.usage()
-        used = {name: ReplicaUse(u.ready_s + u.draining_s, u.starting_s) for name, u in usage.items()}
-        return await self.observer.observe(now_s, _pages(states), self._pool_states(states), used, self._applied.route)
+        used = {name: ReplicaUse(u.ready_s + u.draining_s, u.starting_s, u.draining_s) for name, u in usage.items()}
+        # Kept until they are in a bill: a look that fails must not lose them.
+        self._caused = (*self._caused, *self.processes.caused())
+        caused = scaling_seconds_of(
+            ((c.tick, c.pool, _PART_OF[c.kind], c.seconds) for c in self._caused), self._cluster.pool_names
+        )
+        observation = await self.observer.observe(
+            now_s, _pages(states), self._pool_states(states), used, caused, self._applied.route
+        )
+        self._caused = ()
+        return observation
 
     def _pool_states(self, states: Mapping[str, PoolReplicas]) -> dict[str, PoolState]:
         return {
@@ -187,8 +202,9 @@ class Sidecar:
         trouble = Reason(ReasonCode.POLICY_TIMEOUT, name_of(self.policy), math.nan, math.nan, late)
         return fall_back(self.fallback, action, trouble)
 
-    async def _act(self, action: Action) -> tuple[str, ...]:
+    async def _act(self, decision: Decision) -> tuple[str, ...]:
         """Caps first, then replicas, then routing; replicas that left routing may then stop."""
+        action = decision.applied
         troubles = []
         names = self._cluster.pool_names
         for name, cap, budget in zip(names, action.batch_cap, action.token_budget, strict=True):
@@ -196,7 +212,8 @@ class Sidecar:
                 self.caps.apply(name, int(cap), int(budget))
             except (OSError, ValueError) as error:
                 troubles.append(f"caps of {name}: {error}")
-        await self.processes.apply({name: int(count) for name, count in zip(names, action.replicas, strict=True)})
+        targets = {name: int(count) for name, count in zip(names, action.replicas, strict=True)}
+        await self.processes.apply(targets, decision.tick)
         states = self.processes.states()
         ready = {name: pool.endpoints for name, pool in states.items()}
         try:

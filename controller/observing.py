@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..env import forecast
-from ..env.beliefs import believed_ranges
-from ..env.contract import Bill, Cluster, FloatArray, Snapshot
-from ..env.ledger import charge
+from ..env.beliefs import believed_preemptions_per_hr, believed_ranges
+from ..env.contract import Bill, Cluster, FloatArray, ScalingCost, Snapshot
+from ..env.ledger import ScalingSeconds, charge, charge_scaling
 from ..env.scenario import Scenario
 from ..env.window import ARRIVED
 from ..telemetry.assemble import Measured, PoolState, assemble
 from ..telemetry.engine_collector import EngineCollector, ReplicaEndpoint
 from ..telemetry.envoy_log import LogTail, StartRecord
-from ..telemetry.metering import Used, busy_share, meter, nothing_known
+from ..telemetry.metering import Used, busy_share, meter, nothing_known, scaling_seconds
 from ..telemetry.readings import ReplicaReading
 from ..telemetry.tally import ClassWindow, TickTally, tally
 
@@ -34,8 +34,10 @@ class ReplicaUse:
     """Replica-seconds of one pool so far, in the decider's seconds."""
 
     up_s: float
-    """Ready, draining or asleep."""
+    """Ready or draining."""
     starting_s: float
+    draining_s: float
+    """Of `up_s`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Observation:
     snapshot: Snapshot
     bill: Bill
     """`[P, C, L]` of the time since the tick before."""
+    scaling: tuple[ScalingCost, ...]
+    """What of it scaling took, by decision; NaN where the pool's split is unknown."""
     tick: TickTally
     readings: tuple[ReplicaReading, ...]
     broken_log_lines: int
@@ -71,6 +75,7 @@ class Observer:
         self._seen_at_s = math.nan
         self._tariff = scenario.tariff()
         self._ranges = believed_ranges(scenario)
+        self._preemptions_per_hr = believed_preemptions_per_hr(scenario)
 
     async def observe(
         self,
@@ -78,6 +83,7 @@ class Observer:
         replicas: Sequence[ReplicaEndpoint],
         states: Mapping[str, PoolState],
         used: Mapping[str, ReplicaUse],
+        caused: ScalingSeconds,
         route: FloatArray,
     ) -> Observation:
         """What is to be seen at `now_s`.
@@ -86,6 +92,7 @@ class Observer:
             replicas: whose pages to read.
             states: of the pools, as the process actuator says.
             used: replica-seconds so far.
+            caused: replica-seconds since the tick before that scaling took, by decision; draining counts whole.
             route: `[C, P]` that was in force since the tick before.
         """
         readings = await self._collector.collect(replicas)
@@ -102,45 +109,47 @@ class Observer:
             pools=states,
             usd_per_hr=self.cluster.usd_per_hr,
             cold_start_s=self.cluster.cold_start_s,
-            preemptions_per_hr=self._preemptions_per_hr(),
+            preemptions_per_hr=self._preemptions_per_hr,
             forecast=self._forecast,
             ranges=self._ranges,
         )
         snapshot = assemble(self.cluster, measured, self._scenario.guard.stale_after_s)
-        bill = self._bill(span_s if span_s > 0 else 0.0, readings, used, route, tick, snapshot)
-        return Observation(snapshot, bill, tick, readings, self._log.broken_lines)
+        amounts = self._used(span_s if span_s > 0 else 0.0, readings, used, caused, route, tick, snapshot)
+        bill = charge(meter(amounts, self._tariff), self._tariff)
+        scaling = charge_scaling(scaling_seconds(amounts), amounts.usd_per_hr).rows(self.cluster.pool_names)
+        return Observation(snapshot, bill, scaling, tick, readings, self._log.broken_lines)
 
     def _count(self) -> TickTally:
         counted = tally(self._log.read(), self._open, self.cluster, time.time(), self._speed_up)
         self._open = counted.open_requests
         return counted
 
-    def _bill(
+    def _used(
         self,
         span_s: float,
         readings: Sequence[ReplicaReading],
         used: Mapping[str, ReplicaUse],
+        caused: ScalingSeconds,
         route: FloatArray,
         tick: TickTally,
         snapshot: Snapshot,
-    ) -> Bill:
+    ) -> Used:
         self._busy = busy_share(self.cluster, readings, self._busy)
-        nothing = ReplicaUse(0.0, 0.0)
+        nothing = ReplicaUse(0.0, 0.0, 0.0)
         names = self.cluster.pool_names
         since = [(used.get(name, nothing), self._used_before.get(name, nothing)) for name in names]
         self._used_before = dict(used)
         power_w = np.where(snapshot.known("power_w"), snapshot.power_w, np.nan)
-        amounts = Used(
+        return Used(
             span_s=span_s,
             usd_per_hr=self.cluster.usd_per_hr,
             up_s=np.array([now.up_s - before.up_s for now, before in since]),
             starting_s=np.array([now.starting_s - before.starting_s for now, before in since]),
+            draining_s=np.array([now.draining_s - before.draining_s for now, before in since]),
+            asleep_s=np.zeros(len(names)),  # local processes are never put to sleep
             busy=self._busy,
             power_w=power_w,
             route=route,
             tick=tick,
+            caused=caused,
         )
-        return charge(meter(amounts, self._tariff), self._tariff)
-
-    def _preemptions_per_hr(self) -> FloatArray:
-        return np.array([p.spot.preemptions_per_hr if p.spot else 0.0 for p in self._scenario.pools.values()])

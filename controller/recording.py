@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ..env.contract import BILL_LAYERS, Cluster, FloatArray
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, Cluster, FloatArray, ScalingCost
+from ..env.ledger import dearest, dearest_rows
 from ..telemetry.exporter import SidecarMetrics
 from ..telemetry.store import Store
 from .decision_log import DecisionLog, Sitting, TickRecord
 from .loop import Tick
 
 BILL_FILE = "bill.json"
+_DECISIONS_SHOWN = 20
+_DECISIONS_KEPT = 2000
+"""Decisions whose costs are added up; the cheapest are let go beyond."""
 
 
 @dataclass
@@ -28,6 +32,8 @@ class Records:
     metrics: SidecarMetrics
     folder: Path
     _usd: FloatArray = field(init=False)
+    _idle_usd: FloatArray = field(init=False)
+    _scaling: tuple[ScalingCost, ...] = field(default=(), init=False)
     _since_s: float = field(default=float("nan"), init=False)
     _ticks: int = field(default=0, init=False)
     _fallback_ticks: int = field(default=0, init=False)
@@ -37,6 +43,7 @@ class Records:
         self.cluster: Cluster = self.sitting.cluster
         pools, classes = len(self.cluster.pool_names), len(self.cluster.class_names)
         self._usd = np.zeros((pools, classes, len(BILL_LAYERS)))
+        self._idle_usd = np.zeros(len(IDLE_PARTS))
 
     async def record(self, tick: Tick) -> None:
         """Keep one tick: on this machine first, then in the store.
@@ -51,7 +58,11 @@ class Records:
         self._since_s = now_s
         self._ticks += 1
         self._fallback_ticks += tick.fell_back
-        self._usd += np.nan_to_num(tick.observation.bill.usd)
+        observation = tick.observation
+        self._usd += np.nan_to_num(observation.bill.usd)
+        self._idle_usd += np.nan_to_num(observation.bill.idle_usd).sum(axis=(0, 1))
+        known = [cost for cost in observation.scaling if not np.isnan(cost.usd)]
+        self._scaling = dearest_rows((*self._scaling, *known), _DECISIONS_KEPT)
         self.metrics.show_snapshot(tick.snapshot)
         self.metrics.show_decision(decision)
         if span_s > 0:
@@ -66,6 +77,7 @@ class Records:
                 tick.guard_state,
                 decision,
                 fell_back=tick.fell_back,
+                scaling=observation.scaling,
             )
         )
         self._write_bill(now_s, tick.troubles)
@@ -79,6 +91,8 @@ class Records:
             "fallback_ticks": self._fallback_ticks,
             "usd": float(self._usd.sum()),
             "usd_by_layer": dict(zip(BILL_LAYERS, self._usd.sum(axis=(0, 1)).tolist(), strict=True)),
+            "usd_idle_by_part": dict(zip(IDLE_PARTS, self._idle_usd.tolist(), strict=True)),
+            "dearest_decisions": list(dearest(self._scaling, _DECISIONS_SHOWN)),
             "usd_by_pool": dict(zip(self.cluster.pool_names, self._usd.sum(axis=(1, 2)).tolist(), strict=True)),
             "usd_by_class": dict(zip(self.cluster.class_names, self._usd.sum(axis=(0, 2)).tolist(), strict=True)),
             "troubles": list(troubles),

@@ -11,6 +11,7 @@ import numpy as np
 
 from .contract import BoolArray, FloatArray, Targets
 from .coverage import CalibratedRanges
+from .market.load import machines
 from .perf.capacity import capacity_per_s
 from .perf.law import IterationLaw
 from .scenario import Scenario
@@ -20,6 +21,21 @@ from .workload.requests import Workload
 def believed_laws(scenario: Scenario) -> tuple[IterationLaw, ...]:
     """The iteration law of each pool, in the order of the file."""
     return tuple(scenario.pool_law(name) for name in scenario.pools)
+
+
+def believed_preemptions_per_hr(scenario: Scenario) -> FloatArray:
+    """`[P]` machine preemptions per replica: the pool's own figure, else what its series of machines tells.
+
+    Raises:
+        SeriesError: a file of machines cannot be used.
+    """
+    rates = np.zeros(len(scenario.pools))
+    for p, (name, pool) in enumerate(scenario.pools.items()):
+        if pool.spot is not None:
+            rates[p] = pool.spot.preemptions_per_hr
+            if pool.spot.availability is not None and not rates[p]:
+                rates[p] = machines(name, pool.spot.availability, scenario.duration_s, scenario.base_dir)[1]
+    return rates
 
 
 def believed_ranges(scenario: Scenario) -> CalibratedRanges:
@@ -65,12 +81,12 @@ class BelievedCapacity:
 
 def believed_capacity(scenario: Scenario) -> BelievedCapacity:
     """What one replica of each pool is believed to carry of each class."""
-    engines = [pool.engine for pool in scenario.pools.values()]
+    pools = list(scenario.pools.values())
     return BelievedCapacity(
         laws=believed_laws(scenario),
         kv_tokens=tuple(scenario.pool_kv_tokens(name) for name in scenario.pools),
-        max_num_seqs=tuple(engine.max_num_seqs for engine in engines),
-        token_budget=tuple(engine.max_num_batched_tokens for engine in engines),
+        max_num_seqs=tuple(pool.engine.max_num_seqs for pool in pools),
+        token_budget=tuple(pool.engine.max_num_batched_tokens * pool.batches_in_flight for pool in pools),
         serves=scenario.serves(),
         targets=scenario.targets(),
     )

@@ -1,6 +1,6 @@
 """What everybody passes around: the one contract of simulator, live controller and every policy.
 
-Symbols: `C` classes, `P` pools, `H` forecast steps, `L` layers of the bill; `...` an optional leading batch axis
+Symbols: `C` classes, `P` pools, `H` forecast steps, `L` layers of the bill, `K` parts of its idle layer; `...` an optional leading batch axis
 (64 training clusters in one call). Everything is frozen and plain: NumPy arrays, strings, numbers. JSON both ways is
 in `wire`.
 
@@ -324,12 +324,25 @@ BILL_LAYERS: Final = ("compute", "software", "idle", "energy", "network")
 do; rent while nothing runs; energy and cooling; network."""
 
 
+IDLE_PARTS: Final = ("cold_start", "waiting", "drain", "asleep")
+"""What rent of the idle layer was for: from asking (or waking) until it serves; ready with nothing to do; told to go
+with nothing to do any more; kept asleep."""
+
+SCALING_PARTS: Final = ("cold_start", "drain", "asleep")
+"""Those of `IDLE_PARTS` that come of scaling."""
+
+NO_DECISION: Final = -1
+"""Instead of a tick: what the first second or the world brought, and no decision."""
+
+
 @dataclass(frozen=True)
 class Bill:
     """All dollars of a span of time."""
 
     usd: FloatArray
     """`[..., P, C, L]` by pool, class and layer of `BILL_LAYERS`."""
+    idle_usd: FloatArray
+    """`[..., P, C, K]` the idle layer by `IDLE_PARTS`, which sum to it."""
 
     @property
     def total_usd(self) -> FloatArray:
@@ -341,3 +354,21 @@ class Bill:
         """`[...]` dollars of one layer."""
         dollars: FloatArray = self.usd[..., BILL_LAYERS.index(layer)].sum(axis=(-2, -1))
         return dollars
+
+    def idle_part_usd(self, part: str) -> FloatArray:
+        """`[...]` dollars of one of `IDLE_PARTS`."""
+        dollars: FloatArray = self.idle_usd[..., IDLE_PARTS.index(part)].sum(axis=(-2, -1))
+        return dollars
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingCost:
+    """Rent that came of scaling, charged to the decision that caused it."""
+
+    tick: int
+    """Of the decision (`Decision.tick`) that started or woke the replica (cold start), or drained it (drain, asleep);
+    `NO_DECISION` if none did."""
+    pool: str
+    part: str
+    """One of `SCALING_PARTS`."""
+    usd: float

@@ -22,7 +22,7 @@ from .ledger import Tariff
 from .one_line import first_problem, one_line, shown
 from .perf.coverage import Coverage, coverage
 from .perf.law import IterationLaw
-from .perf.law_file import LawFile, read_law_file
+from .perf.law_file import LawFile, LawFileError, LawRanges, read_law_file
 from .perf.roofline import iteration_law, kv_capacity_tokens
 from .plain_yaml import PlainYamlError, plain_yaml
 from .scenario_energy import Energy
@@ -45,10 +45,15 @@ class Target(Strict):
     """What the user asks for one class. Either latency targets, or a deadline for work that may wait."""
 
     ttft_s: PositiveFloat | None = None
+    """Time to first token."""
     tpot_s: PositiveFloat | None = None
+    """Mean time per output token after the first."""
     e2e_s: PositiveFloat | None = None
+    """From arrival to the last token."""
     deadline_s: PositiveFloat | None = None
+    """From first arrival, retries included, to the last token: the class may be put off until then."""
     attainment: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Wanted share of requests that meet all their targets."""
 
     @model_validator(mode="after")
     def _has_target(self) -> Target:
@@ -66,6 +71,7 @@ class Match(Strict):
     body: dict[str, str] = Field(default_factory=dict)
     """JSON fields of the body (dots descend) and the value each must have."""
     path_prefix: str | None = None
+    """How the path of the request must begin."""
 
 
 class RequestClass(Strict):
@@ -73,8 +79,11 @@ class RequestClass(Strict):
 
     target: Target
     model: str | None = None
+    """Overrides the scenario's model."""
     pools: tuple[str, ...] | None = None
     """Only these pools may serve it; left out: all that hold its model."""
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    """Of its requests in engines that schedule by priority, as vLLM has it: the lower, the sooner."""
     match: Match = Match()
 
 
@@ -82,9 +91,11 @@ class GuardLimits(Strict):
     """Hard limits that no policy can cross."""
 
     budget_usd_per_hr: PositiveFloat | None = None
+    """No more rent than this is asked for; left out: no limit."""
     scale_up_step: Annotated[int, Field(ge=1)] = 4
     """Most replicas a pool may gain in one tick."""
     scale_down_step: Annotated[int, Field(ge=1)] = 1
+    """Most replicas a pool may lose in one tick."""
     scale_down_cooldown_s: NonNegativeFloat = 60.0
     """No replica goes sooner than this after the pool last changed."""
     stale_after_s: PositiveFloat = 30.0
@@ -99,6 +110,7 @@ class Network(Strict):
     """What bytes cost."""
 
     egress_usd_per_gb: NonNegativeFloat = 0.0
+    """Price of what is sent to clients."""
     bytes_per_token: PositiveFloat = 250.0
     """A streamed token with its JSON and SSE framing; measured on vLLM's chat stream, about 200 to 300 bytes."""
 
@@ -126,7 +138,9 @@ class Fault(Strict):
     than `left` new machines can be had for `duration_s`; `capacity`: from now on no more than `count` machines can be
     had at a time, and of a spot pool those beyond are taken away with notice."""
     pool: str
+    """Which pool it hits."""
     at_s: NonNegativeFloat
+    """When, from the beginning of the run."""
     count: Annotated[int, Field(ge=0)] = 1
     """Replicas hit, or the machines of `capacity`."""
     duration_s: NonNegativeFloat = 0.0
@@ -147,11 +161,17 @@ class Scenario(Strict):
     """A whole scenario. `load_scenario` reads it from YAML."""
 
     schema_version: Literal[1] = Field(alias="schema")
+    """Version of this format."""
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Lower case, digits and hyphens."""
     summary: str
+    """One line for lists."""
     duration_s: PositiveFloat
+    """Length of a run."""
     tick_s: PositiveFloat = 10.0
+    """Time between decisions."""
     model: str
+    """What pools hold and classes want that name no other; of the catalogue, such as `llama-2-13b`."""
     pools: Annotated[dict[Name, Pool], Field(min_length=1, max_length=32)]
     classes: Annotated[dict[Name, RequestClass], Field(min_length=1, max_length=8)]
     workload: WorkloadSpec
@@ -232,48 +252,58 @@ class Scenario(Strict):
             ValueError: the file cannot be used, or the GPU cannot run the model so.
         """
         own = self.pools[pool]
-        if own.law is not None:
-            return self._measured(pool, own.law).law.law()
-        return iteration_law(gpu(own.gpu), self.pool_model(pool), own.precision, own.tensor_parallel)
+        if own.law is None:
+            return iteration_law(
+                gpu(own.gpu),
+                self.pool_model(pool),
+                own.precision,
+                own.tensor_parallel,
+                own.pipeline_parallel,
+                stage_layers=own.stage_layers,
+                batch_tokens=own.engine.max_num_batched_tokens,
+            )
+        try:
+            return self._law_file(own.law).law_of(*self._layout(own))
+        except LawFileError as error:
+            raise ScenarioError(f"law: {own.law}: {error}") from None
 
     def pool_kv_tokens(self, pool: str) -> int:
         """Tokens that the KV cache of a pool's replica holds; ValueError as for `pool_law`."""
         own = self.pools[pool]
-        if own.law is not None:
-            measured = self._measured(pool, own.law).kv_tokens
-            if measured is not None:
-                return measured
+        measured = None if own.law is None else self._law_file(own.law).kv_tokens_of(*self._layout(own))
+        if measured is not None:
+            return measured
         return kv_capacity_tokens(
             gpu(own.gpu),
             self.pool_model(pool),
             own.precision,
             own.tensor_parallel,
             own.engine.gpu_memory_utilization,
+            pipeline_parallel=own.pipeline_parallel,
+            stage_layers=own.stage_layers,
         )
 
     def pool_coverage(self, pool: str) -> Coverage:
         """Over which loads the pool's law rests on measurements of its GPU; ValueError as for `pool_law`."""
         own = self.pools[pool]
         card, served = gpu(own.gpu), self.pool_model(pool)
-        known = coverage(card, served, own.precision, own.tensor_parallel)
+        known = coverage(card, served, own.precision, own.tensor_parallel, pipeline_parallel=own.pipeline_parallel)
         if own.law is None:
             return known
-        # Measured on the very replica: nothing is borrowed. The file does not tell over which contexts.
-        tokens = self._measured(pool, own.law).law.tokens
-        ends = (tokens[0], tokens[-1])
-        return replace(
-            known, calibrated=True, borrowed=(), errors=(), tokens=ends, sequences=ends, context_tokens=(0.0, math.inf)
-        )
+        file = self._law_file(own.law)
+        if not file.speaks_of(*self._layout(own)):
+            return known
+        # Measured on the very replica: nothing is borrowed. A file from elsewhere may not tell over which contexts.
+        ends = (file.law.tokens[0], file.law.tokens[-1])
+        ranges = file.ranges or LawRanges(tokens=ends, sequences=ends, context_tokens=(0.0, math.inf))
+        return replace(known, calibrated=True, borrowed=(), errors=(), **dict(ranges))
 
-    def _measured(self, name: str, path: Path) -> LawFile:
-        pool = self.pools[name]
-        file = read_law_file(self.base_dir / path)
-        refusal = file.replica and file.replica.refusal(
-            pool.gpu, pool.model or self.model, pool.precision, pool.tensor_parallel
-        )
-        if refusal:
-            raise ScenarioError(f"law: {path}: {refusal}")
-        return file
+    def _law_file(self, path: Path) -> LawFile:
+        return read_law_file(self.base_dir / path)
+
+    def _layout(self, pool: Pool) -> tuple[str, str, str, int, int]:
+        """What a law file is asked for: GPU, model, precision, tensor and pipeline parallel."""
+        return pool.gpu, pool.model or self.model, pool.precision, pool.tensor_parallel, pool.pipeline_parallel
 
     def serves(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """`[C, P]` whether the pool can serve the class."""

@@ -20,6 +20,7 @@ class FixedDelay(Strict):
 
     kind: Literal["fixed"] = "fixed"
     s: NonNegativeFloat
+    """Seconds."""
 
     @property
     def mean_s(self) -> float:
@@ -40,6 +41,7 @@ class LognormalDelay(Strict):
 
     kind: Literal["lognormal"] = "lognormal"
     mean_s: NonNegativeFloat
+    """Expected delay."""
     spread_frac: Annotated[float, Field(ge=0, le=5)] = 0.2
     """Standard deviation over mean."""
 

@@ -15,7 +15,7 @@ MAX_STEPS = 10_000
 """Most steps written out in a scenario; longer series belong in a file."""
 
 
-class Steps(Strict):
+class Moves(Strict):
     """Steps over time, written out or in a file."""
 
     path: Path | None = None
@@ -25,7 +25,7 @@ class Steps(Strict):
     speedup: PositiveFloat = 1.0
     """Seconds of the file that pass in a second of the run."""
     scale: PositiveFloat = 1.0
-    """What the file's values are multiplied by."""
+    """What the values are multiplied by."""
 
     def _check(self, steps: tuple[tuple[float, float], ...] | None) -> None:
         if (self.path is None) == (steps is None):
@@ -39,7 +39,7 @@ class Steps(Strict):
                 raise ValueError(f"steps: wanted each later than the one before, got {after_s:g} after {before_s:g}")
 
 
-class PriceSeries(Steps):
+class PriceSeries(Moves):
     """How the price moves: each price holds until the next; they apply from the next tick on."""
 
     steps: (
@@ -50,6 +50,7 @@ class PriceSeries(Steps):
     """Of a table with columns date, region, instance, usd_hr_ondemand, usd_hr_spot: which rows. `scale` then is the share
     of the instance that a replica takes."""
     instance: str | None = None
+    """As `region`."""
 
     @model_validator(mode="after")
     def _whole(self) -> PriceSeries:
@@ -65,6 +66,7 @@ class Price(Strict):
     usd_per_hr: PositiveFloat
     """Dollars per hour of one replica (all its GPUs): what is paid, or, with a series, what policies take for usual."""
     kind: Literal["on_demand", "spot"] = "on_demand"
+    """Spot machines may be taken away; of a price list, which column."""
     source: str = ""
     """Where the price was read, and when."""
     series: PriceSeries | None = None
@@ -75,7 +77,7 @@ class Price(Strict):
         return self.model_copy(update={"usd_per_hr": self.usd_per_hr * factor, "series": series})
 
 
-class Availability(Steps):
+class Availability(Moves):
     """How many machines of this kind can be had at a time. Those beyond are taken away with notice, starts refused."""
 
     steps: (
@@ -113,5 +115,6 @@ class StockOuts(Strict):
     per_hr: PositiveFloat
     """How often one begins, while none lasts."""
     duration: Delay
+    """How long one lasts."""
     left: Annotated[int, Field(ge=0)] = 0
     """How many more replicas can be had meanwhile."""

@@ -19,8 +19,11 @@ class Replicas(Strict):
     """How many replicas a pool may have."""
 
     min: Annotated[int, Field(ge=0)] = 0
+    """Fewest that may be wanted."""
     max: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Most that may be wanted."""
     start: Annotated[int, Field(ge=0)] = 1
+    """Serving when a run begins."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Replicas:
@@ -33,9 +36,17 @@ class Engine(Strict):
     """The start flags of one vLLM engine."""
 
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Most sequences in a batch; caps stay below it."""
     max_num_batched_tokens: Annotated[int, Field(ge=16, le=65536)] = 2048
+    """Most tokens of one iteration."""
     max_model_len: Annotated[int, Field(ge=16)] = 8192
+    """Most tokens of one request, answer included."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of each GPU's memory that the engine takes."""
+    scheduling: Literal["fcfs", "priority"] = "fcfs"
+    """Who is served first, and kept when KV blocks run out: first come, or by the classes' `priority`."""
+    prefix_caching: bool = False
+    """Keep KV blocks for requests that begin alike. Needs a workload that says which do, else nothing is ever shared."""
 
 
 class StartDelays(NamedTuple):
@@ -65,7 +76,9 @@ class ColdStart(Strict):
     """Standard deviation over mean of the whole delay, where both parts are plain means (log-normal); of each such part
     where the other is a distribution."""
     provision: Delay | None = None
+    """Time until the machine is there and its container runs, as a distribution."""
     load: Delay | None = None
+    """Time to load the model and warm up, as a distribution."""
     storage: Literal["local", "ebs-gp3", "ebs-io2", "s3"] = "local"
     """Where the weights lie, for a load time left out."""
     loader: Literal["safetensors", "runai-streamer", "tensorizer"] = "safetensors"
@@ -147,10 +160,18 @@ class Pool(Strict):
     """Identical replicas of one model with one price source. Several zones of one machine type are several pools."""
 
     gpu: str
+    """Of the catalogue, such as `H100-SXM-80GB`."""
     model: str | None = None
     """Overrides the scenario's model."""
     precision: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] = "bf16"
+    """Of the weights."""
     tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
+    """GPUs that share each layer of a replica."""
+    pipeline_parallel: Annotated[int, Field(ge=1, le=16)] = 1
+    """Stages of a replica, each of `tensor_parallel` GPUs. `engine.max_num_batched_tokens` is one batch's; a batch is
+    in flight on each stage."""
+    stage_layers: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Layers of each stage; left out: an even split, as vLLM makes it."""
     price: Price
     replicas: Replicas = Replicas()
     engine: Engine = Engine()
@@ -166,6 +187,26 @@ class Pool(Strict):
     model's; where it tells the KV cache's size, that too."""
     command: tuple[str, ...] | None = None
     """Starts one live replica; `{host}`, `{port}` and `{cap_file}` are filled in. Left out: an emulated replica."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def batches_in_flight(self) -> int:
+        """Batches at a time, each with a token budget of its own, whose round the law describes. A law measured from
+        outside describes whatever it was measured on."""
+        return self.pipeline_parallel if self.law is None else 1
+
+    @model_validator(mode="after")
+    def _stages(self) -> Pool:
+        if self.stage_layers is not None and len(self.stage_layers) != self.pipeline_parallel:
+            raise ValueError(
+                f"stage_layers: {list(self.stage_layers)}, wanted one entry for each of {self.pipeline_parallel} stages"
+                " (pipeline_parallel)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _spot_rates(self) -> Pool:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ..env.contract import BILL_LAYERS, Bill, Cluster, Decision, FloatArray, Mode, ReasonCode, Snapshot
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, Cluster, Decision, FloatArray, Mode, ReasonCode, Snapshot
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 """HTTP content type of `SidecarMetrics.page`."""
@@ -27,6 +27,7 @@ class SidecarMetrics:
         self._classes, self._pools = cluster.class_names, cluster.pool_names
         self.registry = CollectorRegistry()
         self._bill_usd = self._counter("bill_usd", "Dollars spent, as far as known", "layer", "pool")
+        self._idle_usd = self._counter("idle_usd", "Of the idle layer's dollars, what for", "part", "pool")
         self._bill_unknown = self._counter("bill_unknown_ticks", "Ticks with dollars of unknown split", "pool")
         self._usd_per_hr = self._gauge("bill_usd_per_hour", "Dollars per hour over the last tick")
         self._expected_usd_per_hr = self._gauge("expected_usd_per_hour", "Dollars per hour the decision expects")
@@ -81,10 +82,13 @@ class SidecarMetrics:
     def add_bill(self, bill: Bill, span_s: float) -> None:
         """Add the dollars of a span of `span_s` seconds; unknown ones (NaN) are left out, and counted as such."""
         by_pool = bill.usd.sum(axis=1)  # [P, L]
-        for pool, layers in zip(self._pools, by_pool, strict=True):
+        for pool, layers, parts in zip(self._pools, by_pool, bill.idle_usd.sum(axis=1), strict=True):
             for layer, usd in zip(BILL_LAYERS, layers, strict=True):
                 if not np.isnan(usd):
                     self._bill_usd.labels(layer, pool).inc(float(usd))
+            for part, usd in zip(IDLE_PARTS, parts, strict=True):
+                if not np.isnan(usd):
+                    self._idle_usd.labels(part, pool).inc(float(usd))
             if np.isnan(layers).any():
                 self._bill_unknown.labels(pool).inc()
         self._usd_per_hr.set(float(bill.total_usd) / span_s * _SECONDS_PER_HOUR)
@@ -102,6 +106,8 @@ class SidecarMetrics:
             self._bill_unknown.labels(pool)
             for layer in BILL_LAYERS:
                 self._bill_usd.labels(layer, pool)
+            for part in IDLE_PARTS:
+                self._idle_usd.labels(part, pool)
         for mode in Mode:
             self._decisions.labels(mode.value)
         for code in ReasonCode:

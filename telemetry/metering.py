@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..env.contract import Cluster, FloatArray
-from ..env.ledger import Meter, Tariff
+from ..env.contract import IDLE_PARTS, Cluster, FloatArray
+from ..env.ledger import Meter, ScalingSeconds, Tariff
 from .readings import ReplicaReading
 from .tally import TickTally
 
@@ -36,7 +36,11 @@ class Used:
     usd_per_hr: FloatArray
     """`[P]` price of one replica."""
     up_s: FloatArray
-    """`[P]` replica-seconds ready, draining or asleep."""
+    """`[P]` replica-seconds ready or draining."""
+    draining_s: FloatArray
+    """`[P]` of these, draining."""
+    asleep_s: FloatArray
+    """`[P]` replica-seconds asleep."""
     starting_s: FloatArray
     """`[P]` replica-seconds rented before the engine served."""
     busy: BusyShare
@@ -45,6 +49,8 @@ class Used:
     route: FloatArray
     """`[C, P]` that was in force."""
     tick: TickTally
+    caused: ScalingSeconds
+    """Of `starting_s`, `draining_s` and `asleep_s`: by which decisions. Draining counts whole, busy or not."""
 
 
 def nothing_known(n_pools: int) -> BusyShare:
@@ -82,9 +88,9 @@ def _spent(reading: ReplicaReading) -> tuple[float, float]:
 def meter(used: Used, tariff: Tariff) -> Meter:
     """The meter readings of the tick.
 
-    Replica-seconds add up: useful, wasted and waiting make the whole time up. A share that is NaN makes those three
-    NaN, and so the dollars of its pool: their sum is known, their split is not. Unknown power is NaN only where the
-    tariff asks for it.
+    Replica-seconds add up: useful, wasted, waiting and draining make the whole time up; one that drains is taken to be
+    as busy as its pool. A share that is NaN makes those four NaN, and so the dollars of its pool: their sum is known,
+    their split is not. Unknown power is NaN only where the tariff asks for it.
     """
     busy_s = used.up_s * used.busy.busy_frac
     useful_s = used.up_s * np.minimum(used.busy.useful_frac, used.busy.busy_frac)
@@ -94,12 +100,22 @@ def meter(used: Used, tariff: Tariff) -> Meter:
         useful_s=_none_of_nothing(useful_s, used.up_s),
         wasted_s=_none_of_nothing(busy_s - useful_s, used.up_s),
         starting_s=used.starting_s,
-        waiting_s=_none_of_nothing(used.up_s - busy_s, used.up_s),
+        waiting_s=_none_of_nothing((used.up_s - used.draining_s) * (1.0 - used.busy.busy_frac), used.up_s),
+        draining_s=_none_of_nothing(used.draining_s * (1.0 - used.busy.busy_frac), used.draining_s),
+        asleep_s=used.asleep_s,
         energy_j=energy_j if tariff.usd_per_kwh > 0 else np.nan_to_num(energy_j),
         egress_bytes=used.tick.response_bytes,
         class_work=used.tick.work_tokens,
         class_claim=used.route.T,
     )
+
+
+def scaling_seconds(used: Used) -> ScalingSeconds:
+    """What scaling took in the tick, draining without the time busy, as `meter` has it."""
+    caused, busy_frac = used.caused, used.busy.busy_frac
+    drained = caused.part == IDLE_PARTS.index("drain")
+    idle = np.where(drained, 1.0 - busy_frac[caused.pool], 1.0)
+    return replace(caused, seconds=np.where(caused.seconds > 0, caused.seconds * idle, 0.0))
 
 
 def _none_of_nothing(seconds: FloatArray, up_s: FloatArray) -> FloatArray:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..agents.portfolio import PolicyFactory
 from ..env.batch import ClusterBatch, Episode
-from ..env.contract import BILL_LAYERS, Bill, FloatArray, IntArray, Memory, Snapshot
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, FloatArray, IntArray, Memory, ScalingCost, Snapshot
+from ..env.ledger import JOULES_PER_KWH, ScalingCosts, dearest, joined
 from ..env.sim.clusters import TickOutcome
 from ..env.sim.state import EVENTS
 from ..env.window import FINISHED, LOST, MET, N_BUCKETS, SHED, TPOT, TTFT, empty_tally, percentile_s
@@ -45,6 +46,13 @@ class RunResult:
     """`[P, len(EVENTS)]` what happened to the pools' replicas (`env.sim.state.EVENTS`)."""
     asleep_hr: FloatArray
     """`[P]` replica-hours asleep."""
+    energy_j: FloatArray
+    """`[P]` joules drawn by the GPUs."""
+    pue: float
+    power_basis: dict[str, str]
+    """By pool, whether its draw is "fitted" to measurements of the GPU or assumed from its "tdp"."""
+    scaling: tuple[ScalingCost, ...]
+    """What scaling took of the bill, by the decision that caused it; its tick is the row of `replicas`."""
 
     @property
     def usd_per_hr(self) -> float:
@@ -72,6 +80,16 @@ class RunResult:
     def covered_frac(self) -> float:
         """Share of the tokens inside the calibrated range of the law that served them; NaN if nothing ran."""
         return _share(float(self.covered_tokens.sum()), float(self.tokens.sum()))
+
+    @property
+    def cooling_usd(self) -> float:
+        """Of the energy layer, what is beyond the GPUs' own draw: cooling and losses."""
+        return float(self.bill.layer_usd("energy")) * (1.0 - 1.0 / self.pue)
+
+    def dearest_decisions(self, most: int) -> list[dict[str, float | int | str]]:
+        """Those whose scaling cost most: tick, seconds since the start, pool, dollars, and dollars by part."""
+        tick_s = self.duration_s / len(self.replicas)
+        return [{**decision, "time_s": int(decision["tick"]) * tick_s} for decision in dearest(self.scaling, most)]
 
     @property
     def fleet(self) -> dict[str, dict[str, float]]:
@@ -107,6 +125,9 @@ class RunResult:
             "vetoes": dict(self.vetoes),
             "fleet": self.fleet,
             **{f"usd_{layer}": float(self.bill.layer_usd(layer)) for layer in BILL_LAYERS},
+            **{f"usd_idle_{part}": float(self.bill.idle_part_usd(part)) for part in IDLE_PARTS},
+            "usd_cooling": self.cooling_usd,
+            "energy_kwh": float(self.energy_j.sum()) / JOULES_PER_KWH,
         }
         for c, name in enumerate(self.class_names):
             record[f"attainment_{name}"] = _number(self.attainment[c])
@@ -144,12 +165,15 @@ def rollout(
     p = batch.cluster.pool_mask.shape[1]
     sums = _Sums(
         usd=np.zeros((n, p, c, len(BILL_LAYERS))),
+        idle_usd=np.zeros((n, p, c, len(IDLE_PARTS))),
+        energy_j=np.zeros((n, p)),
         tally=empty_tally(n, c),
         tokens=np.zeros((n, p)),
         covered_tokens=np.zeros((n, p)),
         events=np.zeros((n, p, len(EVENTS)), dtype=np.int64),
         asleep_hr=np.zeros((n, p)),
     )
+    scaling: list[ScalingCosts] = []
     vetoes: list[dict[str, int]] = [{} for _ in episodes]
     replicas: list[FloatArray] = []
     done, tick = np.zeros(n, dtype=np.bool_), 0
@@ -157,6 +181,7 @@ def rollout(
     while not done.all():
         action, memory = policy.decide(snapshot, batch.plan, memory)
         outcome, applied, changes = batch.advance(action, snapshot)
+        scaling.append(outcome.scaling)
         replicas.append(applied.replicas)
         for change in changes:
             for b, hits in enumerate(change.mask.sum(axis=-1)):
@@ -167,8 +192,8 @@ def rollout(
         sums.add(outcome, snapshot, tick_s)
         if on_tick:
             on_tick(tick)
-    counts = np.stack(replicas, axis=1)
-    return [_result(episode, b, sums, counts[b], vetoes[b], tick * tick_s) for b, episode in enumerate(episodes)]
+    counts, costs = np.stack(replicas, axis=1), joined(scaling)
+    return [_result(episode, b, sums, costs, counts[b], vetoes[b], tick * tick_s) for b, episode in enumerate(episodes)]
 
 
 @dataclass(frozen=True)
@@ -176,6 +201,8 @@ class _Sums:
     """What ticks add up to, `[B, ...]` as in `RunResult`; changed in place."""
 
     usd: FloatArray
+    idle_usd: FloatArray
+    energy_j: FloatArray
     tally: FloatArray
     tokens: FloatArray
     covered_tokens: FloatArray
@@ -187,6 +214,8 @@ class _Sums:
         processed = np.where(after.known("coverage_frac"), after.tokens_per_s * tick_s, 0.0)
         for held, more in (
             (self.usd, outcome.bill.usd),
+            (self.idle_usd, outcome.bill.idle_usd),
+            (self.energy_j, outcome.meter.energy_j),
             (self.tally, outcome.tally),
             (self.tokens, processed),
             (self.covered_tokens, processed * np.nan_to_num(after.coverage_frac)),
@@ -197,15 +226,21 @@ class _Sums:
 
 
 def _result(
-    episode: Episode, b: int, sums: _Sums, replicas: FloatArray, vetoes: dict[str, int], duration_s: float
+    episode: Episode,
+    b: int,
+    sums: _Sums,
+    costs: ScalingCosts,
+    replicas: FloatArray,
+    vetoes: dict[str, int],
+    duration_s: float,
 ) -> RunResult:
-    cluster = episode.world.cluster
+    world, cluster = episode.world, episode.world.cluster
     c, p = len(cluster.class_names), len(cluster.pool_names)
     return RunResult(
         class_names=cluster.class_names,
         pool_names=cluster.pool_names,
         duration_s=duration_s,
-        bill=Bill(usd=sums.usd[b, :p, :c]),
+        bill=Bill(usd=sums.usd[b, :p, :c], idle_usd=sums.idle_usd[b, :p, :c]),
         tally=sums.tally[b, :c],
         attainment_wanted=cluster.targets.attainment,
         replica_changes=int(np.abs(np.diff(replicas[:, :p], axis=0)).sum()),
@@ -215,6 +250,10 @@ def _result(
         covered_tokens=sums.covered_tokens[b, :p],
         events=sums.events[b, :p],
         asleep_hr=sums.asleep_hr[b, :p],
+        energy_j=sums.energy_j[b, :p],
+        pue=float(world.tariff.pue),
+        power_basis={name: draw.basis for name, draw in zip(cluster.pool_names, world.draws, strict=True)},
+        scaling=costs.rows(cluster.pool_names, b),
     )
 
 

@@ -17,7 +17,7 @@ from ..env.beliefs import mean_load, opening_load, peak_load
 from ..env.contract import FloatArray
 from ..env.scenario import Scenario
 from ..env.sim.world import WorldSpec, world_from_scenario
-from ..env.workload.spec import GeneratedSpec
+from ..env.workload.spec import GeneratedSpec, MixSpec
 
 MISS_PRICE_LOW, MISS_PRICE_HIGH = 0.05, 1.0
 """Range of the price of a miss in training, in reference bills for a whole allowance (see `env.reward`)."""
@@ -94,8 +94,8 @@ def varied(scenario: Scenario, variation: Variation, rng: np.random.Generator) -
         for name, requests in scenario.classes.items()
     }
     workload = scenario.workload
-    if isinstance(workload, GeneratedSpec):
-        workload = workload.scaled({name: factor(variation.load) for name in workload.classes})
+    if isinstance(workload, GeneratedSpec | MixSpec):
+        workload = workload.scaled({name: factor(variation.load) for name in workload.named_classes})
     return scenario.model_copy(update={"pools": pools, "classes": classes, "workload": workload})
 
 
@@ -108,6 +108,8 @@ class TrainingWorlds:
     bank: int = 0
     """So many worlds, each met again and again with other coin tosses (admission, routing, cold starts, preemptions)
     and another price of a miss; 0: a new world every time. Drawing a world costs as much as a hundred steps."""
+    bank_seed: int = 0
+    """Which worlds the bank holds."""
     quickly: bool = False
     """Plan by compiled code (see `episode_of`)."""
     drawn: dict[int, Episode] = field(default_factory=dict, repr=False, compare=False)
@@ -120,7 +122,8 @@ class TrainingWorlds:
         own = seed % self.bank
         kept = self.drawn.get(own)
         if kept is None:
-            kept = self.drawn[own] = self._drawn(own)
+            mixed = np.random.SeedSequence((self.bank_seed, own)).generate_state(1, np.uint64)
+            kept = self.drawn[own] = self._drawn(int(mixed[0]))
         rng = np.random.default_rng(seed)
         world = replace(kept.world, seed=int(rng.integers(2**62)))
         return replace(kept, world=world, miss_price=_miss_price(rng))

@@ -17,16 +17,28 @@ import logging
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
 
+from ...env.contract import NO_DECISION
 from .child import ReplicaCommand
 from .envoy_config import Endpoint
 from .local_replica import InFlight, LocalReplica, LocalSettings
-from .replicas import PoolReplicas, RentedSeconds, RentMeter, Stage, StepKind, backoff_s, reconcile
+from .replicas import (
+    NOBODY,
+    CausedSeconds,
+    Causes,
+    PoolReplicas,
+    RentedSeconds,
+    RentMeter,
+    Stage,
+    StepKind,
+    backoff_s,
+    reconcile,
+)
 from .roster import RosterError, read_roster, write_roster
 
 _LOG: Final = logging.getLogger(__name__)
@@ -79,6 +91,7 @@ class LocalProcesses:
         self._asked_at_s: dict[str, float] = {}
         self._history = {pool: _PoolHistory() for pool in commands}
         self._meter = RentMeter(clock)
+        self._causes: dict[str, Causes] = {}
         self._session: aiohttp.ClientSession | None = None
         self._closing = False
         settings.log_dir.mkdir(parents=True, exist_ok=True)
@@ -120,8 +133,11 @@ class LocalProcesses:
         self._save()
         return len(self._replicas)
 
-    async def apply(self, targets: Mapping[str, int]) -> None:
+    async def apply(self, targets: Mapping[str, int], tick: int = NO_DECISION) -> None:
         """Bring pools to their counts; returns when everything needed is under way. Pools not named stay as they are.
+
+        What this starts, drains or cancels is charged to the decision of `tick`; what is replaced later because it
+        died is charged to none.
 
         Raises:
             ValueError: an unknown pool, or a count that cannot be.
@@ -135,7 +151,7 @@ class LocalProcesses:
         if self._closing:
             raise RuntimeError("these processes were stopped or left; make new ones")
         self._targets.update(wanted)
-        self._converge(load)
+        self._converge(load, tick)
 
     def states(self) -> dict[str, PoolReplicas]:
         """Every pool as of now, in the order of the commands."""
@@ -153,6 +169,10 @@ class LocalProcesses:
         """Replica-seconds by pool since this object was made, in the decider's time."""
         rented = self._meter.read()
         return {pool: rented.get(pool, RentedSeconds()) for pool in self._commands}
+
+    def caused(self) -> tuple[CausedSeconds, ...]:
+        """Of the time that `usage` told last, starting and draining by decision, since this was last asked."""
+        return self._meter.caused()
 
     def release(self, routed: Collection[Endpoint]) -> None:
         """Routing holds exactly `routed` now: draining replicas outside it get no new requests and may stop."""
@@ -193,7 +213,7 @@ class LocalProcesses:
         """A replica enters another stage."""
         replica = self._replicas[name]
         pool = replica.now.pool
-        self._meter.move(pool, left, entered)
+        self._meter.move(pool, left, entered, self._causes[name])
         if entered == Stage.PROVISIONING:
             self._asked_at_s[name] = self._clock()
         elif entered == Stage.READY and left == Stage.LOADING:
@@ -204,6 +224,7 @@ class LocalProcesses:
         elif entered is None:
             del self._replicas[name]
             self._asked_at_s.pop(name, None)
+            del self._causes[name]
         if entered in (Stage.STOPPING, None):
             self._save()
 
@@ -227,12 +248,14 @@ class LocalProcesses:
 
     # What is done to them
 
-    def _converge(self, load: Mapping[str, float]) -> None:
+    def _converge(self, load: Mapping[str, float], tick: int = NO_DECISION) -> None:
         for step in reconcile([r.now for r in self._replicas.values()], self._targets, load):
             if step.kind == StepKind.START:
-                self._ask_for(step.subject)
+                self._ask_for(step.subject, tick)
                 continue
             replica = self._replicas[step.subject]
+            if step.kind != StepKind.REVIVE:
+                self._causes[step.subject] = replace(self._causes[step.subject], stopped=tick)
             if step.kind == StepKind.REVIVE:
                 replica.revive()
             elif step.kind == StepKind.DRAIN:
@@ -248,20 +271,21 @@ class LocalProcesses:
         counts = await asyncio.gather(*(r.requests() for r in asked))
         return {r.now.name: count for r, count in zip(asked, counts, strict=True) if count is not None}
 
-    def _ask_for(self, pool: str) -> None:
+    def _ask_for(self, pool: str, tick: int) -> None:
         past, settings = self._history[pool], self._settings
         past.started += 1
         while (name := f"{pool}-{past.started}") in self._replicas:  # adopted ones have their names from before
             past.started += 1
         until_s = past.failed_at_s + backoff_s(past.failed_in_a_row, settings.first_backoff_s, settings.most_backoff_s)
         delay_s = until_s - asyncio.get_running_loop().time()
-        replica = self._new_replica(name, pool)
+        replica = self._new_replica(name, pool, Causes(started=tick))
         replica.start(self._commands[pool], self._http(), delay_s, lambda: self._provision_s(pool))
 
-    def _new_replica(self, name: str, pool: str) -> LocalReplica:
+    def _new_replica(self, name: str, pool: str, causes: Causes = NOBODY) -> LocalReplica:
         replica = LocalReplica(name, pool, self._settings, self._in_flight, self)
         self._replicas[name] = replica
-        self._meter.move(pool, None, replica.now.stage)
+        self._causes[name] = causes
+        self._meter.move(pool, None, replica.now.stage, causes)
         return replica
 
     def _save(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from ...env.contract import NO_DECISION
 from .envoy_config import Endpoint
 
 
@@ -160,6 +161,30 @@ class RentedSeconds:
         return self.starting_s + self.ready_s + self.draining_s
 
 
+@dataclass(frozen=True, slots=True)
+class Causes:
+    """The ticks whose decisions made a replica what it is; `NO_DECISION` where none did."""
+
+    started: int = NO_DECISION
+    stopped: int = NO_DECISION
+    """Drained or cancelled it."""
+
+    def of(self, kind: str) -> int:
+        """Whose decision it is that time is spent on this field of `RentedSeconds`."""
+        return {"starting_s": self.started, "draining_s": self.stopped}.get(kind, NO_DECISION)
+
+
+@dataclass(frozen=True, slots=True)
+class CausedSeconds:
+    """Replica-seconds of one pool, on one field of `RentedSeconds`, due to one decision."""
+
+    pool: str
+    kind: str
+    tick: int
+    seconds: float
+
+
+NOBODY: Final = Causes()
 _RENTED_AS: Final = {
     Stage.PROVISIONING: "starting_s",
     Stage.LOADING: "starting_s",
@@ -176,15 +201,20 @@ class RentMeter:
         """`clock` gives the decider's seconds."""
         self._clock = clock
         self._read_at_s = clock()
-        self._count: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._count: defaultdict[tuple[str, str, int], int] = defaultdict(int)
         self._total_s: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._caused_s: defaultdict[tuple[str, str, int], float] = defaultdict(float)
 
-    def move(self, pool: str, left: Stage | None, entered: Stage | None) -> None:
-        """A replica of the pool changes its stage now; None is before its life and after it."""
+    def move(self, pool: str, left: Stage | None, entered: Stage | None, causes: Causes = NOBODY) -> None:
+        """A replica of the pool changes its stage now; None is before its life and after it.
+
+        `causes` must be those with which it entered the stage that it leaves, and enters the next.
+        """
         self._add_up()
         for stage, change in ((left, -1), (entered, 1)):
             if stage in _RENTED_AS:
-                self._count[pool, _RENTED_AS[stage]] += change
+                kind = _RENTED_AS[stage]
+                self._count[pool, kind, causes.of(kind)] += change
 
     def read(self) -> dict[str, RentedSeconds]:
         """By pool, since this meter was made; pools that never had a replica are not named."""
@@ -193,8 +223,19 @@ class RentMeter:
         kinds = ("starting_s", "ready_s", "draining_s")
         return {pool: RentedSeconds(**{k: self._total_s.get((pool, k), 0.0) for k in kinds}) for pool in pools}
 
+    def caused(self) -> tuple[CausedSeconds, ...]:
+        """Time on starting and draining by the decisions behind it, up to the last `read`, since this was last asked."""
+        caused = tuple(CausedSeconds(*key, seconds) for key, seconds in self._caused_s.items() if seconds > 0.0)
+        self._caused_s.clear()
+        for key in [key for key, count in self._count.items() if count == 0]:
+            del self._count[key]  # a decision whose replicas are gone is never heard of again
+        return caused
+
     def _add_up(self) -> None:
         now_s = self._clock()
-        for key, count in self._count.items():
-            self._total_s[key] += count * (now_s - self._read_at_s)
+        for (pool, kind, tick), count in self._count.items():
+            spent_s = count * (now_s - self._read_at_s)
+            self._total_s[pool, kind] += spent_s
+            if kind != "ready_s":
+                self._caused_s[pool, kind, tick] += spent_s
         self._read_at_s = now_s

@@ -49,6 +49,27 @@ def advance_some(every: Clusters, first: int, last: int, tick_ps: int) -> None:
 
 
 @outer
+def rows_needed(every: Clusters, tick_ps: int) -> int:
+    """Most requests that a cluster may hold before the next tick is over."""
+    most = 0
+    for b in range(len(every.clock)):
+        clock = every.clock[b, 0]
+        until_ps = clock.now_ps + tick_ps
+        low, high = clock.next_arrival, clock.n_arrivals
+        while low < high:
+            middle = (low + high) // 2
+            if every.arrivals[b, middle].at_ps < until_ps:
+                low = middle + 1
+            else:
+                high = middle
+        held_now = low - clock.next_arrival
+        for klass in range(every.classes.shape[1]):
+            held_now += every.classes[b, klass].in_flight + every.classes[b, klass].backing_off
+        most = max(most, held_now)
+    return int(most)
+
+
+@outer
 def open_one(every: Clusters, b: int) -> None:
     """Give each pool of cluster `b` the replicas that it starts with, serving."""
     sim = of_cluster(every, b)
@@ -69,7 +90,7 @@ def _advance_one(sim: Clusters, tick_ps: int) -> None:
         sim.pools[pool].routed = 0
         reconcile(sim, pool, now_ps)
         for slot in range(sim.pools[pool].slot_from, sim.pools[pool].slot_to):
-            set_limits(sim.engine, slot, sim.pools[pool].cap, sim.pools[pool].token_budget)
+            set_limits(sim.engine, slot, sim.pools[pool].cap, sim.pools[pool].token_budget * sim.pools[pool].batches)
     refresh(sim)
     while _next_event(sim, until_ps):
         pass

@@ -16,17 +16,16 @@ import numpy as np
 from .. import forecast, ledger
 from ..contract import Action, Bill, BoolArray, Cluster, FloatArray, IntArray, Snapshot
 from ..window import ARRIVED, TALLY_WIDTH
-from .advance import advance_some, open_one
+from .advance import advance_some, open_one, rows_needed
 from .engine_state import PS_PER_S
 from .loading import batched_cluster, batched_ranges, load_world, padded, size_of, whole_ps
-from .sight import snapshot_of
+from .sight import remember_some, snapshot_of
+from .spending import scaling_seconds
 from .state import EVENTS, Clusters, room_for, with_room
 from .world import WorldSpec
 
 _CLUSTERS_PER_THREAD = 16
 _CHUNKS_PER_THREAD = 4
-_ROUNDING_S = 1e-6
-"""More than a time in seconds and the same in whole picoseconds differ by."""
 _FEWEST_ROWS = 256
 """Rows for requests to begin with; there are more when a tick may need them."""
 
@@ -45,6 +44,8 @@ class TickOutcome:
     """`[B, P, len(state.EVENTS)]` what happened to the pools' replicas."""
     asleep_s: FloatArray
     """`[B, P]` replica-seconds asleep, whatever was paid for them."""
+    scaling: ledger.ScalingCosts
+    """Of the bill's idle layer, what is due to scaling, by the tick whose action caused it (0 is the episode's first)."""
     done: BoolArray
     """`[B]` whether the episode is over."""
 
@@ -154,6 +155,7 @@ class SimulatedClusters:
             meter=meter,
             events=np.stack([self._every.pools[name] for name in EVENTS], axis=-1),
             asleep_s=self._every.pools["asleep_ps"] / PS_PER_S,
+            scaling=ledger.charge_scaling(scaling_seconds(self._every, self._asleep_rent_frac), usd_per_hr),
             done=self._every.clock["now_ps"][:, 0] >= self._duration_ps,
         )
 
@@ -172,17 +174,21 @@ class SimulatedClusters:
         )
 
     def _run_tick(self) -> None:
-        count, every, tick_ps = len(self.specs), self._every, self._tick_ps
+        count = len(self.specs)
         if self._threads is None:
-            advance_some(every, 0, count, tick_ps)
+            self._run_some(0, count)
             return
         size = -(-count // (_CHUNKS_PER_THREAD * self.threads))
         chunks = [
-            self._threads.submit(advance_some, every, first, min(first + size, count), tick_ps)
-            for first in range(0, count, size)
+            self._threads.submit(self._run_some, first, min(first + size, count)) for first in range(0, count, size)
         ]
         for chunk in chunks:
             chunk.result()
+
+    def _run_some(self, first: int, last: int) -> None:
+        """A tick of clusters `first` to `last` - 1, and their windows' slide."""
+        advance_some(self._every, first, last, self._tick_ps)
+        remember_some(self._every.tally, self._recent[self._place], self._window, first, last)
 
     def _apply(self, action: Action) -> None:
         every = self._every
@@ -203,22 +209,13 @@ class SimulatedClusters:
 
     def _make_rows(self) -> None:
         """Have a row for every request that may be in a cluster before the tick is over."""
-        every = self._every
-        held = (every.classes["in_flight"] + every.classes["backing_off"]).sum(axis=1)
-        due = [
-            np.searchsorted(spec.workload.arrival_s, until_s)
-            for spec, until_s in zip(self.specs, self.now_s + self.tick_s + _ROUNDING_S, strict=True)
-        ]
-        needed = int((held + due - every.clock["next_arrival"][:, 0]).max())
-        if needed > every.desk.shape[1]:
-            self._every = with_room(every, {"M": 2 * needed})
+        needed = rows_needed(self._every, self._tick_ps)
+        if needed > self._every.desk.shape[1]:
+            self._every = with_room(self._every, {"M": 2 * needed})
 
     def _remember(self, tally: FloatArray) -> None:
-        """Slide the window, and let the forecast see the tick's arrivals."""
-        place = self._place
-        self._window += tally - self._recent[place]
-        self._recent[place] = tally
-        self._place = (place + 1) % len(self._recent)
+        """Let the forecast see the tick's arrivals, and the window know that it has slid (`_run_some`)."""
+        self._place = (self._place + 1) % len(self._recent)
         self._ticks += 1
         self._forecast = forecast.observe(self._forecast, tally[..., ARRIVED] / self.tick_s, self.tick_s)
 
@@ -228,13 +225,14 @@ class SimulatedClusters:
         # What nobody is routed to is charged to those who could be.
         claim = np.swapaxes(route * serves, 1, 2)
         claim = np.where(claim.sum(axis=-1, keepdims=True) > 0, claim, np.swapaxes(serves, 1, 2))
-        paid_asleep_ps = every.pools["asleep_ps"] * self._asleep_rent_frac
         return ledger.Meter(
             usd_per_hr=usd_per_hr,
             useful_s=every.pools["useful_ps"] / PS_PER_S,
             wasted_s=every.pools["wasted_ps"] / PS_PER_S,
             starting_s=every.pools["start_ps"] / PS_PER_S,
-            waiting_s=(every.pools["idle_ps"] + every.pools["drain_ps"] + paid_asleep_ps) / PS_PER_S,
+            waiting_s=every.pools["idle_ps"] / PS_PER_S,
+            draining_s=every.pools["drain_ps"] / PS_PER_S,
+            asleep_s=every.pools["asleep_ps"] * self._asleep_rent_frac / PS_PER_S,
             energy_j=every.pools["energy_j"].copy(),
             egress_bytes=np.swapaxes(every.pairs["sent"], 1, 2) * self._bytes_per_token[:, None, None],
             class_work=np.swapaxes(every.pairs["work"], 1, 2).copy(),

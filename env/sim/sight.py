@@ -1,14 +1,117 @@
-"""What a controller would see of a batch of clusters. Symbols: `B` clusters, `C` classes, `P` pools, `H` horizons."""
+"""What a controller would see of a batch of clusters.
+
+Symbols: `B` clusters, `C` classes, `P` pools, `H` horizons, `W` tally width, `K` ticks of the window.
+"""
 
 from __future__ import annotations
 
+from math import exp, nan, sqrt
+
 import numpy as np
 
-from ..contract import POOL_COLUMNS, Cluster, FloatArray, IntArray, Snapshot
+from ..contract import CLASS_COLUMNS, POOL_COLUMNS, BoolArray, Cluster, FloatArray, IntArray, Snapshot
 from ..coverage import CalibratedRanges, covered_frac
-from ..window import class_columns
-from .engine_state import PS_PER_S
+from ..window import (
+    ARRIVED,
+    BUCKET_LOW_S,
+    BUCKETS_PER_E,
+    FINISHED,
+    LOST,
+    MET,
+    N_BUCKETS,
+    OUTPUT_SQUARES,
+    OUTPUT_SUM,
+    PROMPT_SQUARES,
+    PROMPT_SUM,
+    SHED,
+    TPOT,
+    TTFT,
+)
+from .compiling import outer
+from .engine_state import PS_PER_S, compiled
 from .state import Clusters
+
+_PLACE = {column.name: column.index for column in CLASS_COLUMNS}
+_RATE, _IN_FLIGHT, _ATTAINMENT, _SHED = (
+    _PLACE[name] for name in ("arrival_rate_per_s", "in_flight", "attainment", "shed_per_s")
+)
+_PROMPT, _PROMPT_STD, _OUTPUT, _OUTPUT_STD = (
+    _PLACE[f"{what}_tokens_{how}"] for what in ("prompt", "output") for how in ("mean", "std")
+)
+_TTFT_P50, _TTFT_P95, _TPOT_P50, _TPOT_P95 = (
+    _PLACE[f"{what}_{share}_s"] for what in ("ttft", "tpot") for share in ("p50", "p95")
+)
+
+
+@outer
+def remember_some(tally: FloatArray, recent: FloatArray, window: FloatArray, first: int, last: int) -> None:
+    """Slide the window of clusters `first` to `last` - 1 by a tick: `tally` `[B, C, W]` in, the oldest out.
+
+    Args:
+        recent: `[B, C, W]` the window's oldest tick, replaced by the tally.
+        window: `[B, C, W]` sum of the window's ticks.
+    """
+    for b in range(first, last):
+        for c in range(tally.shape[1]):
+            for i in range(tally.shape[2]):
+                fresh = tally[b, c, i]
+                window[b, c, i] += fresh - recent[b, c, i]
+                recent[b, c, i] = fresh
+
+
+@outer
+def see_classes(
+    window: FloatArray, window_s: FloatArray, in_flight: FloatArray, mask: BoolArray, columns: FloatArray
+) -> None:
+    """`window.class_columns` into `columns` `[B, C, len(CLASS_COLUMNS)]`; NaN where `mask` is False."""
+    for b in range(len(columns)):
+        for c in range(columns.shape[1]):
+            row, seen = columns[b, c], window[b, c]
+            if not mask[b, c]:
+                for i in range(len(row)):
+                    row[i] = nan
+                continue
+            finished, done = seen[FINISHED], seen[FINISHED] + seen[LOST]
+            row[_RATE] = seen[ARRIVED] / window_s[b] if window_s[b] > 0.0 else nan
+            row[_SHED] = seen[SHED] / window_s[b] if window_s[b] > 0.0 else nan
+            row[_IN_FLIGHT] = in_flight[b, c]
+            row[_ATTAINMENT] = seen[MET] / done if done > 0.0 else nan
+            row[_PROMPT] = seen[PROMPT_SUM] / finished if finished > 0.0 else nan
+            row[_OUTPUT] = seen[OUTPUT_SUM] / finished if finished > 0.0 else nan
+            row[_PROMPT_STD] = _spread(seen[PROMPT_SQUARES], finished, row[_PROMPT])
+            row[_OUTPUT_STD] = _spread(seen[OUTPUT_SQUARES], finished, row[_OUTPUT])
+            row[_TTFT_P50], row[_TTFT_P95] = _percentiles_s(seen, TTFT)
+            row[_TPOT_P50], row[_TPOT_P95] = _percentiles_s(seen, TPOT)
+
+
+@compiled
+def _spread(squares: float, count: float, mean: float) -> float:
+    return sqrt(max(squares / count - mean**2, 0.0)) if count > 0.0 else nan
+
+
+@compiled
+def _percentiles_s(tally: FloatArray, start: int) -> tuple[float, float]:
+    """Median and 95th percentile of the bucket counts from `start` on, as `window.percentile_s`."""
+    total = 0.0
+    for i in range(N_BUCKETS):
+        total += tally[start + i]
+    if total <= 0.0:
+        return nan, nan
+    bucket, cumulated = 0, tally[start]
+    while cumulated < 0.5 * total and bucket < N_BUCKETS - 1:
+        bucket += 1
+        cumulated += tally[start + bucket]
+    median_s = _inside_s(tally[start + bucket], cumulated, 0.5 * total, bucket)
+    while cumulated < 0.95 * total and bucket < N_BUCKETS - 1:
+        bucket += 1
+        cumulated += tally[start + bucket]
+    return median_s, _inside_s(tally[start + bucket], cumulated, 0.95 * total, bucket)
+
+
+@compiled
+def _inside_s(inside: float, cumulated: float, wanted: float, bucket: int) -> float:
+    fraction = (wanted - (cumulated - inside)) / inside if inside > 0.0 else 0.5
+    return BUCKET_LOW_S * exp((bucket + fraction) / BUCKETS_PER_E)
 
 
 def snapshot_of(
@@ -33,7 +136,6 @@ def snapshot_of(
         preemptions_per_hr: `[B, P]` what is believed of each pool.
         ranges: `[B, P]` of the believed laws.
     """
-    in_flight = every.classes["in_flight"].astype(np.float64)
     pools = every.pools
     ready = pools["seen_ready"].astype(np.float64)
     passed = ~np.isnan(pools["energy_j"])
@@ -73,12 +175,17 @@ def snapshot_of(
         "throttled": np.where(passed, _ratio(pools["seen_slow"], rented), np.nan),
         "telemetry_age_s": np.zeros_like(ready),
     }
-    pool_block = np.stack([columns[c.name] for c in POOL_COLUMNS], axis=-1).astype(np.float64)
-    classes = class_columns(window_tally, window_s, in_flight)
+    pool_block = np.empty((*pools.shape, len(POOL_COLUMNS)))
+    for column in POOL_COLUMNS:
+        pool_block[..., column.index] = columns[column.name]
+    pool_block[~cluster.pool_mask] = np.nan
+    in_flight = every.classes["in_flight"].astype(np.float64)
+    classes = np.empty((*in_flight.shape, len(CLASS_COLUMNS)))
+    see_classes(window_tally, window_s, in_flight, cluster.class_mask, classes)
     return Snapshot(
         time_s=every.clock["now_ps"][:, 0] / PS_PER_S,
-        classes=np.where(cluster.class_mask[..., None], classes, np.nan),
-        pools=np.where(cluster.pool_mask[..., None], pool_block, np.nan),
+        classes=classes,
+        pools=pool_block,
         forecast_per_s=np.where(cluster.class_mask[..., None], forecast_per_s, np.nan),
     )
 

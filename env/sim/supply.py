@@ -10,6 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
+from ..beliefs import believed_preemptions_per_hr
 from ..contract import FloatArray
 from ..market.load import machines
 from ..scenario import Fault, Scenario
@@ -67,17 +68,15 @@ def supply_of(scenario: Scenario, seed: int) -> Supply:
     draws = [np.random.default_rng([seed, crc32(name.encode())]) for name in names]
     slower = [1.0 + rng.uniform(-1.0, 1.0) * world.cold_start_error_frac for rng in draws]
     riskier = [1.0 + rng.uniform(-1.0, 1.0) * world.preemption_error_frac for rng in draws]
-    believed, true, faults = np.zeros(len(pools)), np.zeros(len(pools)), list(scenario.faults)
+    believed, true, faults = believed_preemptions_per_hr(scenario), np.zeros(len(pools)), list(scenario.faults)
     for p, (name, pool) in enumerate(scenario.pools.items()):
         if pool.spot is not None and pool.spot.availability is not None:
-            moves, own_rate = machines(pool.spot.availability, scenario.duration_s, scenario.base_dir)
-            believed[p] = pool.spot.preemptions_per_hr or own_rate
+            moves, _ = machines(name, pool.spot.availability, scenario.duration_s, scenario.base_dir)
             faults += [
                 Fault(kind="capacity", pool=name, at_s=at_s, count=int(count))
                 for at_s, count in zip(moves.from_s, moves.values, strict=True)
             ]
         elif pool.spot is not None:
-            believed[p] = pool.spot.preemptions_per_hr
             true[p] = believed[p] * riskier[p]
         faults += _stock_outs(scenario, name, draws[p])
     return Supply(

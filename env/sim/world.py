@@ -11,7 +11,7 @@ import numpy as np
 
 from ..beliefs import believed_ranges
 from ..catalog.gpus import gpu
-from ..contract import Cluster, FloatArray
+from ..contract import BoolArray, Cluster, FloatArray, IntArray
 from ..coverage import CalibratedRanges
 from ..ledger import Tariff
 from ..market.load import prices
@@ -47,6 +47,12 @@ class WorldSpec:
     """`[P]` tokens that the KV cache of a replica holds."""
     max_model_len: FloatArray
     """`[P]` tokens."""
+    by_priority: BoolArray
+    """`[P]` whether its engines schedule by the classes' priorities; else first come first served."""
+    prefix_caching: BoolArray
+    """`[P]` whether its engines keep the KV blocks of prompts for others that begin alike."""
+    class_priority: IntArray
+    """`[C]` the lower, the sooner."""
     start_replicas: FloatArray
     """`[P]` replicas that serve from the first second."""
     supply: Supply
@@ -57,6 +63,8 @@ class WorldSpec:
     """`[K, P]` price of one replica."""
     gpus_per_replica: FloatArray
     """`[P]`"""
+    batches_in_flight: FloatArray
+    """`[P]` of a replica at a time, each with the token budget: the stages of a pipeline."""
     draws: tuple[Draw, ...]
     """`[P]` of one GPU."""
     thermals: tuple[Thermal, ...]
@@ -84,6 +92,7 @@ class WorldSpec:
             "price_usd_per_hr": (steps, n_pools),
             "room_c": (rooms, n_pools),
             "give_up_after_s": (n_classes,),
+            "class_priority": (n_classes,),
             **dict.fromkeys(_PER_POOL, (n_pools,)),
         }
         for name, shape in shapes.items():
@@ -116,8 +125,11 @@ class WorldSpec:
 _PER_POOL = (
     "kv_tokens",
     "max_model_len",
+    "by_priority",
+    "prefix_caching",
     "start_replicas",
     "gpus_per_replica",
+    "batches_in_flight",
 )
 
 
@@ -156,14 +168,17 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         ),
         kv_tokens=kv_tokens,
         max_model_len=max_model_len,
+        by_priority=np.array([p.engine.scheduling == "priority" for p in pools]),
+        prefix_caching=np.array([p.engine.prefix_caching for p in pools]),
+        class_priority=np.array([c.priority for c in scenario.classes.values()], dtype=np.int64),
         start_replicas=np.array([float(p.replicas.start) for p in pools]),
         supply=supply_of(scenario, supply_seed),
         price_from_s=price_from_s,
         price_usd_per_hr=price_usd_per_hr,
-        gpus_per_replica=np.array([float(p.tensor_parallel) for p in pools]),
+        gpus_per_replica=np.array([float(p.gpus) for p in pools]),
+        batches_in_flight=np.array([float(p.batches_in_flight) for p in pools]),
         draws=tuple(
-            draw_of(gpu(p.gpu), scenario.pool_model(name), p.precision, p.tensor_parallel)
-            for name, p in scenario.pools.items()
+            draw_of(gpu(p.gpu), scenario.pool_model(name), p.precision, p.gpus) for name, p in scenario.pools.items()
         ),
         thermals=tuple(Thermal(**p.thermal.model_dump()) for p in pools),
         room_from_s=room_from_s,
@@ -178,7 +193,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
 
 def _prices(scenario: Scenario) -> tuple[FloatArray, FloatArray]:
     """`[K]` every time at which some pool's price moves, and `[K, P]` the prices from then on."""
-    series = [prices(pool.price, scenario.duration_s, scenario.base_dir) for pool in scenario.pools.values()]
+    series = [prices(name, pool.price, scenario.duration_s, scenario.base_dir) for name, pool in scenario.pools.items()]
     from_s: FloatArray = np.unique(np.concatenate([own.from_s for own in series]))
     columns = [own.values[np.searchsorted(own.from_s, from_s, side="right") - 1] for own in series]
     return from_s, np.stack(columns, axis=1)

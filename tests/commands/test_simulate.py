@@ -95,6 +95,46 @@ def test_simulate_prints_one_document(tiny: str) -> None:
     assert run["requests"]["finished"] > 50
     assert run["usd_per_hr"] > 0
     assert 0.0 <= run["attainment_chat"] <= 1.0
+    assert run["power_basis"] == {"dear": "fitted", "cheap": "tdp"}
+
+
+def test_simulate_tells_what_idle_was_for_and_who_decided_it(tiny: str) -> None:
+    got = document(ran("simulate", "--scenario", tiny, "--policy", "threshold", "--duration", "300", "--json"))
+    (run,) = got["policies"]
+    parts = {part: run[f"usd_idle_{part}"] for part in ("cold_start", "waiting", "drain", "asleep")}
+    assert sum(parts.values()) == pytest.approx(run["usd_idle"], rel=1e-9)
+    layers = sum(run[f"usd_{layer}"] for layer in ("compute", "software", "idle", "energy", "network"))
+    assert layers == pytest.approx(run["usd_per_hr"] * 300 / 3600, rel=1e-9)
+    by_decision = sum(cost["usd"] for cost in run["scaling"])
+    assert by_decision == pytest.approx(run["usd_idle"] - parts["waiting"], rel=1e-9, abs=1e-12)
+    assert {cost["pool"] for cost in run["scaling"]} <= {"dear", "cheap"}
+    assert run["energy_kwh"] > 0
+    assert run["usd_energy"] == run["usd_cooling"] == 0.0  # somebody else pays for power
+    dearest = [decision["usd"] for decision in run["dearest_decisions"]]
+    assert dearest == sorted(dearest, reverse=True)
+
+
+def test_simulate_says_what_became_of_the_machines() -> None:
+    chosen = ("--scenario", "spot-zones", "--policy", "plan-tracking", "--duration", "2400", "--json")
+    got = document(ran("simulate", *chosen))
+    fleet = got["policies"][0]["fleet"]
+    assert set(fleet) == set(got["starts"]) == {"a100-east", "a100-west", "l40s"}
+    assert fleet["a100-east"]["preempted"] + fleet["a100-west"]["preempted"] > 0
+    assert fleet["a100-east"]["refused"] + fleet["a100-west"]["refused"] > 0
+    assert fleet["l40s"]["asleep_hr"] > 0
+    assert fleet["l40s"]["woken"] > 0
+    assert got["starts"]["l40s"]["load_source"].startswith("measured: ")
+    assert got["starts"]["l40s"]["provision_source"].startswith("given: ")
+
+
+def test_a_series_that_cannot_be_read_is_refused_in_one_line(tiny: str, tmp_path: Path) -> None:
+    spot = "price: {usd_per_hr: 1.861, kind: spot}\n    spot: {availability: {path: zone.csv}}"
+    Path(tiny).write_text(TINY.replace("price: {usd_per_hr: 1.861}", spot))
+    where = "pools.cheap.spot.availability"
+    refused(ran("simulate", "--scenario", tiny, "--policy", "plan-tracking"), where, "zone.csv", "No such file")
+    refused(ran("scenarios", tiny), where, "zone.csv")
+    (tmp_path / "zone.csv").write_text("t_s,nodes_available\n0,2\n30,x\n")
+    refused(ran("simulate", "--scenario", tiny, "--policy", "plan-tracking"), where, "row 2", "'x'", "whole number")
 
 
 def test_the_same_seed_prints_the_same_document(tiny: str) -> None:
@@ -105,7 +145,17 @@ def test_the_same_seed_prints_the_same_document(tiny: str) -> None:
 def test_simulate_prints_a_table_for_people(tiny: str) -> None:
     result = ran("simulate", "--scenario", tiny, "--policy", "plan-tracking", "--duration", "20")
     assert result.exit_code == 0, result.output
-    for word in ("plan-tracking", "$/h", "TTFT p95", "chat met", "Wanted: chat 90 %"):
+    for word in (
+        "plan-tracking",
+        "$/h",
+        "TTFT p95",
+        "chat met",
+        "Wanted: chat 90 %",
+        "waiting",
+        "cooling",
+        "Machines",
+        "sold out",
+    ):
         assert word in result.stdout
 
 

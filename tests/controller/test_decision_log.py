@@ -24,7 +24,7 @@ def written(path: Path, n_ticks: int = 3, seed: int = 1) -> list[TickRecord]:
 
 def same(a: TickRecord, b: TickRecord) -> bool:
     """To the last bit, except that a record read knows its sitting by value."""
-    parts = ("snapshot", "plan", "guard_state", "decision", "fell_back")
+    parts = ("snapshot", "plan", "guard_state", "decision", "fell_back", "scaling")
     return (
         all(to_json(getattr(a, part)) == to_json(getattr(b, part)) for part in parts)
         and memory_to_json(a.memory) == memory_to_json(b.memory)
@@ -122,6 +122,9 @@ def test_two_sidecars_cannot_write_one_log(tmp_path: Path) -> None:
     written(path)
 
 
+COST = {"tick": 1, "pool": "h100", "part": "drain", "usd": 0.5}
+
+
 def change(line: int, to: Callable[[dict[str, Any]], object]) -> Callable[[list[bytes]], None]:
     def apply(lines: list[bytes]) -> None:
         document = json.loads(lines[line])
@@ -172,6 +175,10 @@ def put(line: int, content: bytes) -> Callable[[list[bytes]], None]:
         (change(2, lambda d: d["guard_state"].update(changed_at_s=1.0)), 3, "guard_state.changed_at_s: shape"),
         (change(2, lambda d: d.update(memory={"a": "b"})), 3, "memory.a: 'b', wanted numbers"),
         (change(2, lambda d: d.update(fell_back=0)), 3, "fell_back: 0, wanted true or false"),
+        (change(2, lambda d: d.update(scaling={})), 3, "scaling: '{}', wanted a list of costs"),
+        (change(2, lambda d: d["scaling"].append(COST | {"pool": "x"})), 3, r"scaling\[0\].pool: 'x', wanted one of"),
+        (change(2, lambda d: d["scaling"].append(COST | {"part": "waiting"})), 3, r"scaling\[0\].part: 'waiting'"),
+        (change(2, lambda d: d["scaling"].append(COST | {"usd": "1"})), 3, r"scaling\[0\].usd: '1', wanted numbers"),
     ],
 )
 def test_a_broken_line_is_named_by_file_line_and_field(

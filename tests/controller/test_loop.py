@@ -1,6 +1,7 @@
 """The loop keeps ticking, whoever fails: policy, store, Envoy, the look at the world."""
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -182,6 +183,36 @@ async def test_a_store_that_is_gone_does_not_stop_ticks_nor_the_log_on_disk(tmp_
     assert NOBODY.removesuffix("/0") in sidecar.status.troubles[0]
     assert [record.decision.tick for record in read_log(tmp_path / "decisions.jsonl")] == [0, 1, 2]
     assert (tmp_path / BILL_FILE).is_file()
+
+
+async def test_every_idle_dollar_of_a_start_is_on_the_account_of_its_decision(tmp_path: Path) -> None:
+    # No machine ever comes, so that all rent is cold start.
+    cluster = SCENARIO.cluster()
+    sitting = Sitting(SCENARIO.name, cluster, SCENARIO.limits())
+    async with AsyncExitStack() as stack:
+        bench = await stack.enter_async_context(a_bench(tmp_path))
+        store = await stack.enter_async_context(Store(NOBODY, timeout_s=0.2))
+        log = stack.enter_context(DecisionLog(tmp_path / "decisions.jsonl", sitting))
+        metrics = SidecarMetrics(cluster)
+        records = Records(sitting, log, store, metrics, tmp_path)
+        sidecar = bench.sidecar(PlanTracking(cluster), records, Followed())
+        await sidecar.run(bench.ticks(5))
+        await sidecar.processes.stop_all()
+    ticks = list(read_log(tmp_path / "decisions.jsonl"))
+    wanted = ticks[0].decision.applied.replicas
+    rent = float((wanted * cluster.usd_per_hr).sum()) / 3600.0 * SCENARIO.tick_s
+    assert rent > 0
+    assert ticks[0].scaling == ()
+    assert sum(cost.usd for cost in ticks[1].scaling) == pytest.approx(rent)
+    assert {(cost.tick, cost.part) for cost in ticks[1].scaling} == {(0, "cold_start")}
+    bill = json.loads((tmp_path / BILL_FILE).read_text())
+    charged = sum(cost.usd for tick in ticks for cost in tick.scaling)
+    assert bill["usd_idle_by_part"]["cold_start"] == pytest.approx(charged)
+    assert bill["usd_by_layer"]["idle"] == pytest.approx(charged)
+    assert bill["dearest_decisions"][0]["tick"] == 0
+    assert sum(decision["usd"] for decision in bill["dearest_decisions"]) == pytest.approx(charged)
+    shown = [line for line in metrics.page().decode().splitlines() if line.startswith("poolpilot_idle_usd_total{")]
+    assert sum(float(line.split()[-1]) for line in shown) == pytest.approx(charged)
 
 
 class Spoiling:

@@ -75,6 +75,37 @@ def test_classes_find_the_pools_of_their_model_only() -> None:
     ]
 
 
+def test_a_short_cold_start_has_the_mean_and_the_spread_that_it_says() -> None:
+    document = edited("mixed-chat", pools__h100__cold_start={"provision_s": 60, "load_s": 40, "spread_frac": 0.3})
+    cold = parse_scenario(document, HERE).cold_start("h100")
+    assert cold.mean_s == 100.0
+    rng = np.random.default_rng(0)
+    whole_s = [cold.provision.at(rng.random()) + cold.load.at(rng.random()) for _ in range(20_000)]
+    assert np.mean(whole_s) == pytest.approx(100.0, rel=0.01)
+    assert np.std(whole_s) == pytest.approx(30.0, rel=0.05)
+
+
+def test_a_load_time_left_out_follows_from_the_weights() -> None:
+    def load_s(**cold: Any) -> float:
+        return parse_scenario(edited("mixed-chat", pools__h100__cold_start=cold), HERE).cold_start("h100").load.mean_s
+
+    weight_gb = parse_scenario(edited("mixed-chat"), HERE).weight_bytes("h100") / 1e9
+    assert load_s() == pytest.approx(35.0 + 0.261 * weight_gb)
+    assert load_s(storage="s3", loader="runai-streamer") == pytest.approx(18.3 + 0.325 * weight_gb)
+    assert load_s(load_s=12.0) == 12.0
+    halved = parse_scenario(edited("mixed-chat", pools__h100__precision="fp8", pools__h100__cold_start={}), HERE)
+    assert halved.cold_start("h100").load.mean_s < load_s()
+
+
+def test_what_was_measured_is_told_from_what_is_assumed_and_given() -> None:
+    def sources(**cold: Any) -> tuple[str, str]:
+        scenario = parse_scenario(edited("mixed-chat", pools__h100__cold_start=cold), HERE)
+        return scenario.pools["h100"].cold_start.sources()
+
+    assert [source.split(":")[0] for source in sources()] == ["assumed", "measured"]
+    assert [source.split(":")[0] for source in sources(provision_s=5, load=3)] == ["given", "given"]
+
+
 def test_energy_costs_nothing_unless_the_user_pays() -> None:
     bare = parse_scenario(edited("mixed-chat"), HERE)
     paying = parse_scenario(edited("mixed-chat", energy={"paid_by_user": True, "usd_per_kwh": 0.3}), HERE)
@@ -157,6 +188,71 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "spot rates on demand": (
         {"pools__h100__spot": {"preemptions_per_hr": 1}},
         r"pools\.h100: spot: only for a pool whose price\.kind is spot",
+    ),
+    "a pool with both a mean and a distribution": (
+        {"pools__h100__cold_start": {"load_s": 5, "load": 6}},
+        r"pools\.h100\.cold_start: wanted load_s or load, got both",
+    ),
+    "an unknown way to load": (
+        {"pools__h100__cold_start": {"storage": "s3", "loader": "safetensors"}},
+        r"pools\.h100\.cold_start: unknown storage and loader 's3/safetensors'; closest",
+    ),
+    "quantiles that do not reach the longest": (
+        {"pools__h100__cold_start": {"load": {"kind": "empirical", "quantiles": [[0, 5], [0.9, 9]]}}},
+        r"pools\.h100\.cold_start\.load\.empirical: quantiles: wanted shares from 0 to 1, got 0 to 0\.9",
+    ),
+    "quantiles that fall": (
+        {"pools__h100__cold_start": {"load": {"kind": "empirical", "quantiles": [[0, 5], [0.5, 3], [1, 9]]}}},
+        r"pools\.h100\.cold_start\.load\.empirical: quantiles: wanted rising pairs, got \[0\.5, 3\] after \[0, 5\]",
+    ),
+    "an unknown kind of delay": (
+        {"pools__h100__cold_start": {"load": {"kind": "weibull"}}},
+        r"pools\.h100\.cold_start\.load: .*'weibull'.*'fixed', 'lognormal', 'empirical'",
+    ),
+    "a negative delay": (
+        {"pools__h100__cold_start": {"provision": -1}},
+        r"pools\.h100\.cold_start\.provision\.fixed\.s: ",
+    ),
+    "more stuck than started": (
+        {"pools__h100__cold_start": {"stuck_start_frac": 1.5}},
+        r"pools\.h100\.cold_start\.stuck_start_frac: 1\.5: .*less than or equal to 1",
+    ),
+    "a price series of nothing": (
+        {"pools__h100__price__series": {}},
+        r"pools\.h100\.price\.series: wanted either steps or a path",
+    ),
+    "a price series that begins late": (
+        {"pools__h100__price__series": {"steps": [[5, 1.0]]}},
+        r"pools\.h100\.price\.series: steps: wanted second 0 first, got 5",
+    ),
+    "a price series that goes back": (
+        {"pools__h100__price__series": {"steps": [[0, 1.0], [9, 2.0], [9, 3.0]]}},
+        r"pools\.h100\.price\.series: steps: wanted each later than the one before, got 9 after 9",
+    ),
+    "a free step of a price": (
+        {"pools__h100__price__series": {"steps": [[0, 0.0]]}},
+        r"pools\.h100\.price\.series\.steps\.0\.1: 0\.0: .*greater than 0",
+    ),
+    "half a machine": (
+        {"pools__a100-spot__spot": {"availability": {"steps": [[0, 1.5]]}}},
+        r"pools\.a100-spot\.spot\.availability\.steps\.0\.1: 1\.5: .*integer",
+    ),
+    "a trace without a file": (
+        {"pools__a100-spot__spot": {"availability": {"steps": [[0, 1]], "trace": "x"}}},
+        r"pools\.a100-spot\.spot\.availability: trace: only with a path",
+    ),
+    "sleepers of no number": ({"pools__h100__sleep": {"max": 0}}, r"pools\.h100\.sleep\.max: 0: .*greater"),
+    "stock-outs without a length": (
+        {"pools__h100__stock_outs": {"per_hr": 1}},
+        r"pools\.h100\.stock_outs\.duration: Field",
+    ),
+    "a fault that hits nobody": (
+        {"faults": [{"kind": "crash", "pool": "h100", "at_s": 1, "count": 0}]},
+        r"faults\.0: count: wanted at least 1 replica hit, got 0",
+    ),
+    "machines left by a crash": (
+        {"faults": [{"kind": "crash", "pool": "h100", "at_s": 1, "left": 2}]},
+        r"faults\.0: left: only of a stock_out",
     ),
     "a price of nothing": ({"pools__h100__price__usd_per_hr": 0}, r"pools\.h100\.price\.usd_per_hr: 0: .*greater"),
     "an unknown field": ({"pools__h100__colour": "green"}, r"pools\.h100\.colour: 'green': Extra inputs"),

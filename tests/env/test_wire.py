@@ -15,6 +15,7 @@ from poolpilot.env.contract import (
     BILL_LAYERS,
     CLASS_COLUMNS,
     FORECAST_HORIZON_S,
+    IDLE_PARTS,
     POOL_COLUMNS,
     SCHEMA_VERSION,
     Action,
@@ -94,7 +95,7 @@ def test_every_contract_type_comes_back_bit_for_bit(data: st.DataObject) -> None
         data.draw(proposals(2, 2, 3)),
         data.draw(decisions()),
         data.draw(decisions()).reasons,
-        Bill(data.draw(any_floats(2, 2, len(BILL_LAYERS)))),
+        Bill(data.draw(any_floats(2, 2, len(BILL_LAYERS))), data.draw(any_floats(2, 2, len(IDLE_PARTS)))),
     ]
     for value in values:
         if isinstance(value, tuple):
@@ -112,8 +113,8 @@ def test_a_memory_comes_back_bit_for_bit(memory: dict[str, Any]) -> None:
 
 
 def test_unknown_is_null_and_infinity_a_word() -> None:
-    written = to_json(Bill(np.array([[[np.nan, np.inf, -np.inf, 0.5, 2.0]]])))
-    assert written == {"usd": [[[None, "inf", "-inf", 0.5, 2.0]]]}
+    written = to_json(Bill(np.array([[[np.nan, np.inf, -np.inf, 0.5, 2.0]]]), np.zeros((1, 1, 4))))
+    assert written["usd"] == [[[None, "inf", "-inf", 0.5, 2.0]]]
     assert to_json({"mode": Mode.CANARY, "count": np.int64(3), "share": np.float32(0.5)}) == {
         "mode": "canary",
         "count": 3,

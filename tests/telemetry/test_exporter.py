@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from poolpilot.env.contract import (
     BILL_LAYERS,
     CLASS_COLUMNS,
+    IDLE_PARTS,
     Action,
     Bill,
     Decision,
@@ -108,11 +109,14 @@ def test_dollars_add_up_and_unknown_ones_are_counted() -> None:
     usd = np.zeros((2, 3, len(BILL_LAYERS)))
     usd[0, :, BILL_LAYERS.index("compute")] = 0.01
     usd[1, 0, BILL_LAYERS.index("idle")] = 0.02
-    metrics.add_bill(Bill(usd), span_s=10.0)
+    idle_usd = np.zeros((2, 3, len(IDLE_PARTS)))
+    idle_usd[1, 0, IDLE_PARTS.index("cold_start")] = 0.015
+    idle_usd[1, 0, IDLE_PARTS.index("waiting")] = 0.005
+    metrics.add_bill(Bill(usd, idle_usd), span_s=10.0)
     assert shown(metrics)["poolpilot_bill_usd_per_hour"] == pytest.approx(0.05 * 360)
     unknown = usd.copy()
     unknown[1, :, BILL_LAYERS.index("compute")] = np.nan
-    metrics.add_bill(Bill(unknown), span_s=10.0)
+    metrics.add_bill(Bill(unknown, idle_usd), span_s=10.0)
     page = shown(metrics)
     assert page["poolpilot_bill_usd_total{compute,l4}"] == pytest.approx(0.06)
     assert page["poolpilot_bill_usd_total{idle,h100}"] == pytest.approx(0.04)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolpilot.env.ledger import Tariff, charge
-from poolpilot.telemetry.metering import BusyShare, Used, busy_share, meter, nothing_known
+from poolpilot.env.contract import IDLE_PARTS
+from poolpilot.env.ledger import Tariff, charge, charge_scaling, scaling_seconds_of
+from poolpilot.telemetry.metering import BusyShare, Used, busy_share, meter, nothing_known, scaling_seconds
 from poolpilot.telemetry.readings import ReplicaReading
 from poolpilot.telemetry.tally import tally
 
@@ -22,10 +23,15 @@ USED = Used(
     usd_per_hr=np.array([0.8, 4.0]),
     up_s=np.array([20.0, 10.0]),
     starting_s=np.array([0.0, 5.0]),
+    draining_s=np.array([4.0, 0.0]),
+    asleep_s=np.array([0.0, 3.0]),
     busy=BusyShare(np.array([0.5, 0.8]), np.array([0.3, 0.6])),
     power_w=np.array([140.0, 600.0]),
     route=np.array([[0.75, 0.25], [1.0, 0.0], [0.0, 1.0]]),
     tick=tally([start("a"), start("b", "batch"), ANSWERED], {}, CLUSTER, NOW_S),
+    caused=scaling_seconds_of(
+        [(3, "l4", "drain", 4.0), (5, "h100", "cold_start", 5.0), (7, "h100", "asleep", 3.0)], CLUSTER.pool_names
+    ),
 )
 fractions = st.floats(0, 1)
 seconds = st.floats(0, 1e4)
@@ -35,8 +41,9 @@ seconds = st.floats(0, 1e4)
 def test_the_layers_of_the_rent_add_up(
     busy: tuple[float, float], useful: tuple[float, float], up_s: tuple[float, float]
 ) -> None:
-    used = replace(USED, busy=BusyShare(np.array(busy), np.array(useful)), up_s=np.array(up_s))
-    rent = used.usd_per_hr / 3600.0 * (used.up_s + used.starting_s)
+    up, shares = np.array(up_s), BusyShare(np.array(busy), np.array(useful))
+    used = replace(USED, busy=shares, up_s=up, draining_s=np.minimum(up, USED.draining_s))
+    rent = used.usd_per_hr / 3600.0 * (used.up_s + used.starting_s + used.asleep_s)
     bill = charge(meter(used, FREE), FREE)
     assert float(bill.total_usd) == pytest.approx(float(rent.sum()))
     assert (bill.usd >= 0).all()
@@ -46,10 +53,26 @@ def test_time_is_useful_wasted_or_waiting() -> None:
     read = meter(USED, PAID)
     np.testing.assert_allclose(read.useful_s, [6.0, 6.0])
     np.testing.assert_allclose(read.wasted_s, [4.0, 2.0])
-    np.testing.assert_allclose(read.waiting_s, [10.0, 2.0])
+    np.testing.assert_allclose(read.waiting_s, [8.0, 2.0])
+    np.testing.assert_allclose(read.draining_s, [2.0, 0.0])
     np.testing.assert_allclose(read.energy_j, [1400.0, 6000.0])
     np.testing.assert_array_equal(read.class_work, [[126, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(read.egress_bytes, [[5000, 0, 0], [0, 0, 0]])
+
+
+def test_what_scaling_took_is_what_the_bill_says_of_those_parts() -> None:
+    bill = charge(meter(USED, FREE), FREE)
+    rows = charge_scaling(scaling_seconds(USED), USED.usd_per_hr).rows(CLUSTER.pool_names)
+    assert [(row.tick, row.pool, row.part) for row in rows] == [
+        (3, "l4", "drain"),
+        (5, "h100", "cold_start"),
+        (7, "h100", "asleep"),
+    ]
+    for row in rows:
+        assert row.usd == pytest.approx(float(bill.idle_part_usd(row.part)))
+    assert float(bill.idle_usd[..., IDLE_PARTS.index("waiting")].sum()) == pytest.approx(
+        0.8 / 3600 * 8 + 4.0 / 3600 * 2
+    )
 
 
 def test_idle_dollars_follow_the_routing() -> None:
@@ -60,11 +83,12 @@ def test_an_unknown_share_is_an_unknown_split_of_that_pool_only() -> None:
     used = replace(USED, busy=BusyShare(np.array([math.nan, 0.8]), np.array([math.nan, 0.6])))
     by_pool = charge(meter(used, FREE), FREE).usd.sum(axis=(1, 2))
     assert math.isnan(by_pool[0])
-    assert by_pool[1] == pytest.approx(4.0 / 3600 * 15)
+    assert by_pool[1] == pytest.approx(4.0 / 3600 * 18)
 
 
 def test_a_pool_that_was_not_up_costs_nothing_whatever_its_share() -> None:
-    used = replace(USED, busy=nothing_known(2), up_s=np.zeros(2), starting_s=np.zeros(2))
+    nothing = np.zeros(2)
+    used = replace(USED, busy=nothing_known(2), up_s=nothing, starting_s=nothing, draining_s=nothing, asleep_s=nothing)
     assert float(charge(meter(used, FREE), FREE).total_usd) == 0.0
 
 

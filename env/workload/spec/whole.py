@@ -43,6 +43,11 @@ class MixSpec(Strict):
         """Class names that appear here."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.named_classes))
 
+    def scaled(self, factors: dict[str, float]) -> MixSpec:
+        """The same, each generated class this many times as often; traces stay as they are."""
+        parts = [part.scaled(factors) if isinstance(part, GeneratedSpec) else part for part in self.parts]
+        return self.model_copy(update={"parts": tuple(parts)})
+
 
 WorkloadSpec: TypeAlias = Annotated[GeneratedSpec | TraceSpec | ServegenSpec | MixSpec, Field(discriminator="kind")]
 """What a scenario holds under `workload:`."""

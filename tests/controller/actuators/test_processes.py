@@ -21,7 +21,7 @@ from poolpilot.controller.actuators.envoy_config import Endpoint
 from poolpilot.controller.actuators.in_flight import requests_at
 from poolpilot.controller.actuators.local_replica import LocalSettings
 from poolpilot.controller.actuators.processes import LocalProcesses
-from poolpilot.controller.actuators.replicas import RentedSeconds
+from poolpilot.controller.actuators.replicas import CausedSeconds, RentedSeconds
 from poolpilot.controller.actuators.roster import RosterError, read_roster, started_ticks
 
 IMPORT_ROOT = Path(__file__).resolve().parents[3] / ".import"
@@ -335,13 +335,17 @@ async def test_the_machine_comes_first_and_scenario_time_is_faster(
 async def test_rent_goes_by_the_clock_that_was_handed_in(local: Callable[..., LocalProcesses]) -> None:
     now_s = [0.0]
     async with local(clock=lambda: now_s[0]) as processes:
-        await processes.apply({"a": 2})
+        await processes.apply({"a": 2}, tick=4)
         now_s[0] = 7.0
         await until(lambda: counts(processes) == (0, 2, 0))
         now_s[0] = 10.0
-        await processes.apply({"a": 1})
+        await processes.apply({"a": 1}, tick=9)
         now_s[0] = 15.0
         assert processes.usage()["a"] == RentedSeconds(starting_s=14.0, ready_s=11.0, draining_s=5.0)
+        assert processes.caused() == (
+            CausedSeconds("a", "starting_s", 4, 14.0),
+            CausedSeconds("a", "draining_s", 9, 5.0),
+        )
 
 
 async def test_stopping_everything_kills_the_stubborn(folder: Path, local: Callable[..., LocalProcesses]) -> None:

@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 
 from poolpilot.controller.actuators.envoy_config import Endpoint
 from poolpilot.controller.actuators.replicas import (
+    CausedSeconds,
+    Causes,
     PoolReplicas,
     RentedSeconds,
     RentMeter,
@@ -17,6 +20,7 @@ from poolpilot.controller.actuators.replicas import (
     backoff_s,
     reconcile,
 )
+from poolpilot.env.contract import NO_DECISION
 
 STAGES = {
     "w": Stage.WAITING,
@@ -156,3 +160,34 @@ def test_rent_of_a_replica_counts_while_it_lasts() -> None:
     now_s[0] = 13.0
     assert meter.read() == {"a": RentedSeconds(ready_s=16.0), "b": RentedSeconds(starting_s=3.0)}
     assert meter.read()["a"].total_s == 16.0
+
+
+def test_starting_and_draining_are_told_by_the_decision_behind_them() -> None:
+    now_s = [0.0]
+    meter = RentMeter(lambda: now_s[0])
+    causes = Causes(started=3)
+    meter.move("a", None, Stage.PROVISIONING, causes)
+    meter.move("a", None, Stage.READY)
+    now_s[0] = 10.0
+    meter.move("a", Stage.PROVISIONING, Stage.READY, causes)
+    causes = replace(causes, stopped=7)
+    now_s[0] = 15.0
+    meter.move("a", Stage.READY, Stage.DRAINING, causes)
+    now_s[0] = 18.0
+    meter.read()
+    assert meter.caused() == (CausedSeconds("a", "starting_s", 3, 10.0), CausedSeconds("a", "draining_s", 7, 3.0))
+    assert meter.caused() == ()
+    now_s[0] = 20.0
+    meter.move("a", Stage.DRAINING, None, causes)
+    rented = meter.read()["a"]
+    assert meter.caused() == (CausedSeconds("a", "draining_s", 7, 2.0),)
+    assert (rented.starting_s, rented.draining_s, rented.ready_s) == (10.0, 5.0, 25.0)
+
+
+def test_what_nobody_decided_is_told_as_such() -> None:
+    now_s = [0.0]
+    meter = RentMeter(lambda: now_s[0])
+    meter.move("a", None, Stage.LOADING)
+    now_s[0] = 4.0
+    meter.read()
+    assert meter.caused() == (CausedSeconds("a", "starting_s", NO_DECISION, 4.0),)

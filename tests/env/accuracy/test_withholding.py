@@ -65,7 +65,12 @@ def poisoned(whole: Measurements, rest: Measurements) -> Measurements:
 
 
 def spoiled(row: ServingRow) -> ServingRow:
-    return replace(row, tpot_s=None if row.tpot_s is None else 1000.0 * row.tpot_s)
+    """A thousand times as slow, whatever it tells."""
+    return replace(
+        row,
+        tpot_s=None if row.tpot_s is None else 1000.0 * row.tpot_s,
+        output_tokens_per_s=None if row.output_tokens_per_s is None else row.output_tokens_per_s / 1000.0,
+    )
 
 
 def row_of(table: Mapping[str, Any], i: int) -> tuple[Any, ...]:
@@ -76,6 +81,7 @@ PROTOCOLS: list[tuple[str, Callable[[Measurements], Measurements]]] = [
     ("H100 with Qwen3-32B", partial(without_pair, gpu_name="H100-SXM-80GB", model=QWEN)),
     ("A40 with Llama-2-7B", partial(without_pair, gpu_name="A40-48GB", model=MODELS["meta-llama/Llama-2-7b-hf"])),
     ("V100 with Llama-30B", partial(without_pair, gpu_name="V100-SXM-16GB", model=MODELS["huggyllama/llama-30b"])),
+    ("MI300X with Llama-2-7B", partial(without_pair, gpu_name="MI300X-192GB", model=MODELS["meta-llama/Llama-2-7b-hf"])),
     ("L40S", partial(without_gpu, gpu_name="L40S-48GB")),
     ("H100", partial(without_gpu, gpu_name="H100-SXM-80GB")),
 ]  # fmt: skip

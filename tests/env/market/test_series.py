@@ -55,19 +55,21 @@ def test_losses_per_machine_hour() -> None:
 def test_machines_are_whole_and_at_their_own_pace(tmp_path: Path) -> None:
     (tmp_path / "zone.csv").write_text("t_s,nodes_available\n0,8\n3600,4\n7200,4\n")
     own = Availability(path=Path("zone.csv"), scale=0.3, speedup=2.0, offset_s=600.0)
-    series, rate = machines(own, 3600.0, tmp_path)
+    series, rate = machines("zone", own, 3600.0, tmp_path)
     assert list(zip(series.from_s.tolist(), series.values.tolist(), strict=True)) == [(0, 2), (1500, 1)]
     # One of two machines goes in the three machine-hours of the file, which pass twice as fast.
     assert rate == pytest.approx(2.0 / 3.0)
 
 
 def test_a_price_without_a_series_is_constant(tmp_path: Path) -> None:
-    series = prices(Price(usd_per_hr=2.5), 100.0, tmp_path)
+    series = prices("zone", Price(usd_per_hr=2.5), 100.0, tmp_path)
     assert (series.from_s.tolist(), series.values.tolist()) == ([0.0], [2.5])
 
 
 def test_a_run_cannot_begin_behind_the_series(tmp_path: Path) -> None:
     (tmp_path / "prices.csv").write_text("t_s,usd_per_hr\n0,1\n100,2\n")
     price = Price(usd_per_hr=1.0, series=PriceSeries(path=Path("prices.csv"), offset_s=101.0))
-    with pytest.raises(SeriesError, match=r"prices.csv: offset_s 101: wanted one within its 100 s"):
-        prices(price, 100.0, tmp_path)
+    with pytest.raises(
+        SeriesError, match=r"^pools\.zone\.price\.series: .*prices\.csv: offset_s 101: wanted one within its 100 s"
+    ):
+        prices("zone", price, 100.0, tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolpilot.env.contract import BILL_LAYERS, POOL_COLUMNS, Action
+from poolpilot.env.contract import BILL_LAYERS, IDLE_PARTS, POOL_COLUMNS, SCALING_PARTS, Action
 from poolpilot.env.coverage import CalibratedRanges
 from poolpilot.env.ledger import Tariff
 from poolpilot.env.scenario import Fault
@@ -62,6 +62,17 @@ def a_busy_world(seed: int, faults: bool = True, n_pools: int = 3, rate_per_s: f
         *(Fault(kind="capacity", pool="p1", at_s=at_s, count=n) for at_s, n in ((20.0, 3), (62.0, 1), (140.0, 2))),
         Fault(kind="capacity", pool="p2", at_s=90.0, count=1),
     )
+    kinds = ("preempt", "crash", "stock_out", "capacity")
+    struck += tuple(
+        Fault(
+            kind=kinds[rng.integers(4)],
+            pool=f"p{rng.integers(n_pools)}",
+            at_s=float(rng.uniform(0, 200)),
+            count=int(rng.integers(1, 4)),
+            duration_s=float(rng.uniform(0, 50)),
+        )
+        for _ in range(rng.integers(0, 8))
+    )
     return a_world(workload, pools, classes, seed, 200.0, struck if faults else (), PAID)
 
 
@@ -107,13 +118,28 @@ def assert_bill_adds_up(clusters: SimulatedClusters, outcome: TickOutcome, world
     """Layers sum to price times rented time, energy and bytes; rent is counted apart from what it was for."""
     rented_s = clusters.rented_s
     meter = outcome.meter
-    parts = (meter.useful_s, meter.wasted_s, meter.starting_s, meter.waiting_s)
+    parts = (
+        meter.useful_s,
+        meter.wasted_s,
+        meter.starting_s,
+        meter.waiting_s,
+        meter.draining_s,
+        meter.asleep_s,
+    )
     assert all((part >= 0).all() for part in parts)
     np.testing.assert_allclose(sum(parts), rented_s, rtol=1e-12, atol=1e-9)
     rent = (rented_s * world.cluster.usd_per_hr / 3600.0).sum()
     np.testing.assert_allclose(
         sum(outcome.bill.layer_usd(layer)[0] for layer in BILL_LAYERS[:3]), rent, rtol=1e-9, atol=1e-12
     )
+    idle_usd = outcome.bill.idle_usd
+    np.testing.assert_allclose(idle_usd.sum(axis=-1), outcome.bill.usd[..., BILL_LAYERS.index("idle")], rtol=1e-12)
+    scaling = outcome.scaling
+    by_part = np.zeros((idle_usd.shape[1], len(IDLE_PARTS)))
+    np.add.at(by_part, (scaling.of.pool, scaling.of.part), scaling.usd)
+    caused = [IDLE_PARTS.index(part) for part in SCALING_PARTS]
+    np.testing.assert_allclose(by_part[:, caused], idle_usd[0].sum(axis=1)[:, caused], rtol=1e-9, atol=1e-15)
+    assert not by_part[:, IDLE_PARTS.index("waiting")].any()
     tariff = world.tariff
     energy = meter.energy_j.sum() / 3.6e6 * float(tariff.usd_per_kwh * tariff.pue)
     network = meter.egress_bytes.sum() / 1e9 * float(tariff.egress_usd_per_gb)

@@ -72,7 +72,8 @@ def test_draining_keeps_requests_and_ends_when_empty() -> None:
     assert counts(clusters) == (0, 0, 0)
     assert total(outcomes, FINISHED)[0, 0] == 1
     # The rent ends with the last token, not with the tick.
-    rented_s = [float((o.meter.useful_s + o.meter.wasted_s + o.meter.waiting_s).sum()) for o in outcomes]
+    meters = [o.meter for o in outcomes]
+    rented_s = [float((m.useful_s + m.wasted_s + m.waiting_s + m.draining_s).sum()) for m in meters]
     assert rented_s == pytest.approx([10.0, 1.0 + 1000 * 0.02001 + 0.00099 - 20.0, 0.0], abs=1e-3)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -157,29 +157,37 @@ def test_a_change_of_one_pool_moves_that_pool_alone(usual: dict[str, list[FloatA
     assert differing(base, pool_histories(changed, wanted)) == {"spot"}
 
 
+def second_pool_changed(name: str, value: Any, n_pools: int) -> Any:
+    """The value with the second pool's figure another one; None if it holds no figure of each pool."""
+    if isinstance(value, tuple) and len(value) == n_pools and is_dataclass(value[1]):
+        numbers = {f.name: v * 1.07 for f in fields(value[1]) if isinstance(v := getattr(value[1], f.name), float)}
+        return (value[0], replace(value[1], **numbers), *value[2:])
+    if not isinstance(value, np.ndarray) or n_pools not in value.shape or name == "give_up_after_s":
+        return None
+    values = value.copy()
+    if name == "delays":
+        values[1, PROVISION, MEAN_S] *= 1.1
+        return values
+    place: Any = 1 if value.shape[0] == n_pools else (slice(None), 1)
+    whole = name in ("start_replicas", "gpus_per_replica", "batches_in_flight", "sleep_max")
+    values[place] = values[place] + 1.0 if whole else values[place] * 1.07 + 0.01  # infinite ones stay
+    return values
+
+
 def test_no_figure_of_one_pool_is_read_for_another(usual: dict[str, list[FloatArray]]) -> None:
-    """Every array by pool that a world has, whatever it may be called by then."""
-    world, n_pools = a_mixed_world(), len(POOLS)
-    by_pool = [
-        (owner, field.name)
-        for owner, value in (("world", world), ("supply", world.supply))
-        for field in fields(value)
-        if getattr(getattr(value, field.name), "shape", ())[:1] == (n_pools,) and field.name != "give_up_after_s"
-    ]
-    assert {("world", "tdp_w"), ("world", "kv_tokens"), ("supply", "notice_s")} <= set(by_pool)
-    for owner, name in by_pool:
-        holder: Any = world if owner == "world" else world.supply
-        values = getattr(holder, name).copy()
-        if name in ("start_replicas", "gpus_per_replica", "sleep_max"):
-            values[1] += 1.0
-        elif np.issubdtype(values.dtype, np.floating):
-            values[1] = np.where(np.isfinite(values[1]), values[1] * 1.07 + 0.01, values[1])
-        if name == "delays":
-            values[1] = holder.delays[1]
-            values[1, PROVISION, MEAN_S] *= 1.1
-        replaced: Any = replace(holder, **{name: values})
-        other = replaced if owner == "world" else replace(world, supply=replaced)
-        assert differing(usual, pool_histories(other, WANTED)) <= {"spot"}, name
+    """Whatever a world holds by pool, and whatever it may be called by then."""
+    world = a_mixed_world()
+    tried = set()
+    for owner, holder in (("world", world), ("supply", world.supply)):
+        for name in (field.name for field in fields(holder)):
+            other = second_pool_changed(name, getattr(holder, name), len(POOLS))
+            if other is None:
+                continue
+            tried.add(name)
+            changed = replace(holder, **{name: other})
+            whole = changed if owner == "world" else replace(world, supply=changed)
+            assert differing(usual, pool_histories(whole, WANTED)) <= {"spot"}, name
+    assert {"law_rows", "kv_tokens", "draws", "thermals", "price_usd_per_hr", "notice_s", "delays"} <= tried
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=[pool.name for pool in POOLS])

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from poolpilot.env.workload.load import load_workload
+from poolpilot.env.workload.formats import sources
+from poolpilot.env.workload.load import load_workload, replay_parts
 from poolpilot.env.workload.requests import Workload, WorkloadError
-from poolpilot.env.workload.spec import WorkloadSpec
+from poolpilot.env.workload.spec import TraceSpec, WorkloadSpec
 from poolpilot.env.workload.traces import TraceError
 
 SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
@@ -84,6 +85,39 @@ def test_a_trace_is_scaled_up_for_the_length_of_the_run(
     load = replay(folder, 20.0, start_s=30, scale=scale)
     assert len(load) == pytest.approx(n, abs=2)
     assert 17.0 < load.duration_s <= last_s
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"rate_factor": 2.0}, {"start_s": 13, "end_s": 77}, {"scale": {"kind": "compress", "factor": 0.5}}],
+    ids=["whole", "faster", "from and to", "slower"],
+)
+@pytest.mark.parametrize("part_s", [7.0, 30.0, 1000.0])
+def test_parts_one_after_another_are_the_whole(
+    folder: Path, changes: dict[str, Any], part_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 64)
+    assign = [{"class": "long", "share": 0.5}, {"class": "short"}]
+    spec = TraceSpec.model_validate({"path": "trace.csv", "assign": assign, **changes})
+    whole = load_workload(spec, CLASSES, 1000.0, 3, folder)
+    parts = list(replay_parts(spec, CLASSES, part_s, 3, folder))
+    assert all(part.duration_s < part_s for part in parts)
+    arrival_s = np.concatenate([part.arrival_s + k * part_s for k, part in enumerate(parts)])
+    assert arrival_s == pytest.approx(whole.arrival_s)
+    assert np.array_equal(np.concatenate([part.prompt_tokens for part in parts]), whole.prompt_tokens)
+    assert np.array_equal(np.concatenate([part.class_index for part in parts]), whole.class_index)
+
+
+def test_parts_may_be_empty_and_are_scaled_each_by_itself(tmp_path: Path) -> None:
+    rows = "".join(f"{t},5,1\n" for t in [*range(10), *range(30, 40)])
+    (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n" + rows)
+    scale = {"kind": "superpose", "factor": 3}
+    spec = TraceSpec.model_validate({"path": "trace.csv", "assign": [{"class": "long"}], "scale": scale})
+    parts = list(replay_parts(spec, CLASSES, 10.0, 0, tmp_path))
+    assert [len(part) for part in parts] == [30, 0, 0, 30]
+    assert all(part.duration_s < 10.0 for part in parts)
+    with pytest.raises(WorkloadError, match="part_s: 0: wanted a finite number of seconds above 0"):
+        next(replay_parts(spec, CLASSES, 0, 0, tmp_path))
 
 
 def test_a_share_is_kept_while_reading(folder: Path) -> None:

@@ -1,0 +1,183 @@
+"""The figures as tables for people, as JSON, and as a page of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Row = Sequence[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table."""
+
+    title: str
+    note: str
+    head: Row
+    rows: tuple[Row, ...]
+
+
+def sections(figures: dict[str, Any]) -> Iterator[Section]:
+    """The tables of what was measured; a part that was left out has none."""
+    if "versus" in figures:
+        yield _versus(figures["versus"])
+    for name, title, unit in (
+        ("requests", "Cost as requests grow", "requests"),
+        ("replicas", "Cost as replicas grow", "replicas"),
+        ("load", "Cost as load grows", "load"),
+    ):
+        if name in figures.get("growth", {}):
+            yield _growth(figures["growth"][name], title, unit)
+    if "training" in figures:
+        yield _training(figures["training"])
+        yield _split(figures["training"])
+    if "start" in figures:
+        yield _start(figures["start"])
+
+
+def _versus(rows: list[dict[str, Any]]) -> Section:
+    def cells(row: dict[str, Any]) -> Row:
+        rival = row.get("rival")
+        return (
+            str(row["replicas"]),
+            _per_s(row["kernel"]),
+            _per_s(row["fleet_60s"]),
+            _per_s(row["fleet_10s"]),
+            _per_s(rival) if rival else "not installed",
+            f"{_times(row['fleet_60s'], rival)} / {_times(row['fleet_10s'], rival)}" if rival else "-",
+            f"{row['fleet_10s']['peak_mib']:.0f} / {rival['peak_mib']:.0f}" if rival else "-",
+        )
+
+    return Section(
+        "Beside vllm-sr-sim, on the same requests",
+        "Requests per CPU-second. The kernel is the engines alone; the fleet is everything: routing, engines, spot, "
+        "pipeline stages, power and heat, meters, the ledger, and a snapshot every tick.",
+        (
+            "replicas",
+            "kernel",
+            "fleet, 60 s ticks",
+            "fleet, 10 s ticks",
+            "vllm-sr-sim",
+            "fleet / rival, 60 s / 10 s",
+            "MiB, fleet / rival",
+        ),
+        tuple(cells(row) for row in rows),
+    )
+
+
+def _growth(rows: list[dict[str, Any]], title: str, unit: str) -> Section:
+    def named(value: float) -> str:
+        return f"{value:.0%}" if unit == "load" else f"{value:,}"
+
+    return Section(
+        title,
+        "The whole fleet, 60 s ticks.",
+        (unit, "requests simulated", "requests per CPU-s", "us per request", "MiB"),
+        tuple(
+            (
+                named(row[unit]),
+                f"{row['requests']:,}",
+                _per_s(row),
+                f"{1e6 / row['requests_per_cpu_s']:.2f}",
+                f"{row['peak_mib']:.0f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def _training(rows: list[dict[str, Any]]) -> Section:
+    return Section(
+        "PPO training, whole",
+        "Environment steps per second, planning, guard and new episodes included. The first steps also draw the bank of "
+        "worlds; the later ones meet worlds again.",
+        ("network", "requests per step", "steps per CPU-s, later", "steps per s, later", "steps per CPU-s, first"),
+        tuple(
+            (
+                row["network"],
+                f"{row['later']['requests_per_step']:.0f}",
+                f"{row['later']['steps_per_cpu_s']:,.0f}",
+                f"{row['later']['steps_per_s']:,.0f}",
+                f"{row['first']['steps_per_cpu_s']:,.0f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def _split(rows: list[dict[str, Any]]) -> Section:
+    parts = tuple(rows[0]["later"]["share"])
+    return Section(
+        "Where the time of training goes",
+        "Share of wall time, in the same runs, later steps.",
+        ("network", *parts),
+        tuple((row["short"], *(f"{row['later']['share'][part]:.0%}" for part in parts)) for row in rows),
+    )
+
+
+def _start(row: dict[str, Any]) -> Section:
+    return Section(
+        "Start-up",
+        "Seconds of CPU in a new process, until the first tick of a fleet is over and looked at.",
+        ("", "CPU s", "wall s"),
+        (
+            ("nothing compiled yet", f"{row['cold']['cpu_s']:.1f}", f"{row['cold']['wall_s']:.1f}"),
+            ("compiled before", f"{row['cached']['cpu_s']:.1f}", f"{row['cached']['wall_s']:.1f}"),
+        ),
+    )
+
+
+def show(figures: dict[str, Any], console: Console) -> None:
+    """Print the tables."""
+    for section in sections(figures):
+        table = Table(title=section.title, caption=section.note, title_justify="left", caption_justify="left")
+        for i, name in enumerate(section.head):
+            table.add_column(name, justify="left" if i == 0 else "right")
+        for row in section.rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def write(figures: dict[str, Any], page: Path, command: str) -> None:
+    """Put the tables between the marks of the page.
+
+    Raises:
+        ValueError: the page lacks the marks.
+    """
+    text = page.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{page}: wanted the marks {BEGIN} and {END}")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n\n{_markdown(figures, command)}\n{END}{after}", encoding="utf-8")
+
+
+def _markdown(figures: dict[str, Any], command: str) -> str:
+    machine = figures["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    rival = figures.get("rival_version")
+    others = f", vllm-sr-sim {rival}" if rival else ""
+    where = f"{machine['cpu']}, {machine['cores']} cores, load average {machine['load']:.1f} when it began"
+    lines = [f"Made by `{command}` on {where}; Python {machine['python']}, {versions}{others}.", ""]
+    for section in sections(figures):
+        lines += [f"### {section.title}", "", section.note, "", f"| {' | '.join(section.head)} |"]
+        lines.append("|---" + "|--:" * (len(section.head) - 1) + "|")
+        lines += [f"| {' | '.join(row)} |" for row in section.rows] + [""]
+    return "\n".join(lines)
+
+
+def _per_s(row: dict[str, Any]) -> str:
+    return f"{row['requests_per_cpu_s']:,.0f}"
+
+
+def _times(own: dict[str, Any], rival: dict[str, Any]) -> str:
+    return f"{own['requests_per_cpu_s'] / rival['requests_per_cpu_s']:.0f}x"
