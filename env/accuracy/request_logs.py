@@ -142,7 +142,7 @@ def replayed(log: RequestLog, law: IterationLaw) -> Latencies:
     engine = make_engine(
         law.as_row()[None, :], blocks, log.max_num_seqs, TOKEN_BUDGET, longest, log.max_num_seqs, len(log)
     )
-    load_requests(engine, log.prompt_tokens, log.output_tokens, np.zeros(len(log)))
+    load_requests(engine, log.prompt_tokens.astype(np.int64), log.output_tokens.astype(np.int64), np.zeros(len(log)))
     for request, at_ps in enumerate(np.rint(log.arrival_s * PS_PER_S).astype(np.int64)):
         run(engine, 0, at_ps)
         if enqueue(engine, 0, request, at_ps) != ACCEPTED:
