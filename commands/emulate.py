@@ -10,7 +10,10 @@ import click
 from .bad_input import one_line_errors, refuse
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
-_FLAGS = ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization")
+_FLAGS = (
+    *("max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization"),
+    *("scheduling", "prefix_caching"),
+)
 _HARDWARE = ("gpu", "model", "precision", "tensor_parallel", "pipeline_parallel", "stage_layers")
 
 
@@ -41,6 +44,16 @@ def _layers(context: click.Context, option: click.Parameter, value: str | None) 
     "--gpu-memory-utilization",
     type=click.FloatRange(0, 1, min_open=True),
     help="Share of the GPU's memory for weights and KV cache.  [default: 0.9]",
+)
+@click.option(
+    "--scheduling",
+    type=click.Choice(("fcfs", "priority")),
+    help="Serve by order of coming, or by the requests' `priority` (the lower, the sooner).  [default: fcfs]",
+)
+@click.option(
+    "--prefix-caching/--no-prefix-caching",
+    default=None,
+    help="Keep KV blocks of prompts for others that begin alike.  [default: no, or the scenario's]",
 )
 @click.option(
     "--slowness",

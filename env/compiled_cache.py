@@ -21,7 +21,7 @@ config: Any = numba_config
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _ENV = Path(__file__).parent
-_DECORATED = re.compile(r"^@(compiled|inner|outer|_compiled)\b", re.MULTILINE)
+_DECORATED = re.compile(r"^@(compiled|inlined|inner|outer|_compiled)\b", re.MULTILINE)
 CONSTANTS_FROM = (
     "compiled_cache",
     "perf/capacity",

@@ -82,6 +82,8 @@ class RequestClass(Strict):
     """Overrides the scenario's model."""
     pools: tuple[str, ...] | None = None
     """Only these pools may serve it; left out: all that hold its model."""
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
+    """Of its requests in engines that schedule by priority, as vLLM has it: the lower, the sooner."""
     match: Match = Match()
 
 

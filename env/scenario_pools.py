@@ -43,6 +43,10 @@ class Engine(Strict):
     """Most tokens of one request, answer included."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of each GPU's memory that the engine takes."""
+    scheduling: Literal["fcfs", "priority"] = "fcfs"
+    """Who is served first, and kept when KV blocks run out: first come, or by the classes' `priority`."""
+    prefix_caching: bool = False
+    """Keep KV blocks for requests that begin alike. Needs a workload that says which do, else nothing is ever shared."""
 
 
 class StartDelays(NamedTuple):

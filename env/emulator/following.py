@@ -46,7 +46,7 @@ class Ledger(NamedTuple):
     marks: NDArray[np.int64]
     """`[4]`"""
     report: NDArray[np.int64]
-    """`[3, S]` what `step` writes."""
+    """`[4, S]` what `step` writes."""
 
 
 def make_ledger(rows: int, max_seqs: int) -> Ledger:
@@ -59,7 +59,7 @@ def make_ledger(rows: int, max_seqs: int) -> Ledger:
         last_token_ps=np.zeros(rows, dtype=np.int64),
         gaps=np.zeros(len(GAP_BOUNDS_S) + 1, dtype=np.int64),
         marks=np.zeros(4, dtype=np.int64),
-        report=np.zeros((3, max_seqs), dtype=np.int64),
+        report=np.zeros((4, max_seqs), dtype=np.int64),
     )
 
 

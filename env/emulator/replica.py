@@ -25,6 +25,9 @@ class EngineFlags:
     max_num_batched_tokens: int = 2048
     max_model_len: int = 8192
     gpu_memory_utilization: float = 0.9
+    scheduling: str = "fcfs"
+    """Or "priority"."""
+    prefix_caching: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -101,13 +101,14 @@ def coverage(
         borrowed.append(f"{precision} products from those of 16 bits")
     if kind == "8bit" and precision == "int8":
         borrowed.append("int8 products from those of fp8")
+    own = known.serving.get(gpu.name)
     measured = [error for _, error in errors]
     return Coverage(
         gpu=gpu.name,
         precision=precision,
         calibrated=not borrowed,
         borrowed=tuple(borrowed),
-        errors=(*errors, ("engine", known.engine.error)),
+        errors=(*errors, ("engine", known.engine.error if own is None else own.error)),
         tokens=_of_round(_common([*_ranges(measured, "tokens"), *sent]), pipeline_parallel),
         sequences=_of_round(_common(_ranges(measured, "sequences")), pipeline_parallel),
         context_tokens=_common(_ranges(measured, "context_tokens")),

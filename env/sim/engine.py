@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from .batching import (
     blocks_for,
+    close_place,
     complete,
-    push_back,
+    preempted_last,
     schedule,
     tokens_held,
-    unlink,
     vacate,
 )
+from .caching import forget_all, forget_own
 from .engine_state import (
     ABSENT,
     ACCEPTED,
@@ -45,6 +46,7 @@ from .engine_state import (
     compiled,
 )
 from .leaping import leap, spent_ps, stretch_ahead
+from .queueing import push_new, unlink
 
 
 class Seen(NamedTuple):
@@ -70,8 +72,11 @@ class Step:
     """`[M]` 1 where the request got a token at the end, 0 where it still prefills or wants none."""
     generated: NDArray[np.int64]
     """`[M]` tokens of its answer so far."""
+    computed: NDArray[np.int64]
+    """`[M]` tokens computed: 1 of a decoding request, a chunk of one in prefill."""
     finished: tuple[int, ...]
     preempted: tuple[int, ...]
+    """First those that were thrown out first."""
 
 
 @compiled
@@ -108,7 +113,7 @@ def enqueue(engine: Engine, replica: int, request: int, now_ps: int) -> int:
     row.state = WAITING
     if rep.running == 0 and rep.waiting == 0:
         rep.clock_ps = max(rep.clock_ps, now_ps)
-    push_back(engine, replica, request)
+    push_new(engine, replica, request)
     return ACCEPTED
 
 
@@ -126,8 +131,8 @@ def step(engine: Engine, replica: int, now_ps: int, report: NDArray[np.int64]) -
     """Pass one iteration, which starts at `now_ps` or, if later, when the last one ended.
 
     Args:
-        report: `[3, S]`, overwritten: requests scheduled, whether each got a token, and its tokens so far; as many as
-            the replica's `last_scheduled`.
+        report: `[4, S]`, overwritten: requests scheduled, whether each got a token, its tokens so far, and how many it
+            computed; as many as the replica's `last_scheduled`.
 
     Returns:
         When it ends; NEVER_PS if there is nothing to do.
@@ -145,25 +150,23 @@ def step(engine: Engine, replica: int, now_ps: int, report: NDArray[np.int64]) -
         if row.state == DECODING:
             report[1, i] = 1
             report[2, i] = tokens_held(engine, replica, place) - row.prompt + 2
+            report[3, i] = 1
         else:
             report[1, i] = row.output > 0 and row.computed == row.prompt + row.generated
             report[2, i] = row.generated + report[1, i]
+            report[3, i] = engine.finish_tick[replica, place]
     complete(engine, replica, work)
     return int(rep.clock_ps)
 
 
 def observed_step(engine: Engine, replica: int, now_ps: int) -> Step | None:
     """`step` as a value; requests finished are popped. None if there is nothing to do."""
-    report = np.empty((3, engine.running.shape[1]), dtype=np.int64)
+    report = np.empty((4, engine.running.shape[1]), dtype=np.int64)
     end_ps = step(engine, replica, now_ps, report)
     if end_ps == NEVER_PS:
         return None
     rep = engine.replicas[replica]
-    preempted, request = [], int(rep["waiting_head"])
-    # Nobody was admitted in an iteration that preempted: those it threw out still stand first in the queue.
-    for _ in range(rep["last_preempted"]):
-        preempted.append(request)
-        request = int(engine.requests[request]["next"])
+    preempted = tuple(int(preempted_last(engine, replica, nth)) for nth in range(rep["last_preempted"]))
     finished = []
     while (request := pop_finished(engine, replica, end_ps)) != NONE:
         finished.append(int(request))
@@ -174,8 +177,9 @@ def observed_step(engine: Engine, replica: int, now_ps: int) -> Step | None:
         scheduled=report[0, :count],
         new_tokens=report[1, :count],
         generated=report[2, :count],
+        computed=report[3, :count],
         finished=tuple(finished),
-        preempted=tuple(preempted),
+        preempted=preempted,
     )
 
 
@@ -204,15 +208,14 @@ def abort(engine: Engine, replica: int, request: int) -> bool:
         return False
     if row.state == WAITING:
         unlink(engine, replica, request)
+        if rep.prefix_caching:
+            forget_own(engine, replica, request)
     elif row.state == PREFILLING or row.state == DECODING:
         place = 0
         while engine.running[replica, place] != request:
             place += 1
-        vacate(engine, replica, place)
-        rep.running -= 1
-        for i in range(place, rep.running):
-            engine.running[replica, i] = engine.running[replica, i + 1]
-            engine.finish_tick[replica, i] = engine.finish_tick[replica, i + 1]
+        vacate(engine, replica, place, 0, False)
+        close_place(engine, replica, place)
     else:
         return False
     _let_go(engine, request)
@@ -234,7 +237,7 @@ def evict_all(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.int
     count = 0
     while rep.running > 0:
         evicted[count] = engine.running[replica, count]
-        vacate(engine, replica, count)
+        vacate(engine, replica, count, 0, False)
         rep.running -= 1
         count += 1
     rep.next_finish_tick = NEVER_PS
@@ -242,6 +245,10 @@ def evict_all(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.int
         evicted[count] = rep.waiting_head
         unlink(engine, replica, rep.waiting_head)
         count += 1
+    for i in range(count):
+        engine.tags[evicted[i]].tail = 0
+        engine.tags[evicted[i]].spare = 0
+    forget_all(engine, replica)
     if rep.clock_ps > now_ps:
         count = _undo_last(engine, replica, now_ps, evicted, count)
     for i in range(count):

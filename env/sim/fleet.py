@@ -10,6 +10,7 @@ Each pool has a range of slots. `sim` is one cluster (`state.of_cluster`), chang
 from __future__ import annotations
 
 from . import chance
+from .caching import forget_all
 from .compiling import inner
 from .delays import drawn_ps
 from .engine import evict_all, in_flight, run, seen, set_law, set_limits, to_ps
@@ -90,7 +91,9 @@ def _start_ps(sim: Clusters, pool: int, nth: int) -> int:
     hang_ps = 0
     if own.stuck_start_frac > 0.0 and chance.uniform(seed, chance.STUCK, own.key, nth) < own.stuck_start_frac:
         hang_ps = drawn_ps(sim.delays, pool, HANG, seed, chance.HANG, own.key, nth)
-    return int(min(provision_ps + load_ps, FAR_PS - hang_ps) + hang_ps)
+    # Each of them may be for ever, and two of those are more than a whole number holds.
+    start_ps = min(provision_ps, FAR_PS - load_ps) + load_ps
+    return int(min(start_ps, FAR_PS - hang_ps) + hang_ps)
 
 
 @inner
@@ -129,6 +132,7 @@ def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     row.settled_ps = at_ps
     row.idle_from_ps = at_ps
     start_cool(sim, slot)
+    forget_all(sim.engine, slot)
     row.busy_seen_ps = rep.busy_ps
     row.useful_seen_ps = rep.useful_ps
     set_law(sim.engine, slot, sim.laws[pool])
@@ -202,6 +206,7 @@ def pass_on(sim: Clusters, slot: int, at_ps: int) -> None:
     if row.state == DRAINING and row.off_ps <= at_ps:
         settle(sim, slot, row.off_ps)
         row.state = ASLEEP
+        forget_all(sim.engine, slot)
         row.off_ps = _stopped_ps(sim, row.pool, row.off_ps)
     if row.state == ASLEEP and row.off_ps <= at_ps:
         stop(sim, slot, row.off_ps)

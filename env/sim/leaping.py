@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from ..perf.law import ROW_BEST_TOKEN_S, ROW_KV_READ_S, ROW_SEQ_S
 from .batching import admissible_chunk, finish_due, linear_ps, phase_of
-from .engine_state import Engine, compiled
+from .caching import use_blocks
+from .engine_state import Engine, compiled, inlined
 
 
 class Stretch(NamedTuple):
@@ -23,7 +24,7 @@ class Stretch(NamedTuple):
     """Each iteration takes this much longer than the one before."""
 
 
-@compiled
+@inlined
 def stretch_ahead(engine: Engine, replica: int) -> Stretch:
     """The longest run of iterations whose course is settled: up to a finish or a lack of blocks; 0 steps if none."""
     rep, law = engine.replicas[replica], engine.laws[replica]
@@ -32,8 +33,11 @@ def stretch_ahead(engine: Engine, replica: int) -> Stretch:
         return Stretch(0, 0, 0)
     free = rep.blocks_total - rep.blocks_used
     growing = engine.phases[replica, phase_of(engine, replica, 0)]
-    # Free blocks only become fewer until somebody finishes: who cannot be admitted now cannot be before that.
-    if growing > free or admissible_chunk(engine, replica, rep.token_budget - count, free - growing) > 0:
+    # Free blocks only become fewer until somebody finishes, and what others hold stays: who cannot be admitted now cannot
+    # be before that. Only where the first chunk suffices, a shorter hit may let it reach less far.
+    if growing > free or admissible_chunk(engine, replica, rep.token_budget - count, free - growing)[0] > 0:
+        return Stretch(0, 0, 0)
+    if rep.prefix_caching and not rep.reserve_prompt and rep.waiting > 0:
         return Stretch(0, 0, 0)
     steps = rep.next_finish_tick - rep.tick
     if count * ((steps >> engine.block_bits) + 1) > free:
@@ -78,7 +82,7 @@ def _steps_started(stretch: Stretch, within_ps: int) -> int:
     return ended + 1
 
 
-@compiled
+@inlined
 def leap(engine: Engine, replica: int, until_ps: int) -> bool:
     """Pass all iterations of the stretch ahead that start before `until_ps`, at once; false if there is no stretch."""
     rep, law = engine.replicas[replica], engine.laws[replica]
@@ -93,7 +97,7 @@ def leap(engine: Engine, replica: int, until_ps: int) -> bool:
     for step in range(steps & (engine.phases.shape[1] - 1)):
         blocks += engine.phases[replica, phase_of(engine, replica, -step)]
     total_ps = spent_ps(stretch, steps)
-    rep.blocks_used += blocks
+    use_blocks(engine, replica, blocks)
     rep.clock_ps += total_ps
     rep.busy_ps += total_ps
     rep.useful_ps += best_ps * steps + law[ROW_KV_READ_S] * reads

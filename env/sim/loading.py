@@ -15,7 +15,7 @@ from ..contract import Cluster, FloatArray, IntArray, Targets
 from ..coverage import CalibratedRanges, unknown_ranges
 from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
-from .engine_state import NONE, laws_ps
+from .engine_state import NONE, laws_ps, nodes_of, runs_needed
 from .power import Thermal
 from .state import FAR_PS, FAULT_KINDS, IDLE_REPLICA, NO_LIMIT, Clusters, arrays_of, of_cluster
 from .world import WorldSpec
@@ -26,13 +26,21 @@ SLOTS_PER_REPLICA = 2
 
 def size_of(spec: WorldSpec) -> dict[str, int]:
     """Sizes that this world needs; keys are the symbols."""
+    seqs = int(spec.cluster.max_batch_cap.max())
+    caching = bool(spec.prefix_caching.any())
+    cached_blocks = int((spec.kv_tokens * spec.prefix_caching).max()) // KV_BLOCK_TOKENS
+    n_nodes = len(spec.workload.prefixes) if caching else 0
+    n_runs, n_places = runs_needed(cached_blocks, n_nodes, seqs)
     return {
         "C": len(spec.cluster.class_names),
         "P": len(spec.cluster.pool_names),
         "R": int(_slots(spec).sum()),
         "N": len(spec.workload),
-        "S": int(spec.cluster.max_batch_cap.max()),
+        "S": seqs,
         "F": max(len(spec.supply.faults), 1),
+        "G": n_nodes,
+        "K": n_runs,
+        "H": n_places,
     }
 
 
@@ -64,6 +72,7 @@ def load_world(every: Clusters, b: int, spec: WorldSpec) -> None:
 def _load_classes(sim: Clusters, spec: WorldSpec) -> None:
     n_classes, n_pools = spec.cluster.serves.shape
     targets = spec.cluster.targets
+    sim.classes["priority"][:n_classes] = spec.class_priority
     sim.classes["give_up_ps"][:n_classes] = whole_ps(spec.give_up_after_s)
     for name in ("ttft_s", "tpot_s", "e2e_s", "deadline_s"):
         sim.classes[name] = np.nan
@@ -111,6 +120,8 @@ def _load_pools(sim: Clusters, spec: WorldSpec) -> None:
         sim.slots["pool"][slots] = pool
         replicas["blocks_total"][slots] = int(spec.kv_tokens[pool]) // KV_BLOCK_TOKENS
         replicas["max_model_len"][slots] = int(spec.max_model_len[pool])
+        replicas["by_priority"][slots] = spec.by_priority[pool]
+        replicas["prefix_caching"][slots] = spec.prefix_caching[pool]
 
 
 def _load_requests(sim: Clusters, spec: WorldSpec) -> None:
@@ -121,6 +132,12 @@ def _load_requests(sim: Clusters, spec: WorldSpec) -> None:
     own["prompt"] = spec.workload.prompt_tokens
     own["output"] = spec.workload.output_tokens
     own["klass"] = spec.workload.class_index
+    own["prefix"] = NONE
+    if spec.prefix_caching.any():
+        own["prefix"] = spec.workload.prefix_index
+        tree = spec.workload.prefixes
+        nodes = nodes_of(tree.parent, tree.tokens, sim.engine.block_bits)
+        sim.engine.nodes[: len(nodes)] = nodes
     sim.engine.rows[:] = (NONE, 0)
 
 

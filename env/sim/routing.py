@@ -54,11 +54,12 @@ def arrive(sim: Clusters) -> None:
     sim.clock[0].next_arrival += 1
     request = claim(sim.engine)
     arrival, own = sim.arrivals[serial], sim.desk[request]
-    set_request(sim.engine, request, arrival.prompt, arrival.output, arrival.klass)
+    klass, priority = arrival.klass, sim.classes[arrival.klass].priority
+    set_request(sim.engine, request, arrival.prompt, arrival.output, klass, priority, arrival.prefix)
     own.serial = serial
     own.first_ps = arrival.at_ps
     own.attempt = 0
-    sim.classes[arrival.klass].knocked += 1
+    sim.classes[klass].knocked += 1
     _knock(sim, request, arrival.at_ps)
 
 

@@ -5,7 +5,7 @@ start of the cluster's episode, as in `engine_state`, so that ties are ties on e
 a record is a pointer, while a slice of an array costs counted references, which halved the speed.
 
 Symbols: `B` clusters, `C` classes, `P` pools, `R` replica slots, `N` arrivals, `M` rows for requests in the cluster,
-`S` most sequences of a replica, `F` faults, `W` tally width.
+`S` most sequences of a replica, `F` faults, `W` tally width; of prefix caches `G`, `K`, `H` as in `engine_state`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import NO_DECISION
 from ..perf.law import LAW_WIDTH
 from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
 from ..scenario_delays import MAX_KNOTS
 from ..window import TALLY_WIDTH
+from .caching import enter
 from .compiling import inner
-from .engine_state import REPLICA, REQUEST, Engine, make_engine
+from .engine_state import NODE, REPLICA, REQUEST, RUN, TAGS, Engine, make_engine
 
 FAR_PS = 1 << 62
 """Never, with room to add a delay."""
 
 GONE, STARTING, READY, DRAINING, ASLEEP = range(5)
 """What a slot's replica does. One that wakes up is STARTING."""
-NO_TICK = NO_DECISION
-"""Instead of the tick whose action did something: the world did it, or it was so from the first second."""
+NO_TICK = -1
+"""Instead of the tick whose action did something: the world did it, or it was so from the first second. The same as
+`contract.NO_DECISION`."""
 PREEMPT, CRASH, STOCK_OUT, CAPACITY = range(4)
 FAULT_KINDS = ("preempt", "crash", "stock_out", "capacity")
 PROVISION, LOAD, HANG, WAKE, FALL_ASLEEP = range(5)
@@ -64,6 +65,7 @@ CLOCK = _record(
     ("next_life_ps", np.int64),  # when a slot's life changes next by itself
 )
 CLASS = _record(
+    ("priority", np.int64),  # the lower, the sooner, where a replica schedules by priority
     ("give_up_ps", np.int64),  # since the first knock
     *_whole("knocked", "backing_off", "in_flight", "done", "failed"),  # the first is the sum of the others
     ("admit", np.float64),
@@ -117,7 +119,10 @@ SLOT = _record(
     *_whole(*SPANS),
 )
 FAULT = _record(*_whole("at_ps", "kind", "pool", "count", "duration_ps", "left"))
-ARRIVAL = _record(("at_ps", np.int64), ("prompt", np.int32), ("output", np.int32), ("klass", np.int64))
+ARRIVAL = _record(
+    *(("at_ps", np.int64), ("prompt", np.int32), ("output", np.int32)),
+    *(("klass", np.int32), ("prefix", np.int32)),  # the node of the prefix tree that its prompt begins with, or NONE
+)
 DESK = _record(
     ("serial", np.int64),  # place in the workload: what chance is drawn for
     *_whole("first_ps", "attempt", "back_ps", "next_back"),
@@ -177,6 +182,10 @@ def of_cluster(every: Clusters, b: int) -> Clusters:
             engines.running[b],
             engines.finish_tick[b],
             engines.phases[b],
+            engines.tags[b],
+            engines.nodes[b],
+            engines.runs[b],
+            engines.lookup[b],
             engines.rows[b],
             engines.block_bits,
         ),
@@ -197,7 +206,7 @@ def of_cluster(every: Clusters, b: int) -> Clusters:
 
 def room_for(sizes: Mapping[str, int]) -> Clusters:
     """Blank clusters of these sizes; keys are the symbols `B`, `C`, ... of the module."""
-    b, c, p, r, n, m, s, f = (sizes[axis] for axis in "BCPRNMSF")
+    b, c, p, r, n, m, s, f, g, k, h = (sizes[axis] for axis in "BCPRNMSFGKH")
     engine = Engine(
         requests=np.zeros((b, m), dtype=REQUEST),
         replicas=np.full((b, r), IDLE_REPLICA, dtype=REPLICA),
@@ -205,6 +214,10 @@ def room_for(sizes: Mapping[str, int]) -> Clusters:
         running=np.zeros((b, r, s), dtype=np.int32),
         finish_tick=np.zeros((b, r, s), dtype=np.int64),
         phases=np.zeros((b, r, KV_BLOCK_TOKENS), dtype=np.int32),
+        tags=np.zeros((b, m), dtype=TAGS),
+        nodes=np.zeros((b, g), dtype=NODE),
+        runs=np.zeros((b, r, k), dtype=RUN),
+        lookup=np.zeros((b, r, h), dtype=np.int32),
         rows=np.zeros((b, 2), dtype=np.int64),
         block_bits=KV_BLOCK_TOKENS.bit_length() - 1,
     )
@@ -237,6 +250,9 @@ def sizes_of(every: Clusters) -> dict[str, int]:
         "M": every.desk.shape[1],
         "S": every.engine.running.shape[2],
         "F": every.faults.shape[1],
+        "G": every.engine.nodes.shape[1],
+        "K": every.engine.runs.shape[2],
+        "H": every.engine.lookup.shape[2],
     }
 
 
@@ -249,6 +265,10 @@ def with_room(every: Clusters, sizes: Mapping[str, int]) -> Clusters:
     larger = room_for(wanted)
     for before, after in zip(arrays_of(every), arrays_of(larger), strict=True):
         after[tuple(slice(0, n) for n in before.shape)] = before
+    if wanted["H"] > old["H"]:
+        larger.engine.lookup[:] = 0
+        for b, r, place in np.argwhere(every.engine.lookup):
+            enter(of_cluster.py_func(larger, b).engine, r, every.engine.lookup[b, r, place])  # type: ignore[attr-defined]
     return larger
 
 

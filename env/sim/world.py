@@ -11,7 +11,7 @@ import numpy as np
 
 from ..beliefs import believed_ranges
 from ..catalog.gpus import gpu
-from ..contract import Cluster, FloatArray
+from ..contract import BoolArray, Cluster, FloatArray, IntArray
 from ..coverage import CalibratedRanges
 from ..ledger import Tariff
 from ..market.load import prices
@@ -47,6 +47,12 @@ class WorldSpec:
     """`[P]` tokens that the KV cache of a replica holds."""
     max_model_len: FloatArray
     """`[P]` tokens."""
+    by_priority: BoolArray
+    """`[P]` whether its engines schedule by the classes' priorities; else first come first served."""
+    prefix_caching: BoolArray
+    """`[P]` whether its engines keep the KV blocks of prompts for others that begin alike."""
+    class_priority: IntArray
+    """`[C]` the lower, the sooner."""
     start_replicas: FloatArray
     """`[P]` replicas that serve from the first second."""
     supply: Supply
@@ -86,6 +92,7 @@ class WorldSpec:
             "price_usd_per_hr": (steps, n_pools),
             "room_c": (rooms, n_pools),
             "give_up_after_s": (n_classes,),
+            "class_priority": (n_classes,),
             **dict.fromkeys(_PER_POOL, (n_pools,)),
         }
         for name, shape in shapes.items():
@@ -118,6 +125,8 @@ class WorldSpec:
 _PER_POOL = (
     "kv_tokens",
     "max_model_len",
+    "by_priority",
+    "prefix_caching",
     "start_replicas",
     "gpus_per_replica",
     "batches_in_flight",
@@ -159,6 +168,9 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         ),
         kv_tokens=kv_tokens,
         max_model_len=max_model_len,
+        by_priority=np.array([p.engine.scheduling == "priority" for p in pools]),
+        prefix_caching=np.array([p.engine.prefix_caching for p in pools]),
+        class_priority=np.array([c.priority for c in scenario.classes.values()], dtype=np.int64),
         start_replicas=np.array([float(p.replicas.start) for p in pools]),
         supply=supply_of(scenario, supply_seed),
         price_from_s=price_from_s,

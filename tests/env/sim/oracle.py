@@ -1,16 +1,71 @@
-"""The engine again, slow and plain: every request of every iteration is looked at, nothing is leapt over or remembered.
+"""The engine again, slow and plain: every request of every iteration and every block of the KV cache is looked at.
 
-Written from the rules of vLLM's V1 scheduler, not from the kernel; the two share no code and no data layout.
+Written from the rules of vLLM's V1 scheduler and block pool, not from the kernel; the two share no code and no data
+layout.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 PS_PER_S = 10**12
+
+
+@dataclass(eq=False)
+class Block:
+    """One block of the KV cache."""
+
+    holders: int = 0
+    key: int | None = None
+    """Stands for all tokens up to its end, once it is full."""
+
+
+@dataclass
+class Pool:
+    """All blocks of an engine; those that nobody holds in the order in which they will be taken."""
+
+    free: deque[Block]
+    by_key: dict[int, list[Block]] = field(default_factory=dict)
+    """Blocks with this content, the first cached first."""
+
+    @classmethod
+    def of(cls, blocks: int) -> Pool:
+        """All free, nothing cached."""
+        return cls(deque(Block() for _ in range(blocks)))
+
+    def take(self, count: int) -> list[Block]:
+        """New blocks; what was cached in them is lost."""
+        taken = [self.free.popleft() for _ in range(count)]
+        for block in taken:
+            if block.key is not None:
+                self.by_key[block.key].remove(block)
+                block.key = None
+            block.holders = 1
+        return taken
+
+    def hold(self, block: Block) -> None:
+        """One more request reads a cached block."""
+        if block.holders == 0:
+            self.free.remove(block)
+        block.holders += 1
+
+    def give_back(self, blocks: Iterable[Block]) -> None:
+        """Free blocks in this order, which is that of their eviction."""
+        nameless, cached = [], []
+        for block in blocks:
+            block.holders -= 1
+            if block.holders == 0:
+                (nameless if block.key is None else cached).append(block)
+        self.free.extendleft(reversed(nameless))
+        self.free.extend(cached)
+
+    def remember(self, block: Block, key: int) -> None:
+        """A block has become full."""
+        block.key = key
+        self.by_key.setdefault(key, []).append(block)
 
 
 @dataclass(eq=False)
@@ -20,15 +75,33 @@ class Request:
     name: int
     prompt: int
     output: int
+    priority: int = 0
+    shared: tuple[tuple[int, int], ...] = ()
+    """What its prompt begins with: names of stretches that other prompts have too, and where each ends."""
+    ticket: int = 0
     arrival: int | None = None
     generated: int = 0
     computed: int = 0
-    blocks: int = 0
+    blocks: list[Block] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
     prefilled: bool = False
+    was_preempted: bool = False
     ever_computed: int = 0
     preemptions: int = 0
     first_token: int | None = None
     finish: int | None = None
+
+    def token(self, position: int) -> tuple[str, int, int]:
+        """Stands for the token at this position."""
+        for name, end in self.shared:
+            if position < end:
+                return ("shared", name, position)
+        return ("own", self.name, position)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Place among others where priorities count."""
+        return self.priority, self.ticket
 
     @property
     def tokens(self) -> int:
@@ -45,6 +118,7 @@ class Iteration:
     useful: int
     tokens_out: dict[int, int]
     scheduled: tuple[int, ...]
+    computed: tuple[int, ...]
     finished: tuple[Request, ...]
     preempted: tuple[int, ...]
 
@@ -91,13 +165,23 @@ class Oracle:
     max_model_len: int
     block_tokens: int
     reserve_prompt: bool
+    by_priority: bool = False
+    prefix_caching: bool = False
     clock: int = 0
+    tickets: int = 0
     running: list[Request] = field(default_factory=list)
-    waiting: deque[Request] = field(default_factory=deque)
+    waiting: list[Request] = field(default_factory=list)
     log: list[Iteration] = field(default_factory=list)
     prompt_tokens: int = 0
     recomputed_tokens: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
     finished: list[Request] = field(default_factory=list)
+    keys: dict[object, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Nothing is cached."""
+        self.pool = Pool.of(self.total_blocks)
 
     def enqueue(self, request: Request, now: int) -> bool:
         """Accept a request, or say that it can never be served."""
@@ -107,12 +191,19 @@ class Oracle:
         if request.prompt + request.output > self.max_model_len or self._blocks(most_kept) > self.total_blocks:
             return False
         request.generated = request.computed = request.ever_computed = 0
-        request.prefilled = False
+        request.prefilled = request.was_preempted = False
         request.first_token = request.finish = None
         if not self.running and not self.waiting:
             self.clock = max(self.clock, now)
+        self.tickets += 1
+        request.ticket = self.tickets
         self.waiting.append(request)
+        self._sort()
         return True
+
+    def _sort(self) -> None:
+        if self.by_priority:
+            self.waiting.sort(key=lambda request: request.rank)
 
     def run(self, until: int) -> None:
         """Every iteration that starts before `until`."""
@@ -123,37 +214,67 @@ class Oracle:
         """One iteration."""
         preempted: list[Request] = []
         chunks: dict[Request, int] = {}
-        budget = self.token_budget
         index = 0
-        while index < len(self.running) and budget > 0:
+        while index < len(self.running) and sum(chunks.values()) < self.token_budget:
             request = self.running[index]
-            chunk = min(request.tokens - request.computed, budget)
-            while not self._allocate(request, chunk):
-                victim = self.running.pop()
+            chunk = min(request.tokens - request.computed, self.token_budget - sum(chunks.values()))
+            while request not in preempted and not self._allocate(request, chunk):
+                victim = max(self.running, key=lambda r: r.rank) if self.by_priority else self.running[-1]
+                index -= self.running.index(victim) < index
+                self.running.remove(victim)
+                chunks.pop(victim, None)
                 self._preempt(victim)
                 preempted.append(victim)
-                if victim is request:
-                    break
             if request in preempted:
                 break
             chunks[request] = chunk
-            budget -= chunk
             index += 1
-        while not preempted and self.waiting and budget > 0 and len(self.running) < self.cap:
+        while not preempted and self.waiting and len(self.running) < self.cap:
+            budget = self.token_budget - sum(chunks.values())
             request = self.waiting[0]
-            chunk = min(request.tokens, budget)
-            if self.reserve_prompt and self._blocks(request.tokens) > self.free_blocks:
+            hits = self._hits(request)
+            computed = len(hits) * self.block_tokens
+            chunk = min(request.tokens - computed, budget)
+            if chunk == 0:
                 break
-            if not self._allocate(request, chunk):
+            evictable = sum(block.holders == 0 for block in hits)
+            if self.reserve_prompt and self._blocks(request.tokens) - len(hits) + evictable > len(self.pool.free):
                 break
-            self.running.append(self.waiting.popleft())
+            if self._blocks(computed + chunk) - len(hits) + evictable > len(self.pool.free):
+                break
+            for block in hits:
+                self.pool.hold(block)
+            request.blocks, request.computed = list(hits), computed
+            if self.prefix_caching and not request.was_preempted:
+                self.prefix_queries += request.tokens
+                self.prefix_hits += computed
+            assert self._allocate(request, chunk)
+            self.running.append(self.waiting.pop(0))
             chunks[request] = chunk
-            budget -= chunk
         self._execute(chunks, preempted)
 
+    def _hits(self, request: Request) -> list[Block]:
+        """Cached blocks of what a waiting request begins with, without its last token, which is to be computed."""
+        hits: list[Block] = []
+        if self.prefix_caching:
+            for key in self._keys(request)[: (request.tokens - 1) // self.block_tokens]:
+                if not self.pool.by_key.get(key):
+                    break
+                hits.append(self.pool.by_key[key][0])
+        return hits
+
+    def _keys(self, request: Request) -> list[int]:
+        """Of all blocks that its known tokens fill."""
+        while (len(request.keys) + 1) * self.block_tokens <= request.tokens:
+            start = len(request.keys) * self.block_tokens
+            own = tuple(request.token(position) for position in range(start, start + self.block_tokens))
+            chained = (request.keys[-1] if request.keys else None, own)
+            request.keys.append(self.keys.setdefault(chained, len(self.keys)))
+        return request.keys
+
     def _execute(self, chunks: dict[Request, int], preempted: list[Request]) -> None:
-        assert chunks, "an iteration without work would never end"
-        linear = self.law.linear_at(sum(chunks.values()))
+        assert chunks or preempted, "an iteration without work would never end"
+        linear = self.law.linear_at(sum(chunks.values())) if chunks else 0
         square = fresh = fresh_square = reading = 0
         for request, chunk in chunks.items():
             old, new = request.computed, request.computed + chunk
@@ -186,13 +307,15 @@ class Oracle:
                     request.first_token = self.clock
             if request.generated == request.output:
                 request.finish = self.clock
-                request.blocks = 0
+                self._free(request)
                 done.append(request)
         self.running = [request for request in self.running if request not in done]
         self.finished += done
         names = tuple(request.name for request in chunks)
-        waiting_first = tuple(request.name for request in reversed(preempted))
-        self.log.append(Iteration(start, self.clock, useful, tokens_out, names, tuple(done), waiting_first))
+        thrown_out = tuple(request.name for request in preempted)
+        self.log.append(
+            Iteration(start, self.clock, useful, tokens_out, names, tuple(chunks.values()), tuple(done), thrown_out)
+        )
 
     def abort(self, request: Request) -> bool:
         """The client hung up."""
@@ -202,7 +325,7 @@ class Oracle:
             self.waiting.remove(request)
         else:
             return False
-        request.blocks = 0
+        self._free(request)
         return True
 
     def evict_all(self, now: int) -> list[Request]:
@@ -212,11 +335,12 @@ class Oracle:
             last = self.log.pop()
             lost += last.finished
             self.finished = [request for request in self.finished if request not in last.finished]
-            self.log.append(Iteration(last.start, now, 0, {}, last.scheduled, (), last.preempted))
+            self.log.append(Iteration(last.start, now, 0, {}, last.scheduled, last.computed, (), last.preempted))
             self.clock = now
-        self.running, self.waiting = [], deque()
+        self.running, self.waiting = [], []
+        self.pool = Pool.of(self.total_blocks)
         for request in lost:
-            request.blocks = 0
+            request.blocks = []
             request.finish = None
             if request.first_token is not None and request.first_token > now:
                 request.first_token = None
@@ -225,7 +349,12 @@ class Oracle:
     @property
     def free_blocks(self) -> int:
         """Blocks that nobody holds."""
-        return self.total_blocks - sum(request.blocks for request in self.running)
+        return len(self.pool.free)
+
+    @property
+    def cached_blocks(self) -> int:
+        """Of those, blocks that hold something."""
+        return sum(block.key is not None for block in self.pool.free)
 
     def busy(self, now: int) -> int:
         """Time in iterations up to `now`."""
@@ -239,15 +368,27 @@ class Oracle:
         return -(-tokens // self.block_tokens)
 
     def _allocate(self, request: Request, chunk: int) -> bool:
-        more = self._blocks(request.computed + chunk) - request.blocks
-        if more > self.free_blocks:
+        more = self._blocks(request.computed + chunk) - len(request.blocks)
+        if more > len(self.pool.free):
             return False
-        request.blocks += more
+        request.blocks += self.pool.take(more)
+        if self.prefix_caching:
+            full = (request.computed + chunk) // self.block_tokens
+            for block, key in zip(request.blocks[:full], self._keys(request), strict=False):
+                if block.key is None:
+                    self.pool.remember(block, key)
         return True
+
+    def _free(self, request: Request) -> None:
+        self.pool.give_back(reversed(request.blocks))
+        request.blocks = []
 
     def _preempt(self, request: Request) -> None:
         request.ever_computed = max(request.ever_computed, request.computed)
-        request.computed = request.blocks = 0
+        self._free(request)
+        request.computed = 0
         request.prefilled = False
+        request.was_preempted = True
         request.preemptions += 1
-        self.waiting.appendleft(request)
+        self.waiting.insert(0, request)
+        self._sort()

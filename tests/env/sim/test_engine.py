@@ -283,17 +283,3 @@ def test_replicas_do_not_touch_each_other(one: list[tuple[int, int]], other: lis
     for replica in (0, 1):
         kernel.run(both, replica, NEVER_PS)
     assert both.requests["finish_ps"].tolist() == finish
-
-
-@settings(max_examples=40, deadline=None)
-@given(loads, st.integers(20, 60), st.floats(0.1, 1.0))
-def test_faster_law_finishes_nothing_later_when_all_are_there_from_the_start(
-    load: list[tuple[int, int]], kv_blocks: int, factor: float
-) -> None:
-    # Later arrivals may meet another batch on a faster engine, and then nothing of the kind is true.
-    slow, fast = (an_engine(*load, kv_blocks=kv_blocks, law=LAW.scaled(f)) for f in (1.0, factor))
-    for engine in (slow, fast):
-        enqueue_all(engine)
-        kernel.run(engine, 0, NEVER_PS)
-    assert (fast.requests["finish_ps"] <= slow.requests["finish_ps"]).all()
-    assert fast.replicas["iterations"][0] == slow.replicas["iterations"][0]

@@ -40,10 +40,30 @@ class Setting:
     max_model_len: int
     block_tokens: int
     reserve_prompt: bool
-    requests: tuple[tuple[int, int], ...]
-    """Prompt and output tokens."""
+    by_priority: bool
+    prefix_caching: bool
+    tree: tuple[tuple[int, int], ...]
+    """Parent and end, in tokens, of each node that prompts may begin with."""
+    requests: tuple[tuple[int, int, int, int], ...]
+    """Prompt tokens, output tokens, priority, node."""
     events: tuple[tuple[int, str, int, int], ...]
     """Time, what, and two numbers that it needs, in the order of time."""
+
+
+def tree_of(steps: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Nodes with their ends from any numbers that choose their parents, and their own tokens."""
+    tree: list[tuple[int, int]] = []
+    for choice, own in steps:
+        parent = choice % (len(tree) + 1) - 1
+        tree.append((parent, own + (tree[parent][1] if parent >= 0 else 0)))
+    return tuple(tree)
+
+
+def on_tree(
+    tree: tuple[tuple[int, int], ...], extra: int, output: int, priority: int, node: int
+) -> tuple[int, int, int, int]:
+    """A request whose prompt goes on for `extra` tokens after its node."""
+    return max((tree[node][1] if node >= 0 else 0) + extra, 1), output, priority, node
 
 
 @st.composite
@@ -54,11 +74,18 @@ def settings_of_engines(draw: st.DrawFn) -> Setting:
     law = [draw(st.integers(0, n)) * 1e-4 / n for n in (2, 7, 3)]
     best = float(np.min(linear / TOKENS_GRID))
     longest_answer = draw(st.sampled_from([2, 10, 40]))
-    lengths = st.tuples(st.integers(1, 60), st.integers(0, longest_answer))
-    requests = draw(st.lists(lengths, min_size=2, max_size=12))
-    count = len(requests)
     block_tokens = draw(st.sampled_from([1, 4, 16]))
-    largest = max(-(-(prompt + output) // block_tokens) for prompt, output in requests)
+    prefix_caching = draw(st.booleans())
+    tree = tree_of(draw(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([1, 4, 7, 16, 20])), max_size=5)))
+    kinds = st.tuples(
+        st.one_of(st.just(0), st.integers(0, 50)),
+        st.integers(0, longest_answer),
+        st.integers(0, 2),
+        st.integers(-1, len(tree) - 1),
+    )
+    requests = [on_tree(tree, *kind) for kind in draw(st.lists(kinds, min_size=2, max_size=12))]
+    count = len(requests)
+    largest = max(-(-(prompt + output) // block_tokens) for prompt, output, _, _ in requests)
     times = st.integers(0, draw(st.sampled_from([20, 100, 500])))
     arrivals = [(draw(times), "enqueue", request, 0) for request in range(count)]
     others = draw(
@@ -82,6 +109,9 @@ def settings_of_engines(draw: st.DrawFn) -> Setting:
         max_model_len=draw(st.sampled_from([60, 1000, 1000])),
         block_tokens=block_tokens,
         reserve_prompt=draw(st.booleans()),
+        by_priority=draw(st.booleans()),
+        prefix_caching=prefix_caching,
+        tree=tree,
         requests=tuple(requests),
         events=tuple(sorted(arrivals + others, key=lambda event: event[0])),
     )
@@ -99,8 +129,12 @@ def build(setting: Setting) -> tuple[Engine, Oracle, list[Request]]:
         len(setting.requests),
         setting.block_tokens,
         setting.reserve_prompt,
+        setting.by_priority,
+        setting.prefix_caching,
+        tuple(zip(*setting.tree, strict=True)) if setting.tree else ((), ()),
     )
-    load_requests(engine, *np.array(setting.requests).T, np.zeros(len(setting.requests)))
+    prompts, outputs, priorities, nodes = np.array(setting.requests).T
+    load_requests(engine, prompts, outputs, np.zeros(len(prompts)), priorities, nodes)
     oracle = Oracle(
         Law.from_row(setting.law, TOKENS_GRID.tolist()),
         setting.kv_blocks,
@@ -109,8 +143,19 @@ def build(setting: Setting) -> tuple[Engine, Oracle, list[Request]]:
         setting.max_model_len,
         setting.block_tokens,
         setting.reserve_prompt,
+        setting.by_priority,
+        setting.prefix_caching,
     )
-    return engine, oracle, [Request(i, prompt, output) for i, (prompt, output) in enumerate(setting.requests)]
+    requests = [
+        Request(i, prompt, output, priority, path_of(setting.tree, node))
+        for i, (prompt, output, priority, node) in enumerate(setting.requests)
+    ]
+    return engine, oracle, requests
+
+
+def path_of(tree: tuple[tuple[int, int], ...], node: int) -> tuple[tuple[int, int], ...]:
+    """The nodes from the root to this one, each with its end."""
+    return (*path_of(tree, tree[node][0]), (node, tree[node][1])) if node >= 0 else ()
 
 
 def waiting_of(engine: Engine) -> list[int]:
@@ -130,6 +175,9 @@ def assert_same(engine: Engine, oracle: Oracle, requests: list[Request], now: in
     assert rep["waiting"] == len(oracle.waiting)
     assert rep["clock_ps"] == oracle.clock
     assert rep["blocks_total"] - rep["blocks_used"] == oracle.free_blocks
+    assert rep["cached"] == oracle.cached_blocks
+    assert rep["prefix_queries"] == oracle.prefix_queries
+    assert rep["prefix_hits"] == oracle.prefix_hits
     assert rep["iterations"] == len(oracle.log)
     assert rep["busy_ps"] == oracle.busy(NEVER_PS)
     assert rep["useful_ps"] == sum(one.useful for one in oracle.log)
@@ -152,11 +200,37 @@ def assert_same(engine: Engine, oracle: Oracle, requests: list[Request], now: in
         assert generated_tokens(engine, request.name) == request.generated
 
 
+def assert_tidy(engine: Engine) -> None:
+    """With nobody running, the cache's queue holds all of its blocks, and the index what can be hit."""
+    runs, rep = engine.runs[0], engine.replicas[0]
+    queued, run = [], int(runs[0]["after"])
+    while run:
+        queued.append(run)
+        run = int(runs[run]["after"])
+    held = runs[queued]
+    assert (held["end"] > held["first"]).all()
+    assert (held["end"] - held["first"]).sum() == rep["cached"]
+    assert not held["holders"].any()
+    assert (held["owner"] == NONE).all()
+    indexed = engine.lookup[0][engine.lookup[0] > 0]
+    assert set(runs[indexed]["unit"]) == set(held["unit"]) - {NONE}
+    assert len(indexed) == len(set(runs[indexed]["unit"]))
+    returned, run = 0, int(rep["runs_returned"])
+    while run:
+        returned, run = returned + 1, int(runs[run]["after"])
+    assert rep["runs_used"] == len(queued) + returned
+
+
 def a_crowded_setting(seed: int) -> Setting:
     """Chosen by chance, not to be small: sequences starve, are preempted many at once, crash and come back."""
     rng = np.random.default_rng(seed)
     count, block_tokens = 30, int(rng.choice([1, 4, 16]))
-    requests = [(int(p), int(o)) for p, o in zip(rng.integers(1, 60, count), rng.integers(0, 60, count), strict=True)]
+    sizes = rng.choice([1, 4, 7, 16, 20, 32], 6)
+    tree = tree_of([(int(choice), int(own)) for choice, own in zip(rng.integers(0, 9, 6), sizes, strict=True)])
+    requests = [
+        on_tree(tree, int(rng.integers(0, 40)) * int(rng.integers(2)), *map(int, rng.integers([0, 0, -1], [60, 3, 6])))
+        for _ in range(count)
+    ]
     events = [(int(t), "enqueue", request, 0) for request, t in enumerate(rng.integers(0, 1500, count))]
     for what, number, first, second in (
         ("look", 20, 1, 1),
@@ -176,6 +250,9 @@ def a_crowded_setting(seed: int) -> Setting:
         max_model_len=1000,
         block_tokens=block_tokens,
         reserve_prompt=bool(rng.integers(2)),
+        by_priority=bool(rng.integers(2)),
+        prefix_caching=bool(rng.integers(2)),
+        tree=tree,
         requests=tuple(requests),
         events=tuple(sorted(events, key=lambda event: event[0])),
     )
@@ -231,6 +308,7 @@ def assert_same_course(setting: Setting) -> None:
     assert_same(engine, oracle, requests, NEVER_PS)
     assert engine.replicas[0]["blocks_used"] == 0
     assert not engine.phases.any()
+    assert_tidy(engine)
 
 
 @settings(max_examples=150, deadline=None)
@@ -250,6 +328,7 @@ def test_stepping_engine_reports_what_the_oracle_did(setting: Setting) -> None:
         assert step is not None
         assert (step.start_ps, step.end_ps) == (truth.start, truth.end)
         assert tuple(step.scheduled) == truth.scheduled
+        assert tuple(step.computed) == truth.computed
         got = {name: n for name, new, n in zip(step.scheduled, step.new_tokens, step.generated, strict=True) if new}
         assert got == truth.tokens_out
         assert step.finished == tuple(request.name for request in truth.finished)
@@ -258,20 +337,31 @@ def test_stepping_engine_reports_what_the_oracle_did(setting: Setting) -> None:
     assert observed_step(engine, 0, oracle.clock) is None
 
 
-@pytest.mark.parametrize("reserve_prompt", [True, False], ids=["whole prompt reserved", "first chunk suffices"])
-def test_long_crowded_run_equals_oracle(reserve_prompt: bool) -> None:
+@pytest.mark.parametrize(
+    ("reserve_prompt", "everything"),
+    [(True, False), (False, False), (True, True)],
+    ids=["whole prompt reserved", "first chunk suffices", "priorities and prefix caching"],
+)
+def test_long_crowded_run_equals_oracle(reserve_prompt: bool, everything: bool) -> None:
     rng = np.random.default_rng(5)
     count = 300
+    tree = tree_of([(0, 64), (1, 100), (1, 28), (3, 200), (0, 160)]) if everything else ()
     linear = np.interp(TOKENS_GRID, [1, 64, 16384], [9.58e-3, 9.6e-3, 1.07])
     setting = Setting(
         law=(38e-6, 0.286e-6, 1.7e-9, 65e-6, *linear),
-        kv_blocks=60,
+        kv_blocks=48 if everything else 60,
         cap=MAX_SEQS,
         token_budget=256,
         max_model_len=4096,
         block_tokens=16,
         reserve_prompt=reserve_prompt,
-        requests=tuple(zip(rng.integers(1, 500, count), rng.integers(0, 300, count), strict=True)),
+        by_priority=everything,
+        prefix_caching=everything,
+        tree=tree,
+        requests=tuple(
+            on_tree(tree, *map(int, rng.integers([1, 0, 0, -1], [100 if everything else 500, 300, 3, len(tree)])))
+            for _ in range(count)
+        ),
         events=tuple((int(ms), "enqueue", i, 0) for i, ms in enumerate(np.cumsum(rng.exponential(700, count)))),
     )
     engine, oracle, requests = build(setting)
@@ -283,4 +373,5 @@ def test_long_crowded_run_equals_oracle(reserve_prompt: bool) -> None:
     run(engine, 0, NEVER_PS)
     oracle.run(NEVER_PS)
     assert engine.replicas[0]["sequence_preemptions"] > 100
+    assert (engine.replicas[0]["prefix_hits"] > 10_000) == everything
     assert_same(engine, oracle, requests, NEVER_PS)

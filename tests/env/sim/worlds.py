@@ -67,6 +67,8 @@ class APool:
     asleep_rent_frac: float = 1.0
     kv_tokens: int = 16000
     batch_cap: int = 64
+    by_priority: bool = False
+    prefix_caching: bool = False
     thermal: Thermal = AIR_COOLED
 
 
@@ -79,6 +81,7 @@ class AClass:
     e2e_s: float = np.nan
     deadline_s: float = np.nan
     give_up_after_s: float = 600.0
+    priority: int = 0
     pools: tuple[int, ...] | None = None
 
 
@@ -150,6 +153,9 @@ def a_world(
         law_rows=np.stack([pool.law.as_row() for pool in pools]),
         kv_tokens=per_pool("kv_tokens"),
         max_model_len=np.full(count, 8192.0),
+        by_priority=per_pool("by_priority") > 0,
+        prefix_caching=per_pool("prefix_caching") > 0,
+        class_priority=per_class("priority").astype(np.int64),
         start_replicas=per_pool("start"),
         supply=a_supply(pools, faults),
         price_from_s=np.array([at_s for at_s, _ in steps]),
