@@ -53,7 +53,8 @@ def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool)
             task = bar.add_task("fitting", total=fit_steps(measured) + 1)
 
             def tell(what: str) -> None:
-                bar.update(task, advance=1, description=f"fitting {what}")
+                bar.console.print(f"fitting {what}", style="dim")
+                bar.advance(task)
 
             factors = refit(measured, tell)
     checked = None if check is None else _check(check, factors)
