@@ -19,6 +19,7 @@ COMMANDS = {
     "policies": "List the policies and the shipped checkpoints with their cards.",
     "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",
     "control": "Run the sidecar: observe, decide, guard, act, record.",
+    "profile": "Measure a live endpoint by a short sweep and fit the law of its hardware.",
     "calibrate": "Fit the performance model to measured data, or check it against a table.",
 }
 """What each command does, in one line. The command is `commands.NAME:NAME`."""

@@ -82,7 +82,7 @@ _UNUSED = {
     "output_tokens": {"kind": "lognormal", "median": 250, "sigma": 0.1, "max": 300},
 }
 """A scenario must say what arrives; the requests that are timed are handed in."""
-FEATURES: dict[str, dict[str, Any]] = {"engine": {}, "staged": {}, "class": {}}
+FEATURES: dict[str, dict[str, Any]] = {"engine": {}, "staged": {"pipeline_parallel": 2}, "class": {}}
 """What else a pool's engines, its staged pools and the class switch on."""
 
 

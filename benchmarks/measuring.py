@@ -36,13 +36,13 @@ class Scale:
 SCALES = {
     "full": Scale(
         versus=(1, 4, 16, 64),
-        versus_requests=100_000,
+        versus_requests=50_000,
         by_requests=(10_000, 100_000, 1_000_000, 10_000_000),
         by_replicas=(1, 10, 100, 1_000, 10_000),
         by_load=(0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95),
         growth_requests=200_000,
         per_replica=100,
-        training_steps=300_000,
+        training_steps=160_000,
         clusters=(512, 32),
         repeats=3,
     ),

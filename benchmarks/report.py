@@ -57,7 +57,7 @@ def _versus(rows: list[dict[str, Any]]) -> Section:
     return Section(
         "Beside vllm-sr-sim, on the same requests",
         "Requests per CPU-second. The kernel is the engines alone; the fleet is everything: routing, engines, spot, "
-        "pipeline stages, priorities, prefix caching, power and heat, meters, the ledger, and a snapshot every tick.",
+        "pipeline stages, power and heat, meters, the ledger, and a snapshot every tick.",
         (
             "replicas",
             "kernel",

@@ -100,6 +100,16 @@ def _factor_rows(factors: Factors) -> Iterator[tuple[object, ...]]:
         for degree, comm in degrees.items():
             speed = f"{comm.latency_s * 1e6:.1f} us + bytes / {comm.bytes_per_s / 1e9:.1f} GB/s"
             yield name, f"all-reduce x{degree}", speed, *_error_cells(comm.error)
+    for link, transfer in factors.transfer.items():
+        speed = f"{transfer.latency_s * 1e6:.1f} us + bytes / {percent(transfer.link_eff)} of the link"
+        yield link, "transfer", speed, *_error_cells(transfer.error)
+    for name, serving in factors.serving.items():
+        shares = f"flops x {serving.flop_share:.2f}, bytes x {serving.mem_share:.2f} of its stand-in"
+        yield name, "end to end", shares, *_error_cells(serving.error)
+    for name, judged in factors.iterations.items():
+        for kind, whole in judged.items():
+            yield name, f"unseen layers {kind}", "decode iterations", *_error_cells(whole.decode)
+            yield name, f"unseen layers {kind}", "prompts of 256 tokens or more", *_error_cells(whole.prefill)
     engine = factors.engine
     parts = f"{engine.iteration_s * 1e3:.2f} ms + {engine.seq_s * 1e6:.0f} us a sequence"
     yield "all", "engine", parts, *_error_cells(engine.error)

@@ -14,14 +14,25 @@ _FLAGS = (
     *("max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization"),
     *("scheduling", "prefix_caching"),
 )
-_HARDWARE = ("gpu", "model", "precision", "tensor_parallel")
+_HARDWARE = ("gpu", "model", "precision", "tensor_parallel", "pipeline_parallel", "stage_layers")
+
+
+def _layers(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r}, wanted whole numbers with commas between, such as 30,26,24") from None
 
 
 @click.command()
 @click.option("--gpu", help="GPU type, such as L40S-48GB or H100-SXM-80GB.")
 @click.option("--model", help="Model, such as llama-2-13b. A wrong name lists the closest ones.")
 @click.option("--precision", type=click.Choice(_PRECISIONS), help="Of the weights.  [default: bf16]")
-@click.option("--tensor-parallel", type=click.IntRange(1, 8), help="GPUs of the replica.  [default: 1]")
+@click.option("--tensor-parallel", type=click.IntRange(1, 8), help="GPUs of a stage.  [default: 1]")
+@click.option("--pipeline-parallel", type=click.IntRange(1, 16), help="Stages of the replica.  [default: 1]")
+@click.option("--stage-layers", callback=_layers, help="Layers of each stage, such as 30,26,24.  [default: even]")
 @click.option("--scenario", help="Take all of the above and below from a scenario: a shipped one's name, or a file.")
 @click.option("--pool", help="With --scenario: which of its pools.")
 @click.option("--max-num-seqs", type=click.IntRange(1, 4096), help="Most sequences at once.  [default: 128]")
@@ -122,7 +133,17 @@ def emulate(**options: Any) -> None:
     flags = EngineFlags(**{name: given[name] for name in _FLAGS if name in given})
     precision, tensor_parallel = given.get("precision", "bf16"), given.get("tensor_parallel", 1)
     measured = None if given.get("law") is None else read_law_file(given["law"])
-    spec = replica_spec(given["gpu"], given["model"], precision, tensor_parallel, flags, options["slowness"], measured)
+    spec = replica_spec(
+        given["gpu"],
+        given["model"],
+        precision,
+        tensor_parallel,
+        flags,
+        options["slowness"],
+        measured,
+        pipeline_parallel=given.get("pipeline_parallel", 1),
+        stage_layers=given.get("stage_layers"),
+    )
     with lean_start():
         from ..env.emulator.serving import ServeSettings, run, warm_up
 

@@ -40,19 +40,20 @@ def scenarios(file: str | None, as_reference: bool, as_json: bool) -> None:
         console().print(table("Shipped scenarios", ("name", "pools", "classes", "length", "what"), rows))
         return
     scenario = load_scenario(file)
+    moving = _moves(scenario)  # reads what files it names, so that these are checked too
     if as_json:
         print_json(scenario.model_dump(mode="json", by_alias=True))
         return
-    _show(scenario)
+    _show(scenario, moving)
 
 
-def _show(scenario: Scenario) -> None:
+def _show(scenario: Scenario, moving: list[tuple[str, ...]]) -> None:
     out = console()
     out.print(f"[bold]{scenario.name}[/bold]: {escape(scenario.summary)}")
     pools = [
         (
             name,
-            pool.gpu + (f" x{pool.tensor_parallel}" if pool.tensor_parallel > 1 else ""),
+            pool.gpu + (f" x{pool.gpus}" if pool.gpus > 1 else ""),
             pool.model or scenario.model,
             pool.precision,
             f"{pool.price.usd_per_hr:.2f} $/h",
@@ -80,7 +81,6 @@ def _show(scenario: Scenario) -> None:
             (name, ", ".join(wanted), f"{target.attainment * 100:g} %", ", ".join(requests.pools or ("all",)))
         )
     out.print(_starts(scenario))
-    moving = _moves(scenario)
     if moving:
         columns = ("pool", "price", "machines", "taken")
         out.print(table("Prices and machines over the run", columns, moving, "Taken: per machine and hour, believed."))

@@ -81,12 +81,12 @@ class BelievedCapacity:
 
 def believed_capacity(scenario: Scenario) -> BelievedCapacity:
     """What one replica of each pool is believed to carry of each class."""
-    engines = [pool.engine for pool in scenario.pools.values()]
+    pools = list(scenario.pools.values())
     return BelievedCapacity(
         laws=believed_laws(scenario),
         kv_tokens=tuple(scenario.pool_kv_tokens(name) for name in scenario.pools),
-        max_num_seqs=tuple(engine.max_num_seqs for engine in engines),
-        token_budget=tuple(engine.max_num_batched_tokens for engine in engines),
+        max_num_seqs=tuple(pool.engine.max_num_seqs for pool in pools),
+        token_budget=tuple(pool.engine.max_num_batched_tokens * pool.batches_in_flight for pool in pools),
         serves=scenario.serves(),
         targets=scenario.targets(),
     )

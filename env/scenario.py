@@ -22,7 +22,7 @@ from .ledger import Tariff
 from .one_line import first_problem, one_line, shown
 from .perf.coverage import Coverage, coverage
 from .perf.law import IterationLaw
-from .perf.law_file import LawFile, read_law_file
+from .perf.law_file import LawFile, LawFileError, LawRanges, read_law_file
 from .perf.roofline import iteration_law, kv_capacity_tokens
 from .plain_yaml import PlainYamlError, plain_yaml
 from .scenario_energy import Energy
@@ -252,48 +252,58 @@ class Scenario(Strict):
             ValueError: the file cannot be used, or the GPU cannot run the model so.
         """
         own = self.pools[pool]
-        if own.law is not None:
-            return self._measured(pool, own.law).law.law()
-        return iteration_law(gpu(own.gpu), self.pool_model(pool), own.precision, own.tensor_parallel)
+        if own.law is None:
+            return iteration_law(
+                gpu(own.gpu),
+                self.pool_model(pool),
+                own.precision,
+                own.tensor_parallel,
+                own.pipeline_parallel,
+                stage_layers=own.stage_layers,
+                batch_tokens=own.engine.max_num_batched_tokens,
+            )
+        try:
+            return self._law_file(own.law).law_of(*self._layout(own))
+        except LawFileError as error:
+            raise ScenarioError(f"law: {own.law}: {error}") from None
 
     def pool_kv_tokens(self, pool: str) -> int:
         """Tokens that the KV cache of a pool's replica holds; ValueError as for `pool_law`."""
         own = self.pools[pool]
-        if own.law is not None:
-            measured = self._measured(pool, own.law).kv_tokens
-            if measured is not None:
-                return measured
+        measured = None if own.law is None else self._law_file(own.law).kv_tokens_of(*self._layout(own))
+        if measured is not None:
+            return measured
         return kv_capacity_tokens(
             gpu(own.gpu),
             self.pool_model(pool),
             own.precision,
             own.tensor_parallel,
             own.engine.gpu_memory_utilization,
+            pipeline_parallel=own.pipeline_parallel,
+            stage_layers=own.stage_layers,
         )
 
     def pool_coverage(self, pool: str) -> Coverage:
         """Over which loads the pool's law rests on measurements of its GPU; ValueError as for `pool_law`."""
         own = self.pools[pool]
         card, served = gpu(own.gpu), self.pool_model(pool)
-        known = coverage(card, served, own.precision, own.tensor_parallel)
+        known = coverage(card, served, own.precision, own.tensor_parallel, pipeline_parallel=own.pipeline_parallel)
         if own.law is None:
             return known
-        # Measured on the very replica: nothing is borrowed. The file does not tell over which contexts.
-        tokens = self._measured(pool, own.law).law.tokens
-        ends = (tokens[0], tokens[-1])
-        return replace(
-            known, calibrated=True, borrowed=(), errors=(), tokens=ends, sequences=ends, context_tokens=(0.0, math.inf)
-        )
+        file = self._law_file(own.law)
+        if not file.speaks_of(*self._layout(own)):
+            return known
+        # Measured on the very replica: nothing is borrowed. A file from elsewhere may not tell over which contexts.
+        ends = (file.law.tokens[0], file.law.tokens[-1])
+        ranges = file.ranges or LawRanges(tokens=ends, sequences=ends, context_tokens=(0.0, math.inf))
+        return replace(known, calibrated=True, borrowed=(), errors=(), **dict(ranges))
 
-    def _measured(self, name: str, path: Path) -> LawFile:
-        pool = self.pools[name]
-        file = read_law_file(self.base_dir / path)
-        refusal = file.replica and file.replica.refusal(
-            pool.gpu, pool.model or self.model, pool.precision, pool.tensor_parallel
-        )
-        if refusal:
-            raise ScenarioError(f"law: {path}: {refusal}")
-        return file
+    def _law_file(self, path: Path) -> LawFile:
+        return read_law_file(self.base_dir / path)
+
+    def _layout(self, pool: Pool) -> tuple[str, str, str, int, int]:
+        """What a law file is asked for: GPU, model, precision, tensor and pipeline parallel."""
+        return pool.gpu, pool.model or self.model, pool.precision, pool.tensor_parallel, pool.pipeline_parallel
 
     def serves(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """`[C, P]` whether the pool can serve the class."""

@@ -167,6 +167,11 @@ class Pool(Strict):
     """Of the weights."""
     tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
     """GPUs that share each layer of a replica."""
+    pipeline_parallel: Annotated[int, Field(ge=1, le=16)] = 1
+    """Stages of a replica, each of `tensor_parallel` GPUs. `engine.max_num_batched_tokens` is one batch's; a batch is
+    in flight on each stage."""
+    stage_layers: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Layers of each stage; left out: an even split, as vLLM makes it."""
     price: Price
     replicas: Replicas = Replicas()
     engine: Engine = Engine()
@@ -182,6 +187,26 @@ class Pool(Strict):
     model's; where it tells the KV cache's size, that too."""
     command: tuple[str, ...] | None = None
     """Starts one live replica; `{host}`, `{port}` and `{cap_file}` are filled in. Left out: an emulated replica."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def batches_in_flight(self) -> int:
+        """Batches at a time, each with a token budget of its own, whose round the law describes. A law measured from
+        outside describes whatever it was measured on."""
+        return self.pipeline_parallel if self.law is None else 1
+
+    @model_validator(mode="after")
+    def _stages(self) -> Pool:
+        if self.stage_layers is not None and len(self.stage_layers) != self.pipeline_parallel:
+            raise ValueError(
+                f"stage_layers: {list(self.stage_layers)}, wanted one entry for each of {self.pipeline_parallel} stages"
+                " (pipeline_parallel)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _spot_rates(self) -> Pool:

@@ -121,7 +121,7 @@ class MetricsPage(Collector):
         )
         reading = (content.gpu.busy_frac, content.gpu.temp_c, content.gpu.power_w)
         for (name, doc), value in zip(_GPU_GAUGES.items(), reading, strict=True):
-            per_gpu = [({"gpu": str(i)}, value) for i in range(self._spec.tensor_parallel)]
+            per_gpu = [({"gpu": str(i)}, value) for i in range(self._spec.gpus)]
             yield self._family(GaugeMetricFamily, name, doc, per_gpu)
 
     def _counters(self, content: PageContent) -> Iterator[Metric]:

@@ -49,7 +49,9 @@ class Answer:
         """What a stream's events are put together from."""
         head = json.dumps(self._head(plain=False))[:-1]
         usage_null = ', "usage": null' if self.ask.include_usage else ""
-        return StreamParts(head, usage_null, self.is_chat)
+        each = tuple(prompt for prompt in self.ask.prompts for _ in range(self.ask.answers))
+        prompts = each if self.ask.continuous_usage else None
+        return StreamParts(head, usage_null, self.is_chat, prompts)
 
     def stream_usage(self, completion_tokens: int) -> bytes:
         """The event with the usage, after the last choice has ended."""
@@ -75,23 +77,28 @@ class StreamParts:
     head: str
     usage_null: str
     is_chat: bool
+    prompt_tokens: tuple[int, ...] | None = None
+    """Of each choice, given where each event tells the usage so far."""
 
     def first(self, index: int) -> str:
         """What goes before a choice's first token."""
         if not self.is_chat:
             return ""
-        return self._event(index, '"delta": {"role": "assistant", "content": ""}', "null")
+        return self._event(index, '"delta": {"role": "assistant", "content": ""}', "null", 0)
 
-    def tokens(self, index: int, count: int, reason: str | None) -> str:
-        """`count` tokens more of a choice; `reason` at its end."""
+    def tokens(self, index: int, count: int, reason: str | None, so_far: int) -> str:
+        """`count` tokens more of a choice, which make `so_far`; `reason` at its end."""
         text = FILLER * count
         said = f'"delta": {{"content": "{text}"}}' if self.is_chat else f'"text": "{text}"'
-        return self._event(index, said, "null" if reason is None else f'"{reason}"')
+        return self._event(index, said, "null" if reason is None else f'"{reason}"', so_far)
 
-    def _event(self, index: int, said: str, reason: str) -> str:
+    def _event(self, index: int, said: str, reason: str, so_far: int) -> str:
+        usage_part = self.usage_null
+        if self.prompt_tokens is not None:
+            usage_part = f', "usage": {json.dumps(usage(self.prompt_tokens[index], so_far))}'
         return (
             f'data: {self.head}, "choices": [{{"index": {index}, {said}, "logprobs": null, "finish_reason": {reason}}}]'
-            f"{self.usage_null}}}\n\n"
+            f"{usage_part}}}\n\n"
         )
 
 

@@ -49,6 +49,8 @@ class Ask:
     """Of each answer; 0 for embeddings."""
     stream: bool = False
     include_usage: bool = False
+    continuous_usage: bool = False
+    """Each event of the stream tells the usage so far."""
     dimensions: int = EMBEDDING_DIMENSIONS
     base64: bool = False
     """Vectors as base64 of float32 rather than as lists."""
@@ -123,7 +125,8 @@ def _generation(
 ) -> Ask:
     stream = bool(document.get("stream"))
     answers = _whole(document, "n", 1, MOST_ANSWERS)
-    ask = Ask(model, _lengths(prompts), answers or 1, output_tokens, stream, _include_usage(document, stream))
+    usage = _usage_options(document, stream)
+    ask = Ask(model, _lengths(prompts), answers or 1, output_tokens, stream, *usage)
     return _fitting(ask, served, document, prompts)
 
 
@@ -189,18 +192,23 @@ def _check_sampling(document: dict[str, Any]) -> None:
         raise ApiError(400, f"stop: {_shown(stop)}, wanted a string or a list of strings", param="stop")
 
 
-def _include_usage(document: dict[str, Any], stream: bool) -> bool:
+def _usage_options(document: dict[str, Any], stream: bool) -> tuple[bool, bool]:
+    """Whether a stream ends with its usage, and whether each event carries it: vLLM wants the first for the second."""
     options = document.get("stream_options")
     if options is None:
-        return False
+        return False, False
     if not stream:
         raise ApiError(400, "Stream options can only be defined when `stream=True`.", param="stream_options")
-    wanted = options.get("include_usage", False) if isinstance(options, dict) else options
-    if not isinstance(wanted, bool | None) or not isinstance(options, dict):
+    if not isinstance(options, dict):
         raise ApiError(
-            400, f"stream_options.include_usage: {_shown(wanted)}, wanted true or false", param="stream_options"
+            400, f"stream_options: {_shown(options)}, wanted an object with include_usage", param="stream_options"
         )
-    return bool(wanted)
+    wanted = [options.get(name, False) for name in ("include_usage", "continuous_usage_stats")]
+    for name, value in zip(("include_usage", "continuous_usage_stats"), wanted, strict=True):
+        if not isinstance(value, bool | None):
+            raise ApiError(400, f"stream_options.{name}: {_shown(value)}, wanted true or false", param="stream_options")
+    include, continuous = map(bool, wanted)
+    return include, include and continuous
 
 
 def _prompts(document: dict[str, Any], name: str) -> tuple[Prompt, ...]:

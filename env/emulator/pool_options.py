@@ -21,6 +21,8 @@ def pool_options(scenario: Scenario, pool_name: str) -> dict[str, Any]:
         "model": pool.model or scenario.model,
         "precision": pool.precision,
         "tensor_parallel": pool.tensor_parallel,
+        "pipeline_parallel": pool.pipeline_parallel,
+        "stage_layers": pool.stage_layers,
         "law": None if pool.law is None else scenario.base_dir / pool.law,
         **pool.engine.model_dump(),
         "load_seconds": scenario.cold_start(pool_name).load.mean_s,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..catalog.gpus import Gpu, gpu
 from ..catalog.models import Model, model
 from ..perf.law import IterationLaw
-from ..perf.law_file import LawFile
+from ..perf.law_file import LawFile, LawFileError
 from ..perf.power import Draw, draw_of
 from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
 
@@ -42,6 +43,14 @@ class ReplicaSpec:
     """What the KV cache holds."""
     draw: Draw
     """Of each GPU."""
+    pipeline_parallel: int = 1
+    batches_in_flight: int = 1
+    """Batches at a time, each with the token budget of the flags."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the replica."""
+        return self.tensor_parallel * self.pipeline_parallel
 
     @property
     def kv_blocks(self) -> int:
@@ -57,11 +66,16 @@ def replica_spec(
     flags: EngineFlags,
     slowness: float = 1.0,
     measured: LawFile | None = None,
+    *,
+    pipeline_parallel: int = 1,
+    stage_layers: Sequence[int] | None = None,
 ) -> ReplicaSpec:
     """The replica with its law and its KV cache.
 
     Args:
         slowness: iterations take this many times as long as the law says.
+        pipeline_parallel: stages, each of `tensor_parallel` GPUs.
+        stage_layers: layers of each stage; None is an even split.
         measured: the law, and the KV cache's size where it tells it, in place of the performance model's.
 
     Raises:
@@ -69,13 +83,30 @@ def replica_spec(
             law measured on something else.
     """
     on, of = gpu(gpu_name), model(model_name)
-    refusal = measured and measured.replica and measured.replica.refusal(on.name, of.name, precision, tensor_parallel)
-    if refusal:
-        raise ReplicaError(f"law: {refusal}")
-    law = iteration_law(on, of, precision, tensor_parallel) if measured is None else measured.law.law()
-    kv_tokens = kv_capacity_tokens(on, of, precision, tensor_parallel, flags.gpu_memory_utilization)
-    if measured is not None and measured.kv_tokens is not None:
-        kv_tokens = measured.kv_tokens
+    layout = (on.name, of.name, precision, tensor_parallel, pipeline_parallel)
+    if measured is None:
+        law = iteration_law(
+            on,
+            of,
+            precision,
+            tensor_parallel,
+            pipeline_parallel,
+            stage_layers=stage_layers,
+            batch_tokens=flags.max_num_batched_tokens,
+        )
+    else:
+        law = _measured_law(measured, layout)
+    kv_tokens = None if measured is None else measured.kv_tokens_of(*layout)
+    if kv_tokens is None:
+        kv_tokens = kv_capacity_tokens(
+            on,
+            of,
+            precision,
+            tensor_parallel,
+            flags.gpu_memory_utilization,
+            pipeline_parallel=pipeline_parallel,
+            stage_layers=stage_layers,
+        )
     if kv_tokens < flags.max_model_len:
         raise ReplicaError(
             f"max_model_len {flags.max_model_len}: the KV cache of {of.name} in {precision} on {tensor_parallel} x"
@@ -86,5 +117,20 @@ def replica_spec(
             f"max_num_batched_tokens {flags.max_num_batched_tokens}: wanted at least max_num_seqs, {flags.max_num_seqs}"
         )
     return ReplicaSpec(
-        on, of, tensor_parallel, flags, law.scaled(slowness), kv_tokens, draw_of(on, of, precision, tensor_parallel)
+        on,
+        of,
+        tensor_parallel,
+        flags,
+        law.scaled(slowness),
+        kv_tokens,
+        draw_of(on, of, precision, tensor_parallel * pipeline_parallel),
+        pipeline_parallel,
+        pipeline_parallel if measured is None else 1,
     )
+
+
+def _measured_law(measured: LawFile, layout: tuple[str, str, str, int, int]) -> IterationLaw:
+    try:
+        return measured.law_of(*layout)
+    except LawFileError as error:
+        raise ReplicaError(f"law: {error}") from None

@@ -221,20 +221,19 @@ async def _streamed(request: web.Request, under: Under, answer: Answer) -> web.S
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     parts = answer.stream_parts()
-    begun: set[int] = set()
-    completed, ended = 0, 0
+    so_far: dict[int, int] = {}
+    ended = 0
     while ended < under.answers:
         text = []
         for index, tokens, reason in await under.news():
-            if index not in begun:
-                begun.add(index)
+            if index not in so_far:
                 text.append(parts.first(index))
-            text.append(parts.tokens(index, tokens, reason))
-            completed += tokens
+            so_far[index] = so_far.get(index, 0) + tokens
+            text.append(parts.tokens(index, tokens, reason, so_far[index]))
             ended += reason is not None
         await response.write("".join(text).encode())
     if answer.ask.include_usage:
-        await response.write(answer.stream_usage(completed) + DONE)
+        await response.write(answer.stream_usage(sum(so_far.values())) + DONE)
     else:
         await response.write(DONE)
     await response.write_eof()

@@ -118,11 +118,12 @@ class Session:
         """
         flags = spec.flags
         self._every = stream_interval
+        self._batches = spec.batches_in_flight
         self._engine: Engine = make_engine(
             spec.law.as_row()[None],
             spec.kv_blocks,
             flags.max_num_seqs,
-            flags.max_num_batched_tokens,
+            flags.max_num_batched_tokens * spec.batches_in_flight,
             flags.max_model_len,
             max_seqs=flags.max_num_seqs,
             capacity=FIRST_ROWS,
@@ -193,7 +194,7 @@ class Session:
     def set_limits(self, now_ps: int, batch_cap: int, token_budget: int) -> None:
         """Change the batch cap and the token budget from the next iteration on; at most the start values."""
         self._catch_up(now_ps)
-        set_limits(self._engine, 0, batch_cap, token_budget)
+        set_limits(self._engine, 0, batch_cap, token_budget * self._batches)
         self._plan()
 
     def sleep(self, now_ps: int, level: int) -> None:
@@ -241,7 +242,7 @@ class Session:
             fresh_tokens=int(rep["prompt_tokens"]) + int(view.generated_tokens),
             recomputed_tokens=int(rep["recomputed_tokens"]),
             batch_cap=int(rep["cap"]),
-            token_budget=int(rep["token_budget"]),
+            token_budget=int(rep["token_budget"]) // self._batches,
             sleep_level=self.sleep_level,
             gap_counts=tuple(self._ledger.gaps.tolist()),
             gap_total_s=int(marks[GAPS_PS]) / PS_PER_S,

@@ -29,7 +29,7 @@ from ..contract import FloatArray
 from ..one_line import MAX_SHOWN, one_line, shown
 from .series import SeriesError, StepSeries
 
-MAX_FILE_BYTES: Final = 256 << 20
+MAX_FILE_BYTES: Final = 64 << 20
 MAX_SPAN_S: Final = 20 * 365 * 86_400.0
 """A series longer than twenty years has its times in another unit."""
 MAX_NODES: Final = 1_000_000
@@ -144,10 +144,16 @@ def _columns(path: Path) -> Columns:
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise _problem(path, f"neither CSV nor Parquet: {error}") from None
     texts: Columns = {}
-    for name in table.column_names:
+    for name in _known_first(table.column_names):
         values = table.column(name).to_pylist()
         texts[name] = np.array(["" if value is None else str(value) for value in values], dtype=object)
     return texts
+
+
+def _known_first(names: Sequence[str]) -> list[str]:
+    """The columns that some format has; of a file without any, all, so that the message can name them."""
+    known = {"trace"}.union(*AVAILABILITY_FORMATS, *PRICE_FORMATS)
+    return [name for name in names if name in known] or list(names)
 
 
 def _only_trace(path: Path, table: Columns, trace: str | None) -> Columns:

@@ -13,7 +13,7 @@ from ..catalog.gpus import GPUS
 from ..catalog.links import BETWEEN_MACHINES, link
 from ..catalog.models import MODELS
 from .assembled import iteration_errors
-from .check import Comparison, ServingRow, compare_all
+from .check import Comparison, ServingRow, compare, compare_all
 from .factors import (
     AttentionFactors,
     CommFactors,
@@ -21,6 +21,7 @@ from .factors import (
     Factors,
     GemmFactors,
     IterationErrors,
+    ServingFactors,
     TransferFactors,
 )
 from .fit import (
@@ -32,9 +33,11 @@ from .fit import (
     fit_engine,
     fit_gemm,
     fit_layers,
+    fit_serving,
     fit_transfer,
     fit_whole_layers,
 )
+from .law import FloatArray
 from .tables import TableError, read_serving, read_table
 
 _GEMM = "aic_gemm.parquet"
@@ -117,7 +120,9 @@ def refit(measured: Measurements, progress: Callable[[str], None]) -> Factors:
     progress("engine")
     factors = Factors(gemm=gemm, attention=attention, comm=comm, transfer=transfer, engine=NO_ENGINE)
     factors = replace(factors, iterations=iterations(measured, factors))
-    return replace(factors, engine=_refit_engine(measured.serving, factors))
+    factors = replace(factors, engine=_refit_engine(measured.serving, factors))
+    progress("end-to-end runs of GPUs without kernels")
+    return replace(factors, serving=_refit_serving(measured.serving, factors))
 
 
 def iterations(measured: Measurements, factors: Factors) -> dict[str, dict[str, IterationErrors]]:
@@ -207,6 +212,34 @@ def _refit_engine(serving: Sequence[ServingRow], kernels: Factors) -> EngineFact
         judged=judged,
         sources=[_SERVING],
     )
+
+
+def _refit_serving(serving: Sequence[ServingRow], factors: Factors) -> dict[str, ServingFactors]:
+    """By GPU whose architecture has no card with measured kernels, nor a relative of the same maker."""
+    fitted: dict[str, ServingFactors] = {}
+    for name in _UNRELATED:
+        rows = [row for row in serving if row.gpu.name == name and row.static_batch and row.engine_family == "vllm"]
+        compared, _ = compare_all(rows, factors)
+        models = sorted({c.row.model.name for c in compared})
+        judged = np.array([models.index(c.row.model.name) % 3 == 2 for c in compared], dtype=np.bool_)
+        chosen = [c for c, j, i in zip(compared, judged, range(len(compared)), strict=True) if j or i % _EVERY_ROW == 0]
+        judged = np.array([models.index(c.row.model.name) % 3 == 2 for c in chosen], dtype=np.bool_)
+        if (~judged).sum() < _LEAST_ROWS:
+            continue
+
+        def predict(
+            own: ServingFactors, picked: Any, name: str = name, chosen: Sequence[Comparison] = chosen
+        ) -> FloatArray:
+            tried = replace(factors, serving={name: own})
+            return np.array([compare(c.row, tried).predicted_s for c, pick in zip(chosen, picked, strict=True) if pick])
+
+        fitted[name] = fit_serving(predict, np.array([c.measured_s for c in chosen]), judged, [_SERVING])
+    return fitted
+
+
+_UNRELATED = ("MI250-128GB", "MI300X-192GB")
+_EVERY_ROW, _LEAST_ROWS = 4, 16
+"""Runs of a GPU differ by batch and lengths in small steps: each fourth says as much, and so many are asked for."""
 
 
 def engine_rows(serving: Sequence[ServingRow]) -> list[ServingRow]:

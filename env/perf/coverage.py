@@ -69,9 +69,18 @@ def _within(values: FloatArray | float, ends: Range) -> BoolArray:
 
 
 def coverage(
-    gpu: Gpu, model: Model, precision: str, tensor_parallel: int = 1, factors: Factors | None = None
+    gpu: Gpu,
+    model: Model,
+    precision: str,
+    tensor_parallel: int = 1,
+    factors: Factors | None = None,
+    *,
+    pipeline_parallel: int = 1,
 ) -> Coverage:
-    """What the law of this replica rests on; LayoutError as for `iteration_law`."""
+    """What the law of this replica rests on; LayoutError as for `iteration_law`.
+
+    Of a pipeline, tokens and sequences are those of a round: as many batches as stages.
+    """
     check_layout(gpu, model, precision, tensor_parallel)
     known = factors or shipped_factors()
     used = {"matrix products": donor(gpu, known.gemm), "attention": donor(gpu, known.attention)}
@@ -92,17 +101,22 @@ def coverage(
         borrowed.append(f"{precision} products from those of 16 bits")
     if kind == "8bit" and precision == "int8":
         borrowed.append("int8 products from those of fp8")
+    own = known.serving.get(gpu.name)
     measured = [error for _, error in errors]
     return Coverage(
         gpu=gpu.name,
         precision=precision,
         calibrated=not borrowed,
         borrowed=tuple(borrowed),
-        errors=(*errors, ("engine", known.engine.error)),
-        tokens=_common([*_ranges(measured, "tokens"), *sent]),
-        sequences=_common(_ranges(measured, "sequences")),
+        errors=(*errors, ("engine", known.engine.error if own is None else own.error)),
+        tokens=_of_round(_common([*_ranges(measured, "tokens"), *sent]), pipeline_parallel),
+        sequences=_of_round(_common(_ranges(measured, "sequences")), pipeline_parallel),
         context_tokens=_common(_ranges(measured, "context_tokens")),
     )
+
+
+def _of_round(batch: Range, batches: int) -> Range:
+    return batch[0], batch[1] * batches
 
 
 def _ranges(errors: Iterable[FitError], quantity: str) -> list[Range]:

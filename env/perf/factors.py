@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..catalog.gpus import GPUS, Gpu
 
 FACTORS_FILE = Path(__file__).with_name("factors.json")
-SCHEMA = 3
+SCHEMA = 4
 COMM_SWITCH_BYTES = 2.0**23
 """Largest message of vLLM's own all-reduce kernel (its default, 8 MB)."""
 
@@ -144,6 +144,21 @@ class EngineFactors:
 
 
 @dataclass(frozen=True, slots=True)
+class ServingFactors:
+    """What end-to-end runs say of a GPU none of whose relatives' kernels were measured: its software is another."""
+
+    flop_share: float
+    """Of the stand-in's `flop_eff`."""
+    mem_share: float
+    """Of the stand-in's `mem_eff`."""
+    iteration_s: float
+    """In place of the engine's."""
+    seq_s: float
+    """In place of the engine's."""
+    error: FitError
+
+
+@dataclass(frozen=True, slots=True)
 class IterationErrors:
     """Whole iterations put together from measured kernels of layers that no fit saw, against the model's."""
 
@@ -165,6 +180,8 @@ class Factors:
     transfer: Mapping[str, TransferFactors]
     """By kind of link: "direct" (NVLink and the like), "pcie", "network"."""
     engine: EngineFactors
+    serving: Mapping[str, ServingFactors] = field(default_factory=dict)
+    """By GPU, where only end-to-end runs were measured."""
     iterations: Mapping[str, Mapping[str, IterationErrors]] = field(default_factory=dict)
     """How far whole iterations of unseen layers are off, by GPU, then by "16bit" or "8bit"."""
 
@@ -244,6 +261,10 @@ def from_document(document: Any, where: str = "factors") -> Factors:
             for kind, entry in _object(document, "transfer", where).items()
         },
         engine=_read(EngineFactors, document.get("engine"), f"{where}.engine"),
+        serving={
+            name: _read(ServingFactors, entry, f"{where}.serving.{name}")
+            for name, entry in _group(document, "serving", where).items()
+        },
         iterations={
             name: {
                 kind: _read(IterationErrors, entry, f"{where}.iterations.{name}.{kind}") for kind, entry in by.items()

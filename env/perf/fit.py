@@ -18,7 +18,15 @@ from scipy.optimize import least_squares
 from ..catalog.gpus import Gpu
 from ..catalog.links import Link
 from ..catalog.models import Model
-from .factors import AttentionFactors, CommFactors, EngineFactors, FitError, GemmFactors, TransferFactors
+from .factors import (
+    AttentionFactors,
+    CommFactors,
+    EngineFactors,
+    FitError,
+    GemmFactors,
+    ServingFactors,
+    TransferFactors,
+)
 from .kernels import (
     ACTIVATION_BYTES,
     allreduce_s,
@@ -34,7 +42,7 @@ from .stage import SMALL_KERNELS
 from .unseen import UNSEEN_MODELS, unseen_heads, unseen_products
 
 Table = Mapping[str, np.ndarray[Any, Any]]
-F = TypeVar("F", GemmFactors, AttentionFactors, CommFactors, TransferFactors, EngineFactors)
+F = TypeVar("F", GemmFactors, AttentionFactors, CommFactors, TransferFactors, EngineFactors, ServingFactors)
 NO_ERROR = FitError((), 0, 0, 0.0, 0.0, 0.0, {})
 NO_ENGINE = EngineFactors(0.0, 0.0, 0.0, NO_ERROR)
 """An engine that adds nothing to its kernels: what remains to be explained by the fitted one."""
@@ -52,6 +60,7 @@ _MOST_DECODING = 16
 _ROWS = (1, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 """Counts of rows with a factor of their own."""
 _NOTHING = 1e-12
+_CLOSE = 1e-6  # of a fit: nobody reads the sixth digit, and some fits creep along a bound for long
 _REWEIGHTINGS, _ODD, _PENALTY = 10, 0.1, 1e-3
 _LEAST_HEADS = 4
 """Fewer heads on one GPU are not fitted: no model served here is split that far."""
@@ -243,6 +252,32 @@ def fit_engine(
     return _rounded(EngineFactors(p[0] * 1e-3, p[1] * 1e-6, p[2] * 1e-6, error))
 
 
+def fit_serving(
+    predict: Callable[[ServingFactors, Any], FloatArray], measured: FloatArray, judged: Any, sources: Sequence[str]
+) -> ServingFactors:
+    """What end-to-end runs say of a GPU without kernels.
+
+    Args:
+        predict: seconds of the runs that a mask `[R]` picks, with these factors.
+        measured: `[R]` seconds.
+        judged: `[R]` runs held out.
+    """
+
+    def factors(p: FloatArray, error: FitError = NO_ERROR) -> ServingFactors:
+        return ServingFactors(p[0], p[1], p[2] * 1e-3, p[3] * 1e-6, error)
+
+    fitted = ~judged
+
+    def predicted(p: FloatArray) -> FloatArray:
+        return predict(factors(p), fitted)
+
+    start, low, high = (0.5, 0.5, 2.0, 50.0), (0.02, 0.02, 0.0, 0.0), (1.2, 1.1, 100.0, 2000.0)
+    everything = np.ones(int(fitted.sum()), dtype=np.bool_)
+    p = _solve(predicted, measured[fitted], everything, np.array(start), np.array(low), np.array(high))
+    found = factors(p)
+    return _rounded(factors(p, fit_error(predict(found, fitted | judged), measured, judged, sources)))
+
+
 def fit_attention(gpu: Gpu, table: Table, sources: Sequence[str]) -> AttentionFactors:
     """Factors of one layer's attention; the heads of the unseen layers are held out.
 
@@ -375,7 +410,9 @@ def _solve(
     def residuals(p: FloatArray) -> FloatArray:
         return np.asarray(np.log(predict(p)[fitted] / measured[fitted]), dtype=np.float64)
 
-    solution = least_squares(residuals, start, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=start)
+    solution = least_squares(
+        residuals, start, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=start, ftol=_CLOSE, xtol=_CLOSE
+    )
     return np.asarray(solution.x, dtype=np.float64)
 
 

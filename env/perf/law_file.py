@@ -7,8 +7,10 @@
      "replica": {"gpu": "L40S-48GB", "model": "llama-3.1-8b", "precision": "bf16", "tensor_parallel": 1},
      "measured": {...}}
 
-`kv_tokens`, `replica` and `measured` may be left out: a law may also come from elsewhere. Of `replica` it is checked that
-a pool is what was measured. `measured` is for people: when, where, over which range, and how well it fitted.
+Only `schema` and `law` must be there: a law may also come from elsewhere. Of `replica` it is checked that a pool is what
+was measured. Where `correction` tells by how much this hardware differs from what the performance model says of it, the
+file also speaks of other models and layouts on the same GPU. `measured` is for people: when, over which range, and how
+well it fitted.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..catalog.gpus import gpu
 from ..catalog.models import model
 from ..one_line import first_problem, one_line
+from .correction import Correction, corrected_law
 from .law import TOKENS_GRID, IterationLaw
 
 SCHEMA = 1
@@ -83,6 +86,7 @@ class MeasuredReplica(_Strict):
     model: str
     precision: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"]
     tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
+    pipeline_parallel: Annotated[int, Field(ge=1, le=64)] = 1
 
     @model_validator(mode="after")
     def _known(self) -> MeasuredReplica:
@@ -90,14 +94,27 @@ class MeasuredReplica(_Strict):
         model(self.model)
         return self
 
-    def refusal(self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int) -> str | None:
+    def refusal(
+        self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int, pipeline_parallel: int = 1
+    ) -> str | None:
         """Why a law of this replica does not speak of that one; None if it does."""
-        own = (gpu(self.gpu).name, model(self.model).name, self.precision, self.tensor_parallel)
-        asked = (gpu(gpu_name).name, model(model_name).name, precision, tensor_parallel)
-        for field, mine, other in zip(("gpu", "model", "precision", "tensor_parallel"), own, asked, strict=True):
+        own = {**self.model_dump(), "gpu": gpu(self.gpu).name, "model": model(self.model).name}
+        asked = (gpu(gpu_name).name, model(model_name).name, precision, tensor_parallel, pipeline_parallel)
+        for (field, mine), other in zip(own.items(), asked, strict=True):
             if mine != other:
                 return f"measured on {field} {mine}, not {other}"
         return None
+
+
+class LawRanges(_Strict):
+    """Over what the law was measured: least and most."""
+
+    tokens: tuple[float, float]
+    """Of one iteration."""
+    sequences: tuple[float, float]
+    """Decoding together."""
+    context_tokens: tuple[float, float]
+    """KV tokens of one sequence."""
 
 
 class LawFile(_Strict):
@@ -108,7 +125,48 @@ class LawFile(_Strict):
     kv_tokens: Annotated[int, Field(ge=1)] | None = None
     """What the KV cache of a replica holds, where the endpoint told it."""
     replica: MeasuredReplica | None = None
+    correction: Correction | None = None
+    ranges: LawRanges | None = None
     measured: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _correction_of_something(self) -> LawFile:
+        if self.correction is not None and (self.replica is None or self.replica.pipeline_parallel != 1):
+            raise ValueError("correction: wanted the replica that it was measured on beside it, of one pipeline stage")
+        return self
+
+    def law_of(
+        self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int, pipeline_parallel: int = 1
+    ) -> IterationLaw:
+        """The law of such a replica: as measured, or by the correction if only the GPU is the same.
+
+        Raises:
+            LawFileError: it was measured on something else; the message says what differs.
+            LayoutError: the GPU cannot run the model so.
+        """
+        if self.replica is None:
+            return self.law.law()
+        refusal = self.replica.refusal(gpu_name, model_name, precision, tensor_parallel, pipeline_parallel)
+        if refusal is None:
+            return self.law.law()
+        same_gpu = gpu(gpu_name).name == gpu(self.replica.gpu).name
+        if self.correction is None or not same_gpu or pipeline_parallel != self.replica.pipeline_parallel:
+            raise LawFileError(refusal)
+        return corrected_law(gpu(gpu_name), model(model_name), precision, tensor_parallel, self.correction)
+
+    def kv_tokens_of(
+        self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int, pipeline_parallel: int = 1
+    ) -> int | None:
+        """What the KV cache of such a replica was seen to hold; None if that was not seen on one like it."""
+        speaks = self.speaks_of(gpu_name, model_name, precision, tensor_parallel, pipeline_parallel)
+        return self.kv_tokens if speaks else None
+
+    def speaks_of(
+        self, gpu_name: str, model_name: str, precision: str, tensor_parallel: int, pipeline_parallel: int = 1
+    ) -> bool:
+        """Whether `law` was measured on such a replica, or nobody said on what."""
+        own = self.replica
+        return own is None or not own.refusal(gpu_name, model_name, precision, tensor_parallel, pipeline_parallel)
 
     def document(self) -> dict[str, Any]:
         """The JSON document that `read_law_file` reads back."""

@@ -32,7 +32,7 @@ from .factors import Factors, shipped_factors
 from .kernels import ACTIVATION_BYTES, LayoutError, transfer_factors, transfer_s
 from .law import TOKENS_GRID, FloatArray, IterationLaw
 from .memory import KV_BLOCK_TOKENS, DoesNotFit, pipeline_kv_tokens
-from .stage import Stage, StageTimes, check_split, even_split, kv_bytes_per_gpu, stage_times
+from .stage import Stage, StageTimes, check_split, engine_factors, even_split, kv_bytes_per_gpu, stage_times
 
 __all__ = [
     "DEFAULT_BATCH_TOKENS",
@@ -122,7 +122,8 @@ def pipeline_law(
     last = len(stages) - 1
     times = [stage_times(s, model, precision, known, last=i == last) for i, s in enumerate(stages)]
     busiest = max(times, key=_load_s)
-    linear = np.stack([t.linear_s for t in times]) + known.engine.iteration_s
+    overhead_s = np.array([engine_factors(s.gpu, known).iteration_s for s in stages])
+    linear = np.stack([t.linear_s for t in times]) + overhead_s[:, None]
     linear_s = _round_s(linear, _transfers_s(stages, model, known), batch_tokens) if last else linear[0]
     return IterationLaw(
         tokens_grid=TOKENS_GRID,

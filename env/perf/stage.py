@@ -13,7 +13,7 @@ import numpy as np
 from ..catalog.gpus import Gpu
 from ..catalog.links import Link
 from ..catalog.models import Model, bytes_per_weight
-from .factors import Factors, GemmFactors, donor
+from .factors import EngineFactors, Factors, GemmFactors, donor
 from .kernels import (
     ACTIVATION_BYTES,
     LayoutError,
@@ -70,7 +70,7 @@ def stage_times(stage: Stage, model: Model, precision: str, known: Factors, *, l
     # A decoding sequence is a token too; what its own kernel takes beyond that is added for each sequence.
     decode_s = max(0.0, float(decode_sequence_s(attention, heads, kv_heads)) - token_s)
     head_s, head_seq_s = _head_s(gpu, model, precision, tp, gemm) if last else (0.0, 0.0)
-    sampling_s = head_seq_s + (known.engine.seq_s if last else 0.0)
+    sampling_s = head_seq_s + (engine_factors(gpu, known).seq_s if last else 0.0)
     per_kv_token = kv_bytes_per_layer(model, precision, tp) * stage.layers
     return StageTimes(
         linear_s=np.maximum.accumulate(linear) + head_s,
@@ -154,7 +154,19 @@ def gemm_factors(gpu: Gpu, precision: str, known: Factors) -> GemmFactors:
     """
     measured = known.gemm[donor(gpu, known.gemm)]
     kind = gemm_kind(gpu, precision, known)
-    return replace(measured[kind], launch_s=measured["16bit"].launch_s, quantise_s=0.0)
+    found = replace(measured[kind], launch_s=measured["16bit"].launch_s, quantise_s=0.0)
+    own = known.serving.get(gpu.name)
+    if own is None:
+        return found
+    return replace(found, flop_eff=found.flop_eff * own.flop_share, mem_eff=found.mem_eff * own.mem_share)
+
+
+def engine_factors(gpu: Gpu, known: Factors) -> EngineFactors:
+    """What the engine adds on this GPU: that of its own end-to-end runs where they were fitted."""
+    own = known.serving.get(gpu.name)
+    if own is None:
+        return known.engine
+    return replace(known.engine, iteration_s=own.iteration_s, seq_s=own.seq_s)
 
 
 def gemm_kind(gpu: Gpu, precision: str, known: Factors) -> str:

@@ -90,7 +90,7 @@ def _advance_one(sim: Clusters, tick_ps: int) -> None:
         sim.pools[pool].routed = 0
         reconcile(sim, pool, now_ps)
         for slot in range(sim.pools[pool].slot_from, sim.pools[pool].slot_to):
-            set_limits(sim.engine, slot, sim.pools[pool].cap, sim.pools[pool].token_budget)
+            set_limits(sim.engine, slot, sim.pools[pool].cap, sim.pools[pool].token_budget * sim.pools[pool].batches)
     refresh(sim)
     while _next_event(sim, until_ps):
         pass

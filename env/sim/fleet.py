@@ -91,7 +91,9 @@ def _start_ps(sim: Clusters, pool: int, nth: int) -> int:
     hang_ps = 0
     if own.stuck_start_frac > 0.0 and chance.uniform(seed, chance.STUCK, own.key, nth) < own.stuck_start_frac:
         hang_ps = drawn_ps(sim.delays, pool, HANG, seed, chance.HANG, own.key, nth)
-    return int(min(provision_ps + load_ps, FAR_PS - hang_ps) + hang_ps)
+    # Each of them may be for ever, and two of those are more than a whole number holds.
+    start_ps = min(provision_ps, FAR_PS - load_ps) + load_ps
+    return int(min(start_ps, FAR_PS - hang_ps) + hang_ps)
 
 
 @inner
@@ -134,7 +136,7 @@ def start_replica(sim: Clusters, pool: int, at_ps: int, cold: bool) -> bool:
     row.busy_seen_ps = rep.busy_ps
     row.useful_seen_ps = rep.useful_ps
     set_law(sim.engine, slot, sim.laws[pool])
-    set_limits(sim.engine, slot, own.cap, own.token_budget)
+    set_limits(sim.engine, slot, own.cap, own.token_budget * own.batches)
     return True
 
 
@@ -305,7 +307,7 @@ def _wake_one(sim: Clusters, pool: int, at_ps: int) -> bool:
             row.off_ps = FAR_PS
             row.started_by_tick = sim.clock[0].tick
             row.drained_by_tick = NO_TICK
-            set_limits(sim.engine, slot, own.cap, own.token_budget)
+            set_limits(sim.engine, slot, own.cap, own.token_budget * own.batches)
             return True
     return False
 

@@ -100,6 +100,7 @@ def _load_pools(sim: Clusters, spec: WorldSpec) -> None:
         "cap": cluster.max_batch_cap,
         "token_budget": cluster.max_token_budget,
         "gpus": spec.gpus_per_replica,
+        "batches": spec.batches_in_flight,
         "room_c": spec.room_c[0],
         **{name: [getattr(draw, name) for draw in spec.draws] for name in DRAWN_BY},
         **{f.name: [getattr(thermal, f.name) for thermal in spec.thermals] for f in fields(Thermal)},

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import NO_DECISION
 from ..perf.law import LAW_WIDTH
 from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
@@ -31,8 +30,9 @@ FAR_PS = 1 << 62
 
 GONE, STARTING, READY, DRAINING, ASLEEP = range(5)
 """What a slot's replica does. One that wakes up is STARTING."""
-NO_TICK = NO_DECISION
-"""Instead of the tick whose action did something: the world did it, or it was so from the first second."""
+NO_TICK = -1
+"""Instead of the tick whose action did something: the world did it, or it was so from the first second. The same as
+`contract.NO_DECISION`."""
 PREEMPT, CRASH, STOCK_OUT, CAPACITY = range(4)
 FAULT_KINDS = ("preempt", "crash", "stock_out", "capacity")
 PROVISION, LOAD, HANG, WAKE, FALL_ASLEEP = range(5)
@@ -101,6 +101,7 @@ POOL = _record(
     *_real("seen_hottest_c", "energy_j"),  # of all GPUs, in this tick; NaN before the first and where there is none
     *_real(*DRAWN_BY),  # of one GPU
     *_real("gpus"),  # of a replica
+    ("batches", np.int64),  # in flight at a time, each with the token budget: more than 1 in a pipeline
     *_real("room_c", "rise_at_tdp_c", "rise_c_per_w", "time_constant_s", "slow_above_c", "recover_c", "slow_factor"),
 )
 SLOT = _record(

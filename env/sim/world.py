@@ -63,6 +63,8 @@ class WorldSpec:
     """`[K, P]` price of one replica."""
     gpus_per_replica: FloatArray
     """`[P]`"""
+    batches_in_flight: FloatArray
+    """`[P]` of a replica at a time, each with the token budget: the stages of a pipeline."""
     draws: tuple[Draw, ...]
     """`[P]` of one GPU."""
     thermals: tuple[Thermal, ...]
@@ -127,6 +129,7 @@ _PER_POOL = (
     "prefix_caching",
     "start_replicas",
     "gpus_per_replica",
+    "batches_in_flight",
 )
 
 
@@ -172,10 +175,10 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         supply=supply_of(scenario, supply_seed),
         price_from_s=price_from_s,
         price_usd_per_hr=price_usd_per_hr,
-        gpus_per_replica=np.array([float(p.tensor_parallel) for p in pools]),
+        gpus_per_replica=np.array([float(p.gpus) for p in pools]),
+        batches_in_flight=np.array([float(p.batches_in_flight) for p in pools]),
         draws=tuple(
-            draw_of(gpu(p.gpu), scenario.pool_model(name), p.precision, p.tensor_parallel)
-            for name, p in scenario.pools.items()
+            draw_of(gpu(p.gpu), scenario.pool_model(name), p.precision, p.gpus) for name, p in scenario.pools.items()
         ),
         thermals=tuple(Thermal(**p.thermal.model_dump()) for p in pools),
         room_from_s=room_from_s,

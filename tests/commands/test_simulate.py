@@ -114,6 +114,29 @@ def test_simulate_tells_what_idle_was_for_and_who_decided_it(tiny: str) -> None:
     assert dearest == sorted(dearest, reverse=True)
 
 
+def test_simulate_says_what_became_of_the_machines() -> None:
+    chosen = ("--scenario", "spot-zones", "--policy", "plan-tracking", "--duration", "2400", "--json")
+    got = document(ran("simulate", *chosen))
+    fleet = got["policies"][0]["fleet"]
+    assert set(fleet) == set(got["starts"]) == {"a100-east", "a100-west", "l40s"}
+    assert fleet["a100-east"]["preempted"] + fleet["a100-west"]["preempted"] > 0
+    assert fleet["a100-east"]["refused"] + fleet["a100-west"]["refused"] > 0
+    assert fleet["l40s"]["asleep_hr"] > 0
+    assert fleet["l40s"]["woken"] > 0
+    assert got["starts"]["l40s"]["load_source"].startswith("measured: ")
+    assert got["starts"]["l40s"]["provision_source"].startswith("given: ")
+
+
+def test_a_series_that_cannot_be_read_is_refused_in_one_line(tiny: str, tmp_path: Path) -> None:
+    spot = "price: {usd_per_hr: 1.861, kind: spot}\n    spot: {availability: {path: zone.csv}}"
+    Path(tiny).write_text(TINY.replace("price: {usd_per_hr: 1.861}", spot))
+    where = "pools.cheap.spot.availability"
+    refused(ran("simulate", "--scenario", tiny, "--policy", "plan-tracking"), where, "zone.csv", "No such file")
+    refused(ran("scenarios", tiny), where, "zone.csv")
+    (tmp_path / "zone.csv").write_text("t_s,nodes_available\n0,2\n30,x\n")
+    refused(ran("simulate", "--scenario", tiny, "--policy", "plan-tracking"), where, "row 2", "'x'", "whole number")
+
+
 def test_the_same_seed_prints_the_same_document(tiny: str) -> None:
     arguments = ("simulate", "--scenario", tiny, "--policy", "plan-tracking", "--json")
     assert ran(*arguments).stdout == ran(*arguments).stdout
@@ -122,7 +145,17 @@ def test_the_same_seed_prints_the_same_document(tiny: str) -> None:
 def test_simulate_prints_a_table_for_people(tiny: str) -> None:
     result = ran("simulate", "--scenario", tiny, "--policy", "plan-tracking", "--duration", "20")
     assert result.exit_code == 0, result.output
-    for word in ("plan-tracking", "$/h", "TTFT p95", "chat met", "Wanted: chat 90 %", "waiting", "cooling"):
+    for word in (
+        "plan-tracking",
+        "$/h",
+        "TTFT p95",
+        "chat met",
+        "Wanted: chat 90 %",
+        "waiting",
+        "cooling",
+        "Machines",
+        "sold out",
+    ):
         assert word in result.stdout
 
 

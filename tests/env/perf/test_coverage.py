@@ -54,3 +54,10 @@ def test_nothing_lies_inside_on_what_was_never_measured(name: str, precision: st
 def test_a_split_replica_is_covered_up_to_the_largest_message_measured() -> None:
     wide, narrow = (coverage(gpu("H100"), model(name), "bf16", 8) for name in ("llama-3.1-405b", "llama-3.1-70b"))
     assert wide.tokens[1] <= narrow.tokens[1]
+
+
+def test_a_round_of_a_pipeline_is_covered_over_as_many_batches_as_stages() -> None:
+    one, four = (coverage(gpu("H100"), model("llama-3.1-70b"), "fp8", 2, pipeline_parallel=pp) for pp in (1, 4))
+    assert four.tokens == (one.tokens[0], 4 * one.tokens[1])
+    assert four.sequences == (one.sequences[0], 4 * one.sequences[1])
+    assert four.context_tokens == one.context_tokens

@@ -16,6 +16,7 @@ from poolpilot.env.catalog.gpus import gpu
 from poolpilot.env.catalog.models import model
 from poolpilot.env.emulator.pool_options import pool_options
 from poolpilot.env.emulator.replica import EngineFlags, ReplicaError, replica_spec
+from poolpilot.env.perf.correction import Correction
 from poolpilot.env.perf.law_file import LawFile, LawFileError, MeasuredReplica, read_law_file, table_of
 from poolpilot.env.perf.roofline import iteration_law
 from poolpilot.env.scenario import Scenario, ScenarioError, load_scenario, parse_scenario, shipped_scenarios
@@ -144,3 +145,18 @@ def test_garbage_is_one_clear_line(tmp_path_factory: pytest.TempPathFactory, con
     with pytest.raises(LawFileError) as raised:
         read_law_file(path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_correction_speaks_of_other_models_on_the_same_gpu_only() -> None:
+    corrected = FILE.model_copy(update={"correction": Correction(compute=0.5, memory=0.5, iteration_s=0.003)})
+    np.testing.assert_array_equal(corrected.law_of("L40S-48GB", "llama-2-13b", "fp8", 1).as_row(), LAW.as_row())
+    other = corrected.law_of("L40S-48GB", "llama-2-7b", "fp8", 1)
+    believed = iteration_law(gpu("L40S-48GB"), model("llama-2-7b"), "fp8")
+    assert (other.linear_s > 1.5 * believed.linear_s).all()
+    assert corrected.kv_tokens_of("L40S-48GB", "llama-2-7b", "fp8", 1) is None
+    with pytest.raises(LawFileError, match="measured on gpu L40S-48GB, not H100"):
+        corrected.law_of("H100", "llama-2-13b", "fp8", 1)
+    with pytest.raises(LawFileError, match="measured on pipeline_parallel 1, not 2"):
+        corrected.law_of("L40S-48GB", "llama-2-13b", "fp8", 1, 2)
+    with pytest.raises(LawFileError, match="measured on model"):
+        FILE.law_of("L40S-48GB", "llama-2-7b", "fp8", 1)

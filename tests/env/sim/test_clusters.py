@@ -62,6 +62,17 @@ def a_busy_world(seed: int, faults: bool = True, n_pools: int = 3, rate_per_s: f
         *(Fault(kind="capacity", pool="p1", at_s=at_s, count=n) for at_s, n in ((20.0, 3), (62.0, 1), (140.0, 2))),
         Fault(kind="capacity", pool="p2", at_s=90.0, count=1),
     )
+    kinds = ("preempt", "crash", "stock_out", "capacity")
+    struck += tuple(
+        Fault(
+            kind=kinds[rng.integers(4)],
+            pool=f"p{rng.integers(n_pools)}",
+            at_s=float(rng.uniform(0, 200)),
+            count=int(rng.integers(1, 4)),
+            duration_s=float(rng.uniform(0, 50)),
+        )
+        for _ in range(rng.integers(0, 8))
+    )
     return a_world(workload, pools, classes, seed, 200.0, struck if faults else (), PAID)
 
 

@@ -169,7 +169,7 @@ def second_pool_changed(name: str, value: Any, n_pools: int) -> Any:
         values[1, PROVISION, MEAN_S] *= 1.1
         return values
     place: Any = 1 if value.shape[0] == n_pools else (slice(None), 1)
-    whole = name in ("start_replicas", "gpus_per_replica", "sleep_max")
+    whole = name in ("start_replicas", "gpus_per_replica", "batches_in_flight", "sleep_max")
     values[place] = values[place] + 1.0 if whole else values[place] * 1.07 + 0.01  # infinite ones stay
     return values
 

@@ -96,7 +96,7 @@ def test_clusters_with_and_without_a_cache_share_a_batch_and_make_room_for_large
     tree = PrefixTree(np.full(500, -1, dtype=np.int64), many)
     bushy = sharing(True)
     workload = replace(bushy.workload, prefixes=tree, prefix_index=np.arange(100, dtype=np.int64) + 300)
-    batch.replace(0, replace(bushy, workload=workload))
+    batch.replace(np.array([0]), [replace(bushy, workload=workload)])
     ours, theirs = (run_ticks(clusters, an_action(clusters), 100) for clusters in (batch, alone))
     assert (total(ours, ARRIVED)[1, 0], total(ours, FINISHED)[1, 0]) == tuple(
         total(theirs, column)[0, 0] for column in (ARRIVED, FINISHED)

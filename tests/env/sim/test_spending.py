@@ -10,6 +10,7 @@ from poolpilot.env.contract import NO_DECISION, ScalingCost
 from poolpilot.env.ledger import joined
 from poolpilot.env.scenario import Fault
 from poolpilot.env.sim.clusters import SimulatedClusters, TickOutcome
+from poolpilot.env.sim.state import NO_TICK
 from poolpilot.tests.env.sim.worlds import APool, a_law, a_world, an_action, requests_at, steady
 
 NOTHING = requests_at()
@@ -22,6 +23,10 @@ def told(outcomes: Sequence[TickOutcome]) -> tuple[ScalingCost, ...]:
 
 def run(clusters: SimulatedClusters, replicas: Sequence[float]) -> list[TickOutcome]:
     return [clusters.advance(an_action(clusters, replicas=count)) for count in replicas]
+
+
+def test_world_and_bill_say_alike_that_nobody_decided() -> None:
+    assert NO_TICK == NO_DECISION  # the kernel's own constant: compiled code is kept by the sources that it came from
 
 
 def test_a_cold_start_is_paid_for_by_the_tick_that_asked() -> None:

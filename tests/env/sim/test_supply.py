@@ -64,6 +64,14 @@ def test_a_start_that_never_serves_is_given_up_and_replaced() -> None:
     assert sum(o.meter.starting_s[0, 0] for o in outcomes) == pytest.approx(75.0)
 
 
+@pytest.mark.parametrize("parts", [{"cold_start_s": 1e9}, {"cold_start_s": 1e9, "load_s": 1e12}, {"load_s": 1e308}])
+def test_a_start_of_ages_does_not_end(parts: dict[str, float]) -> None:
+    clusters = a_cluster(APool(a_law(), start=0, stuck_start_frac=1.0, **parts))
+    outcomes = run_ticks(clusters, an_action(clusters, replicas=1), 3)
+    assert counts(clusters) == (0, 1, 0, 0)
+    assert sum(o.meter.starting_s[0, 0] for o in outcomes) == pytest.approx(30.0)
+
+
 def test_the_share_of_stuck_starts_is_what_was_asked_for() -> None:
     clusters = a_cluster(APool(a_law(), start=0, most=400, cold_start_s=5.0, stuck_start_frac=0.3))
     run_ticks(clusters, an_action(clusters, replicas=400), 1)

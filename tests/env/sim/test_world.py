@@ -14,6 +14,7 @@ from poolpilot.env.scenario import Scenario, load_scenario, shipped_scenarios
 from poolpilot.env.sim.clusters import SimulatedClusters
 from poolpilot.env.sim.world import WorldError, fitted, world_from_scenario
 from poolpilot.env.window import FINISHED, LOST, MET
+from poolpilot.env.workload.prefixes import PrefixTree
 from poolpilot.tests.env.sim.worlds import AClass, APool, a_law, a_world, requests_at, steady
 
 
@@ -87,6 +88,17 @@ def test_requests_are_cut_to_what_every_pool_of_their_class_takes() -> None:
     cut = fitted(workload, cluster, np.array([1000.0, 4000.0]))
     assert cut.prompt_tokens.tolist() == [900, 999, 1000, 1500]
     assert cut.output_tokens.tolist() == [100, 1, 0, 50]
+
+
+def test_prompts_that_are_cut_share_what_is_left() -> None:
+    # A system prompt of 600 tokens, and below it a first turn of 1 500 that two longer ones repeat.
+    tree = PrefixTree(np.array([-1, 0]), np.array([600, 1500]))
+    load = requests_at((0.0, 1500, 10, 0), (1.0, 2000, 10, 0), (2.0, 1800, 0, 0), (3.0, 700, 10, 0))
+    load = replace(load, prefix_index=np.array([1, 1, 1, 0]), prefixes=tree)
+    cluster = a_world(load, [APool(a_law())], [AClass()]).cluster
+    cut = fitted(load, cluster, np.array([1000.0]))
+    assert cut.prompt_tokens.tolist() == [999, 999, 1000, 700]
+    assert cut.prefixes.seen_before(cut.prefix_index).tolist() == [0, 999, 999, 600]
 
 
 @pytest.mark.parametrize(

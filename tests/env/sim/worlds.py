@@ -161,6 +161,7 @@ def a_world(
         price_from_s=np.array([at_s for at_s, _ in steps]),
         price_usd_per_hr=np.outer([factor for _, factor in steps], per_pool("usd_per_hr")),
         gpus_per_replica=np.ones(count),
+        batches_in_flight=np.ones(count),
         draws=(A_DRAW,) * count,
         thermals=tuple(pool.thermal for pool in pools),
         room_from_s=np.array([at_s for at_s, _ in room]),

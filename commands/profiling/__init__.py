@@ -1,0 +1,1 @@
+"""What `poolpilot profile` does on the wire: an endpoint's description, timed streams, a sweep."""
