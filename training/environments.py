@@ -18,11 +18,13 @@ BANK = 1024
 """Different worlds that a training run meets (see `TrainingWorlds.bank`)."""
 
 
-def training_worlds(names: Sequence[str], varied: bool = True, bank: int = 0, quickly: bool = False) -> TrainingWorlds:
+def training_worlds(
+    names: Sequence[str], varied: bool = True, bank: int = 0, bank_seed: int = 0, quickly: bool = False
+) -> TrainingWorlds:
     """Episodes of the named scenarios (shipped names or paths); `varied` off keeps their own figures."""
     still = Variation(load=0.0, price=0.0, cold_start=0.0, target=0.0, drop_pool=0.0)
     scenarios = [load_scenario(name) for name in names]
-    return TrainingWorlds(scenarios, Variation() if varied else still, bank, quickly)
+    return TrainingWorlds(scenarios, Variation() if varied else still, bank, bank_seed, quickly)
 
 
 def make_cluster_env(scenario: str = DEFAULT_SCENARIO, varied: bool = True) -> ClusterEnv:
@@ -44,7 +46,7 @@ def make_vector_env(
 
     Two things differ from evaluation, for speed: worlds come from a bank, and plans are made by compiled code.
     """
-    worlds = training_worlds(names, varied, bank, quickly=True)
+    worlds = training_worlds(names, varied, bank, seed, quickly=True)
     return vector_env_of(worlds, n_clusters, seed, layout, threads)
 
 

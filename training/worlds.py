@@ -108,6 +108,8 @@ class TrainingWorlds:
     bank: int = 0
     """So many worlds, each met again and again with other coin tosses (admission, routing, cold starts, preemptions)
     and another price of a miss; 0: a new world every time. Drawing a world costs as much as a hundred steps."""
+    bank_seed: int = 0
+    """Which worlds the bank holds."""
     quickly: bool = False
     """Plan by compiled code (see `episode_of`)."""
     drawn: dict[int, Episode] = field(default_factory=dict, repr=False, compare=False)
@@ -120,7 +122,8 @@ class TrainingWorlds:
         own = seed % self.bank
         kept = self.drawn.get(own)
         if kept is None:
-            kept = self.drawn[own] = self._drawn(own)
+            mixed = np.random.SeedSequence((self.bank_seed, own)).generate_state(1, np.uint64)
+            kept = self.drawn[own] = self._drawn(int(mixed[0]))
         rng = np.random.default_rng(seed)
         world = replace(kept.world, seed=int(rng.integers(2**62)))
         return replace(kept, world=world, miss_price=_miss_price(rng))
