@@ -109,8 +109,8 @@ async def _timed(
 ) -> Observation:
     if probe.kind == "prefill":
         ttfts = [(await _send(endpoint, probe, swept, rng))[0].ttft_s for _ in range(probe.repeats)]
-        # What disturbs a lone prompt (the network, either machine) only ever makes it later: the lower quartile.
-        return _observation(probe, float(np.quantile(ttfts, 0.25)), 0.0)
+        # What disturbs a lone prompt (the network, either machine) only ever makes it later.
+        return _observation(probe, min(ttfts), 0.0)
     answers = await _send(endpoint, probe, swept, rng)
     try:
         seconds, context = _steady(answers, probe)

@@ -28,7 +28,7 @@ _PROMPTS_OVER_BUDGET = (528, 1040, 2064, 4112)
 """A little more than each likely token budget: such a prompt takes an iteration more, which shows whose budget it is."""
 _PROMPTS_HELD_OUT = (48, 160, 320, 640, 1536, 3072, 6144)
 _PREFILL_REPEATS, _LONG_PREFILL_REPEATS = 5, 3
-"""A prompt's time is a single measurement, not a mean over iterations: the lower quartile of several, fewer of dear ones."""
+"""A prompt's time is a single measurement, not a mean over iterations: the least of several, fewer of dear ones."""
 _SHORT_PROMPT = 512
 _ROUND, _LONGER = 32, 1.3
 _ASSUMED_BUDGET = 2048

@@ -1,7 +1,6 @@
 """The second judge: a real vLLM server, paced to a GPU's law, and the kernel serve the same requests alike.
 
-POOLPILOT_RECORD=DIR keeps each run as a recording; those in tests/env/sim/recordings are held against the kernel by the
-default tests.
+POOLPILOT_KEEP_RECORDINGS=1 keeps each run as a recording, which the default tests hold the kernel against.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from poolpilot.env.catalog.gpus import gpu
 from poolpilot.env.catalog.models import model
 from poolpilot.env.perf.roofline import iteration_law
 
-from ..env.sim.served import Figure, Flags, Load, Recording, figures, simulate
+from ..env.sim.served import FOLDER, Figure, Flags, Load, Recording, figures, simulate
 from .sending import serve
 from .serving import Server, paced_server
 
@@ -70,8 +69,8 @@ def test_kernel_and_server_agree(vllm_python: Path, tmp_path: Path, name: str, l
             print(f"\n{name}: this machine did not keep the pace ({pacing}); once more")
         else:
             pytest.fail(f"this machine is too busy to keep the pace of {name}: {pacing}")
-    if folder := os.environ.get("POOLPILOT_RECORD"):
-        record.write(Path(folder) / f"{name.replace(' ', '-').lower()}.json")
+    if os.environ.get("POOLPILOT_KEEP_RECORDINGS"):
+        record.write(FOLDER / f"{name.replace(' ', '-').lower()}.json")
     simulated, preemptions = simulate(load, record.served.sent_s, LAW, flags)
     compared = figures(record.served, simulated)
     _print(record, compared, preemptions, pacing)

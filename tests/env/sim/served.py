@@ -16,6 +16,8 @@ from poolpilot.env.sim.engine_state import ACCEPTED, NEVER_PS, PS_PER_S, load_re
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+FOLDER = Path(__file__).parents[2] / "fixtures" / "vllm_server"
+"""Where recordings are kept."""
 BLOCK_TOKENS = 128
 """vLLM's KV block on CPUs."""
 

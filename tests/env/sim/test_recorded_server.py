@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .served import Recording, Served, figures, read_recording, simulate
+from .served import FOLDER, Recording, Served, figures, read_recording, simulate
 
-RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.json"))
+RECORDINGS = sorted(FOLDER.glob("*.json"))
 TOLERANCE_FRAC = 0.05
 
 
