@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..env.perf.calibration import read_measurements, refit
+from ..env.perf.calibration import fit_steps, read_measurements, refit
 from ..env.perf.check import compare_all, group_errors
 from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document, to_text
 from ..env.perf.power import POWER_FILE, PowerFactors
@@ -18,7 +18,7 @@ from ..env.perf.power import to_document as power_document
 from ..env.perf.power_fit import POWER_TABLE, PowerFit, refit_power
 from ..env.perf.tables import TableError, read_serving
 from .bad_input import one_line_errors
-from .printing import console, log_console, percent, print_json, table
+from .printing import console, log_console, percent, print_json, progress, table
 
 _REASONS_SHOWN = 8
 
@@ -49,7 +49,14 @@ def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool)
         measured = read_measurements(data)
         notes.print("fitting power", style="dim")
         power = refit_power(data)
-        factors = refit(measured, lambda what: notes.print(f"fitting {what}", style="dim"))
+        with progress(as_json) as bar:
+            task = bar.add_task("fitting", total=fit_steps(measured) + 1)
+
+            def tell(what: str) -> None:
+                bar.console.print(f"fitting {what}", style="dim")
+                bar.advance(task)
+
+            factors = refit(measured, tell)
     checked = None if check is None else _check(check, factors)
     if write:
         FACTORS_FILE.write_text(to_text(factors), encoding="utf-8")
