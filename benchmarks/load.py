@@ -17,6 +17,7 @@ from poolpilot.env.sim.clusters import SimulatedClusters
 from poolpilot.env.sim.engine import enqueue, run
 from poolpilot.env.sim.engine_state import ABSENT, load_requests, make_engine
 from poolpilot.env.sim.world import WorldSpec, world_from_scenario
+from poolpilot.env.workload.prefixes import PrefixTree
 from poolpilot.env.workload.requests import Workload
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 500, 250
@@ -24,14 +25,25 @@ MODEL, GPU = "llama-2-7b", "A100-SXM-80GB"
 MAX_NUM_SEQS, TOKEN_BUDGET, MAX_MODEL_LEN = 256, 2048, 4096
 POOL_REPLICAS = 1000
 """Most replicas of one pool, as in a scenario file; more need more pools."""
+PREFIXES, PREFIX_TOKENS = 8, 112
+"""Instructions that prompts begin with, and their length: engines that cache prefixes compute them once."""
 NEVER_S = 1e6
 
 
 def requests(count: int, rate_per_s: float, seed: int = 0) -> Workload:
-    """`count` Poisson arrivals of one class."""
-    arrival_s = np.cumsum(np.random.default_rng(seed).exponential(1.0 / rate_per_s, count))
+    """`count` Poisson arrivals, in turn of an urgent and a patient class; each begins with one of a few instructions."""
+    rng = np.random.default_rng(seed)
+    arrival_s = np.cumsum(rng.exponential(1.0 / rate_per_s, count))
     tokens = np.ones(count, dtype=np.int64)
-    return Workload(arrival_s, PROMPT_TOKENS * tokens, OUTPUT_TOKENS * tokens, 0 * tokens, ("chat",))
+    return Workload(
+        arrival_s,
+        PROMPT_TOKENS * tokens,
+        OUTPUT_TOKENS * tokens,
+        np.arange(count) % 2,
+        CLASSES,
+        prefix_index=rng.integers(0, PREFIXES, count),
+        prefixes=PrefixTree(np.full(PREFIXES, -1), np.full(PREFIXES, PREFIX_TOKENS)),
+    )
 
 
 def scenario(replicas: int) -> Scenario:
@@ -42,7 +54,8 @@ def scenario(replicas: int) -> Scenario:
             "max_num_seqs": MAX_NUM_SEQS,
             "max_num_batched_tokens": TOKEN_BUDGET,
             "max_model_len": MAX_MODEL_LEN,
-            **FEATURES["engine"],
+            "scheduling": "priority",
+            "prefix_caching": True,
         },
     }
     spot = {
@@ -51,7 +64,7 @@ def scenario(replicas: int) -> Scenario:
         # Notices come, and machines go: the pool asks for new ones, which cold-start.
         "spot": {"preemptions_per_hr": 0.2, "notice_s": 30},
     }
-    staged = {**plain, "price": {"usd_per_hr": 9.0}, **FEATURES["staged"]}
+    staged = {**plain, "price": {"usd_per_hr": 9.0}, "pipeline_parallel": 2}
     pools: dict[str, dict[str, Any]] = {}
     left, kinds = replicas, (("spot", spot), ("staged", staged))
     share = max(1, min(POOL_REPLICAS, -(-replicas // 2)))
@@ -69,21 +82,21 @@ def scenario(replicas: int) -> Scenario:
             "tick_s": 10,
             "model": MODEL,
             "pools": pools,
-            "classes": {"chat": {"target": {"ttft_s": 2.0, "tpot_s": 0.1, "attainment": 0.99}, **FEATURES["class"]}},
-            "workload": {"kind": "generated", "classes": {"chat": _UNUSED}},
+            "classes": {name: {"target": _TARGET, "priority": i} for i, name in enumerate(CLASSES)},
+            "workload": {"kind": "generated", "classes": dict.fromkeys(CLASSES, _UNUSED)},
             "energy": {"paid_by_user": True},
         }
     )
 
 
+CLASSES = ("urgent", "patient")
+_TARGET = {"ttft_s": 2.0, "tpot_s": 0.1, "attainment": 0.99}
 _UNUSED = {
     "rate_per_s": 1.0,
     "prompt_tokens": {"kind": "lognormal", "median": 500, "sigma": 0.1, "max": 600},
     "output_tokens": {"kind": "lognormal", "median": 250, "sigma": 0.1, "max": 300},
 }
 """A scenario must say what arrives; the requests that are timed are handed in."""
-FEATURES: dict[str, dict[str, Any]] = {"engine": {}, "staged": {"pipeline_parallel": 2}, "class": {}}
-"""What else a pool's engines, its staged pools and the class switch on."""
 
 
 def world(replicas: int, work: Workload) -> WorldSpec:

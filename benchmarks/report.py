@@ -57,7 +57,7 @@ def _versus(rows: list[dict[str, Any]]) -> Section:
     return Section(
         "Beside vllm-sr-sim, on the same requests",
         "Requests per CPU-second. The kernel is the engines alone; the fleet is everything: routing, engines, spot, "
-        "pipeline stages, power and heat, meters, the ledger, and a snapshot every tick.",
+        "pipeline stages, priorities, prefix caching, power and heat, meters, the ledger, and a snapshot every tick.",
         (
             "replicas",
             "kernel",
@@ -144,27 +144,37 @@ def show(figures: dict[str, Any], console: Console) -> None:
         console.print(table)
 
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+PARTS = ("versus", "growth", "training", "start")
+
+
+def marks(part: str) -> tuple[str, str]:
+    """Between what the tables of a part stand on the page."""
+    return f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
 
 
 def write(figures: dict[str, Any], page: Path, command: str) -> None:
-    """Put the tables between the marks of the page.
+    """Put the tables of the parts that were measured between their marks on the page, each with what it was made on.
 
     Raises:
-        ValueError: the page lacks the marks.
+        ValueError: the page lacks the marks of a part.
     """
     text = page.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{page}: wanted the marks {BEGIN} and {END}")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{_markdown(figures, command)}\n{END}{after}", encoding="utf-8")
+    for part in PARTS:
+        if part not in figures:
+            continue
+        begin, end = marks(part)
+        if begin not in text or end not in text:
+            raise ValueError(f"{page}: wanted the marks {begin} and {end}")
+        before, rest = text.split(begin)
+        own = {name: value for name, value in figures.items() if name == part or name not in PARTS}
+        text = f"{before}{begin}\n\n{_markdown(own, command)}\n{end}{rest.split(end)[1]}"
+    page.write_text(text, encoding="utf-8")
 
 
 def _markdown(figures: dict[str, Any], command: str) -> str:
     machine = figures["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    rival = figures.get("rival_version")
+    rival = figures.get("rival_version") if "versus" in figures else None
     others = f", vllm-sr-sim {rival}" if rival else ""
     where = f"{machine['cpu']}, {machine['cores']} cores, load average {machine['load']:.1f} when it began"
     lines = [f"Made by `{command}` on {where}; Python {machine['python']}, {versions}{others}.", ""]

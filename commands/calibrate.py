@@ -16,13 +16,13 @@ from ..env.accuracy.few_shot import MOST_GIVEN
 from ..env.accuracy.page import IMAGES, page
 from ..env.accuracy.plots import draw
 from ..env.accuracy.report import build
-from ..env.perf.calibration import read_measurements, refit
+from ..env.perf.calibration import fit_steps, read_measurements, refit
 from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document, to_text
 from ..env.perf.power import POWER_FILE, PowerFactors
 from ..env.perf.power import to_document as power_document
 from ..env.perf.power_fit import POWER_TABLE, PowerFit, refit_power
 from .bad_input import one_line_errors
-from .printing import console, log_console, percent, print_json, table
+from .printing import console, log_console, percent, print_json, progress, table
 
 _REASONS_SHOWN = 8
 
@@ -79,7 +79,14 @@ def calibrate(
         measured = read_measurements(data)
         notes.print("fitting power", style="dim")
         power = refit_power(data)
-        factors = refit(measured, lambda what: notes.print(f"fitting {what}", style="dim"))
+        with progress(as_json) as bar:
+            task = bar.add_task("fitting", total=fit_steps(measured) + 1)
+
+            def tell(what: str) -> None:
+                bar.console.print(f"fitting {what}", style="dim")
+                bar.advance(task)
+
+            factors = refit(measured, tell)
     checked = None if check is None else check_table(check, factors, few_shot)
     if write:
         FACTORS_FILE.write_text(to_text(factors), encoding="utf-8")

@@ -105,7 +105,7 @@ def emulate(**options: Any) -> None:
     """Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.
 
     Tokens come when the chosen GPU would give them: the simulator's engine (continuous batching, chunked prefill, KV
-    blocks, preemption) decides, in real time or faster. The text is filler, and an answer always has exactly
+    blocks, preemption, priorities, prefix caching) decides, in real time or faster. The text is filler, and an answer always has exactly
     `max_tokens` tokens. A prompt given as a list of token ids has exactly that many; of text, four characters make one.
 
     \b

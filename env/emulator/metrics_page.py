@@ -130,8 +130,8 @@ class MetricsPage(Collector):
             tally.prompt_tokens,
             figures.generated_tokens,
             figures.sequence_preemptions,
-            0.0,  # the engine models no prefix cache
-            0.0,
+            figures.prefix_queries,
+            figures.prefix_hits,
             figures.busy_s,
             figures.useful_s,
             content.cap_file_errors,
@@ -183,7 +183,7 @@ def _cache_config(spec: ReplicaSpec) -> dict[str, str]:
     return {
         "block_size": str(KV_BLOCK_TOKENS),
         "cache_dtype": "auto",
-        "enable_prefix_caching": "False",
+        "enable_prefix_caching": str(spec.flags.prefix_caching),
         "gpu_memory_utilization": f"{spec.flags.gpu_memory_utilization:g}",
         "kv_cache_size_tokens": str(spec.kv_tokens),
         "num_gpu_blocks": str(spec.kv_blocks),

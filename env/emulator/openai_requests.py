@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-CHARS_PER_TOKEN: Final = 4
-MESSAGE_TOKENS: Final = 4
+from .prompts import Prompt, Role
+
 COMPLETION_MAX_TOKENS: Final = 16
 """vLLM's and OpenAI's default for completions. For a chat it is what the context leaves, as in vLLM."""
 MOST_ANSWERS: Final = 256
@@ -54,6 +54,10 @@ class Ask:
     dimensions: int = EMBEDDING_DIMENSIONS
     base64: bool = False
     """Vectors as base64 of float32 rather than as lists."""
+    priority: int = 0
+    """The lower, the sooner, where the engine schedules by priority."""
+    block_keys: tuple[tuple[int, ...], ...] = ()
+    """Of each prompt (`Prompt.block_keys`); empty where the engine caches no prefixes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Served:
     names: tuple[str, ...]
     """Names of the model, the first is its own."""
     max_model_len: int
+    prefix_caching: bool = False
 
 
 _NUMBERS: Final[dict[str, tuple[float, float]]] = {
@@ -73,7 +78,7 @@ _NUMBERS: Final[dict[str, tuple[float, float]]] = {
     "frequency_penalty": (-2.0, 2.0),
     "repetition_penalty": (0.0, math.inf),
 }
-_WHOLE: Final[dict[str, int]] = {"top_k": -1, "min_tokens": 0, "seed": -(2**63), "priority": -(2**63)}
+_WHOLE: Final[dict[str, int]] = {"top_k": -1, "min_tokens": 0, "seed": -(2**63)}
 _FLAGS: Final = ("ignore_eos", "stream", "skip_special_tokens", "add_special_tokens")
 _NOT_EMULATED: Final = ("echo", "suffix", "logprobs", "top_logprobs", "prompt_logprobs", "use_beam_search")
 
@@ -94,11 +99,11 @@ def chat(body: bytes, served: Served) -> Ask:
     document = _document(body)
     model = _model(document, served)
     _check_sampling(document)
-    prompt = _chat_tokens(document)
+    prompt = _chat_prompt(document)
     wanted = _whole(document, "max_completion_tokens", 1)
     if wanted is None:
         wanted = _whole(document, "max_tokens", 1)
-    output = max(served.max_model_len - prompt, 1) if wanted is None else wanted
+    output = max(served.max_model_len - len(prompt), 1) if wanted is None else wanted
     return _generation(document, served, model, (prompt,), output)
 
 
@@ -111,20 +116,26 @@ def embedding(body: bytes, served: Served) -> Ask:
     if encoding not in (None, "float", "base64"):
         raise ApiError(400, f"encoding_format: {_shown(encoding)}, wanted float or base64", param="encoding_format")
     dimensions = _whole(document, "dimensions", 1, 8192)
-    ask = Ask(model, prompts, dimensions=dimensions or EMBEDDING_DIMENSIONS, base64=encoding == "base64")
-    return _fitting(ask, served)
+    ask = Ask(model, _lengths(prompts), dimensions=dimensions or EMBEDDING_DIMENSIONS, base64=encoding == "base64")
+    return _fitting(ask, served, document, prompts)
 
 
 def _generation(
-    document: dict[str, Any], served: Served, model: str, prompts: tuple[int, ...], output_tokens: int
+    document: dict[str, Any], served: Served, model: str, prompts: tuple[Prompt, ...], output_tokens: int
 ) -> Ask:
     stream = bool(document.get("stream"))
     answers = _whole(document, "n", 1, MOST_ANSWERS)
-    ask = Ask(model, prompts, answers or 1, output_tokens, stream, *_usage_options(document, stream))
-    return _fitting(ask, served)
+    usage = _usage_options(document, stream)
+    ask = Ask(model, _lengths(prompts), answers or 1, output_tokens, stream, *usage)
+    return _fitting(ask, served, document, prompts)
 
 
-def _fitting(ask: Ask, served: Served) -> Ask:
+def _lengths(prompts: tuple[Prompt, ...]) -> tuple[int, ...]:
+    return tuple(map(len, prompts))
+
+
+def _fitting(ask: Ask, served: Served, document: dict[str, Any], prompts: tuple[Prompt, ...]) -> Ask:
+    """The request with what the engine wants to know of it besides, if it can be served."""
     if len(ask.prompts) * ask.answers > MOST_ANSWERS:
         raise ApiError(400, f"{len(ask.prompts)} prompts times n={ask.answers}, wanted at most {MOST_ANSWERS} answers")
     longest = max(ask.prompts)
@@ -136,7 +147,9 @@ def _fitting(ask: Ask, served: Served) -> Ask:
             " Please reduce the length of the prompt or of the completion.",
             param="max_tokens" if ask.output_tokens else "input",
         )
-    return ask
+    priority = _whole(document, "priority", -(2**31), 2**31 - 1) or 0
+    keys = tuple(prompt.block_keys() for prompt in prompts) if served.prefix_caching else ()
+    return replace(ask, priority=priority, block_keys=keys)
 
 
 def _document(body: bytes) -> dict[str, Any]:
@@ -198,46 +211,41 @@ def _usage_options(document: dict[str, Any], stream: bool) -> tuple[bool, bool]:
     return include, include and continuous
 
 
-def _prompts(document: dict[str, Any], name: str) -> tuple[int, ...]:
-    """Tokens of each prompt: text, token ids, or a list of one of them."""
+def _prompts(document: dict[str, Any], name: str) -> tuple[Prompt, ...]:
+    """Text, token ids, or a list of one of them."""
     given: Any = document.get(name)
-    if isinstance(given, str):
-        lengths = [_text_tokens(given)]
-    elif _is_token_ids(given):
-        lengths = [len(given)]
-    elif _is_list_of(given, lambda p: isinstance(p, str)):
-        lengths = [_text_tokens(text) for text in given]
-    elif _is_list_of(given, _is_token_ids):
-        lengths = [len(ids) for ids in given]
+    if isinstance(given, str) or _is_token_ids(given):
+        prompts: tuple[Prompt, ...] = (Prompt((given,)),)
+    elif _is_list_of(given, lambda p: isinstance(p, str)) or _is_list_of(given, _is_token_ids):
+        prompts = tuple(Prompt((one,)) for one in given)
     else:
         wanted = "text, a list of token ids, or a list of such"
         raise ApiError(400, f"{name}: {_shown(given)}, wanted {wanted}, none of them empty", param=name)
-    if min(lengths) < 1:
+    if min(map(len, prompts)) < 1:
         raise ApiError(400, f"{name}: empty, wanted at least one token", param=name)
-    return tuple(lengths)
+    return prompts
 
 
-def _chat_tokens(document: dict[str, Any]) -> int:
+def _chat_prompt(document: dict[str, Any]) -> Prompt:
     messages: Any = document.get("messages")
     if not _is_list_of(messages, lambda m: isinstance(m, dict) and isinstance(m.get("role"), str)):
         raise ApiError(400, f"messages: {_shown(messages)}, wanted a list of objects with a role", param="messages")
-    return sum(MESSAGE_TOKENS + _content_tokens(message.get("content")) for message in messages)
+    pieces: list[str | Role] = []
+    for message in messages:
+        pieces += [Role(message["role"]), *_content_texts(message.get("content"))]
+    return Prompt(tuple(pieces))
 
 
-def _content_tokens(content: Any) -> int:
+def _content_texts(content: Any) -> list[str]:
     if content is None:
-        return 0
+        return []
     if isinstance(content, str):
-        return _text_tokens(content)
+        return [content]
     if _is_list_of(
         content, lambda p: isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str)
     ):
-        return sum(_text_tokens(part["text"]) for part in content)
+        return [part["text"] for part in content]
     raise ApiError(400, f"messages.content: {_shown(content)}, wanted text or parts of type text", param="messages")
-
-
-def _text_tokens(text: str) -> int:
-    return -(-len(text) // CHARS_PER_TOKEN)
 
 
 def _whole(document: dict[str, Any], name: str, least: int, most: int = 2**63) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..sim.engine_state import NEVER_PS, PS_PER_S
 from .cap_file import Caps
@@ -32,9 +32,17 @@ class PacedSession:
         """Simulated time."""
         return int((self._loop.time() - self._start_s) * self._ps_per_s)
 
-    def submit(self, prompt_tokens: int, output_tokens: int, streams: bool, listener: Listener) -> Ticket:
+    def submit(
+        self,
+        prompt_tokens: int,
+        output_tokens: int,
+        streams: bool,
+        listener: Listener,
+        priority: int = 0,
+        block_keys: Sequence[int] = (),
+    ) -> Ticket:
         """Queue a request; `listener` hears of it until its end or `abort`. Raises TooLong."""
-        ticket = self.session.submit(self.now_ps(), prompt_tokens, output_tokens, streams)
+        ticket = self.session.submit(self.now_ps(), prompt_tokens, output_tokens, streams, priority, block_keys)
         self._listeners[ticket] = listener
         self._all_ended.clear()
         self._plan()

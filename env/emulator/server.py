@@ -46,9 +46,9 @@ class Under:
 
     def submit(self, ask: Ask) -> None:
         """Queue all answers. Raises TooLong; call `abort` then, as always in the end."""
-        for prompt in ask.prompts:
+        for prompt, keys in zip(ask.prompts, ask.block_keys or ((),) * len(ask.prompts), strict=True):
             for _ in range(ask.answers):
-                ticket = self._paced.submit(prompt, ask.output_tokens, ask.stream, self._hear)
+                ticket = self._paced.submit(prompt, ask.output_tokens, ask.stream, self._hear, ask.priority, keys)
                 self._index[ticket] = len(self._tickets)
                 self._tickets.append(ticket)
 
@@ -86,7 +86,7 @@ class Server:
             dev_mode: also offer /sleep, /wake_up and /is_sleeping, as vLLM does with VLLM_SERVER_DEV_MODE=1.
         """
         self._spec, self._paced, self._dev_mode = spec, paced, dev_mode
-        self._served = Served(tuple(names), spec.flags.max_model_len)
+        self._served = Served(tuple(names), spec.flags.max_model_len, spec.flags.prefix_caching)
         self._created_s = int(time.time())
         self._page = MetricsPage(names[0], spec, time.time())
         self._meter = GpuMeter(spec.draw, spec.law.best_token_s)

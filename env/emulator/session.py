@@ -9,7 +9,7 @@ Times are picoseconds of the engine's clock, and must not fall from call to call
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,7 @@ from ..sim.engine_state import (
     set_request,
 )
 from .following import GAPS_PS, Ledger, catch_up, follow, grown_ledger, make_ledger, news, note_new
+from .prompts import PromptTree, room_for_prompts
 from .replica import ReplicaSpec
 from .tally import Tally
 
@@ -53,6 +54,9 @@ class Ticket:
     """0: prefill only."""
     streams: bool
     arrival_ps: int
+    priority: int = 0
+    block_keys: Sequence[int] = ()
+    """Of the blocks that its prompt fills (`prompts.Prompt`); left out: it shares none."""
     row: int = NONE
     """In the engine's table; NONE while it waits for the engine to wake up, and at the end."""
     tokens: int = 0
@@ -81,6 +85,10 @@ class Figures:
     kv_used_frac: float
     generated_tokens: int
     sequence_preemptions: int
+    prefix_queries: int
+    """Tokens of new requests that were looked up in the prefix cache."""
+    prefix_hits: int
+    """Of those, found there."""
     busy_s: float
     """With an iteration under way."""
     useful_s: float
@@ -119,7 +127,11 @@ class Session:
             flags.max_model_len,
             max_seqs=flags.max_num_seqs,
             capacity=FIRST_ROWS,
+            by_priority=flags.scheduling == "priority",
+            prefix_caching=flags.prefix_caching,
+            prefixes=room_for_prompts(spec.kv_blocks) if flags.prefix_caching else ((), ()),
         )
+        self._tree = PromptTree(self._engine) if flags.prefix_caching else None
         self._ledger: Ledger = make_ledger(FIRST_ROWS, flags.max_num_seqs)
         self._rows = np.zeros(FIRST_ROWS, dtype=np.int64)
         self._tickets: dict[int, Ticket | None] = {}  # None: aborted while its last iteration was under way
@@ -136,14 +148,22 @@ class Session:
         """Requests that have not ended."""
         return len(self._tickets) + len(self._held)
 
-    def submit(self, now_ps: int, prompt_tokens: int, output_tokens: int, streams: bool = False) -> Ticket:
+    def submit(
+        self,
+        now_ps: int,
+        prompt_tokens: int,
+        output_tokens: int,
+        streams: bool = False,
+        priority: int = 0,
+        block_keys: Sequence[int] = (),
+    ) -> Ticket:
         """Put a request into the queue; `prompt_tokens` >= 1.
 
         Raises:
             TooLong: longer than the model or the KV cache takes.
         """
         self._catch_up(now_ps)
-        ticket = Ticket(prompt_tokens, output_tokens, streams, self._now_ps)
+        ticket = Ticket(prompt_tokens, output_tokens, streams, self._now_ps, priority, block_keys)
         if self.sleep_level == AWAKE:
             self._enqueue(ticket)
         else:
@@ -214,6 +234,8 @@ class Session:
             kv_used_frac=int(rep["blocks_used"]) / int(rep["blocks_total"]),
             generated_tokens=int(view.generated_tokens),
             sequence_preemptions=int(rep["sequence_preemptions"]),
+            prefix_queries=int(rep["prefix_queries"]),
+            prefix_hits=int(rep["prefix_hits"]),
             busy_s=int(view.busy_ps) / PS_PER_S,
             useful_s=int(view.useful_ps) / PS_PER_S,
             iterations=int(rep["iterations"]),
@@ -231,7 +253,10 @@ class Session:
         if row == NONE:
             self._grow()
             row = int(claim(self._engine))
-        set_request(self._engine, row, ticket.prompt_tokens, ticket.output_tokens, 0)
+        node = NONE
+        if self._tree is not None:
+            self._engine, node = self._tree.node_of(self._engine, ticket.block_keys, self._nodes_in_use)
+        set_request(self._engine, row, ticket.prompt_tokens, ticket.output_tokens, 0, ticket.priority, node)
         note_new(self._ledger, row, ticket.streams)
         answer = int(enqueue(self._engine, 0, row, self._now_ps))
         if answer != ACCEPTED:
@@ -241,6 +266,10 @@ class Session:
         ticket.row = row
         self._tickets[row] = ticket
         self._plan()
+
+    def _nodes_in_use(self) -> list[int]:
+        nodes: list[int] = self._engine.tags["prefix"][list(self._tickets)].tolist()
+        return nodes
 
     def _grow(self) -> None:
         rows = 2 * len(self._rows)

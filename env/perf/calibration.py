@@ -144,6 +144,12 @@ def refit(measured: Measurements, progress: Callable[[str], None], remembered: R
     return replace(factors, serving=_refit_serving(measured.serving, factors, known))
 
 
+def fit_steps(measured: Measurements) -> int:
+    """How often `refit` will tell its progress."""
+    products = set(_gpus(measured.gemm)) | set(measured.layers)
+    return len(products) + len(_HELIX_NODES) + len(_gpus(measured.attention)) + 3
+
+
 def iterations(measured: Measurements, factors: Factors) -> dict[str, dict[str, IterationErrors]]:
     """Errors of whole iterations of unseen layers, by GPU and kind of product, wherever kernels were measured.
 

@@ -10,7 +10,7 @@ import pytest
 from poolpilot.env.catalog.gpus import GPUS, gpu
 from poolpilot.env.catalog.links import link
 from poolpilot.env.catalog.models import MODELS
-from poolpilot.env.perf.calibration import Measurements, engine_rows, long_layers, read_measurements, refit
+from poolpilot.env.perf.calibration import Measurements, engine_rows, fit_steps, long_layers, read_measurements, refit
 from poolpilot.env.perf.check import compare_all
 from poolpilot.env.perf.factors import (
     CommFactors,
@@ -140,7 +140,10 @@ def measured(shared_data: Path) -> Measurements:
 
 @pytest.fixture(scope="module")
 def refitted(measured: Measurements) -> Factors:
-    return refit(measured, lambda what: None)
+    told: list[str] = []
+    factors = refit(measured, told.append)
+    assert len(told) == fit_steps(measured)
+    return factors
 
 
 @pytest.mark.shared_data
