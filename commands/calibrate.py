@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
+from ..env.accuracy.checking import Checked, GroupError, check_table
+from ..env.accuracy.few_shot import MOST_GIVEN
+from ..env.accuracy.page import IMAGES, page
+from ..env.accuracy.plots import draw
+from ..env.accuracy.report import build
 from ..env.perf.calibration import fit_steps, read_measurements, refit
-from ..env.perf.check import compare_all, group_errors
 from ..env.perf.factors import FACTORS_FILE, Factors, FitError, shipped_factors, to_document, to_text
 from ..env.perf.power import POWER_FILE, PowerFactors
 from ..env.perf.power import to_document as power_document
 from ..env.perf.power_fit import POWER_TABLE, PowerFit, refit_power
-from ..env.perf.tables import TableError, read_serving
 from .bad_input import one_line_errors
 from .printing import console, log_console, percent, print_json, progress, table
 
@@ -33,15 +37,41 @@ _REASONS_SHOWN = 8
 @click.option(
     "--check", type=click.Path(path_type=Path), help="CSV or Parquet with the columns of measured_serving.csv."
 )
+@click.option(
+    "--few-shot",
+    type=click.IntRange(1, 1000),
+    help=f"With --check: also the error after a correction from so many rows of each GPU and model, {MOST_GIVEN} say.",
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --data: write the accuracy page there, and its plots beside it. Takes minutes; fits nothing that it scores.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @one_line_errors
-def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool) -> None:
-    """Refit the performance model (--data), or print its error on a table of measured serving (--check)."""
+def calibrate(
+    data: Path | None, write: bool, check: Path | None, few_shot: int | None, report: Path | None, as_json: bool
+) -> None:
+    """Refit the performance model (--data), or print its error on a table of measured serving (--check).
+
+    \b
+    poolpilot calibrate --check mine.csv                 how far off the model is on your own measurements
+    poolpilot calibrate --check mine.csv --few-shot 20   and after a correction from 20 of them
+    poolpilot calibrate --data DIR --write               refit to tables of your own, keep the factors
+    """
     if data is None and check is None:
         raise click.UsageError("wanted --data DIR to refit, or --check FILE to hold the model against a table")
     if write and data is None:
         raise click.UsageError("--write stores refitted factors: it needs --data DIR")
+    if report is not None and data is None:
+        raise click.UsageError("--report scores the model on a folder of tables: it needs --data DIR")
+    if few_shot is not None and check is None:
+        raise click.UsageError("--few-shot corrects the model on a table: it needs --check FILE")
     notes = log_console()
+    if data is not None and report is not None:
+        _write_report(data, report, notes)
+        if not (write or check or as_json):
+            return
     power: PowerFit | None = None
     if data is None:
         factors = shipped_factors()
@@ -57,7 +87,7 @@ def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool)
                 bar.advance(task)
 
             factors = refit(measured, tell)
-    checked = None if check is None else _check(check, factors)
+    checked = None if check is None else check_table(check, factors, few_shot)
     if write:
         FACTORS_FILE.write_text(to_text(factors), encoding="utf-8")
         notes.print(f"wrote {FACTORS_FILE}")
@@ -68,7 +98,7 @@ def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool)
         document = {
             "factors": None if data is None else to_document(factors),
             "power": power and {**power_document(power.table), "judged": [asdict(j) for j in power.judged]},
-            "check": checked,
+            "check": None if checked is None else _checked_json(checked),
         }
         print_json({name: part for name, part in document.items() if part is not None})
         return
@@ -80,14 +110,12 @@ def calibrate(data: Path | None, write: bool, check: Path | None, as_json: bool)
         _print_check(checked)
 
 
-def _check(path: Path, factors: Factors) -> dict[str, Any]:
-    """The model's error on a table: groups, and how many rows were left out for each reason."""
-    rows, others = read_serving(path)
-    compared, incomparable = compare_all(rows, factors)
-    left_out = {**others, **incomparable}
-    if not compared:
-        raise TableError(f"{path}: no row can be compared; first reason: {next(iter(left_out))}")
-    return {"file": str(path), "groups": [asdict(g) for g in group_errors(compared)], "left_out": left_out}
+def _write_report(data: Path, path: Path, notes: Console) -> None:
+    made = build(data, lambda what: notes.print(what, style="dim"))
+    for plot in draw(made, path.parent / IMAGES):
+        notes.print(f"wrote {plot}")
+    path.write_text(page(made), encoding="utf-8")
+    notes.print(f"wrote {path}")
 
 
 def _print_factors(factors: Factors) -> None:
@@ -151,17 +179,26 @@ def _error_cells(error: FitError) -> tuple[object, ...]:
     return error.fitted_rows, error.held_out_rows, *shares, ", ".join(error.sources)
 
 
-def _print_check(checked: Mapping[str, Any]) -> None:
-    groups: Sequence[Mapping[str, Any]] = checked["groups"]
+def _print_check(checked: Checked) -> None:
     rows = [
-        (g["gpu"], g["engine"], g["model"], g["rows"], percent(g["median"]), percent(g["p90"]), percent(g["bias"]))
-        for g in groups
+        (
+            *(g.gpu, g.engine, g.model, g.quantity, g.error.count),
+            *(percent(share) for share in (g.error.median, g.error.p90, g.error.bias, g.inside)),
+        )
+        for g in checked.groups
     ]
+    columns = ("GPU", "engine", "model", "of", "rows", "median", "p90", "bias", "inside")
+    caption = "Median and p90 of the absolute error; bias above 0: predicted too much. Inside: of the calibrated range."
     out = console()
-    out.print(
-        table("Predicted against measured time", ("GPU", "engine", "model", "rows", "median", "p90", "bias"), rows)
-    )
-    left_out = sorted(checked["left_out"].items(), key=lambda item: -item[1])
+    out.print(table("Predicted against measured", columns, rows, caption))
+    if any(group.few_shot for group in checked.groups):
+        few = [(g.gpu, g.engine, g.model, g.quantity, *_few_shot_cells(g)) for g in checked.groups]
+        columns = ("GPU", "engine", "model", "of", "given", "scored", "median", "p90", "bias")
+        caption = (
+            "Given: rows that the correction of a GPU and model saw. Scored: the others, to which the error belongs."
+        )
+        out.print(table("After a correction from a few rows", columns, few, caption))
+    left_out = sorted(checked.left_out.items(), key=lambda item: -item[1])
     if left_out:
         out.print(f"left out: {sum(count for _, count in left_out)} rows")
     for reason, count in left_out[:_REASONS_SHOWN]:
@@ -169,3 +206,24 @@ def _print_check(checked: Mapping[str, Any]) -> None:
     if len(left_out) > _REASONS_SHOWN:
         rest = sum(count for _, count in left_out[_REASONS_SHOWN:])
         out.print(f"  {rest:5d}  for {len(left_out) - _REASONS_SHOWN} more reasons (--json lists all)")
+
+
+def _few_shot_cells(group: GroupError) -> tuple[object, ...]:
+    after = group.few_shot
+    if after is None:
+        return 0, 0, *("-",) * 3
+    return group.given, after.count, *(percent(share) for share in (after.median, after.p90, after.bias))
+
+
+def _checked_json(checked: Checked) -> dict[str, Any]:
+    """Flat groups; the few-shot part only where it was asked for and could be scored."""
+    groups = []
+    for g in checked.groups:
+        record: dict[str, Any] = {"gpu": g.gpu, "engine": g.engine, "model": g.model, "quantity": g.quantity}
+        record |= {"rows": g.error.count, "median": g.error.median, "p90": g.error.p90, "bias": g.error.bias}
+        record["inside"] = g.inside
+        if g.few_shot is not None:
+            after = asdict(g.few_shot)
+            record["few_shot"] = {"given": g.given, "rows": after.pop("count"), **after}
+        groups.append(record)
+    return {"file": checked.file, "groups": groups, "left_out": dict(checked.left_out)}

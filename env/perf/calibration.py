@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from .fit import (
     fit_serving,
     fit_transfer,
     fit_whole_layers,
+    held_out,
 )
 from .law import FloatArray
 from .tables import TableError, read_serving, read_table
@@ -57,7 +59,11 @@ _HELIX_NODES = {"L4": "L4-24GB", "T4": "T4-16GB", "V100": "V100-SXM-16GB"}
 _MESSAGE_BYTES = (2.0**11, 2.0**28)
 """All-reduce sizes fitted: one token of a small model to a full prefill of a large one."""
 ENGINE_MODEL = "Qwen/Qwen3-32B"
-"""The engine's factors are fitted to this model's 16-bit runs; every other model's runs judge them."""
+"""The engine's factors are fitted to this model's 16-bit runs (to the most frequent model's where they are withheld);
+every other model's runs judge them."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -107,22 +113,35 @@ def read_measurements(folder: Path) -> Measurements:
     )
 
 
-def refit(measured: Measurements, progress: Callable[[str], None]) -> Factors:
-    """All factors, fitted anew; `progress` is told what is being fitted."""
-    gemm = _refit_gemm(measured, progress)
+Remembered = dict[tuple[Any, ...], Any]
+"""Groups of factors by the rows that they were fitted to: many fits that differ in few rows need not begin anew."""
+
+
+def refit(measured: Measurements, progress: Callable[[str], None], remembered: Remembered | None = None) -> Factors:
+    """All factors, fitted anew; `progress` is told what is being fitted.
+
+    Args:
+        remembered: groups fitted before, filled with those fitted now; with it the errors of whole iterations, which
+            take as long as all fits together, are left out.
+    """
+    known: Remembered = {} if remembered is None else remembered
+    gemm = _refit_gemm(measured, progress, known)
     attention: dict[str, AttentionFactors] = {}
     for name in _gpus(measured.attention):
         progress(f"attention on {name}")
         rows = _of_gpu(measured.attention, name)
-        attention[name] = fit_attention(GPUS[name], rows, [_ATTENTION])
+        attention[name] = _once(
+            known, ("attention", name), rows, partial(fit_attention, GPUS[name], rows, [_ATTENTION])
+        )
     progress("all-reduce and transfers")
     comm, transfer = _refit_comm(measured.comm), _refit_transfer(measured.transfers)
     progress("engine")
     factors = Factors(gemm=gemm, attention=attention, comm=comm, transfer=transfer, engine=NO_ENGINE)
-    factors = replace(factors, iterations=iterations(measured, factors))
+    if remembered is None:
+        factors = replace(factors, iterations=iterations(measured, factors))
     factors = replace(factors, engine=_refit_engine(measured.serving, factors))
     progress("end-to-end runs of GPUs without kernels")
-    return replace(factors, serving=_refit_serving(measured.serving, factors))
+    return replace(factors, serving=_refit_serving(measured.serving, factors, known))
 
 
 def fit_steps(measured: Measurements) -> int:
@@ -150,7 +169,18 @@ def iterations(measured: Measurements, factors: Factors) -> dict[str, dict[str, 
 _DTYPES = (("bfloat16", "16bit", "bf16"), ("fp8", "8bit", "fp8"))
 
 
-def _refit_gemm(measured: Measurements, progress: Callable[[str], None]) -> dict[str, dict[str, GemmFactors]]:
+def _once(known: Remembered, key: tuple[str, ...], rows: Table, fit: Callable[[], T]) -> T:
+    """The fit to these rows, made now if nobody made it before."""
+    whole = (*key, *((name, column.tobytes()) for name, column in sorted(rows.items())))
+    if whole not in known:
+        known[whole] = fit()
+    fitted: T = known[whole]
+    return fitted
+
+
+def _refit_gemm(
+    measured: Measurements, progress: Callable[[str], None], remembered: Remembered
+) -> dict[str, dict[str, GemmFactors]]:
     gemm: dict[str, dict[str, GemmFactors]] = {}
     for name in _gpus(measured.gemm):
         progress(f"matrix products on {name}")
@@ -158,18 +188,22 @@ def _refit_gemm(measured: Measurements, progress: Callable[[str], None]) -> dict
         for dtype, kind, precision in _DTYPES:
             rows = table["dtype"] == dtype
             if rows.any():
-                gemm.setdefault(name, {})[kind] = fit_gemm(GPUS[name], precision, _where(table, rows), [_GEMM])
+                own = _where(table, rows)
+                fit = partial(fit_gemm, GPUS[name], precision, own, [_GEMM])
+                gemm.setdefault(name, {})[kind] = _once(remembered, ("gemm", name, kind), own, fit)
     for name, table in measured.layers.items():
         if name in gemm:
             continue
         progress(f"matrix products on {name}")
-        gemm[name] = {"16bit": fit_layers(GPUS[name], MODELS, table, [_VIDUR[name]])}
+        fit = partial(fit_layers, GPUS[name], MODELS, table, [_VIDUR[name]])
+        gemm[name] = {"16bit": _once(remembered, ("layers", name), table, fit)}
     for node, name in _HELIX_NODES.items():
         progress(f"matrix products on {name}")
         rows = measured.whole_layers["node"] == node
         known = np.isin(measured.whole_layers["model"], list(_HELIX_MODELS))
         table = _where(measured.whole_layers, rows & known)
-        gemm[name] = {"16bit": fit_whole_layers(GPUS[name], _HELIX_MODELS, table, [_HELIX])}
+        if len(table["node"]):
+            gemm[name] = {"16bit": fit_whole_layers(GPUS[name], _HELIX_MODELS, table, [_HELIX])}
     return gemm
 
 
@@ -209,7 +243,7 @@ def _refit_transfer(table: Table) -> dict[str, TransferFactors]:
 def _refit_engine(serving: Sequence[ServingRow], kernels: Factors) -> EngineFactors:
     """The engine's factors from closed-loop vLLM runs on GPUs whose kernels were measured, or share a die with one."""
     compared, _ = compare_all(engine_rows(serving), kernels)
-    judged = np.array([_held_out(c) for c in compared], dtype=np.bool_)
+    judged = _judged([c.row for c in compared])
     return fit_engine(
         kernels_s=np.array([c.predicted_s for c in compared]),
         layers=np.array([float(c.row.model.layers) for c in compared]),
@@ -220,7 +254,9 @@ def _refit_engine(serving: Sequence[ServingRow], kernels: Factors) -> EngineFact
     )
 
 
-def _refit_serving(serving: Sequence[ServingRow], factors: Factors) -> dict[str, ServingFactors]:
+def _refit_serving(
+    serving: Sequence[ServingRow], factors: Factors, remembered: Remembered
+) -> dict[str, ServingFactors]:
     """By GPU whose architecture has no card with measured kernels, nor a relative of the same maker."""
     fitted: dict[str, ServingFactors] = {}
     for name in _UNRELATED:
@@ -239,7 +275,13 @@ def _refit_serving(serving: Sequence[ServingRow], factors: Factors) -> dict[str,
             tried = replace(factors, serving={name: own})
             return np.array([compare(c.row, tried).predicted_s for c, pick in zip(chosen, picked, strict=True) if pick])
 
-        fitted[name] = fit_serving(predict, np.array([c.measured_s for c in chosen]), judged, [_SERVING])
+        # What the law believes of the rows stands for all that it rests on.
+        rows_of: Table = {
+            "measured": np.array([c.measured_s for c in chosen]),
+            "predicted": np.array([c.predicted_s for c in chosen]),
+        }
+        fit = partial(fit_serving, predict, rows_of["measured"], judged, [_SERVING])
+        fitted[name] = _once(remembered, ("serving", name), rows_of, fit)
     return fitted
 
 
@@ -260,8 +302,13 @@ def engine_rows(serving: Sequence[ServingRow]) -> list[ServingRow]:
     ]
 
 
-def _held_out(comparison: Comparison) -> bool:
-    return comparison.row.model.name != ENGINE_MODEL
+def _judged(rows: Sequence[ServingRow]) -> Any:
+    """`[R]` the rows held out: those of all models but one. If there is only one, every fourth of its shapes."""
+    names = [row.model.name for row in rows]
+    fitted = ENGINE_MODEL if ENGINE_MODEL in names else max(sorted(set(names)), key=names.count, default="")
+    if set(names) == {fitted}:
+        return held_out([(r.prompt_tokens, r.output_tokens, r.concurrency, r.tensor_parallel) for r in rows])
+    return np.array([name != fitted for name in names], dtype=np.bool_)
 
 
 def long_layers(table: Table) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy as np
 from ..catalog.gpus import Gpu
 from ..catalog.models import Model
 from .capacity import mean_iteration_s
+from .coverage import coverage
 from .factors import Factors
 from .law import IterationLaw
-from .roofline import DoesNotFit, LayoutError, iteration_law, kv_capacity_tokens
+from .roofline import DoesNotFit, LayoutError, iteration_law, kv_bytes_per_gpu, kv_capacity_tokens
 
 _BUDGET_TOKENS = 8192.0
 """vLLM's default token budget of an online server on large GPUs; the tables seldom state it."""
@@ -76,20 +77,6 @@ class Comparison:
         return self.predicted_s / self.measured_s - 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class GroupError:
-    """How far the model is off for one GPU, engine and model."""
-
-    gpu: str
-    engine: str
-    """Without its version."""
-    model: str
-    rows: int
-    median: float
-    p90: float
-    bias: float
-
-
 class NotComparableError(ValueError):
     """A row that the model cannot speak about; the message says why."""
 
@@ -134,7 +121,7 @@ def law_of(row: ServingRow, factors: Factors | None = None) -> IterationLaw:
         raise NotComparableError("an open loop with more requests in flight than max_num_seqs: no steady state")
     if _step_s(row) < _LEAST_SHARE * _least_step_s(row):
         raise NotComparableError(
-            "faster than the GPU can read the weights once a token: the row cannot mean what it says"
+            "faster than the GPU can read weights and context once a token: the row cannot mean what it says"
         )
     return law
 
@@ -149,10 +136,13 @@ def _step_s(row: ServingRow) -> float:
 
 
 def _least_step_s(row: ServingRow) -> float:
-    """What reading the weights of a dense model once takes at the data sheet's bandwidth; 0 for experts."""
+    """What reading the weights once, and every sequence's context, takes at the data sheet's bandwidth; 0 for experts."""
     if row.model.experts > 1:
         return 0.0
-    return row.model.weight_bytes(row.precision) / row.tensor_parallel / (row.gpu.bandwidth_gb_per_s * 1e9)
+    context = (row.concurrency or 0.0) * (row.prompt_tokens + row.output_tokens / 2.0)
+    cache = context * kv_bytes_per_gpu(row.model, row.precision, row.tensor_parallel)
+    weights = row.model.weight_bytes(row.precision) / row.tensor_parallel
+    return (weights + cache) / (row.gpu.bandwidth_gb_per_s * 1e9)
 
 
 def tpot_s(row: ServingRow, law: IterationLaw) -> float:
@@ -213,27 +203,21 @@ def _loop_tpot_s(row: ServingRow, law: IterationLaw) -> float:
     return seconds(high)
 
 
-def group_errors(comparisons: Iterable[Comparison]) -> list[GroupError]:
-    """The error by GPU, engine and model, and by GPU and engine over all models ("all"), in that order."""
-    groups: dict[tuple[str, str, bool, str], list[float]] = {}
-    for comparison in comparisons:
-        row = comparison.row
-        for over_all, name in ((False, row.model.name), (True, "all")):
-            groups.setdefault((row.gpu.name, row.engine_family, over_all, name), []).append(comparison.off_frac)
-    return [_group(gpu, engine, name, off) for (gpu, engine, _, name), off in sorted(groups.items())]
+def inside_range(row: ServingRow, factors: Factors | None = None) -> bool:
+    """Whether a row lies inside the range over which its law was calibrated: GPU, precision, batch, context, chunks.
 
-
-def _group(gpu: str, engine: str, model: str, off: Sequence[float]) -> GroupError:
-    shares = np.array(off)
-    return GroupError(
-        gpu=gpu,
-        engine=engine,
-        model=model,
-        rows=len(off),
-        median=float(np.median(np.abs(shares))),
-        p90=float(np.quantile(np.abs(shares), 0.9)),
-        bias=float(shares.mean()),
-    )
+    Raises:
+        NotComparableError: the layout cannot run.
+    """
+    try:
+        known = coverage(row.gpu, row.model, row.precision, row.tensor_parallel, factors)
+    except LayoutError as error:
+        raise NotComparableError(str(error)) from None
+    sequences = row.in_flight or 1.0
+    context = max(row.prompt_tokens + row.output_tokens / 2.0, 1.0)
+    decoding = known.inside(sequences, sequences, context)
+    prefilling = known.inside(min(max(row.prompt_tokens, 1.0), _BUDGET_TOKENS), 0.0, 0.0)
+    return bool(decoding and prefilling)
 
 
 def compare_all(

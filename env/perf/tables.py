@@ -56,7 +56,10 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Table:
 
 
 _TEXT = frozenset(
-    ("source", "gpu", "model", "precision", "engine", "slo_note", "dtype", "phase", "op", "node", "task", "note")
+    (
+        *("run", "source", "gpu", "model", "precision", "engine", "slo_note"),
+        *("dtype", "phase", "op", "node", "task", "note"),
+    )
 )
 
 

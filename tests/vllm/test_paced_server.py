@@ -46,7 +46,7 @@ def in_bursts(load: Load, every_s: float, apart_s: float) -> Load:
     return Load(burst * every_s + place * apart_s, load.prompt_tokens, load.output_tokens)
 
 
-STEADY = ("steady", a_load(1, 70, 1.3, (700.0, 0.6), (50.0, 0.6)), Flags())
+STEADY = ("steady", a_load(1, 70, 1.3, (900.0, 0.6), (50.0, 0.6)), Flags())
 SCARCE_KV = ("scarce KV", a_load(2, 60, 1.3, (400.0, 0.6), (90.0, 0.5)), Flags(512 // 16, 512, 2048, kv_blocks=49))
 BURSTS = ("bursts", in_bursts(a_load(3, 60, 1.2, (300.0, 1.0), (60.0, 0.8)), 8.0, 0.03), Flags(8, 768))
 
