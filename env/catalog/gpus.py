@@ -18,7 +18,7 @@ class Gpu:
     architecture: str
     """Cards of one architecture behave alike; where one is not measured, a relative stands in."""
     memory_gb: float
-    """Gigabytes of 10^9 bytes, as quoted."""
+    """Gigabytes, as quoted; see `memory_bytes`."""
     bandwidth_gb_per_s: float
     fp32_tflops: float
     fp16_tflops: float
@@ -36,6 +36,13 @@ class Gpu:
     supports_bf16: bool
     supports_fp8: bool
     source: str
+
+    @property
+    def memory_bytes(self) -> float:
+        """What the driver reports, where that is known; the quoted gigabytes as 10^9 bytes elsewhere. A quoted one has
+        between 10^9 bytes and 2^30 bytes of it, by the card's way of correcting errors."""
+        reported_mib = _REPORTED_MIB.get(self.name)
+        return self.memory_gb * 1e9 if reported_mib is None else reported_mib * 2.0**20
 
     @property
     def link(self) -> Link:
@@ -65,6 +72,19 @@ class Gpu:
             return self.int8_tops
         return self.fp16_tflops
 
+
+# `nvidia-smi`, memory total: modal-labs/modal-client pull request 2797; RTX 4090: RLinf/RLinf issue 255.
+_REPORTED_MIB = {
+    "A10-24GB": 23028.0,
+    "A100-SXM-40GB": 40960.0,
+    "A100-PCIe-80GB": 81920.0,
+    "A100-SXM-80GB": 81920.0,
+    "H100-SXM-80GB": 81559.0,
+    "L4-24GB": 23034.0,
+    "L40S-48GB": 46068.0,
+    "RTX4090-24GB": 24564.0,
+    "T4-16GB": 15360.0,
+}
 
 # Compute units and caches are those of the vendors' architecture whitepapers.
 _NV = "NVIDIA data sheet"

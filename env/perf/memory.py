@@ -44,7 +44,7 @@ def pipeline_kv_tokens(stages: Sequence[Stage], model: Model, precision: str, me
 def _stage_blocks(stages: Sequence[Stage], index: int, model: Model, precision: str, memory_utilization: float) -> int:
     stage = stages[index]
     check_layout(stage.gpu, model, precision, stage.tensor_parallel)
-    taken = stage.gpu.memory_gb * 1e9 * memory_utilization
+    taken = stage.gpu.memory_bytes * memory_utilization
     needed = stage_weight_bytes(stages, index, model, precision)
     needed += _workspace_bytes(model, stage.tensor_parallel, index == len(stages) - 1)
     per_block = kv_bytes_per_layer(model, precision, stage.tensor_parallel) * stage.layers * KV_BLOCK_TOKENS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.csv as pa_csv
 import pytest
 
-from poolpilot.env.catalog.gpus import GPUS, CatalogError, gpu
+from poolpilot.env.catalog.gpus import GPUS, CatalogError, Gpu, gpu
 from poolpilot.env.catalog.links import LINKS, link
 from poolpilot.env.catalog.models import MODELS, PRECISIONS, bytes_per_weight, model
 
@@ -149,6 +149,11 @@ def test_tables_match_the_public_facts(shared_data: Path) -> None:
         shape = model(row["model"])
         assert shape.params / 1e9 == pytest.approx(row["params_total_b"], rel=1e-3), shape.name
         assert shape.kv_bytes_per_token() == row["kv_bytes_per_token_fp16"], shape.name
+
+
+@pytest.mark.parametrize("card", GPUS.values(), ids=lambda card: card.name)
+def test_a_card_has_at_least_its_quoted_bytes_and_at_most_as_many_gibibytes(card: Gpu) -> None:
+    assert 1e9 <= card.memory_bytes / card.memory_gb <= 2.0**30
 
 
 def test_catalogue_entries_cannot_change() -> None:
