@@ -60,7 +60,8 @@ test-vllm: $(VENV)/.ready $(VLLM_VENV)/.ready  ## hold the simulator against rea
 	@POOLPILOT_VLLM_PYTHON=$(VLLM_VENV)/bin/python exec $(VENV)/bin/python -m pytest tests/vllm -s -v \
 	  -m "vllm$(if $(SHORT), and not long)" $(ARGS)
 
-lint: $(VENV)/.ready  ## ruff, mypy strict, import contracts
+lint: $(VENV)/.ready  ## ruff, mypy strict, import contracts, no merge left half done
+	@! git grep -nE '^(<<<<<<<|>>>>>>>) ' -- . || { echo 'conflict markers: finish the merge' >&2; exit 1; }
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
