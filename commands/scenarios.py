@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..env.market.load import machines, prices
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
-from ..env.scenario_reference import reference
+from ..env.scenario.reference import reference
 from .bad_input import one_line_errors
 from .printing import console, print_json, table
 

@@ -28,7 +28,7 @@ CONSTANTS_FROM = (
     "perf/law",
     "perf/power",
     "perf/roofline",
-    "scenario_delays",
+    "scenario/delays",
     "sim/compiling",
     "window",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..scenario_market import Availability, Moves, Price
+from ..scenario.market import Availability, Moves, Price
 from .files import read_availability, read_prices
 from .series import SeriesError, StepSeries
 

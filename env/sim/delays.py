@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import FloatArray
-from ..scenario_delays import Delay, EmpiricalDelay, LognormalDelay
+from ..scenario.delays import Delay, EmpiricalDelay, LognormalDelay
 from . import chance
 from .engine_state import PS_PER_S, compiled
 from .state import DELAY_WIDTH, FAR_PS, KNOTS, MEAN_S, N_DELAYS, N_KNOTS, SPREAD_FRAC

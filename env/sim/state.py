@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..perf.law import LAW_WIDTH
 from ..perf.power import DRAWN_BY
 from ..perf.roofline import KV_BLOCK_TOKENS
-from ..scenario_delays import MAX_KNOTS
+from ..scenario.delays import MAX_KNOTS
 from ..window import TALLY_WIDTH
 from .caching import enter
 from .compiling import inner

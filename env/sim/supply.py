@@ -14,7 +14,7 @@ from ..beliefs import believed_preemptions_per_hr
 from ..contract import FloatArray
 from ..market.load import machines
 from ..scenario import Fault, Scenario
-from ..scenario_delays import Delay
+from ..scenario.delays import Delay
 from .delays import delay_row
 from .state import DELAY_WIDTH, FALL_ASLEEP, HANG, LOAD, N_DELAYS, PROVISION, WAKE
 

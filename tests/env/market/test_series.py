@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from poolpilot.env.market.load import machines, prices
 from poolpilot.env.market.series import SeriesError, StepSeries
-from poolpilot.env.scenario_market import Availability, Price, PriceSeries
+from poolpilot.env.scenario.market import Availability, Price, PriceSeries
 
 SERIES = StepSeries(np.array([0.0, 100.0, 200.0, 500.0]), np.array([4.0, 2.0, 3.0, 1.0]), 600.0)
 

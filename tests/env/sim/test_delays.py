@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolpilot.env.scenario_delays import Delay, EmpiricalDelay, FixedDelay, LognormalDelay
+from poolpilot.env.scenario.delays import Delay, EmpiricalDelay, FixedDelay, LognormalDelay
 from poolpilot.env.sim import chance
 from poolpilot.env.sim.delays import delay_row, drawn_ps, no_delays
 from poolpilot.env.sim.state import FAR_PS, LOAD

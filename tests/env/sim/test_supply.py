@@ -9,9 +9,9 @@ import pytest
 
 from poolpilot.env.contract import FloatArray
 from poolpilot.env.scenario import Fault, Scenario, load_scenario
-from poolpilot.env.scenario_delays import EmpiricalDelay
-from poolpilot.env.scenario_market import Price, PriceSeries, StockOuts
-from poolpilot.env.scenario_pools import ColdStart, Sleep
+from poolpilot.env.scenario.delays import EmpiricalDelay
+from poolpilot.env.scenario.market import Price, PriceSeries, StockOuts
+from poolpilot.env.scenario.pools import ColdStart, Sleep
 from poolpilot.env.sim.clusters import SimulatedClusters, TickOutcome
 from poolpilot.env.sim.state import EVENTS, HANG, LOAD, MEAN_S, NO_TICK, PROVISION, WAKE
 from poolpilot.env.sim.supply import supply_of

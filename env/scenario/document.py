@@ -14,23 +14,23 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from .catalog.gpus import gpu
-from .catalog.models import Model, model
-from .contract import Cluster, Targets
-from .guard import Limits
-from .ledger import Tariff
-from .one_line import first_problem, one_line, shown
-from .perf.coverage import Coverage, coverage
-from .perf.law import IterationLaw
-from .perf.law_file import LawFile, LawFileError, LawRanges, read_law_file
-from .perf.roofline import iteration_law, kv_capacity_tokens
-from .plain_yaml import PlainYamlError, plain_yaml
-from .scenario_energy import Energy
-from .scenario_fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
-from .scenario_pools import Pool, StartDelays
-from .workload.spec import WorkloadSpec
+from ..catalog.gpus import gpu
+from ..catalog.models import Model, model
+from ..contract import Cluster, Targets
+from ..guard import Limits
+from ..ledger import Tariff
+from ..one_line import first_problem, one_line, shown
+from ..perf.coverage import Coverage, coverage
+from ..perf.law import IterationLaw
+from ..perf.law_file import LawFile, LawFileError, LawRanges, read_law_file
+from ..perf.roofline import iteration_law, kv_capacity_tokens
+from ..plain_yaml import PlainYamlError, plain_yaml
+from ..workload.spec import WorkloadSpec
+from .energy import Energy
+from .fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
+from .pools import Pool, StartDelays
 
-SHIPPED = Path(__file__).parent / "scenarios"
+SHIPPED = Path(__file__).parents[1] / "scenarios"
 SHOWN_PATH = 400
 """Characters shown of a file's name; the rest of the line says what is wrong."""
 MAX_FILE_BYTES = 256 << 10

@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from .contract import FloatArray
-from .scenario_fields import Name, NonNegativeFloat, PositiveFloat, Strict
+from ..contract import FloatArray
+from .fields import Name, NonNegativeFloat, PositiveFloat, Strict
 
 RoomCelsius = Annotated[float, Field(ge=-50, le=60)]
 

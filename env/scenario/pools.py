@@ -8,11 +8,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from .catalog.cold_starts import FALL_ASLEEP, PROVISION_S, PROVISION_SOURCE, SPREAD_FRAC, WAKE, loading
-from .scenario_delays import Delay, LognormalDelay
-from .scenario_energy import Thermal
-from .scenario_fields import NonNegativeFloat, PositiveFloat, Share, Strict
-from .scenario_market import Price, Spot, StockOuts
+from ..catalog.cold_starts import FALL_ASLEEP, PROVISION_S, PROVISION_SOURCE, SPREAD_FRAC, WAKE, loading
+from .delays import Delay, LognormalDelay
+from .energy import Thermal
+from .fields import NonNegativeFloat, PositiveFloat, Share, Strict
+from .market import Price, Spot, StockOuts
 
 
 class Replicas(Strict):

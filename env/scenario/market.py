@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .scenario_delays import Delay
-from .scenario_fields import NonNegativeFloat, PositiveFloat, Strict
+from .delays import Delay
+from .fields import NonNegativeFloat, PositiveFloat, Strict
 
 MAX_STEPS = 10_000
 """Most steps written out in a scenario; longer series belong in a file."""

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
-from .scenario import Scenario
+from .document import Scenario
 
 _HIDDEN: Final = ("base_dir",)
 """Of the scenario: set by whoever reads the file, not in it."""

@@ -9,10 +9,10 @@ import yaml
 
 from poolpilot.env.catalog.cold_starts import LOADINGS
 from poolpilot.env.scenario import Scenario, parse_scenario
-from poolpilot.env.scenario_pools import ColdStart
-from poolpilot.env.scenario_reference import field_docs, models_of, reference
+from poolpilot.env.scenario.pools import ColdStart
+from poolpilot.env.scenario.reference import field_docs, models_of, reference
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 def test_every_field_of_every_model_is_in_the_reference() -> None:

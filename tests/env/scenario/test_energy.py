@@ -9,7 +9,7 @@ import pytest
 
 from poolpilot.env.plain_yaml import plain_yaml
 from poolpilot.env.scenario import SHIPPED, Scenario, ScenarioError, parse_scenario
-from poolpilot.env.scenario_energy import Energy
+from poolpilot.env.scenario.energy import Energy
 from poolpilot.env.sim.clusters import SimulatedClusters
 from poolpilot.env.sim.world import world_from_scenario
 from poolpilot.tests.env.sim.worlds import an_action, run_ticks

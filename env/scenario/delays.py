@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .scenario_fields import NonNegativeFloat, Share, Strict
+from .fields import NonNegativeFloat, Share, Strict
 
 MAX_KNOTS: Final = 16
 """Most quantiles of one delay: they are laid out in rows of one width for compiled code."""
