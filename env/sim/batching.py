@@ -95,7 +95,7 @@ def vacate(engine: Engine, replica: int, place: int, scheduled: int, returns: bo
         row.generated = held - row.prompt + 1
     blocks = blocks_for(engine, held + scheduled)
     if rep.prefix_caching:
-        # As in vLLM, what was about to be computed counts as cached, though it never was.
+        # As in vLLM, what was about to be computed counts as cached, though it never was; it is the first to be taken.
         let_go(engine, replica, request, blocks, (held + scheduled) >> engine.block_bits, returns)
     else:
         rep.blocks_used -= blocks

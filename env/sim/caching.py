@@ -67,7 +67,15 @@ def take_hits(engine: Engine, replica: int, request: int, hit: int) -> None:
     """Let a request hold the first `hit` blocks of its prompt, as `hit_ahead` found them."""
     tags = engine.tags[request]
     if tags.tail:
-        _take_tail(engine, replica, request, hit)
+        # Whole: what it must compute again of its own is gone. Its last full block would be, if the token that was to fill
+        # it was taken back when it was thrown out; but that block stood first in line for whoever it made room for.
+        run = engine.runs[replica, tags.tail]
+        rep = engine.replicas[replica]
+        rep.cached -= run.end - run.first
+        rep.blocks_used += run.end - run.first
+        _unqueue(engine, replica, tags.tail)
+        _return_run(engine, replica, tags.tail)
+        tags.tail = 0
     node = tags.prefix
     while node != NONE:
         part = engine.nodes[node]
@@ -150,9 +158,6 @@ def forget_own(engine: Engine, replica: int, request: int) -> None:
     if tags.tail:
         _bury(engine, replica, tags.tail)
         tags.tail = 0
-    if tags.spare:
-        _bury(engine, replica, tags.spare)
-        tags.spare = 0
 
 
 @compiled
@@ -168,40 +173,6 @@ def forget_all(engine: Engine, replica: int) -> None:
     engine.runs[replica, 0].after = 0
     for place in range(engine.lookup.shape[1]):
         engine.lookup[replica, place] = 0
-
-
-@compiled
-def _take_tail(engine: Engine, replica: int, request: int, hit: int) -> None:
-    """Hold what a request left when it was preempted, up to `hit`; what it must compute again stays in the queue."""
-    rep, tags, runs = engine.replicas[replica], engine.tags[request], engine.runs[replica]
-    tail = tags.tail
-    tags.tail = 0
-    first, end = runs[tail].first, runs[tail].end
-    repeated = end - hit  # the last block, or nothing
-    replaced = 0
-    if tags.spare and first <= runs[tags.spare].first < hit:
-        # Of two blocks with this content the older is hit, and the newer stays where it stands among its neighbours.
-        _unqueue(engine, replica, tags.spare)
-        _return_run(engine, replica, tags.spare)
-        rep.cached -= 1
-        rep.blocks_used += 1
-        tags.spare = 0
-        replaced = 1
-    taken = hit - first - replaced
-    rep.cached -= taken
-    rep.blocks_used += taken
-    after = runs[tail].after
-    _unqueue(engine, replica, tail)
-    _return_run(engine, replica, tail)
-    if repeated:
-        spare = _new_run(engine, replica, NONE, hit, end)
-        runs[spare].owner = request
-        tags.spare = spare
-        _queue_before(engine, replica, spare, after)
-    if replaced:
-        dead = _new_run(engine, replica, NONE, 0, 1)
-        _queue_before(engine, replica, dead, after)
-        _join(engine, replica, dead)
 
 
 @compiled
@@ -315,11 +286,7 @@ def _drop(engine: Engine, replica: int, run: int) -> None:
             runs[gone.older].newer = gone.newer
             runs[gone.newer].older = gone.older
     elif gone.owner != NONE:
-        tags = engine.tags[gone.owner]
-        if tags.tail == run:
-            tags.tail = 0
-        else:
-            tags.spare = 0
+        engine.tags[gone.owner].tail = 0
     _return_run(engine, replica, run)
 
 

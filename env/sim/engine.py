@@ -247,7 +247,6 @@ def evict_all(engine: Engine, replica: int, now_ps: int, evicted: NDArray[np.int
         count += 1
     for i in range(count):
         engine.tags[evicted[i]].tail = 0
-        engine.tags[evicted[i]].spare = 0
     forget_all(engine, replica)
     if rep.clock_ps > now_ps:
         count = _undo_last(engine, replica, now_ps, evicted, count)

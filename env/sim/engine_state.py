@@ -56,7 +56,6 @@ TAGS = np.dtype(
         ("priority", np.int32),
         ("prefix", np.int32),  # the node of `Engine.nodes` that its prompt begins with; NONE if it shares nothing
         ("tail", np.int32),  # run of its own blocks in the cache, while it waits after a sequence preemption
-        ("spare", np.int32),  # run of one block of its own that it must compute again though it is cached
         ("copy", np.int32),  # run of the last block of `prefix` where it computed that again though it was cached
     ],
     align=True,
@@ -378,7 +377,6 @@ def set_request(
     tags.priority = priority
     tags.prefix = prefix
     tags.tail = 0
-    tags.spare = 0
     tags.copy = 0
     row.prompt = prompt_tokens
     row.output = output_tokens
