@@ -16,6 +16,7 @@ from ..agents.portfolio import RULES
 from ..env.scenario import load_scenario
 from ..training.evaluate import compare, contender, summary, tuning_episodes
 from .bad_input import one_line_errors
+from .first_run import say_if_it_compiles
 from .printing import console, percent, print_json, progress, table
 
 
@@ -63,6 +64,7 @@ def evaluate(
     wanted: dict[str, dict[str, float]] = {}
     shown: dict[str, str] = {}
     settings: dict[str, dict[str, list[float]]] = {}
+    say_if_it_compiles()
     with progress(quiet=as_json) as bar:
         for given in scenarios:
             scenario = load_scenario(given)

@@ -17,6 +17,7 @@ from ..training.evaluate import contender, tuning_episodes
 from ..training.rollout import RunResult, rollout
 from ..training.worlds import episode_of
 from .bad_input import one_line_errors
+from .first_run import say_if_it_compiles
 from .printing import console, percent, print_json, progress, seconds, table
 
 _DECISIONS_SHOWN = 5
@@ -58,6 +59,7 @@ def simulate(scenario: str, policies: tuple[str, ...], seed: int, duration: floa
     names = policies or RULES
     ticks = int(loaded.duration_s / loaded.tick_s)
     results: dict[str, RunResult] = {}
+    say_if_it_compiles()
     with progress(quiet=as_json) as bar:
         tuning = tuning_episodes(loaded) if set(RULES) & set(names) else None
         for name in names:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .bad_input import one_line_errors, refuse
+from .first_run import say_if_it_compiles
 from .printing import log_console, print_json, progress
 
 
@@ -87,6 +88,7 @@ def train(
         miss_price=miss_price,
         config=config,
     )
+    say_if_it_compiles()
     with progress(quiet=as_json) as bar:
         task = bar.add_task("training", total=steps)
 

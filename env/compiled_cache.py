@@ -85,3 +85,9 @@ def cached(function: Function, **options: Any) -> Function:
     finally:
         config.CACHE_LOCATOR_CLASSES = before
     return cast(Function, kernel)
+
+
+def is_kept(kernel: Callable[..., Any]) -> bool:
+    """Whether code of a function that `cached` made lies on disk and is up to date."""
+    known: Any = kernel
+    return bool(known._cache._cache_file._load_index())  # numba tells it nowhere else; its version is pinned

@@ -37,8 +37,10 @@ def compiled_in(folder: Path, stamp: str, monkeypatch: pytest.MonkeyPatch) -> tu
     assert spec.loader is not None
     module: ModuleType = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    lay_there = compiled_cache.is_kept(module.twice)
     assert module.twice(21) == 42
     stats = module.twice.stats
+    assert lay_there == bool(stats.cache_hits)
     return sum(stats.cache_hits.values()), sum(stats.cache_misses.values())
 
 
