@@ -247,10 +247,13 @@ measurements take most of it away (`poolpilot calibrate --check FILE --few-shot 
 {_table(columns, rows)}
 
 - *Whole iterations* leave out output head, sampling and all-reduces, which the kernel tables do not have; TPOT and
-  throughput contain them.
+  throughput contain them. Those of A100 are another laboratory's than the tables its factors were fitted to: so much
+  differs between machines and versions. On layers held out of the very tables, decoding is 1 to 3 % off on A100, H100
+  and L40S, and prompts of 256 tokens and more 2.5 to 5 % (11 % on L40S in fp8): see [iteration time](iteration-time.md).
 - *TTFT* is scored in the request logs only: the tables' mean TTFT contains queueing and waves of prompts that they do not
   tell enough about.
-- *AMD cards* have no kernel tables at all: their factors are Hopper's or Ampere's, on another software stack.
+- *AMD cards* have no kernel tables at all: their factors are Hopper's or Ampere's, with shares fitted to end-to-end runs of
+  early 2024; where those are withheld, on the right of the first table, nothing of another software stack is left.
 """
 
 
