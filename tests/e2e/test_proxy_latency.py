@@ -15,8 +15,9 @@ from .miniature import a_stage, control
 
 pytestmark = pytest.mark.e2e
 
-TOLERATED_MEDIAN_S = 0.005
-"""Half of all requests may differ by this much: loopback, an event loop's turn, the client's own parsing."""
+TOLERATED_S = 0.005
+"""Loopback, an event loop's turn, the client's own parsing. A quarter of all requests must not differ by more: on a busy
+machine a client waits for its turn, which makes it late and never early."""
 
 
 async def test_the_first_byte_in_envoys_log_is_the_clients_own(tmp_path: Path) -> None:
@@ -35,8 +36,8 @@ async def test_the_first_byte_in_envoys_log_is_the_clients_own(tmp_path: Path) -
     by_clients = np.array([r.first_token_s - r.sent_s for r in sent if r.first_token_s is not None])
     by_envoy = np.array([ttft_s(r) for r in chat])
     later = by_clients - by_envoy
-    assert abs(float(np.median(later))) < TOLERATED_MEDIAN_S
+    assert abs(float(np.quantile(later, 0.25))) < TOLERATED_S
     whole = np.array([r.end_s - r.sent_s for r in sent if r.end_s is not None])
-    assert abs(float(np.median(whole - [r.total_s for r in chat]))) < TOLERATED_MEDIAN_S
+    assert abs(float(np.quantile(whole - [r.total_s for r in chat], 0.25))) < TOLERATED_S
     # What the proxy says it added itself is no more than what the client waited.
     assert float(np.median([added_s(r) for r in chat])) < float(np.median(by_clients))
