@@ -16,8 +16,9 @@ from .miniature import a_stage, control
 pytestmark = pytest.mark.e2e
 
 TOLERATED_S = 0.005
-"""Loopback, an event loop's turn, the client's own parsing. A quarter of all requests must not differ by more: on a busy
-machine a client waits for its turn, which makes it late and never early."""
+"""Loopback, an event loop's turn, the client's own parsing."""
+MOST_LAG_S = 0.25
+"""From a client's sending to Envoy's first byte, on a machine that is busy with other things."""
 
 
 async def test_the_first_byte_in_envoys_log_is_the_clients_own(tmp_path: Path) -> None:
@@ -35,9 +36,15 @@ async def test_the_first_byte_in_envoys_log_is_the_clients_own(tmp_path: Path) -
     assert len(chat) == len(sent) >= 10
     by_clients = np.array([r.first_token_s - r.sent_s for r in sent if r.first_token_s is not None])
     by_envoy = np.array([ttft_s(r) for r in chat])
-    later = by_clients - by_envoy
-    assert abs(float(np.quantile(later, 0.25))) < TOLERATED_S
     whole = np.array([r.end_s - r.sent_s for r in sent if r.end_s is not None])
-    assert abs(float(np.quantile(whole - [r.total_s for r in chat], 0.25))) < TOLERATED_S
+    whole_by_envoy = np.array([r.total_s for r in chat])
+    # Whoever waits for a turn of the processor on the way to Envoy is late with everything alike: that is the lag.
+    lag_s = float(np.median(by_clients - by_envoy))
+    assert -TOLERATED_S < lag_s < MOST_LAG_S
+    tolerated_s = max(TOLERATED_S, lag_s / 2)
+    assert abs(float(np.median(whole - whole_by_envoy)) - lag_s) < tolerated_s
+    # Counted from the first byte the lag is gone. Had the log told when headers left, this would be a whole TTFT.
+    streaming_s = (whole - by_clients) - (whole_by_envoy - by_envoy)
+    assert abs(float(np.median(streaming_s))) < tolerated_s
     # What the proxy says it added itself is no more than what the client waited.
     assert float(np.median([added_s(r) for r in chat])) < float(np.median(by_clients))

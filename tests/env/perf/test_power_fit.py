@@ -147,5 +147,7 @@ def _within_stated_error(table: PowerTable) -> None:
     many = {name: factors for name, factors in table.gpus.items() if factors.fitted.rows >= 40}
     assert len(many) == 3
     assert max(factors.new_model.median for factors in many.values()) < 0.09
-    assert max(factors.new_model.median for factors in table.gpus.values()) < 0.25  # A100-40GB: seven rows of two models
+    assert (
+        max(factors.new_model.median for factors in table.gpus.values()) < 0.25
+    )  # A100-40GB: seven rows of two models
     assert table.any_gpu.new_gpu.median < 0.18
