@@ -55,7 +55,7 @@ BURSTS = ("bursts", in_bursts(a_load(3, 60, 1.2, (300.0, 1.0), (60.0, 0.8)), 8.0
 @pytest.mark.parametrize(
     ("name", "load", "flags"),
     [
-        pytest.param(*STEADY, id="steady"),
+        pytest.param(*STEADY, id="steady", marks=pytest.mark.long),
         pytest.param(*SCARCE_KV, id="scarce-kv", marks=pytest.mark.long),
         pytest.param(*BURSTS, id="bursts", marks=pytest.mark.long),
     ],

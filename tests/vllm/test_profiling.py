@@ -18,6 +18,8 @@ from poolpilot.env.perf.roofline import iteration_law
 from ..env.sim.served import BLOCK_TOKENS, Flags
 from .serving import paced_server
 
+pytestmark = pytest.mark.long  # measures in real time
+
 LAW = iteration_law(gpu("L4-24GB"), model("llama-3.1-8b"), "bf16")
 FLAGS = Flags(max_num_seqs=16, max_num_batched_tokens=1024, max_model_len=4096)
 
