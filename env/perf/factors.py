@@ -333,13 +333,17 @@ def _ranges(entry: Any, where: str) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def read_factors(path: Path) -> Factors:
-    """Factors from a JSON file; FactorsError names the file and the entry."""
+def read_document(path: Path) -> Any:
+    """What a JSON file holds; FactorsError if it is none."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FactorsError(f"{path}: not readable as JSON: {error}") from None
-    return from_document(document, str(path))
+
+
+def read_factors(path: Path) -> Factors:
+    """Factors from a JSON file; FactorsError names the file and the entry."""
+    return from_document(read_document(path), str(path))
 
 
 @cache

@@ -11,7 +11,6 @@ Draw is monotone in everything: more seconds busy, iterations, tokens or attenti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -20,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from ..catalog.gpus import GPUS, Gpu
 from ..catalog.models import Model, bytes_per_weight
-from .factors import FactorsError, donor, shipped_factors
+from .factors import FactorsError, donor, read_document, shipped_factors
 from .roofline import kv_bytes_per_gpu
 
 POWER_FILE = Path(__file__).with_name("power.json")
@@ -261,11 +260,7 @@ def _numbers(kind: type[T], entry: Any, where: str) -> dict[str, Any]:
 
 def read_power(path: Path) -> PowerTable:
     """Shares from a JSON file; FactorsError names the file and the entry."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FactorsError(f"{path}: not readable as JSON: {error}") from None
-    return from_document(document, str(path))
+    return from_document(read_document(path), str(path))
 
 
 @cache
