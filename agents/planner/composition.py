@@ -49,6 +49,9 @@ class Wishes:
     """Of each model: one may fail."""
     headroom: float = 1.1
     """Demand is planned for times this."""
+    route_by_length: bool = False
+    """Each bucket of a class may be routed on its own. False: a class's buckets share one row of shares, which is what a
+    proxy that knows classes only can do, so that what is planned is what is applied."""
 
 
 @dataclass(frozen=True, eq=False)
