@@ -72,7 +72,13 @@ def cheapest_first(offers: Iterable[Offer]) -> tuple[Offer, ...]:
     """By dollars per GPU; at one price the more useful first, then by name, so that the order is always the same."""
 
     def key(offer: Offer) -> tuple[object, ...]:
-        useful = (offer.gpus, -offer.machine_gpus, offer.preemptions_per_hr, offer.stock is not None)
+        useful = (
+            offer.gpus,
+            -offer.machine_gpus,
+            offer.preemptions_per_hr,
+            offer.stock is not None,
+            -(offer.stock or 0),
+        )
         return (offer.usd_per_gpu_hr, offer.gpu, offer.kind, *useful, offer.provider, offer.region, offer.instance)
 
     return tuple(sorted(offers, key=key))
