@@ -38,6 +38,8 @@ class Option:
     over the time that a change of mix has to pay off in."""
     max_replicas: int | None = None
     min_replicas: int = 0
+    why_not: tuple[str, ...] = ()
+    """`[B]` what keeps it from serving a bucket, empty where it serves; left out: not told."""
 
     def on_demand(self, offers: tuple[Offer, ...]) -> bool:
         """Whether none of its machines may be taken away."""
