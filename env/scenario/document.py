@@ -33,6 +33,8 @@ from .pools import Pool, StartDelays
 SHIPPED = Path(__file__).parents[1] / "scenarios"
 SHOWN_PATH = 400
 """Characters shown of a file's name; the rest of the line says what is wrong."""
+SHARES_TOLERANCE = 1e-6
+"""Shares in a file are rounded; they may exceed 1 by this much together."""
 MAX_FILE_BYTES = 256 << 10
 """A larger file is no scenario: Python reads YAML at some 50 kB/s. Long series of rates belong in a trace."""
 
@@ -82,6 +84,9 @@ class RequestClass(Strict):
     """Overrides the scenario's model."""
     pools: tuple[str, ...] | None = None
     """Only these pools may serve it; left out: all that hold its model."""
+    shares: dict[str, Share] | None = None
+    """A plan's share of the class for each pool, as `poolpilot plan --write` leaves it: what the policy `held-plan` routes
+    by. Together at most 1; of what is missing to 1, it turns requests away."""
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
     """Of its requests in engines that schedule by priority, as vLLM has it: the lower, the sooner."""
     match: Match = Match()
@@ -202,6 +207,10 @@ class Scenario(Strict):
                 if wanted not in self.pools:
                     return f"classes.{name}.pools: unknown pool {wanted!r}; pools are {', '.join(self.pools)}"
         serves = self.serves()
+        for i, (name, requests) in enumerate(self.classes.items()):
+            problem = self._problem_of_shares(requests, serves[i])
+            if problem:
+                return f"classes.{name}.shares{problem}"
         for i, name in enumerate(self.classes):
             if not serves[i].any():
                 return (
@@ -222,6 +231,17 @@ class Scenario(Strict):
         if unknown:
             return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"
         return None
+
+    def _problem_of_shares(self, requests: RequestClass, serves: np.ndarray[Any, np.dtype[np.bool_]]) -> str | None:
+        """What is wrong with the shares of a class that the pools marked in `serves` `[P]` can serve."""
+        shares = requests.shares or {}
+        for pool in shares:
+            if pool not in self.pools:
+                return f": unknown pool {pool!r}; pools are {', '.join(self.pools)}"
+            if not serves[self.pool_names.index(pool)]:
+                return f".{pool}: this pool cannot serve the class"
+        total = sum(shares.values())
+        return f": they sum to {total:g}, wanted at most 1" if total > 1.0 + SHARES_TOLERANCE else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
