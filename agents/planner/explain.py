@@ -18,7 +18,6 @@ from .composition import Composition, Option, Problem
 from .fleet import (
     capacities,
     chosen,
-    class_rate_per_s,
     class_shares,
     list_usd_per_hr,
     pool_usd_per_hr,
@@ -140,7 +139,7 @@ def planned_pools(problem: Problem, composition: Composition, names: Sequence[st
     """The pools with replicas, dearest first. `names`: `O` pool names."""
     rent = pool_usd_per_hr(problem, composition)
     work = work_replicas(problem, composition).sum(axis=0)
-    rates = class_rate_per_s(problem)[:, None] * class_shares(problem, composition)
+    rates = problem.demand.class_rate_per_s[:, None] * class_shares(problem, composition)
     carried = float(rates.sum())
     pools = []
     for o in chosen(composition):
@@ -180,7 +179,7 @@ def planned_classes(
 ) -> tuple[PlannedClass, ...]:
     """Every class, in the scenario's order. `attainment`: `[C]` wanted."""
     places = chosen(composition)
-    shares, rates, capacity = class_shares(problem, composition), class_rate_per_s(problem), capacities(problem)
+    shares, rates, capacity = class_shares(problem, composition), problem.demand.class_rate_per_s, capacities(problem)
     demand, classes = problem.demand, []
     for c, name in enumerate(demand.class_names):
         own = demand.class_index == c

@@ -13,7 +13,6 @@ from .composition import Composition, Problem
 
 __all__ = [
     "chosen",
-    "class_rate_per_s",
     "class_shares",
     "gpus_of_offers",
     "list_usd_per_hr",
@@ -66,12 +65,6 @@ def pool_usd_per_hr(problem: Problem, composition: Composition) -> FloatArray:
     own = composition.replicas * list_usd_per_hr(problem)
     usd: FloatArray = own + shares @ unused_usd_per_hr(problem, composition)
     return usd
-
-
-def class_rate_per_s(problem: Problem) -> FloatArray:
-    """`[C]` demand without head-room."""
-    demand = problem.demand
-    return np.bincount(demand.class_index, demand.rate_per_s, len(demand.class_names))
 
 
 def class_shares(problem: Problem, composition: Composition) -> FloatArray:
