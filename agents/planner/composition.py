@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 
 from ...env.contract import FloatArray
-from ...env.market.offers import Offer
+from ...env.market.offers import Offer, StockLimit
 from .demand import Demand
 from .layouts import Layout
 
-__all__ = ["Bound", "BoundKind", "Composition", "Infeasible", "Option", "Problem", "Stock", "Wishes"]
+__all__ = ["Bound", "BoundKind", "Composition", "Infeasible", "Option", "Problem", "Wishes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,27 +40,6 @@ class Option:
     min_replicas: int = 0
     why_not: tuple[str, ...] = ()
     """`[B]` what keeps it from serving a bucket, empty where it serves; left out: not told."""
-
-    def on_demand(self, offers: tuple[Offer, ...]) -> bool:
-        """Whether none of its machines may be taken away."""
-        return all(offers[f].kind == "on_demand" for f in self.offers)
-
-    def usd_per_hr(self, offers: tuple[Offer, ...]) -> float:
-        """Rent of one replica's GPUs, of a unit as much as it fills."""
-        gpus = zip(self.offers, self.layout.gpus.values(), strict=True)
-        return sum(offers[f].usd_per_gpu_hr * count for f, count in gpus)
-
-
-@dataclass(frozen=True, slots=True)
-class Stock:
-    """GPUs that several offers share, such as the same machines on demand and spot."""
-
-    name: str
-    """For people: `A100 in us-east`."""
-    offers: tuple[int, ...]
-    """Into the problem's offers."""
-    gpus: int
-    """Most that may be rented of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +68,8 @@ class Problem:
     options: tuple[Option, ...]
     demand: Demand
     wishes: Wishes = field(default_factory=Wishes)
-    stocks: tuple[Stock, ...] = ()
-    """Limits over several offers, beside each offer's own."""
+    stock: tuple[StockLimit, ...] = ()
+    """GPUs that can be had at most, each over all the offers that it covers together, beside the offers' own stock."""
 
 
 BoundKind = Literal[

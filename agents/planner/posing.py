@@ -13,6 +13,7 @@ import numpy as np
 from ...env.contract import BoolArray, FloatArray, IntArray
 from ...env.market.offers import Offer
 from .composition import Bound, Option, Problem
+from .fleet import capacities, gpus_of_offers, list_usd_per_hr, spot_options
 from .formulation import Limit, Renting
 from .program import STEADINESS, Program
 
@@ -45,7 +46,7 @@ class Posed:
     @property
     def spot(self) -> BoolArray:
         """`[K]` whether its machines may be taken away."""
-        return _spot(self.problem)[self.option]
+        return spot_options(self.problem)[self.option]
 
 
 def posed(problem: Problem, only: IntArray | None = None) -> Posed:
@@ -57,13 +58,13 @@ def posed(problem: Problem, only: IntArray | None = None) -> Posed:
     wanted = usable.any(axis=0) | forced
     if only is not None:
         wanted &= np.isin(np.arange(len(wanted)), only)
-    gpus = _gpus(problem)
+    gpus = gpus_of_offers(problem).T
     wanted &= ~_beaten(problem, work, gpus, wanted)
     kept = np.flatnonzero(wanted)
     work, usable, gpus = work[:, kept], usable[:, kept], gpus[:, kept]
     work[~usable] = 0.0
     options = [problem.options[o] for o in kept.tolist()]
-    price = np.array([option.usd_per_hr(problem.offers) for option in options])
+    price = list_usd_per_hr(problem)[kept]
     wishes = problem.wishes
     # More than carries everything that it can serve, or fills a floor, is never of use.
     low = np.array([float(option.min_replicas) for option in options])
@@ -130,9 +131,7 @@ def _rows(problem: Problem) -> tuple[IntArray, IntArray, FloatArray]:
 
 def _work(problem: Problem, row_of_bucket: IntArray, rows: int) -> FloatArray:
     """`[R, O]` replicas that a whole row takes, head-room included; infinite where the option cannot serve it."""
-    if not problem.options:
-        return np.zeros((rows, 0))
-    capacity = np.stack([option.capacity_per_s for option in problem.options], axis=1)
+    capacity = capacities(problem)
     wanted = row_of_bucket >= 0
     rate, row = problem.demand.rate_per_s[wanted, None], row_of_bucket[wanted]
     capacity = capacity[wanted]
@@ -147,20 +146,6 @@ def _work(problem: Problem, row_of_bucket: IntArray, rows: int) -> FloatArray:
     serves = (unable <= NEGLIGIBLE * total) & (work > 0.0)
     wholes: FloatArray = np.where(serves, work * problem.wishes.headroom, np.inf)
     return wholes
-
-
-def _gpus(problem: Problem) -> FloatArray:
-    """`[F, O]` GPUs of an offer that a replica takes."""
-    gpus = np.zeros((len(problem.offers), len(problem.options)))
-    for o, option in enumerate(problem.options):
-        for f, count in zip(option.offers, option.layout.gpus.values(), strict=True):
-            gpus[f, o] += count
-    return gpus
-
-
-def _spot(problem: Problem) -> BoolArray:
-    """`[O]`"""
-    return np.array([not option.on_demand(problem.offers) for option in problem.options], dtype=np.bool_)
 
 
 def _beaten(problem: Problem, work: FloatArray, gpus: FloatArray, wanted: BoolArray) -> BoolArray:
@@ -208,11 +193,12 @@ def _limits(own: Posed, options: list[Option]) -> Iterator[Limit]:
             only[f] = offer.gpus
             limit = float(offer.stock * offer.gpus)
             yield Limit("stock", offer_name(offer), "GPUs", True, limit, float(offer.gpus), units=only)
-    for stock in problem.stocks:
-        several = np.zeros(len(offers))
-        several[list(stock.offers)] = unit_gpus[list(stock.offers)]
-        step = float(unit_gpus[list(stock.offers)].min())
-        yield Limit("stock", stock.name, "GPUs", True, float(stock.gpus), step, units=several)
+    for stock in problem.stock:
+        covered = np.array([stock.covers(offer) for offer in offers], dtype=np.bool_)
+        if covered.any():
+            name = stock.name if stock.region is None else f"{stock.name} in {stock.region or 'no region'}"
+            step = float(unit_gpus[covered].min())
+            yield Limit("stock", name, "GPUs", True, float(stock.gpus), step, units=covered * unit_gpus)
     if wishes.budget_usd_per_hr is not None:
         rent = own.renting.unit_usd_per_hr
         yield Limit("budget", "", "$/h", True, wishes.budget_usd_per_hr, 0.0, units=rent)

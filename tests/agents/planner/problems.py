@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linprog
 
-from poolpilot.agents.planner.composition import Composition, Option, Problem, Stock, Wishes
+from poolpilot.agents.planner.composition import Composition, Option, Problem, Wishes
 from poolpilot.agents.planner.demand import Demand
 from poolpilot.agents.planner.layouts import Layout, LayoutStage
 from poolpilot.env.contract import FloatArray
-from poolpilot.env.market.offers import Offer
+from poolpilot.env.market.offers import Offer, StockLimit
 
 GPUS = ("L4", "L40S", "A100-80GB", "H100")
 
@@ -85,9 +85,8 @@ def a_problem(seed: int, *, tight: float = 0.4, models: int = 1, counted: bool =
         headroom=1.1,
         route_by_length=bool(rng.random() < 0.5),
     )
-    several = tuple(range(len(offers)))
-    stocks = (Stock("all", several, int(rng.integers(2, 7))),) if now_and_then() else ()
-    return Problem(offers, tuple(options.values()), demand, wishes, stocks)
+    stock = (StockLimit("all", GPUS, int(rng.integers(2, 7))),) if now_and_then() else ()
+    return Problem(offers, tuple(options.values()), demand, wishes, stock)
 
 
 def gpus_of(problem: Problem, replicas: FloatArray) -> FloatArray:
@@ -141,7 +140,10 @@ def allowed(problem: Problem, replicas: FloatArray) -> bool:
     rented = units * [offer.gpus for offer in problem.offers]
     if any(o.stock is not None and n > o.stock for o, n in zip(problem.offers, units, strict=True)):
         return False
-    if any(rented[list(stock.offers)].sum() > stock.gpus for stock in problem.stocks):
+    if any(
+        sum(n for offer, n in zip(problem.offers, rented, strict=True) if limit.covers(offer)) > limit.gpus
+        for limit in problem.stock
+    ):
         return False
     if wishes.budget_usd_per_hr is not None and rent(problem, replicas) > wishes.budget_usd_per_hr + 1e-9:
         return False

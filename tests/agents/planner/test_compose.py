@@ -10,11 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from poolpilot.agents.planner.composition import Composition, Infeasible, Problem, Stock, Wishes
+from poolpilot.agents.planner.composition import Composition, Infeasible, Problem, Wishes
 from poolpilot.agents.planner.demand import Demand
 from poolpilot.agents.planner.milp import compose
 from poolpilot.env.contract import FloatArray
-from poolpilot.env.market.offers import Offer
+from poolpilot.env.market.offers import Offer, StockLimit
 from poolpilot.tests.env.clusters import SEEDS
 
 from .problems import a_problem, allowed, an_option, check, every_count, most_served, rent, starts
@@ -123,8 +123,8 @@ def test_a_cheaper_price_never_costs_more(seed: int, factor: float) -> None:
 def test_more_stock_never_costs_more(seed: int, more: int) -> None:
     problem = a_problem(seed, tight=0.7)
     offers = tuple(o if o.stock is None else replace(o, stock=o.stock + more) for o in problem.offers)
-    stocks = tuple(replace(stock, gpus=stock.gpus + more) for stock in problem.stocks)
-    before, after = plan_of(problem), plan_of(replace(problem, offers=offers, stocks=stocks))
+    stock = tuple(replace(limit, gpus=limit.gpus + more) for limit in problem.stock)
+    before, after = plan_of(problem), plan_of(replace(problem, offers=offers, stock=stock))
     if before is not None:
         assert after is not None
         assert after.usd_per_hr <= before.usd_per_hr * SLACK + 1e-9
@@ -189,7 +189,7 @@ def test_counts_of_one_option(problem: Problem, replicas: int, units: int) -> No
         plain(3.0, kind="spot", wishes=Wishes(headroom=1.0, max_spot_share=0.9)),
         plain(3.0, kind="spot", wishes=Wishes(headroom=1.0, min_on_demand_replicas=1)),
         plain(3.0, capacity=0.0),
-        replace(plain(3.0), stocks=(Stock("L4", (0,), 2),)),
+        replace(plain(3.0), stock=(StockLimit("L4", ("L4",), 2),)),
     ],
     ids=["stock", "budget", "spot share", "on-demand floor", "no capacity", "stock of several offers"],
 )
