@@ -50,6 +50,9 @@ class RequestClass(Strict):
     """Overrides the scenario's model."""
     pools: tuple[str, ...] | None = None
     """Only these pools may serve it; left out: all that hold its model."""
+    shares: dict[str, Share] | None = None
+    """A plan's share of the class for each pool, as `poolpilot plan --write` leaves it: what the policy `held-plan` routes
+    by. Together at most 1; of what is missing to 1, it turns requests away."""
     priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
     """Of its requests in engines that schedule by priority, as vLLM has it: the lower, the sooner."""
     quality_floor: Share | None = None

@@ -35,6 +35,8 @@ from .pools import Pool, StartDelays
 SHIPPED = Path(__file__).parents[1] / "scenarios"
 SHOWN_PATH = 400
 """Characters shown of a file's name; the rest of the line says what is wrong."""
+SHARES_TOLERANCE = 1e-6
+"""Shares in a file are rounded; they may exceed 1 by this much together."""
 MAX_FILE_BYTES = 256 << 10
 """A larger file is no scenario: Python reads YAML at some 50 kB/s. Long series of rates belong in a trace."""
 
@@ -172,6 +174,10 @@ class Scenario(Strict):
                 if wanted not in self.pools:
                     return f"classes.{name}.pools: unknown pool {wanted!r}; pools are {known}"
         serves = self.serves()
+        for i, (name, requests) in enumerate(self.classes.items()):
+            problem = self._problem_of_shares(requests, serves[i])
+            if problem:
+                return f"classes.{name}.shares{problem}"
         for i, name in enumerate(self.classes):
             if self.pools and not serves[i].any():
                 return (
@@ -199,6 +205,17 @@ class Scenario(Strict):
         if own is not None:
             return own
         return 0.0 if self.planning is None else self.planning.quality_floor
+
+    def _problem_of_shares(self, requests: RequestClass, serves: np.ndarray[Any, np.dtype[np.bool_]]) -> str | None:
+        """What is wrong with the shares of a class that the pools marked in `serves` `[P]` can serve."""
+        shares = requests.shares or {}
+        for pool in shares:
+            if pool not in self.pools:
+                return f": unknown pool {pool!r}; pools are {', '.join(self.pools)}"
+            if not serves[self.pool_names.index(pool)]:
+                return f".{pool}: this pool cannot serve the class"
+        total = sum(shares.values())
+        return f": they sum to {total:g}, wanted at most 1" if total > 1.0 + SHARES_TOLERANCE else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
