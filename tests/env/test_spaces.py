@@ -57,7 +57,7 @@ def test_an_observation_of_another_size_is_not_taken_for_ours() -> None:
 
 def test_a_cluster_too_large_to_train_on_is_refused_in_one_line() -> None:
     SpaceLayout(2, 3).check("mine", 2, 3)
-    with pytest.raises(SpaceError, match="^mine: 9 classes, wanted at most 6 to train on$"):
+    with pytest.raises(SpaceError, match=r"^mine: 9 classes, wanted at most 6 to train on$"):
         SpaceLayout().check("mine", 9, 3)
-    with pytest.raises(SpaceError, match="^mine: 12 pools, wanted at most 8 to train on$"):
+    with pytest.raises(SpaceError, match=r"^mine: 12 pools, wanted at most 8 to train on$"):
         SpaceLayout().check("mine", 2, 12)
