@@ -34,6 +34,8 @@ class Option:
     """What one more replica than are running costs to start."""
     max_replicas: int | None = None
     min_replicas: int = 0
+    why_not: tuple[str, ...] = ()
+    """`[B]` what keeps it from serving a bucket, empty where it serves; left out: not told."""
 
 
 @dataclass(frozen=True, slots=True)

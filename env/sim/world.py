@@ -17,8 +17,8 @@ from ..ledger import Tariff
 from ..market.load import prices
 from ..perf.law import LAW_WIDTH
 from ..perf.power import Draw, draw_of
-from ..perf.roofline import KV_BLOCK_TOKENS
 from ..scenario import Scenario
+from ..workload.fitting import fitted, longest_allowed, tokens_held
 from ..workload.load import load_workload
 from ..workload.requests import Workload
 from .power import Thermal
@@ -197,27 +197,3 @@ def _prices(scenario: Scenario) -> tuple[FloatArray, FloatArray]:
     from_s: FloatArray = np.unique(np.concatenate([own.from_s for own in series]))
     columns = [own.values[np.searchsorted(own.from_s, from_s, side="right") - 1] for own in series]
     return from_s, np.stack(columns, axis=1)
-
-
-def tokens_held(kv_tokens: FloatArray, max_model_len: FloatArray) -> FloatArray:
-    """`[P]` tokens of the longest request that a replica takes: whole KV blocks, and no more than its context."""
-    held: FloatArray = np.minimum(kv_tokens // KV_BLOCK_TOKENS * KV_BLOCK_TOKENS, max_model_len)
-    return held
-
-
-def longest_allowed(cluster: Cluster, pool_tokens: FloatArray) -> FloatArray:
-    """`[C]` tokens of the longest request that every pool of the class takes, where a pool takes `pool_tokens` `[P]`."""
-    limits: FloatArray = np.where(cluster.serves, pool_tokens, np.inf).min(axis=1)
-    return limits
-
-
-def fitted(requests: Workload, cluster: Cluster, pool_tokens: FloatArray) -> Workload:
-    """The requests cut to what any pool of their class takes: first the answer, then the prompt.
-
-    An engine refuses longer ones outright. A router that knows no lengths cannot send them to a larger pool, so they
-    would only be a constant loss, the same for every policy.
-    """
-    limits = longest_allowed(cluster, pool_tokens)[requests.class_index].astype(np.int64)
-    prompt_tokens = np.minimum(requests.prompt_tokens, np.maximum(limits - np.minimum(requests.output_tokens, 1), 1))
-    output_tokens = np.minimum(requests.output_tokens, limits - prompt_tokens)
-    return requests.shortened(prompt_tokens, output_tokens)
