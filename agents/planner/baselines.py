@@ -12,20 +12,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .composition import Composition, Option, Problem
+from .composition import Composition, Infeasible, Option, Problem
 from .greedy import greedy
-from .infeasible import Infeasible
+from .layouts import Layout
 from .milp import compose
 
 __all__ = [
     "Growth",
-    "best_layout",
+    "alike",
     "carries_all",
     "homogeneous",
     "most_load",
     "most_load_greedily",
     "most_load_homogeneous",
     "of_gpu",
+    "planned",
     "restricted",
 ]
 
@@ -47,15 +48,21 @@ def homogeneous(problem: Problem) -> dict[str, Composition | Infeasible]:
 
     Answers are of the problem's own options and offers, with zeros for those of other types.
     """
-    return {gpu: compose(of_gpu(problem, gpu)) for gpu in gpu_types(problem)}
+    return {gpu: planned(of_gpu(problem, gpu)) for gpu in gpu_types(problem)}
 
 
-def best_layout(problem: Problem) -> Composition | Infeasible:
-    """The cheapest fleet of replicas that are all alike: one GPU type, layout and precision."""
+def alike(problem: Problem) -> dict[str, Composition | Infeasible]:
+    """The cheapest fleet of replicas that are all alike, by the layout's name: one GPU type, layout and precision."""
     layouts = dict.fromkeys(option.layout for option in problem.options)
-    answers = [compose(restricted(problem, lambda option, own=own: option.layout == own)) for own in layouts]  # type: ignore[misc]
-    plans = [answer for answer in answers if isinstance(answer, Composition)]
-    return min(plans, key=lambda plan: plan.usd_per_hr, default=answers[0])
+    return {layout.name: planned(_of_layout(problem, layout)) for layout in layouts}
+
+
+def planned(problem: Problem) -> Composition | Infeasible:
+    """The cheapest composition, or why there is none."""
+    try:
+        return compose(problem)
+    except Infeasible as why:
+        return why
 
 
 def gpu_types(problem: Problem) -> tuple[str, ...]:
@@ -66,6 +73,10 @@ def gpu_types(problem: Problem) -> tuple[str, ...]:
 def of_gpu(problem: Problem, gpu: str) -> Problem:
     """The same problem where only replicas on GPUs of this type alone may be rented."""
     return restricted(problem, lambda option: set(option.layout.gpus) == {gpu})
+
+
+def _of_layout(problem: Problem, layout: Layout) -> Problem:
+    return restricted(problem, lambda option: option.layout == layout)
 
 
 def restricted(problem: Problem, allowed: Callable[[Option], bool]) -> Problem:
@@ -94,8 +105,9 @@ def most_load(problem: Problem, budget_usd_per_hr: float, gap: float = 5e-3) -> 
         return Growth(0.0, None)
     wishes = replace(problem.wishes, budget_usd_per_hr=budget_usd_per_hr)
     grown = replace(problem, demand=problem.demand.scaled(bound), wishes=wishes)
-    answer = compose(grown, goodput=True, in_proportion=True, gap=gap)
-    if isinstance(answer, Infeasible):
+    try:
+        answer = compose(grown, goodput=True, in_proportion=True, gap=gap)
+    except Infeasible:
         return Growth(0.0, None)
     asked = problem.demand.rate_per_s > 0
     served = float(answer.share.sum(axis=1)[asked].min())

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from poolpilot.agents.planner.baselines import most_load, restricted
+from poolpilot.agents.planner.baselines import most_load, planned, restricted
 from poolpilot.agents.planner.composition import Composition, Option, Problem
-from poolpilot.agents.planner.milp import compose
 from poolpilot.agents.planner.problem import problem_of
 from poolpilot.agents.planner.written import planned_scenario
 from poolpilot.env.scenario import Scenario, load_scenario
@@ -102,7 +101,7 @@ def outcome(variant: str, shipped: Scenario | None = None) -> Outcome:
     steps: dict[str, Step] = {}
     for name in STEPS:
         own = restricted(problem, _allowed(name))
-        answer = compose(own)
+        answer = planned(own)
         if not isinstance(answer, Composition):
             continue
         before = steps.get(BEFORE)
@@ -124,8 +123,8 @@ def outcome(variant: str, shipped: Scenario | None = None) -> Outcome:
 def simulated(found: Outcome, seeds: Sequence[int] = SEEDS) -> Iterator[tuple[str, Attained]]:
     """Each step's fleet under the load that it was planned for."""
     for name, step in found.steps.items():
-        planned = planned_scenario(found.scenario, found.problem, step.composition, held=True)
-        yield name, attained(planned, seeds)
+        held = planned_scenario(found.scenario, found.problem, step.composition, held=True)
+        yield name, attained(held, seeds)
 
 
 def _allowed(step: str) -> Callable[[Option], bool]:
@@ -173,3 +172,27 @@ def _within(scenario: Scenario, ttft_s: float, tpot_s: float) -> Scenario:
         for name, requests in scenario.classes.items()
     }
     return scenario.model_copy(update={"classes": classes})
+
+
+RATIOS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+"""Prices of A100 over L40S."""
+
+
+def price_sweep(found: Outcome) -> dict[str, list[float]]:
+    """Rent saved by each step as the price of an A100 over that of an L40S moves over `RATIOS`, the A100's fixed."""
+    problem = found.problem
+    a100 = next(offer.usd_per_gpu_hr for offer in problem.offers if offer.gpu == A100)
+    saved: dict[str, list[float]] = {name: [] for name in STEPS[1:]}
+    for ratio in RATIOS:
+        offers = tuple(
+            replace(offer, usd_per_hr=offer.gpus * a100 / ratio) if offer.gpu == L40S else offer for offer in problem.offers
+        )
+        usd = {name: _bill(restricted(replace(problem, offers=offers), _allowed(name))) for name in STEPS}
+        for name in saved:
+            saved[name].append(1.0 - usd[name] / usd[BEFORE])
+    return saved
+
+
+def _bill(problem: Problem) -> float:
+    answer = planned(problem)
+    return answer.usd_per_hr if isinstance(answer, Composition) else float("nan")

@@ -13,10 +13,10 @@ from poolpilot.agents.planner.baselines import (
     most_load,
     most_load_greedily,
     most_load_homogeneous,
+    planned,
 )
 from poolpilot.agents.planner.composition import Composition, Problem
 from poolpilot.agents.planner.greedy import greedy
-from poolpilot.agents.planner.milp import compose
 
 GREEDY, PLAN = "greedy", "plan"
 ALMOST = 0.99
@@ -74,7 +74,7 @@ def costs(problem: Problem) -> dict[str, float | None]:
     found = {name: _usd(answer) for name, answer in homogeneous(wanted).items()}
     mix = greedy(wanted)
     found[GREEDY] = mix.usd_per_hr if carries_all(wanted, mix) else None
-    found[PLAN] = _usd(compose(wanted))
+    found[PLAN] = _usd(planned(wanted))
     return found
 
 
