@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...env.contract import FloatArray
-from ...env.market.offers import Offer
+from ...env.market.offers import Offer, StockLimit
 from .demand import Demand
 from .layouts import Layout
 
@@ -64,6 +64,8 @@ class Problem:
     options: tuple[Option, ...]
     demand: Demand
     wishes: Wishes = field(default_factory=Wishes)
+    stock: tuple[StockLimit, ...] = ()
+    """GPUs that can be had at most, each over all the offers that it covers together, beside the offers' own stock."""
 
 
 @dataclass(frozen=True, eq=False)
