@@ -13,6 +13,7 @@ import numpy as np
 
 from ...env.contract import FloatArray, IntArray
 from .composition import Composition, Problem
+from .fleet import gpus_of_offers, list_usd_per_hr, spot_options
 
 _NOTHING = 1e-9
 """A smaller share is none."""
@@ -46,6 +47,8 @@ def greedy(problem: Problem) -> Composition:
         usd_per_hr=rented.bill(rented.replicas),
         bound=0.0,
         solve_s=time.perf_counter() - began,
+        served_per_s=problem.demand.rate_per_s * rented.share.sum(axis=1),
+        proven=False,
     )
 
 
@@ -56,24 +59,21 @@ class _Rented:
     problem: Problem
 
     def __post_init__(self) -> None:
-        problem = self.problem
-        n_buckets, n_options = len(problem.demand.class_index), len(problem.options)
-        self.gpus = np.zeros((n_options, len(problem.offers)))
-        for o, option in enumerate(problem.options):
-            for offer, count in zip(option.offers, option.layout.gpus.values(), strict=True):
-                self.gpus[o, offer] += count
-        self.unit_gpus = np.array([offer.gpus for offer in problem.offers], dtype=np.float64)
-        self.unit_usd = np.array([offer.usd_per_hr for offer in problem.offers])
-        self.stock = np.array([np.inf if offer.stock is None else offer.stock for offer in problem.offers])
-        shared = [np.isin(np.arange(len(problem.offers)), stock.offers) for stock in problem.stocks]
-        self.shared = np.array(shared, dtype=np.float64).reshape(-1, len(problem.offers)) * self.unit_gpus
-        self.shared_gpus = np.array([stock.gpus for stock in problem.stocks], dtype=np.float64)
-        self.usd_per_hr: FloatArray = self.gpus @ (self.unit_usd / self.unit_gpus)
+        """Nothing is rented yet."""
+        problem, offers = self.problem, self.problem.offers
+        self.gpus = gpus_of_offers(problem)
+        self.usd_per_hr = list_usd_per_hr(problem)
+        self.spot = spot_options(problem)
+        self.unit_gpus = np.array([offer.gpus for offer in offers], dtype=np.float64)
+        self.unit_usd = np.array([offer.usd_per_hr for offer in offers])
+        self.stock = np.array([np.inf if offer.stock is None else offer.stock for offer in offers])
+        covered = [[limit.covers(offer) for offer in offers] for limit in problem.stock]
+        self.shared_gpus = np.array(covered, dtype=np.float64).reshape(-1, len(offers)) * self.unit_gpus
+        self.shared_limit = np.array([limit.gpus for limit in problem.stock], dtype=np.float64)
         self.most = np.array([np.inf if o.max_replicas is None else o.max_replicas for o in problem.options])
-        self.spot = np.array([any(problem.offers[f].kind == "spot" for f in o.offers) for o in problem.options])
-        self.replicas = np.zeros(n_options)
-        self.spare = np.zeros(n_options)
-        self.share = np.zeros((n_buckets, n_options))
+        self.replicas = np.zeros(len(problem.options))
+        self.spare = np.zeros(len(problem.options))
+        self.share = np.zeros((len(problem.demand.class_index), len(problem.options)))
 
     def units(self, replicas: FloatArray) -> FloatArray:
         """`[F]` whole units that so many replicas take."""
@@ -101,7 +101,7 @@ class _Rented:
         budget = self.problem.wishes.budget_usd_per_hr
         units = self.units(replicas)
         within = budget is None or float(units @ self.unit_usd) <= budget + _NOTHING
-        in_stock = (units <= self.stock).all() and (self.shared @ units <= self.shared_gpus).all()
+        in_stock = (units <= self.stock).all() and (self.shared_gpus @ units <= self.shared_limit).all()
         return within and bool(in_stock)
 
     def add(self, option: int, wanted: int) -> int:

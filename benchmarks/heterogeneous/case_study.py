@@ -95,7 +95,7 @@ def variants() -> dict[str, Change]:
 
 def outcome(variant: str, shipped: Scenario | None = None) -> Outcome:
     """A variant's fleets for the same load, and what they carry for the claimed bill."""
-    scenario = variants()[variant](shipped or load_scenario(SCENARIO))
+    scenario = variants()[variant](shipped or load_scenario(SCENARIO, needs_pools=False))
     work = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
     problem = problem_of(scenario, work, load="mean")
     steps: dict[str, Step] = {}

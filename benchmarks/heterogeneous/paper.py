@@ -91,7 +91,7 @@ class Cell:
 
 def scenario_of(model: str, kind: Kind, mix: str) -> Scenario:
     """The shipped scenario for another model, objective and mix, one request per second in all."""
-    shipped = load_scenario(SCENARIO)
+    shipped = load_scenario(SCENARIO, needs_pools=False)
     shares = dict(zip(shipped.classes, MIXES[mix], strict=True))
     target = BATCH if kind == "batch" else TARGETS[model]
     asked = {name: share for name, share in shares.items() if share > 0}
@@ -118,7 +118,7 @@ def problem_for(scenario: Scenario, kind: Kind) -> Problem:
     assert demand.class_names == tuple(scenario.workload.classes)  # type: ignore[union-attr]
     exact = replace(demand, rate_per_s=demand.rate_per_s / demand.class_rate_per_s[demand.class_index])
     exact = replace(exact, rate_per_s=exact.rate_per_s * shares[demand.class_index])
-    return one_per_s(replace(problem, demand=exact, stocks=()))
+    return one_per_s(replace(problem, demand=exact, stock=()))
 
 
 def in_stock(problem: Problem, stock: str) -> Problem:
