@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .composition import Composition, Infeasible, Option, Problem
+from .fleet import capacities, list_usd_per_hr
 from .greedy import greedy
 from .layouts import Layout
 from .milp import compose
@@ -142,10 +143,10 @@ def most_load_greedily(problem: Problem, budget_usd_per_hr: float, gap: float = 
 def _load_bound(problem: Problem, budget_usd_per_hr: float) -> float:
     """A multiple of the demand that no fleet can exceed: every request at the least that it can cost anywhere."""
     demand = problem.demand
-    rent = np.array([option.usd_per_hr(problem.offers) for option in problem.options])
-    capacity = np.array([option.capacity_per_s for option in problem.options]).reshape(len(rent), -1)
-    able = capacity > 0
-    usd = np.divide(rent[:, None], capacity, out=np.full(capacity.shape, np.inf), where=able).min(axis=0, initial=np.inf)
+    rent = list_usd_per_hr(problem)
+    capacity = capacities(problem)
+    each = np.divide(rent, capacity, out=np.full(capacity.shape, np.inf), where=capacity > 0)
+    usd = each.min(axis=1, initial=np.inf)
     asked = demand.rate_per_s > 0
     cost = float((usd[asked] * demand.rate_per_s[asked]).sum()) * problem.wishes.headroom
     return budget_usd_per_hr / cost if cost > 0 else np.inf
