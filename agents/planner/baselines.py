@@ -110,11 +110,13 @@ def most_load(problem: Problem, budget_usd_per_hr: float, gap: float = 5e-3) -> 
         answer = compose(grown, goodput=True, in_proportion=True, gap=gap)
     except Infeasible:
         return Growth(0.0, None)
+    total = answer.share.sum(axis=1)
     asked = problem.demand.rate_per_s > 0
-    served = float(answer.share.sum(axis=1)[asked].min())
+    served = float(total[asked].min())
     if served <= 1e-6:
         return Growth(0.0, None)
-    return Growth(bound * served, replace(answer, share=answer.share / served))
+    whole = np.divide(answer.share, total[:, None], out=np.zeros_like(answer.share), where=total[:, None] > 0)
+    return Growth(bound * served, replace(answer, share=whole))
 
 
 def most_load_homogeneous(problem: Problem, budget_usd_per_hr: float) -> dict[str, Growth]:

@@ -168,9 +168,7 @@ def _place(rented: _Rented, kind: IntArray, work: FloatArray, max_spot_share: fl
             put(option, min(allowed(option), rented.spare[option] / work[option]))
 
 
-def _one_more(
-    rented: _Rented, order: list[int], allowed: list[float], work: FloatArray, share: float
-) -> int | None:
+def _one_more(rented: _Rented, order: list[int], allowed: list[float], work: FloatArray, share: float) -> int | None:
     """The cheapest single further replica that carries a share of the kind whole; None if there is none."""
     able = [o for o in order if work[o] * share <= 1.0 + _NOTHING and allowed[o] >= share - _NOTHING]
     able = [o for o in able if rented.room(o, 1)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -23,15 +22,16 @@ IMAGES = ROOT / "docs" / "images" / "planning"
 @click.option("--scale", type=click.Choice(list(SCALES)), default="full", show_default=True, help="How much is run.")
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Only this part; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("--write", "rewrite", is_flag=True, help=f"Rewrite what was run in {PAGE.relative_to(ROOT)} and its tables.")
+@click.option(
+    "--write", "rewrite", is_flag=True, help=f"Rewrite what was run in {PAGE.relative_to(ROOT)} and its tables."
+)
 def main(scale: str, parts: tuple[str, ...], as_json: bool, rewrite: bool) -> None:
     """Plan the settings of the literature and of a case study with every fleet of one GPU type, a greedy mix and the
     planner, and simulate what comes out."""
     if rewrite and scale != "full":
         raise click.UsageError("--write: the pages hold runs at full scale; leave --scale out")
     console = Console(stderr=True)
-    on_step: Callable[[str], None] = lambda step: console.print(f"[dim]{step}[/dim]")  # noqa: E731
-    done = study(SCALES[scale], parts or PARTS, on_step)
+    done = study(SCALES[scale], parts or PARTS, lambda step: console.print(f"[dim]{step}[/dim]"))
     if as_json:
         click.echo(json.dumps(done.record(), indent=2))
     else:

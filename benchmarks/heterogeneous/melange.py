@@ -20,9 +20,9 @@ from poolpilot.agents.planner.composition import Problem
 from poolpilot.agents.planner.demand import Edges
 from poolpilot.agents.planner.problem import problem_of
 from poolpilot.env.scenario import Scenario, parse_scenario
-from poolpilot.env.workload.load import load_workload
 
 from .fleets import GREEDY, PLAN, costs, one_per_s
+from .loads import drawn, scaled
 
 PRICES_USD_PER_HR = {"L4-24GB": 0.70, "A10G-24GB": 1.01, "A100-SXM-80GB": 3.67, "H100-SXM-80GB": 7.516}
 RATES_PER_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -102,14 +102,13 @@ def scenario_of(lengths: str, tpot_s: float) -> Scenario:
             "workload": {"kind": "mix", "parts": generated},
         },
         Path("melange.yaml"),
+        needs_pools=False,
     )
 
 
 def problem_for(scenario: Scenario) -> Problem:
     """What may be rented, at one request per second."""
-    drawn = scenario.workload.scaled({"all": 4.0})  # type: ignore[union-attr]
-    work = load_workload(drawn, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
-    return one_per_s(problem_of(scenario, work, load="mean", buckets=BUCKETS))
+    return one_per_s(problem_of(scenario, drawn(scaled(scenario, 4.0)), load="mean", buckets=BUCKETS))
 
 
 def rows(

@@ -20,9 +20,9 @@ from poolpilot.agents.planner.problem import problem_of
 from poolpilot.agents.planner.written import planned_scenario
 from poolpilot.env.scenario import Scenario, load_scenario
 from poolpilot.env.scenario.classes import Target
-from poolpilot.env.workload.load import load_workload
 
 from .fleets import ALMOST, GREEDY, PLAN, Throughput, costs, gain, one_per_s, throughput
+from .loads import drawn, loads_of, scaled, with_loads
 from .simulated import Attained, attained, job_per_s
 
 SCENARIO = "paper-mix"
@@ -46,7 +46,10 @@ HEADLINERS = ("H100-SXM-80GB", "A6000-48GB", "RTX4090-24GB")
 """A data centre's, a workstation's and a consumer's card: homogeneous fleets that the paper is said to compare with."""
 Kind = Literal["batch", "targets"]
 KINDS: tuple[Kind, ...] = ("batch", "targets")
-TARGETS = {"llama-3-8b": Target(ttft_s=3.0, tpot_s=0.1, attainment=0.95), "llama-3-70b": Target(ttft_s=10.0, tpot_s=0.2, attainment=0.95)}
+TARGETS = {
+    "llama-3-8b": Target(ttft_s=3.0, tpot_s=0.1, attainment=0.95),
+    "llama-3-70b": Target(ttft_s=10.0, tpot_s=0.2, attainment=0.95),
+}
 BATCH = Target(deadline_s=86_400.0, attainment=0.95)
 """The paper's objective is the makespan: nobody waits for a single answer."""
 JOB_S = 900.0
@@ -98,11 +101,10 @@ def scenario_of(model: str, kind: Kind, mix: str) -> Scenario:
     classes = {name: shipped.classes[name].model_copy(update={"target": target}) for name in asked}
     loads = {
         name: load.model_copy(update={"rate_per_s": asked[name]})
-        for name, load in shipped.workload.classes.items()  # type: ignore[union-attr]
+        for name, load in loads_of(shipped).items()
         if name in asked
     }
-    workload = shipped.workload.model_copy(update={"classes": loads})
-    return shipped.model_copy(update={"model": model, "classes": classes, "workload": workload})
+    return with_loads(shipped, loads).model_copy(update={"model": model, "classes": classes})
 
 
 def problem_for(scenario: Scenario, kind: Kind) -> Problem:
@@ -110,12 +112,10 @@ def problem_for(scenario: Scenario, kind: Kind) -> Problem:
 
     A batch has no bursts: it is planned without head-room.
     """
-    drawn = scenario.workload.scaled(dict.fromkeys(scenario.classes, 20.0))  # type: ignore[union-attr]
-    work = load_workload(drawn, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
-    problem = problem_of(scenario, work, load="mean", headroom=1.0 if kind == "batch" else None)
-    shares = np.array([load.rate_per_s for load in scenario.workload.classes.values()])  # type: ignore[union-attr]
-    demand = problem.demand
-    assert demand.class_names == tuple(scenario.workload.classes)  # type: ignore[union-attr]
+    many = drawn(scaled(scenario, 20.0))
+    problem = problem_of(scenario, many, load="mean", headroom=1.0 if kind == "batch" else None)
+    demand, loads = problem.demand, loads_of(scenario)
+    shares = np.array([loads[name].rate_per_s for name in demand.class_names])
     exact = replace(demand, rate_per_s=demand.rate_per_s / demand.class_rate_per_s[demand.class_index])
     exact = replace(exact, rate_per_s=exact.rate_per_s * shares[demand.class_index])
     return one_per_s(replace(problem, demand=exact, stock=()))
@@ -175,12 +175,7 @@ def checked(model: str, kind: Kind, mix: str, stock: str, budget: float, seeds: 
         per_s, composition = reached.fleets[fleet]
         if composition is None:
             continue
-        loaded = scenario.model_copy(
-            update={
-                "workload": scenario.workload.scaled(dict.fromkeys(scenario.classes, per_s)),  # type: ignore[union-attr]
-                "duration_s": STEADY_S,
-            }
-        )
+        loaded = scaled(scenario, per_s).model_copy(update={"duration_s": STEADY_S})
         asked = replace(problem, demand=problem.demand.scaled(per_s))
         planned = planned_scenario(loaded, asked, composition, held=True)
         batch = kind == "batch"

@@ -20,6 +20,8 @@ from poolpilot.training.evaluate import contender
 from poolpilot.training.rollout import RunResult, rollout
 from poolpilot.training.worlds import episode_of
 
+from .loads import rate_per_s, scaled
+
 DONE = 0.99
 """A job counts as done when this share of it is: the last few requests run in batches that are nearly empty."""
 PATIENCE = 8.0
@@ -103,9 +105,7 @@ def job_per_s(planned: Scenario, planned_per_s: float, duration_s: float, seeds:
 
 def _job(planned: Scenario, per_s: float, duration_s: float, seed: int) -> WorldSpec:
     """A world whose requests are all there in its first second."""
-    asked = sum(load.rate_per_s for load in planned.workload.classes.values())  # type: ignore[union-attr]
-    scaled = planned.workload.scaled(dict.fromkeys(planned.class_names, per_s / asked))  # type: ignore[union-attr]
-    scenario = planned.model_copy(update={"workload": scaled, "duration_s": duration_s})
+    scenario = scaled(planned, per_s / rate_per_s(planned)).model_copy(update={"duration_s": duration_s})
     world = world_from_scenario(scenario, seed)
     n = len(world.workload)
     at_once = replace(world.workload, arrival_s=np.linspace(0.0, 1.0, n))

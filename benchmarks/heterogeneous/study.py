@@ -53,8 +53,8 @@ class Study:
     parts: Sequence[str]
     cells: list[paper.Cell] = field(default_factory=list)
     checked: list[paper.Checked] = field(default_factory=list)
-    melange: list[melange.Row] = field(default_factory=list)
-    melange_whole: list[melange.Row] = field(default_factory=list)
+    small: list[melange.Row] = field(default_factory=list)
+    small_whole: list[melange.Row] = field(default_factory=list)
     outcomes: list[case_study.Outcome] = field(default_factory=list)
     case_runs: dict[str, Attained] = field(default_factory=dict)
     prices: dict[str, list[float]] = field(default_factory=dict)
@@ -64,8 +64,8 @@ class Study:
         if self.cells and part in (None, PAPER):
             yield tables.paper_summary(self.cells)
             yield from tables.paper_checked(self.checked)
-        if self.melange and part in (None, MELANGE):
-            yield tables.melange_summary(self.melange, self.melange_whole)
+        if self.small and part in (None, MELANGE):
+            yield tables.melange_summary(self.small, self.small_whole)
         if self.outcomes and part in (None, CASE):
             yield from tables.case_fleets(self.outcomes[0], self.case_runs)
             yield tables.case_variants(self.outcomes)
@@ -75,8 +75,8 @@ class Study:
         if self.cells and part in (None, PAPER):
             yield from tables.paper_throughput(self.cells)
             yield from tables.paper_cost(self.cells)
-        if self.melange and part in (None, MELANGE):
-            yield tables.melange_costs(self.melange)
+        if self.small and part in (None, MELANGE):
+            yield tables.melange_costs(self.small)
 
     def record(self) -> dict[str, Any]:
         """All figures, JSON-ready."""
@@ -96,8 +96,8 @@ class Study:
                 for cell in self.cells
             ],
             "paper_simulated": [asdict(row) for row in self.checked],
-            "melange": [asdict(row) for row in self.melange],
-            "melange_routed_whole": [asdict(row) for row in self.melange_whole],
+            "melange": [asdict(row) for row in self.small],
+            "melange_routed_whole": [asdict(row) for row in self.small_whole],
             "case_study": [
                 {
                     "variant": found.variant,
@@ -120,8 +120,8 @@ def study(scale: Scale, parts: Sequence[str], on_step: Callable[[str], None]) ->
         _paper(done, scale, on_step)
     if MELANGE in parts:
         on_step("the setting of Mélange")
-        done.melange = list(melange.rows(scale.lengths, rates_per_s=scale.rates_per_s))
-        done.melange_whole = list(melange.rows(scale.lengths, rates_per_s=scale.rates_per_s, by_length=False))
+        done.small = list(melange.rows(scale.lengths, rates_per_s=scale.rates_per_s))
+        done.small_whole = list(melange.rows(scale.lengths, rates_per_s=scale.rates_per_s, by_length=False))
     if CASE in parts:
         for variant in scale.variants:
             on_step(f"the case study, {variant}")
