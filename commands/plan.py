@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
 import click
+from rich.markup import escape
+from rich.progress import Progress
 
 from ..agents.planner.composition import Composition, Infeasible, Problem
 from ..agents.planner.milp import compose
+from ..agents.planner.written import planned_scenario
 from ..env.scenario import Scenario, load_scenario
+from ..env.scenario.planning import Planning
 from ..env.workload.requests import Workload
 from .bad_input import one_line_errors, refuse
 from .first_run import say_if_it_compiles
@@ -20,7 +23,7 @@ from .planning.asked import Asked, GpuPrice, Load, Number, changed, posed, workl
 from .planning.compared import Rival, rivals
 from .planning.document import infeasible_document, plan_document
 from .planning.files import keep_frontier, keep_plan, write_scenario
-from .planning.found import Found, found, with_effects
+from .planning.found import Found, found
 from .planning.frontier import ATTAINMENTS, Point, frontier
 from .planning.infeasible import said_of
 from .planning.serving import commands_text, serve_commands
@@ -87,7 +90,9 @@ docs/planning.md."""
     help="Only this precision of the weights; repeatable.",
 )
 @click.option("--budget", type=Number(min=0.0, min_open=True), help="No more rent than this, $/h.")
-@click.option("--goodput", is_flag=True, help="Serve as much as the budget allows, not everything as cheaply as can be.")
+@click.option(
+    "--goodput", is_flag=True, help="Serve as much as the budget allows, not everything as cheaply as can be."
+)
 @click.option(
     "--attainment",
     type=Number(0.0, 1.0, min_open=True, max_open=True),
@@ -96,15 +101,31 @@ docs/planning.md."""
 @click.option(
     "--max-price-age-days", type=click.IntRange(0, 36500), help="Warn of older prices. Default: as the scenario says."
 )
-@click.option("--gap", type=Number(0.0, 0.5), default=0.005, show_default=True, help="How near the cheapest is near enough.")
+@click.option(
+    "--gap", type=Number(0.0, 0.5), default=0.005, show_default=True, help="How near the cheapest is near enough."
+)
 @click.option(
     "--time-limit", type=Number(0.1, 3600.0), default=30.0, show_default=True, help="Seconds to look for a plan."
 )
-@click.option("--explain/--no-explain", default=True, show_default=True, help="Plan again with each limit looser, to tell what would change the plan.")
-@click.option("--frontier", "wants_frontier", is_flag=True, help="Plan for many attainments: a table, frontier.html and frontier.json.")
+@click.option(
+    "--explain/--no-explain",
+    default=True,
+    show_default=True,
+    help="Plan again with each limit looser, to tell what would change the plan.",
+)
+@click.option(
+    "--frontier",
+    "wants_frontier",
+    is_flag=True,
+    help="Plan for many attainments: a table, frontier.html and frontier.json.",
+)
 @click.option("--compare", "wants_compare", is_flag=True, help="Beside every fleet of one GPU type, and a greedy mix.")
-@click.option("--simulate", "wants_simulated", is_flag=True, help="Hold the plan in the simulator, on the scenario's own load.")
-@click.option("--seeds", type=click.IntRange(1, 100), default=USUAL_SEEDS, show_default=True, help="Worlds of --simulate.")
+@click.option(
+    "--simulate", "wants_simulated", is_flag=True, help="Hold the plan in the simulator, on the scenario's own load."
+)
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), default=USUAL_SEEDS, show_default=True, help="Worlds of --simulate."
+)
 @click.option(
     "--write",
     "write_to",
@@ -168,12 +189,12 @@ def plan(
         max_price_age_days=max_price_age_days,
     )
     loaded = changed(load_scenario(scenario, needs_pools=False), asked)
-    if goodput and budget is None and _budget_of(loaded) is None and not loaded.pools:
-        refuse("--goodput: wanted a budget to spend: --budget USD, or planning.budget_usd_per_hr in the scenario")
     with progress(quiet=as_json) as bar:
         task = bar.add_task("what can be rented, and what it carries", total=None)
         requests = workload_of(loaded, asked)
         problem = posed(loaded, requests, asked)
+        if goodput and problem.wishes.budget_usd_per_hr is None:
+            refuse("--goodput: wanted a budget to spend: --budget USD, or one in the scenario")
         bar.update(task, description="the cheapest of it")
         try:
             composition = compose(problem, goodput=goodput, gap=gap, time_limit_s=time_limit)
@@ -183,32 +204,98 @@ def plan(
             bar.stop()
             _print_infeasible(loaded, asked, error, said, as_json)
             raise click.exceptions.Exit(NO_PLAN) from None
-        plan_found = found(loaded, problem, composition, _today(), _age_limit(loaded, asked))
-        if explain:
-            bar.update(task, description="what would change it")
-            plan_found = with_effects(plan_found, goodput)
+        answer = found(loaded, problem, composition, _today(), _age_limit(loaded, asked))
         bar.remove_task(task)
-        extras = _Extras(plan_found, asked, requests, goodput, bar)
-        compared = extras.compared() if wants_compare else None
-        points = extras.frontier(wants_compare) if wants_frontier else None
-        if wants_simulated:
-            say_if_it_compiles()
-        simulated = extras.simulated(seeds) if wants_simulated else None
-    commands = serve_commands(plan_found) if wants_commands or out is not None else None
-    document = plan_document(
-        plan_found, asked, commands if wants_commands else None, compared, points, simulated
-    )
+        compared = _compared(problem, composition, bar) if wants_compare else None
+        points = _frontier(loaded, requests, asked, wants_compare, bar) if wants_frontier else None
+        simulated = _simulated(answer, seeds, bar) if wants_simulated else None
+    commands = serve_commands(answer)
+    document = plan_document(answer, asked, commands if wants_commands else None, compared, points, simulated)
+    kept: list[Path] = []
     if write_to is not None:
-        write_scenario(plan_found, asked, write_to, commands)
-        log_console().print(f"wrote {write_to}", highlight=False)
+        write_scenario(answer, asked, write_to, commands)
+        kept.append(write_to)
     if out is not None:
-        keep_plan(out, document, plan_found, asked, commands)
+        kept += keep_plan(out, document, answer, asked, commands)
     if points is not None:
-        kept = keep_frontier(out or Path(), points, plan_found.scenario.name)
-        log_console().print(f"wrote {', '.join(map(str, kept))}", highlight=False)
+        kept += keep_frontier(out or Path(), points, loaded.name)
     if as_json:
         print_json(document)
+    else:
+        _print(answer, asked, compared, points, simulated)
+        if wants_commands:
+            click.echo(commands_text(commands))
+    if kept:
+        log_console().print(f"wrote {', '.join(str(path) for path in kept)}", highlight=False, soft_wrap=True)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _age_limit(scenario: Scenario, asked: Asked) -> int:
+    """Days after which a price is old."""
+    if asked.max_price_age_days is not None:
+        return asked.max_price_age_days
+    return Planning().max_price_age_days if scenario.planning is None else scenario.planning.max_price_age_days
+
+
+def _compared(problem: Problem, composition: Composition, bar: Progress) -> list[Rival]:
+    task = bar.add_task("other fleets", total=len({offer.gpu for offer in problem.offers}))
+    found_rivals = list(rivals(problem, composition, on_fleet=lambda: bar.advance(task)))
+    bar.remove_task(task)
+    return found_rivals
+
+
+def _frontier(scenario: Scenario, requests: Workload, asked: Asked, others: bool, bar: Progress) -> list[Point]:
+    """The sweep; every attainment is posed anew, for what a replica carries depends on it."""
+    task = bar.add_task("attainment by attainment", total=len(ATTAINMENTS))
+
+    def problem_at(attainment: float) -> Problem:
+        there = replace(asked, attainment=attainment)
+        return posed(changed(scenario, replace(there, without=(), price_usd_per_gpu_hr={})), requests, there)
+
+    points: list[Point] = []
+    for several in frontier(problem_at, goodput=asked.goodput, others=others):
+        points += several
+        bar.advance(task)
+    bar.remove_task(task)
+    return points
+
+
+def _simulated(answer: Found, seeds: int, bar: Progress) -> Simulated:
+    say_if_it_compiles()
+    task = bar.add_task("simulating the plan", total=seeds)
+    held = planned_scenario(answer.scenario, answer.problem, answer.composition, held=True)
+    simulated = simulate_plan(held, seeds, on_seed=lambda: bar.advance(task))
+    bar.remove_task(task)
+    return simulated
+
+
+def _print(
+    answer: Found,
+    asked: Asked,
+    compared: Sequence[Rival] | None,
+    points: Sequence[Point] | None,
+    simulated: Simulated | None,
+) -> None:
+    out = console()
+    for part in plan_tables(answer, asked):
+        out.print(part)
+    if compared is not None:
+        out.print(rivals_table(compared))
+    if points is not None:
+        out.print(frontier_table(points))
+    if simulated is not None:
+        for part in simulated_tables(answer, simulated):
+            out.print(part)
+
+
+def _print_infeasible(scenario: Scenario, asked: Asked, error: Infeasible, said: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        print_json(infeasible_document(scenario.name, asked, error, said))
         return
-    _print(plan_found, asked, compared, points, simulated)
-    if commands is not None and wants_commands:
-        click.echo(commands_text(commands))
+    out = console()
+    out.print(f"[bold]No plan for {scenario.name}[/bold]: {error}.")
+    for line in said:
+        out.print(f"  - {escape(line)}")

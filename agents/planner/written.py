@@ -199,6 +199,11 @@ def _most(problem: Problem, composition: Composition, o: int, count: int) -> int
         if stock is not None:
             left = stock * problem.offers[f].gpus - used[f]
             most = min(most, count + max(0, math.floor(left / taken[o, f] + 1e-9)))
+    for limit in problem.stock:
+        covered = np.array([limit.covers(offer) for offer in problem.offers], dtype=np.float64)
+        each = float(taken[o] @ covered)
+        if each > 0:
+            most = min(most, count + max(0, math.floor((limit.gpus - float(used @ covered)) / each + 1e-9)))
     return max(most, count, 1)
 
 
@@ -275,8 +280,11 @@ def scenario_yaml(
     return "\n".join(lines) + "\n"
 
 
-def _dumped(part: Any) -> str:
-    return yaml.safe_dump(part, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None).rstrip("\n")
+def _dumped(part: dict[str, Any]) -> str:
+    """YAML of a mapping with one key: leaves on one line, everything else in blocks."""
+    leaf = not any(isinstance(value, dict | list) for value in part.values())
+    style = False if leaf else None
+    return yaml.safe_dump(part, sort_keys=False, width=120, allow_unicode=True, default_flow_style=style).rstrip("\n")
 
 
 def _document(scenario: Scenario, folder: Path) -> dict[str, Any]:

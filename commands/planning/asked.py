@@ -128,7 +128,9 @@ def _written(offer: Offer) -> InlineOffer:
 def _pools(scenario: Scenario, asked: Asked) -> dict[str, Any]:
     """The pools of a scenario without `planning`, at the prices asked."""
     if asked.prices is not None:
-        refuse(f"--prices: {scenario.name} has no section `planning`; its pools have prices of their own (--price GPU=USD)")
+        refuse(
+            f"--prices: {scenario.name} has no section `planning`; its pools have prices of their own (--price GPU=USD)"
+        )
     pools = dict(scenario.pools)
     for name, usd in asked.price_usd_per_gpu_hr.items():
         types = _called("--price", name)
@@ -228,7 +230,7 @@ class Number(click.FloatRange):
         return "" if self.min is None else f" above {self.min:g}" if self.min_open else f" of at least {self.min:g}"
 
 
-class GpuPrice(click.ParamType):
+class GpuPrice(click.ParamType[tuple[str, float]]):
     """`GPU=USD`."""
 
     name = "GPU=USD"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ...agents.planner.baselines import carried, homogeneous
+from ...agents.planner.baselines import carries_all, homogeneous
 from ...agents.planner.composition import Composition, Infeasible, Problem
 from ...agents.planner.fleet import chosen
 from ...agents.planner.greedy import greedy
@@ -26,12 +26,12 @@ class Rival:
 
 def fleet_text(problem: Problem, composition: Composition) -> str:
     """The replicas, for people."""
-    return ", ".join(f"{round(float(composition.replicas[o]))} x {problem.options[o].name}" for o in chosen(composition))
+    return ", ".join(
+        f"{round(float(composition.replicas[o]))} x {problem.options[o].name}" for o in chosen(composition)
+    )
 
 
-def rivals(
-    problem: Problem, plan: Composition, on_fleet: Callable[[], Any] | None = None
-) -> Iterator[Rival]:
+def rivals(problem: Problem, plan: Composition, on_fleet: Callable[[], Any] | None = None) -> Iterator[Rival]:
     """The plan, every homogeneous fleet from cheap to dear, and the greedy mix."""
     yield rival(problem, "plan", plan)
     alone = []
@@ -41,7 +41,7 @@ def rivals(
             on_fleet()
     yield from sorted(alone, key=lambda r: (r.usd_per_hr is None, r.usd_per_hr))
     mix = greedy(problem)
-    if carried(problem, mix):
+    if carries_all(problem, mix):
         yield rival(problem, "greedy mix", mix)
     else:
         yield Rival("greedy mix", None, note="does not carry the load within stock and budget")

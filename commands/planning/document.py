@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -17,6 +17,7 @@ from .asked import Asked
 from .compared import Rival
 from .found import Found
 from .frontier import Point
+from .serving import Serving
 from .simulated import Simulated
 
 SCHEMA = 1
@@ -26,7 +27,7 @@ SCHEMA = 1
 def plan_document(
     found: Found,
     asked: Asked,
-    commands: dict[str, dict[str, Any]] | None = None,
+    commands: Mapping[str, Serving] | None = None,
     rivals: Sequence[Rival] | None = None,
     points: Sequence[Point] | None = None,
     simulated: Simulated | None = None,
@@ -59,7 +60,7 @@ def plan_document(
         "plan": contract_plan(found),
     }
     if commands is not None:
-        document["commands"] = commands
+        document["commands"] = {name: {**asdict(command), "line": command.line} for name, command in commands.items()}
     if rivals is not None:
         document["compared"] = [asdict(rival) for rival in rivals]
     if points is not None:

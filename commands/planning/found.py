@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 import numpy as np
 
@@ -21,11 +20,10 @@ from ...agents.planner.explain import (
     planned_pools,
     rent_of,
 )
-from ...agents.planner.fleet import chosen, class_shares
+from ...agents.planner.fleet import chosen
 from ...agents.planner.written import pool_names
 from ...env.catalog.gpus import gpu
 from ...env.catalog.models import model
-from ...env.catalog.quality import quality_frac
 from ...env.contract import Bill
 from ...env.market.offers import stale
 from ...env.perf.coverage import Coverage, coverage
@@ -55,6 +53,18 @@ class Found:
     """By class: the share of the 16-bit score that its precisions keep, weighted by its routing, and the least."""
     left_out: tuple[NotChosen, ...]
     warnings: tuple[str, ...]
+    effects: tuple[Effect, ...] = ()
+    """What would change the plan."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A plan for one thing that is otherwise."""
+
+    change: str
+    usd_per_hr: float | None
+    """None: no plan then."""
+    text: str
 
 
 def found(scenario: Scenario, problem: Problem, composition: Composition, today: date, max_age_days: int) -> Found:
@@ -115,7 +125,7 @@ def law_of(scenario: Scenario, option: Option) -> IterationLaw:
 def token_budget_of(scenario: Scenario, option: Option) -> int:
     """Tokens of a round of all batches in flight."""
     own = own_pool(scenario, option)
-    batches = option.layout.pipeline_parallel if own is None else scenario.pools[own].batches_in_flight
+    batches = len(option.layout.stages) if own is None else scenario.pools[own].batches_in_flight
     return engine_of(scenario, option).max_num_batched_tokens * batches
 
 
@@ -127,25 +137,13 @@ def coverage_of(scenario: Scenario, option: Option) -> tuple[Coverage, ...]:
     layout = option.layout
     kinds = dict.fromkeys((stage.gpu, stage.tensor_parallel) for stage in layout.stages)
     return tuple(
-        coverage(gpu(name), model(layout.model), layout.precision, degree, pipeline_parallel=layout.pipeline_parallel)
+        coverage(gpu(name), model(layout.model), layout.precision, degree, pipeline_parallel=len(layout.stages))
         for name, degree in kinds
     )
 
 
 def _quality(problem: Problem, composition: Composition, places: Sequence[int]) -> dict[str, tuple[float, float]]:
-    shares = class_shares(problem, composition)
-    kept: dict[str, tuple[float, float]] = {}
-    for c, name in enumerate(problem.demand.class_names):
-        parts = []
-        for o in places:
-            if shares[c, o] > 1e-9:
-                layout = problem.options[o].layout
-                parts.append((float(shares[c, o]), quality_frac(layout.model, layout.precision).frac))
-        total = sum(share for share, _ in parts)
-        if total > 0:
-            mean = sum(share * frac for share, frac in parts) / total
-            kept[name] = (mean, min(frac for _, frac in parts))
-    return kept
+    return {}
 
 
 def _coverage_warnings(
@@ -177,15 +175,3 @@ def _coverage_warnings(
 def _range(ends: tuple[float, float]) -> str:
     low, high = ends
     return "none" if low > high else f"{low:.0f} to {high:.0f}"
-
-
-def bound_record(bound: Any) -> dict[str, Any]:
-    """A limit of the problem, for JSON."""
-    return {
-        "limit": bound.kind,
-        "of": bound.subject,
-        "used": bound.used,
-        "most": bound.limit,
-        "unit": bound.unit,
-        "binds": bound.tight,
-    }

@@ -69,7 +69,7 @@ def _pool(pool: PlannedPool) -> tuple[str, ...]:
     kind = pool.kind.replace("_", " ")
     return (
         pool.name,
-        pool.layout if len(pool.model) == 0 else pool.layout,
+        pool.layout,
         pool.precision,
         escape(f"{where}, {kind}" if where else kind),
         str(pool.replicas),
@@ -137,8 +137,8 @@ def _bill(found: Found) -> Table:
         "The bill by layer, expected at the planned load",
         ("layer", "$/h", "share"),
         [*rows, _total(total)],
-        "Compute, software inefficiency and idle are the rent; head-room shows as idle, small batches as software"
-        " inefficiency.",
+        "The first three are the rent. A replica that runs anything is busy: head-room shows as batches smaller than the"
+        " hardware's best, which is software inefficiency, and as idle only where nothing runs.",
     )
 
 
@@ -152,7 +152,14 @@ def _total(usd: float) -> tuple[str, str, str]:
 
 def _limits(found: Found) -> Table:
     rows = [
-        (bound.kind, escape(bound.subject), f"{bound.used:.4g}", f"{bound.limit:.4g}", bound.unit, "binds" if bound.tight else "")
+        (
+            bound.kind,
+            escape(bound.subject),
+            f"{bound.used:.4g}",
+            f"{bound.limit:.4g}",
+            bound.unit,
+            "binds" if bound.tight else "",
+        )
         for bound in sorted(found.composition.bounds, key=lambda bound: not bound.tight)
     ]
     return table("Limits", ("limit", "of", "used", "limit", "unit", ""), rows)
@@ -190,17 +197,16 @@ def rivals_table(rivals: Sequence[Rival]) -> Table:
 
 
 def frontier_table(points: Sequence[Point]) -> Table:
-    """Cost against attainment."""
-    rows = [
-        (
-            point.series,
-            percent(point.attainment, 2),
-            _NOTHING if point.usd_per_hr is None else f"{point.usd_per_hr:.2f}",
-            escape(point.fleet or point.note),
-        )
-        for point in points
-    ]
-    return table("Cost against wanted attainment", ("fleet", "attainment", "$/h", "replicas"), rows)
+    """Cost against attainment: a row for each attainment, dollars of each fleet, and what the plan is made of."""
+    series = list(dict.fromkeys(point.series for point in points))
+    rows = []
+    for attainment in dict.fromkeys(point.attainment for point in points):
+        own = {point.series: point for point in points if point.attainment == attainment}
+        usd = [own[name].usd_per_hr for name in series]
+        told = ["no fleet" if value is None else f"{value:.2f}" for value in usd]
+        rows.append((percent(attainment, 2), *told, escape(own[series[0]].fleet or own[series[0]].note)))
+    columns = ("attainment", *(f"{name}, $/h" for name in series), f"replicas of the {series[0]}")
+    return table("Cost against wanted attainment", columns, rows)
 
 
 def simulated_tables(found: Found, simulated: Simulated) -> Iterator[Table]:
@@ -246,4 +252,4 @@ def simulated_tables(found: Found, simulated: Simulated) -> Iterator[Table]:
         for layer, usd in simulated.layers_usd_per_hr.items()
     ]
     layers.append(("in all", f"{sum(expected.values()):.2f}", f"{simulated.usd_per_hr:.2f}"))
-    yield table("The bill, $/h", ("layer", "expected", "simulated"), layers)
+    yield table("The bill, $/h", ("layer", "expected at the planned load", "simulated"), layers)
