@@ -47,6 +47,7 @@ __all__ = [
     "pipeline_kv_tokens",
     "pipeline_law",
     "stages_of",
+    "transfers_s",
 ]
 
 
@@ -124,7 +125,7 @@ def pipeline_law(
     busiest = max(times, key=_load_s)
     overhead_s = np.array([engine_factors(s.gpu, known).iteration_s for s in stages])
     linear = np.stack([t.linear_s for t in times]) + overhead_s[:, None]
-    linear_s = _round_s(linear, _transfers_s(stages, model, known), batch_tokens) if last else linear[0]
+    linear_s = _round_s(linear, transfers_s(stages, model, known), batch_tokens) if last else linear[0]
     return IterationLaw(
         tokens_grid=TOKENS_GRID,
         linear_s=linear_s,
@@ -165,7 +166,7 @@ def _round_s(stage_s: FloatArray, transfers_s: FloatArray, batch_tokens: int) ->
     return np.maximum.accumulate(np.maximum(np.max(each, axis=0), through))
 
 
-def _transfers_s(stages: Sequence[Stage], model: Model, known: Factors) -> FloatArray:
+def transfers_s(stages: Sequence[Stage], model: Model, known: Factors) -> FloatArray:
     """`[G]` seconds of all transfers between stages for a batch of so many tokens.
 
     vLLM sends the hidden state and the residual; with tensor parallel each GPU sends its share and the next stage
