@@ -281,6 +281,9 @@ def _one(problem: Problem, o: int, best: dict[str, float]) -> NotChosen | None:
     what = _kind(option)
     if option.max_replicas == 0 or any(problem.offers[f].stock == 0 for f in option.offers):
         return NotChosen(what, "none to be had")
+    spot = any(problem.offers[f].kind == "spot" for f in option.offers)
+    if spot and problem.wishes.max_spot_share <= 0.0:
+        return NotChosen(what, "spot, of which nothing is wanted (max_spot_share: 0)")
     costs, reasons = _usd_per_1000(problem, o), _reasons(problem, option)
     compared = {name: usd / best[name] for name, usd in costs.items() if best.get(name)}
     if not compared:
@@ -289,7 +292,7 @@ def _one(problem: Problem, o: int, best: dict[str, float]) -> NotChosen | None:
     name = min(compared, key=lambda key: compared[key])
     if compared[name] > AS_CHEAP:
         reason = f"a request of {name} costs {compared[name]:.2f} times the plan's"
-    elif any(problem.offers[f].kind == "spot" for f in option.offers):
+    elif spot:
         reason = f"no dearer for {name}; what may be spot, or whole replicas, keep it out"
     else:
         reason = f"no dearer for {name}, but whole replicas of it fit the load less well"

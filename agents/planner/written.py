@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ...env.catalog.models import model
 from ...env.contract import FloatArray
 from ...env.market.offers import Offer
 from ...env.one_line import first_problem, one_line
@@ -139,7 +140,7 @@ def _pool(
     kind = "spot" if any(offer.kind == "spot" for offer in offers) else "on_demand"
     planning, layout = scenario.planning, option.layout
     fields: dict[str, Any] = {
-        "model": None if layout.model == scenario.model else layout.model,
+        "model": None if model(layout.model).name == model(scenario.model).name else layout.model,
         "precision": layout.precision,
         **_stages(option),
         "price": Price(usd_per_hr=round(rent_usd_per_hr / count, USD_DIGITS), kind=kind, source=_source(offers)),
@@ -240,7 +241,7 @@ def _allowed(pools: tuple[str, ...] | None, name: str) -> bool:
 
 
 def _same_model(pool: Pool, wanted: str | None, scenario: Scenario) -> bool:
-    return (pool.model or scenario.model) == (wanted or scenario.model)
+    return model(pool.model or scenario.model).name == model(wanted or scenario.model).name
 
 
 def _rounded(shares: Mapping[str, float]) -> dict[str, float]:

@@ -125,7 +125,7 @@ def law_of(scenario: Scenario, option: Option) -> IterationLaw:
 def token_budget_of(scenario: Scenario, option: Option) -> int:
     """Tokens of a round of all batches in flight."""
     own = own_pool(scenario, option)
-    batches = len(option.layout.stages) if own is None else scenario.pools[own].batches_in_flight
+    batches = option.layout.pipeline_parallel if own is None else scenario.pools[own].batches_in_flight
     return engine_of(scenario, option).max_num_batched_tokens * batches
 
 
@@ -137,7 +137,7 @@ def coverage_of(scenario: Scenario, option: Option) -> tuple[Coverage, ...]:
     layout = option.layout
     kinds = dict.fromkeys((stage.gpu, stage.tensor_parallel) for stage in layout.stages)
     return tuple(
-        coverage(gpu(name), model(layout.model), layout.precision, degree, pipeline_parallel=len(layout.stages))
+        coverage(gpu(name), model(layout.model), layout.precision, degree, pipeline_parallel=layout.pipeline_parallel)
         for name, degree in kinds
     )
 
