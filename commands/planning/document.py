@@ -15,7 +15,7 @@ from ...agents.planner.fleet import chosen
 from ...env.contract import BILL_LAYERS
 from .asked import Asked
 from .compared import Rival
-from .found import Found
+from .found import Found, engine_of
 from .frontier import Point
 from .serving import Serving
 from .simulated import Simulated
@@ -47,7 +47,7 @@ def plan_document(
         "solve_s": composition.solve_s,
         "pools": [_pool(found, pool) for pool in found.pools],
         "units": _units(found),
-        "classes": [{**asdict(c), "quality": _quality(found, c.name)} for c in found.classes],
+        "classes": [{**asdict(c), "quality": _kept(found, c.name)} for c in found.classes],
         "rent": {**asdict(found.rent), "usd_per_hr": found.rent.usd_per_hr},
         "bill_usd_per_hr": {layer: float(found.bill.layer_usd(layer)) for layer in BILL_LAYERS},
         "limits": [
@@ -90,15 +90,16 @@ def infeasible_document(scenario: str, asked: Asked, error: Infeasible, said: Se
 
 def contract_plan(found: Found) -> dict[str, Any]:
     """The contract's plan (`env.contract.Plan`) over the pools of this plan, with their names and the classes'."""
-    places = chosen(found.composition)
+    places, problem = chosen(found.composition), found.problem
     pools = [found.names[o] for o in places]
     return {
         "pool_names": pools,
         "class_names": [c.name for c in found.classes],
         "replicas": found.composition.replicas[places].tolist(),
         "route": [_row([c.shares.get(pool, 0.0) for pool in pools]) for c in found.classes],
+        "batch_cap": [float(engine_of(found.scenario, problem.options[o]).max_num_seqs) for o in places],
         "capacity_per_s": [[c.capacity_per_s.get(pool, 0.0) for pool in pools] for c in found.classes],
-        "load_per_s": [c.rate_per_s * found.problem.wishes.headroom for c in found.classes],
+        "load_per_s": [c.rate_per_s * problem.wishes.headroom for c in found.classes],
         "usd_per_hr": found.composition.usd_per_hr,
         "attainment": [c.attainment for c in found.classes],
     }
@@ -136,6 +137,6 @@ def _units(found: Found) -> list[dict[str, Any]]:
     return rows
 
 
-def _quality(found: Found, name: str) -> dict[str, float] | None:
+def _kept(found: Found, name: str) -> dict[str, Any] | None:
     kept = found.quality.get(name)
-    return None if kept is None else {"mean_frac": kept[0], "least_frac": kept[1]}
+    return None if kept is None else asdict(kept)

@@ -20,16 +20,30 @@ from ...agents.planner.explain import (
     planned_pools,
     rent_of,
 )
-from ...agents.planner.fleet import chosen
+from ...agents.planner.fleet import chosen, class_shares
 from ...agents.planner.written import pool_names
 from ...env.catalog.gpus import gpu
 from ...env.catalog.models import model
+from ...env.catalog.quality import quality_frac
 from ...env.contract import Bill
 from ...env.market.offers import stale
 from ...env.perf.coverage import Coverage, coverage
 from ...env.perf.law import IterationLaw
 from ...env.scenario import Scenario
 from ...env.scenario.pools import Engine
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of a model's quality in the precisions that serve a class, as shares of the 16-bit score."""
+
+    mean_frac: float
+    """Weighted by the class's routing."""
+    least_frac: float
+    """Of the worst of its pools, benchmarks taken together."""
+    worst_benchmark_frac: float
+    """Of the worst of its pools on the worst benchmark."""
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -49,8 +63,8 @@ class Found:
     """An hour's, by the pools in the order of the options, expected at the planned load."""
     running: dict[str, Running]
     """How a replica of each pool runs at the planned load."""
-    quality: dict[str, tuple[float, float]]
-    """By class: the share of the 16-bit score that its precisions keep, weighted by its routing, and the least."""
+    quality: dict[str, Kept]
+    """By class that is served."""
     left_out: tuple[NotChosen, ...]
     warnings: tuple[str, ...]
     effects: tuple[Effect, ...] = ()
@@ -142,8 +156,23 @@ def coverage_of(scenario: Scenario, option: Option) -> tuple[Coverage, ...]:
     )
 
 
-def _quality(problem: Problem, composition: Composition, places: Sequence[int]) -> dict[str, tuple[float, float]]:
-    return {}
+def _quality(problem: Problem, composition: Composition, places: Sequence[int]) -> dict[str, Kept]:
+    """By class that is served: what its pools' precisions keep."""
+    shares = class_shares(problem, composition)
+    kept: dict[str, Kept] = {}
+    for c, name in enumerate(problem.demand.class_names):
+        serving = [o for o in places if shares[c, o] > 1e-9]
+        layouts = [problem.options[o].layout for o in serving]
+        known = [quality_frac(layout.model, layout.precision) for layout in layouts]
+        if known:
+            weights = shares[c, serving] / shares[c, serving].sum()
+            kept[name] = Kept(
+                mean_frac=float(weights @ [quality.frac for quality in known]),
+                least_frac=min(quality.frac for quality in known),
+                worst_benchmark_frac=min(quality.low for quality in known),
+                sources=tuple(dict.fromkeys(quality.source for quality in known)),
+            )
+    return kept
 
 
 def _coverage_warnings(

@@ -90,7 +90,7 @@ def _classes(found: Found) -> Table:
             *(_share(c, pool) for pool in pools),
             percent(c.attainment_wanted),
             percent(c.attainment),
-            percent(found.quality[c.name][0]) if c.name in found.quality else _NOTHING,
+            percent(found.quality[c.name].mean_frac) if c.name in found.quality else _NOTHING,
         )
         for c in found.classes
     ]
