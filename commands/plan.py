@@ -12,20 +12,21 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from ..agents.planner.composition import Composition, Infeasible, Problem
+from ..agents.planner.infeasible import Conflict, conflict_of
 from ..agents.planner.milp import compose
+from ..agents.planner.sensitivity import sensitivities
 from ..agents.planner.written import planned_scenario
 from ..env.scenario import Scenario, load_scenario
 from ..env.scenario.planning import Planning
 from ..env.workload.requests import Workload
 from .bad_input import one_line_errors, refuse
 from .first_run import say_if_it_compiles
-from .planning.asked import Asked, GpuPrice, Load, Number, changed, posed, workload_of
+from .planning.asked import Asked, GpuPrice, Load, Number, changed, levers, posed, workload_of
 from .planning.compared import Rival, rivals
 from .planning.document import infeasible_document, plan_document
 from .planning.files import keep_frontier, keep_plan, write_scenario
 from .planning.found import Found, found
 from .planning.frontier import ATTAINMENTS, Point, frontier
-from .planning.infeasible import said_of
 from .planning.serving import commands_text, serve_commands
 from .planning.simulated import USUAL_SEEDS, Simulated, simulate_plan
 from .planning.tables import frontier_table, plan_tables, rivals_table, simulated_tables
@@ -200,11 +201,15 @@ def plan(
             composition = compose(problem, goodput=goodput, gap=gap, time_limit_s=time_limit)
         except Infeasible as error:
             bar.update(task, description="no plan: looking for what clashes")
-            said = said_of(error, problem)
+            conflict = conflict_of(problem, levers(loaded, requests, asked) if explain else ())
             bar.stop()
-            _print_infeasible(loaded, asked, error, said, as_json)
-            raise click.exceptions.Exit(NO_PLAN) from None
-        answer = found(loaded, problem, composition, _today(), _age_limit(loaded, asked))
+            _print_infeasible(loaded, asked, conflict, problem.notes, as_json)
+            raise click.exceptions.Exit(NO_PLAN) from error
+        sensitivity = None
+        if explain:
+            bar.update(task, description="what would change it")
+            sensitivity = sensitivities(problem, composition, levers=levers(loaded, requests, asked))
+        answer = found(loaded, problem, composition, _today(), _age_limit(loaded, asked), sensitivity)
         bar.remove_task(task)
         compared = _compared(problem, composition, bar) if wants_compare else None
         points = _frontier(loaded, requests, asked, wants_compare, bar) if wants_frontier else None
@@ -291,11 +296,13 @@ def _print(
             out.print(part)
 
 
-def _print_infeasible(scenario: Scenario, asked: Asked, error: Infeasible, said: Sequence[str], as_json: bool) -> None:
+def _print_infeasible(
+    scenario: Scenario, asked: Asked, conflict: Conflict | None, notes: Sequence[str], as_json: bool
+) -> None:
     if as_json:
-        print_json(infeasible_document(scenario.name, asked, error, said))
+        print_json(infeasible_document(scenario.name, asked, conflict, notes))
         return
     out = console()
-    out.print(f"[bold]No plan for {scenario.name}[/bold]: {error}.")
-    for line in said:
-        out.print(f"  - {escape(line)}")
+    out.print(f"[bold]No plan for {scenario.name}[/bold] carries the load within all limits.")
+    for line in (*(() if conflict is None else conflict.lines), *notes):
+        out.print(f"  - {escape(line)}", highlight=False)

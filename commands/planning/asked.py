@@ -11,8 +11,10 @@ from typing import Any, Literal
 import click
 
 from ...agents.planner.composition import Problem
+from ...agents.planner.levers import Lever, levers_of
 from ...agents.planner.problem import problem_of
 from ...env.catalog.gpus import gpus_called
+from ...env.catalog.quality import quality_frac
 from ...env.market.offers import Offer, priced, without
 from ...env.market.rentable import rentable
 from ...env.scenario import Scenario
@@ -188,9 +190,19 @@ def posed(scenario: Scenario, workload: Workload, asked: Asked) -> Problem:
         headroom=asked.headroom,
         budget_usd_per_hr=asked.budget_usd_per_hr,
     )
+    if scenario.planning is not None:
+        return problem
     if asked.route_by_length is not None:
         problem = replace(problem, wishes=replace(problem.wishes, route_by_length=asked.route_by_length))
-    return problem if scenario.planning is not None else _of_pools(problem, scenario, asked)
+    return _of_pools(problem, scenario, asked)
+
+
+def levers(scenario: Scenario, workload: Workload, asked: Asked) -> tuple[Lever, ...]:
+    """What could be asked for less strictly; `scenario` with the what-ifs in place."""
+    models = {requests.model or scenario.model for requests in scenario.classes.values()}
+    precisions = () if scenario.planning is None else scenario.planning.precisions
+    kept = {quality_frac(name, precision).frac for name in models for precision in precisions}
+    return levers_of(scenario, lambda other: posed(other, workload, asked), sorted(kept))
 
 
 def _of_pools(problem: Problem, scenario: Scenario, asked: Asked) -> Problem:

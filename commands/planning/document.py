@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ...agents.planner.composition import Infeasible
 from ...agents.planner.explain import PlannedPool
 from ...agents.planner.fleet import chosen
+from ...agents.planner.infeasible import Conflict
+from ...agents.planner.sensitivity import Sensitivity
 from ...env.contract import BILL_LAYERS
 from .asked import Asked
 from .compared import Rival
@@ -54,7 +55,7 @@ def plan_document(
             {"limit": b.kind, "of": b.subject, "used": b.used, "most": b.limit, "unit": b.unit, "binds": b.tight}
             for b in composition.bounds
         ],
-        "effects": [asdict(effect) for effect in found.effects],
+        "sensitivity": None if found.sensitivity is None else _sensitivity(found.sensitivity),
         "not_chosen": [asdict(entry) for entry in found.left_out],
         "warnings": list(found.warnings),
         "plan": contract_plan(found),
@@ -77,15 +78,21 @@ def asked_record(asked: Asked) -> dict[str, Any]:
     return record
 
 
-def infeasible_document(scenario: str, asked: Asked, error: Infeasible, said: Sequence[str]) -> dict[str, Any]:
-    """Instead of a plan: why there is none."""
+def infeasible_document(scenario: str, asked: Asked, conflict: Conflict | None, notes: Sequence[str]) -> dict[str, Any]:
+    """Instead of a plan: which limits clash and what would have to give; null where time ran out to tell."""
     return {
         "schema": SCHEMA,
         "scenario": scenario,
         "asked": asked_record(asked),
-        "infeasible": str(error),
-        "because": list(said),
+        "infeasible": None if conflict is None else {**asdict(conflict), "lines": list(conflict.lines)},
+        "notes": list(notes),
     }
+
+
+def _sensitivity(sensitivity: Sensitivity) -> dict[str, Any]:
+    record = asdict(sensitivity)
+    record.pop("binding")  # stand under `limits`
+    return record
 
 
 def contract_plan(found: Found) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ...agents.planner.explain import (
     rent_of,
 )
 from ...agents.planner.fleet import chosen, class_shares
+from ...agents.planner.sensitivity import Sensitivity
 from ...agents.planner.written import pool_names
 from ...env.catalog.gpus import gpu
 from ...env.catalog.models import model
@@ -67,21 +68,18 @@ class Found:
     """By class that is served."""
     left_out: tuple[NotChosen, ...]
     warnings: tuple[str, ...]
-    effects: tuple[Effect, ...] = ()
-    """What would change the plan."""
+    sensitivity: Sensitivity | None = None
+    """What would change the plan; None where nobody asked."""
 
 
-@dataclass(frozen=True)
-class Effect:
-    """A plan for one thing that is otherwise."""
-
-    change: str
-    usd_per_hr: float | None
-    """None: no plan then."""
-    text: str
-
-
-def found(scenario: Scenario, problem: Problem, composition: Composition, today: date, max_age_days: int) -> Found:
+def found(
+    scenario: Scenario,
+    problem: Problem,
+    composition: Composition,
+    today: date,
+    max_age_days: int,
+    sensitivity: Sensitivity | None = None,
+) -> Found:
     """Everything that is told of a plan; `scenario` with what was asked in place."""
     names = pool_names(problem)
     bill, states = expected_bill(
@@ -112,6 +110,7 @@ def found(scenario: Scenario, problem: Problem, composition: Composition, today:
             *([] if own_prices else [f"prices: {line}" for line in stale(rented, today, max_age_days)]),
             *_coverage_warnings(scenario, problem, places, names, running),
         ),
+        sensitivity=sensitivity,
     )
 
 

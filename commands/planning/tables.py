@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...agents.planner.explain import PlannedClass, PlannedPool
+from ...agents.planner.sensitivity import BreakEven, Sensitivity
 from ...env.contract import BILL_LAYERS
 from ...env.scenario.classes import RequestClass
 from ..printing import percent, seconds, table
@@ -32,8 +33,8 @@ def plan_tables(found: Found, asked: Asked) -> Iterator[RenderableType]:
     yield _bill(found)
     if found.composition.bounds:
         yield _limits(found)
-    if found.effects:
-        yield _effects(found)
+    if found.sensitivity is not None:
+        yield from _sensitivity(found, found.sensitivity)
     if found.left_out:
         yield _left_out(found)
     for warning in found.warnings:
@@ -165,16 +166,33 @@ def _limits(found: Found) -> Table:
     return table("Limits", ("limit", "of", "used", "limit", "unit", ""), rows)
 
 
-def _effects(found: Found) -> Table:
+def _sensitivity(found: Found, own: Sensitivity) -> Iterator[Table]:
+    """What one more of each limit, looser wishes, and cheaper GPUs would change."""
+    goodput = found.composition.objective == "goodput"
     rows = [
-        (escape(effect.change), _difference(effect.usd_per_hr, found.composition.usd_per_hr), escape(effect.text))
-        for effect in found.effects
+        (
+            escape(f"{change.kind} {change.subject}".strip()),
+            escape(change.now),
+            escape(change.then),
+            "nothing" if change.noise else f"{change.usd_per_hr:+.2f} $/h",
+            *((f"{change.served_per_s:+.3g}/s",) if goodput else ()),
+        )
+        for change in own.changes
     ]
-    return table("What would change it", ("if", "$/h", "then"), rows)
+    columns = ("if", "now", "were", "the bill", *(("served in time",) if goodput else ()))
+    said = [f"Left out for want of time: {escape(', '.join(own.left_out))}."] if own.left_out else []
+    if own.marginals:
+        each = ", ".join(f"{m.name} {m.usd_per_million_requests:.0f} $" for m in own.marginals)
+        said.insert(0, f"A million more requests cost, where load grows much: {each}.")
+    if rows:
+        yield table("What would change it, each alone and planned again", columns, rows, " ".join(said) or None)
+    waiting = [(escape(offer.offer), f"{offer.usd_per_gpu_hr:.3f}", _below(offer)) for offer in own.break_even]
+    if waiting:
+        yield table("Not rented, and the price below which it would be", ("offer", "$/h a GPU", "below"), waiting)
 
 
-def _difference(usd: float | None, before: float) -> str:
-    return _NOTHING if usd is None else f"{usd - before:+.2f}"
+def _below(offer: BreakEven) -> str:
+    return f"{offer.below_usd_per_gpu_hr:.3f}" if offer.below_usd_per_gpu_hr > 0 else "at no price"
 
 
 def _left_out(found: Found) -> Table:
