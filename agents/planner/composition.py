@@ -70,6 +70,8 @@ class Problem:
     wishes: Wishes = field(default_factory=Wishes)
     stock: tuple[StockLimit, ...] = ()
     """GPUs that can be had at most, each over all the offers that it covers together, beside the offers' own stock."""
+    notes: tuple[str, ...] = ()
+    """What people should know of how the problem came about, a line each: prices left out, classes nobody can serve."""
 
 
 BoundKind = Literal[
