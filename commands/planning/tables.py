@@ -56,12 +56,14 @@ def _pools(found: Found, asked: Asked) -> Table:
     said.append(f"found in {composition.solve_s:.2f} s" + ("" if composition.proven else ", when time ran out"))
     changes = asked.changes()
     title = f"Plan for {found.scenario.name}" + (f" ({', '.join(changes)})" if changes else "")
-    columns = ("pool", "GPUs of a replica", "precision", "from", "replicas", "$/h each", "$/h", "of the load", "used")
+    columns = ("pool", "GPUs", "precision", "from", "replicas", "$/h each", "$/h", "load", "used")
     return table(
         escape(title),
         columns,
         rows,
-        "; ".join(said) + ". Used: share of what the replicas carry within target, head-room included.",
+        "; ".join(said)
+        + ". GPUs: of one replica. Load: share of the requests. Used: share of what the replicas carry within"
+        " target, head-room included.",
     )
 
 

@@ -18,6 +18,7 @@ from poolpilot.env.scenario import load_scenario, shipped_scenarios
 from poolpilot.env.wire import from_json
 
 WITH_POOLS = [name for name, path in shipped_scenarios().items() if "\npools:" in path.read_text()]
+"""Shipped scenarios that are planned over pools of their own; the others have a section `planning`."""
 
 
 def run(*arguments: str) -> Result:
@@ -168,13 +169,20 @@ def test_where_there_is_no_plan_it_says_what_clashes_and_exits_1(tmp_path: Path)
     crowded = changed(tmp_path, crowd)
     result = run("--scenario", crowded)
     assert result.exit_code == 1
-    assert "No plan for mixed-chat" in result.stdout
+    text = said(result)
+    assert "No plan for mixed-chat carries the load within all limits." in text
+    assert "chat cannot be carried even alone" in text
+    assert "stock of H100-SXM-80GB" in text
     assert "Traceback" not in result.output
     as_json = run("--scenario", crowded, "--json")
     assert as_json.exit_code == 1
     told = json.loads(as_json.stdout)
     assert told["scenario"] == "mixed-chat"
-    assert told["because"]
+    (short,) = told["infeasible"]["shortages"]
+    assert short["name"] == "chat"
+    assert short["alone_per_s"] < short["rate_per_s"]
+    assert told["infeasible"]["remedies"]
+    assert all(line in text for line in told["infeasible"]["lines"])
 
 
 def test_a_target_that_nothing_can_meet_is_named(tmp_path: Path) -> None:
@@ -183,13 +191,38 @@ def test_a_target_that_nothing_can_meet_is_named(tmp_path: Path) -> None:
 
     result = run("--scenario", changed(tmp_path, hurry))
     assert result.exit_code == 1
-    assert "chat" in said(result)
+    assert "chat cannot be carried: no option serves it within its targets" in said(result)
 
 
 def test_a_budget_that_is_too_small_clashes() -> None:
     result = run("--scenario", "mixed-chat", "--budget", "0.5")
     assert result.exit_code == 1
-    assert "No plan for mixed-chat" in result.stdout
+    assert "these clash: budget (0.5 $/h) and load of " in said(result)
+    assert "budget at least 6.98 $/h (now 0.5 $/h)" in said(result)
+
+
+def test_what_would_change_the_plan_is_planned_again() -> None:
+    asked = ("--scenario", "mixed-chat", "--json")
+    found = json.loads(run(*asked).stdout)
+    changes = {(c["kind"], c["subject"]): c for c in found["sensitivity"]["changes"]}
+    cheaper = changes[("price", "A100-SXM-80GB")]
+    again = document("--scenario", "mixed-chat", "--price", f"A100={2.326 * 0.9}")
+    assert cheaper["usd_per_hr"] == pytest.approx(again["usd_per_hr"] - found["usd_per_hr"], abs=0.02)
+    assert {m["name"] for m in found["sensitivity"]["marginals"]} == {"chat", "summarisation", "batch"}
+    at = {b["offer"]: b for b in found["sensitivity"]["break_even"]}
+    offer, below = next(
+        (o, b["below_usd_per_gpu_hr"]) for o, b in at.items() if o.startswith("H100") and b["below_usd_per_gpu_hr"]
+    )
+    assert below < at[offer]["usd_per_gpu_hr"]
+    assert "H100-SXM-80GB" not in gpus(document("--scenario", "mixed-chat", "--price", f"H100={below * 1.05}"))
+    assert "H100-SXM-80GB" in gpus(document("--scenario", "mixed-chat", "--price", f"H100={below * 0.9}"))
+    text = said(run("--scenario", "mixed-chat"))
+    for title in (
+        "What would change it, each alone and planned again",
+        "Not rented, and the price below which it would be",
+    ):
+        assert title in text
+    assert document("--scenario", "mixed-chat")["sensitivity"] is None
 
 
 def test_a_plan_is_written_simulated_and_held(tmp_path: Path) -> None:
