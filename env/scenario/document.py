@@ -144,6 +144,7 @@ class Scenario(Strict):
     world: World = World()
     faults: tuple[Fault, ...] = ()
     planning: Planning | None = None
+    """What may be rented: `poolpilot plan` chooses the pools from it, whatever stands under `pools`."""
     base_dir: Path = Field(default=Path(), exclude=True)
     """Folder of the file; relative paths start here."""
 
