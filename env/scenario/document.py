@@ -375,9 +375,16 @@ class Scenario(Strict):
         )
 
 
-def shipped_scenarios() -> dict[str, Path]:
-    """The scenarios that come with the package, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+def shipped_scenarios(*, to_plan: bool = False) -> dict[str, Path]:
+    """The scenarios that come with the package, by name: those with pools, and with `to_plan` also those whose pools are
+    not chosen yet."""
+    paths = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    return paths if to_plan else {name: path for name, path in paths.items() if _names_pools(path)}
+
+
+def _names_pools(path: Path) -> bool:
+    """Of a file of our own, without reading its YAML."""
+    return any(line.startswith("pools:") for line in path.read_text(encoding="utf-8").splitlines())
 
 
 def load_scenario(name_or_path: str | Path, *, needs_pools: bool = True) -> Scenario:
@@ -389,11 +396,11 @@ def load_scenario(name_or_path: str | Path, *, needs_pools: bool = True) -> Scen
     Raises:
         ScenarioError: one line naming the file, the field, the value and what would be right.
     """
-    shipped = shipped_scenarios()
+    shipped = shipped_scenarios(to_plan=True)
     path = shipped.get(str(name_or_path), Path(name_or_path))
     try:
         if not path.is_file():
-            known = ", ".join(shipped)
+            known = ", ".join(shipped_scenarios(to_plan=not needs_pools))
             raise _problem(name_or_path, f"no such file and no shipped scenario; shipped are {known}")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise _problem(path, f"larger than {MAX_FILE_BYTES} bytes, wanted a scenario")
