@@ -10,10 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from ...env.catalog.gpus import gpu
 from ...env.contract import Targets
 from ...env.market.offers import Offer
-from ...env.perf.stage import even_split
 from ...env.scenario import Scenario
 from ...env.workload.fitting import fitted, tokens_held
 from ...env.workload.requests import Workload
@@ -107,8 +105,13 @@ def problem_of(
 
 def layout_of_pool(scenario: Scenario, name: str) -> Layout:
     """How a replica of a pool lies over its GPUs."""
-    pool, model = scenario.pools[name], scenario.pool_model(name)
-    split = pool.stage_layers or even_split(model.layers, pool.pipeline_parallel)
-    card = gpu(pool.gpu).name
-    stages = tuple(LayoutStage(card, layers, pool.tensor_parallel) for layers in split)
-    return Layout(model.name, pool.precision, stages)
+    stages = tuple(
+        LayoutStage(
+            stage.gpu.name,
+            stage.layers,
+            stage.tensor_parallel,
+            None if stage.link_to_next is None else stage.link_to_next.name,
+        )
+        for stage in scenario.pool_stages(name)
+    )
+    return Layout(scenario.pool_model(name).name, scenario.pools[name].precision, stages)
