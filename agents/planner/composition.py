@@ -70,11 +70,21 @@ class Problem:
     wishes: Wishes = field(default_factory=Wishes)
     stock: tuple[StockLimit, ...] = ()
     """GPUs that can be had at most, each over all the offers that it covers together, beside the offers' own stock."""
+    notes: tuple[str, ...] = ()
+    """What people should know of how the problem came about, a line each: prices left out, classes nobody can serve."""
 
 
 BoundKind = Literal[
-    "stock", "budget", "spot share", "on-demand floor", "replica floor", "most replicas", "least replicas"
+    "stock",
+    "shared stock",
+    "budget",
+    "spot share",
+    "on-demand floor",
+    "replica floor",
+    "most replicas",
+    "least replicas",
 ]
+"""Stock is an offer's own; shared stock is an entry of `Problem.stock`, over several offers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,8 @@ class Bound:
     used: float
     limit: float
     unit: str
+    index: int
+    """Of the offer, the entry of `Problem.stock`, the class or the option; -1 for what is of the whole or of a model."""
     tight: bool
     """No room for one more unit, replica, or share of the class; what follows from more is for `sensitivity` to say."""
 

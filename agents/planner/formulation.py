@@ -42,6 +42,8 @@ class Limit:
     unit: str
     at_most: bool
     limit: float
+    index: int
+    """As of a `Bound`."""
     step: float
     """The least that more of it comes in, in its unit; 0 for any part."""
     counts: FloatArray | None = None

@@ -53,7 +53,7 @@ def compose(
         np.add.at(value, own.row_of_bucket[routed], (each * problem.demand.rate_per_s)[routed])
         found = most_goodput(own, value, gap, time_limit_s, in_proportion)
     else:
-        found = cheapest(own, gap, time_limit_s) if own.program.usable.any(axis=1).all() else None
+        found = cheapest(own, gap, time_limit_s)
     if found is None:
         raise Infeasible(problem)
     return _composition(own, found, value, time.monotonic() - began)

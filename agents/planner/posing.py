@@ -111,7 +111,7 @@ def bounds_of(own: Posed, counts: FloatArray, units: FloatArray, shares: FloatAr
         if limit.kind == "budget":  # what one more of the cheapest unit would take
             room = float(own.renting.unit_usd_per_hr.min(initial=np.inf))
         tight = slack < room - 1e-6 if room > 0.0 else slack < 1e-6
-        bounds.append(Bound(limit.kind, limit.subject, used, limit.limit, limit.unit, tight))
+        bounds.append(Bound(limit.kind, limit.subject, used, limit.limit, limit.unit, limit.index, tight))
     return tuple(bounds)
 
 
@@ -192,37 +192,38 @@ def _limits(own: Posed, options: list[Option]) -> Iterator[Limit]:
             only = np.zeros(len(offers))
             only[f] = offer.gpus
             limit = float(offer.stock * offer.gpus)
-            yield Limit("stock", offer_name(offer), "GPUs", True, limit, float(offer.gpus), units=only)
-    for stock in problem.stock:
+            yield Limit("stock", offer_name(offer), "GPUs", True, limit, f, float(offer.gpus), units=only)
+    for i, stock in enumerate(problem.stock):
         covered = np.array([stock.covers(offer) for offer in offers], dtype=np.bool_)
         if covered.any():
             name = stock.name if stock.region is None else f"{stock.name} in {stock.region or 'no region'}"
             step = float(unit_gpus[covered].min())
-            yield Limit("stock", name, "GPUs", True, float(stock.gpus), step, units=covered * unit_gpus)
+            several = covered * unit_gpus
+            yield Limit("shared stock", name, "GPUs", True, float(stock.gpus), i, step, units=several)
     if wishes.budget_usd_per_hr is not None:
         rent = own.renting.unit_usd_per_hr
-        yield Limit("budget", "", "$/h", True, wishes.budget_usd_per_hr, 0.0, units=rent)
+        yield Limit("budget", "", "$/h", True, wishes.budget_usd_per_hr, -1, 0.0, units=rent)
     if wishes.max_spot_share < 1.0 and own.spot.any():
         for c in np.unique(own.row_class).tolist():
             ours = np.where(own.row_class == c, own.row_rate_per_s, 0.0)
             every = np.repeat((ours / ours.sum())[:, None], len(own.spot), axis=1)
             name, most = problem.demand.class_names[c], wishes.max_spot_share
-            yield Limit("spot share", name, "of requests", True, most, 0.0, shares=every * own.spot, shares_of=every)
+            yield Limit("spot share", name, "of requests", True, most, c, 0.0, shares=every * own.spot, shares_of=every)
     serving = own.program.usable.any(axis=0)
     models = np.array([option.layout.model for option in options])
     for model in dict.fromkeys(models[serving].tolist()):
         ours = np.where((models == model) & serving, 1.0, 0.0)
-        if wishes.min_on_demand_replicas > 0:
-            steady = ours * ~own.spot
-            yield Limit(
-                "on-demand floor", model, "replicas", False, float(wishes.min_on_demand_replicas), 1.0, counts=steady
-            )
-        if wishes.min_replicas > 0:
-            yield Limit("replica floor", model, "replicas", False, float(wishes.min_replicas), 1.0, counts=ours)
+        least = float(wishes.min_on_demand_replicas)
+        if least > 0.0:
+            yield Limit("on-demand floor", model, "replicas", False, least, -1, 1.0, counts=ours * ~own.spot)
+        least = float(wishes.min_replicas)
+        if least > 0.0:
+            yield Limit("replica floor", model, "replicas", False, least, -1, 1.0, counts=ours)
     for k, option in enumerate(options):
         only = np.zeros(len(options))
         only[k] = 1.0
-        if option.max_replicas is not None and option.max_replicas < own.program.high[k]:
-            yield Limit("most replicas", option.name, "replicas", True, float(option.max_replicas), 1.0, counts=only)
-        if option.min_replicas > 0:
-            yield Limit("least replicas", option.name, "replicas", False, float(option.min_replicas), 1.0, counts=only)
+        o, highest, least = int(own.option[k]), option.max_replicas, float(option.min_replicas)
+        if highest is not None and highest < own.program.high[k]:
+            yield Limit("most replicas", option.name, "replicas", True, float(highest), o, 1.0, counts=only)
+        if least > 0.0:
+            yield Limit("least replicas", option.name, "replicas", False, least, o, 1.0, counts=only)

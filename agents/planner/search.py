@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...env.contract import BoolArray, FloatArray
+from ...env.contract import BoolArray, FloatArray, IntArray
 from .formulation import Columns, links, mip_of, with_links
 from .highs import Answer, Mip, Tuning, relaxed, solve
 from .posing import Posed
+from .program import STEADINESS
 
-__all__ = ["Found", "Unsolved", "cheapest", "most_goodput", "run"]
+__all__ = ["Found", "Unsolved", "cheapest", "linked", "most_goodput", "run"]
 
 _LINK_ROUNDS = 6
 _BROKEN = 1e-3
@@ -59,8 +60,22 @@ def cheapest(own: Posed, gap: float, time_limit_s: float) -> Found | None:
     Raises:
         Unsolved: no answer in time.
     """
+    if not own.program.usable.any(axis=1).all():
+        return None
+    # The cheapest answer keeps to a budget if any does; as a row, a budget just below it takes long to disprove.
+    until_s = time.monotonic() + time_limit_s
+    budget = own.problem.wishes.budget_usd_per_hr
+    free = [limit for limit in own.limits if limit.kind != "budget"]
+    mip, columns = mip_of(own.program, own.renting, free, whole_loads=True)
+    found = _found(run(mip, columns, own.program.work, gap, time_limit_s), columns)
+    if found is None or budget is None or own.renting.unit_usd_per_hr @ found.units <= budget + 1e-9:
+        return found
+    starts = float(own.program.start_usd.sum())
+    if starts == 0.0 and found.bound > budget * (1.0 + STEADINESS) + 1e-9:
+        return None
     mip, columns = mip_of(own.program, own.renting, own.limits, whole_loads=True)
-    return _found(run(mip, columns, own.program.work, gap, time_limit_s), columns)
+    left_s = max(until_s - time.monotonic(), 0.1 * time_limit_s)
+    return _found(run(mip, columns, own.program.work, gap, left_s), columns)
 
 
 def most_goodput(
@@ -135,7 +150,9 @@ def run(
     until_s = time.monotonic() + time_limit_s
     if len(columns.share_row) <= _SMALL_SHARES:
         return _checked(_in_one(mip, gap, time_limit_s, start, offset))
-    linear, mip = _linked(mip, columns, work, until_s)
+    linear, mip, _ = linked(mip, columns, work, until_s)
+    if linear.status == "stopped":
+        raise Unsolved("not even the linear program in time: raise the time limit, or offer fewer options")
     if linear.status == "infeasible":
         return linear
     best = Answer("stopped", start, float(mip.cost @ start) if start is not None else np.inf, linear.bound)
@@ -187,8 +204,8 @@ def _checked(answer: Answer) -> Answer:
     return answer
 
 
-def _linked(mip: Mip, columns: Columns, work: FloatArray, until_s: float) -> tuple[Answer, Mip]:
-    """The linear program, and the program with the rows that it broke."""
+def linked(mip: Mip, columns: Columns, work: FloatArray, until_s: float) -> tuple[Answer, Mip, IntArray]:
+    """The linear program; the program with the rows that it broke, and of which pairs these are."""
     kept: BoolArray = np.zeros(len(columns.share_row), dtype=np.bool_)
     for _ in range(_LINK_ROUNDS):
         linear = relaxed(mip, max(until_s - time.monotonic(), 1.0))
@@ -199,9 +216,7 @@ def _linked(mip: Mip, columns: Columns, work: FloatArray, until_s: float) -> tup
             break
         kept[broken] = True
         mip = with_links(mip, columns, broken)
-    if linear.status == "stopped":
-        raise Unsolved("not even the linear program in time: raise the time limit, or offer fewer options")
-    return linear, mip
+    return linear, mip, np.flatnonzero(kept)
 
 
 def _option_costs(mip: Mip, columns: Columns, linear: Answer) -> FloatArray:
