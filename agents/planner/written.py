@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ...env.catalog.gpus import gpu
 from ...env.catalog.models import model
 from ...env.contract import FloatArray
 from ...env.market.offers import Offer
@@ -25,6 +26,7 @@ from ...env.scenario.market import Price, Spot
 from ...env.scenario.pools import ColdStart, Engine, Pool, Replicas
 from .composition import Composition, Option, Problem
 from .fleet import class_shares, gpus_of_offers, pool_usd_per_hr, spot_options, usable
+from .layouts import LayoutStage
 
 __all__ = ["PlanNotWritable", "planned_scenario", "pool_names", "scenario_yaml"]
 
@@ -162,7 +164,8 @@ def _stages(option: Option) -> dict[str, Any]:
     """GPU, tensor and pipeline parallel of a layout, as a pool says them."""
     stages = option.layout.stages
     alike = len({(stage.gpu, stage.tensor_parallel) for stage in stages}) == 1
-    if not alike:
+    inside = gpu(stages[0].gpu).link_among(option.layout.gpu_count).name
+    if not alike or any(stage.link_to_next not in (None, inside) for stage in stages):
         return {"stages": tuple(_stage(stage) for stage in stages)}
     layers = tuple(stage.layers for stage in stages)
     return {
@@ -173,8 +176,9 @@ def _stages(option: Option) -> dict[str, Any]:
     }
 
 
-def _stage(stage: Any) -> dict[str, Any]:
-    return {"gpu": stage.gpu, "layers": stage.layers, "tensor_parallel": stage.tensor_parallel}
+def _stage(stage: LayoutStage) -> dict[str, Any]:
+    said = {"gpu": stage.gpu, "layers": stage.layers, "tensor_parallel": stage.tensor_parallel}
+    return said if stage.link_to_next is None else said | {"link_to_next": stage.link_to_next}
 
 
 def _source(offers: Sequence[Offer]) -> str:
