@@ -92,7 +92,7 @@ def test_tables_tell_counts_rent_routing_bill_limits_and_what_is_left_out() -> N
     assert f"{found['usd_per_hr']:.2f} $/h in all, for the peak load times 1.1; no plan costs less than" in text
     for title in (
         "Plan for mixed-chat",
-        "Routing: share of the class",
+        "Routing",
         "What the rent is for",
         "The bill by layer, expected at the planned load",
         "Limits",
