@@ -150,7 +150,8 @@ def _pool(
     }
     if kind == "spot":
         fields["spot"] = Spot(preemptions_per_hr=sum(offer.preemptions_per_hr for offer in offers))
-    return Pool(**_given(fields))
+    usual = {name: field.default for name, field in Pool.model_fields.items()}
+    return Pool(**{name: value for name, value in fields.items() if value != usual[name]})
 
 
 def _repriced(price: Price, usd_per_hr: float) -> Price:

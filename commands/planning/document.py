@@ -62,7 +62,7 @@ def plan_document(
         "plan": contract_plan(found),
     }
     if commands is not None:
-        document["commands"] = {name: {**asdict(command), "line": command.line} for name, command in commands.items()}
+        document["commands"] = {name: serving.record() for name, serving in commands.items()}
     if rivals is not None:
         document["compared"] = [asdict(rival) for rival in rivals]
     if points is not None:
