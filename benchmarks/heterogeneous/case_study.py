@@ -73,6 +73,13 @@ def variants() -> dict[str, Change]:
         "A100 by whole machines of eight": lambda shipped: _offered(
             shipped, A100, gpus=8, usd_per_hr=27.44705, source="AWS us-east-1 p4de.24xlarge on demand, 2026-07-20"
         ),
+        "A100 with 40 GB": lambda shipped: _offered(
+            shipped,
+            A100,
+            gpu="A100-SXM-40GB",
+            usd_per_hr=2.745,
+            source="AWS us-east-1 p4d.24xlarge on demand, 21.957642 $/h for eight, 2026-07-20",
+        ),
         "A100 at GCP's list price": lambda shipped: _offered(
             shipped, A100, usd_per_hr=5.069, source="GCP us-central1 a2-ultragpu-1g on demand, 2026-01-29"
         ),
@@ -128,7 +135,7 @@ def simulated(found: Outcome, seeds: Sequence[int] = SEEDS) -> Iterator[tuple[st
 
 def _allowed(step: str) -> Callable[[Option], bool]:
     def allowed(option: Option) -> bool:
-        mixed = step in (MIXING, AFTER) or set(option.layout.gpus) == {A100}
+        mixed = step in (MIXING, AFTER) or all(gpu.startswith("A100") for gpu in option.layout.gpus)
         return mixed and (step in (QUANTISING, AFTER) or option.layout.precision in _16_BITS)
 
     return allowed
@@ -173,7 +180,7 @@ RATIOS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 def price_sweep(found: Outcome) -> dict[str, list[float]]:
     """Rent saved by each step as the price of an A100 over that of an L40S moves over `RATIOS`, the A100's fixed."""
     problem = found.problem
-    a100 = next(offer.usd_per_gpu_hr for offer in problem.offers if offer.gpu == A100)
+    a100 = next(offer.usd_per_gpu_hr for offer in problem.offers if offer.gpu != L40S)
     saved: dict[str, list[float]] = {name: [] for name in STEPS[1:]}
     for ratio in RATIOS:
         offers = tuple(
