@@ -22,9 +22,7 @@ PAGE, TABLES, IMAGES = "planning.md", "planning-tables.md", "images/planning"
 @click.option("--scale", type=click.Choice(list(SCALES)), default="full", show_default=True, help="How much is run.")
 @click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Only this part; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option(
-    "--write", "rewrite", is_flag=True, help=f"Rewrite what was run in docs/{PAGE} and docs/{TABLES}."
-)
+@click.option("--write", "rewrite", is_flag=True, help=f"Rewrite what was run in docs/{PAGE} and docs/{TABLES}.")
 def main(scale: str, parts: tuple[str, ...], as_json: bool, rewrite: bool) -> None:
     """Plan the settings of the literature and of a case study with every fleet of one GPU type, a greedy mix and the
     planner, and simulate what comes out."""

@@ -23,6 +23,7 @@ from .loads import drawn, scaled
 from .simulated import Attained, attained
 
 SCENARIO = "case-study"
+SHIPPED = "as shipped"
 BEFORE, MIXING, QUANTISING, AFTER = "before", "mixing", "quantising", "after"
 STEPS = (BEFORE, MIXING, QUANTISING, AFTER)
 CLAIMED_COST, CLAIMED_THROUGHPUT = 0.42, 0.18
@@ -67,7 +68,7 @@ def variants() -> dict[str, Change]:
     """What is varied, and how the shipped scenario changes: the first is the scenario as it stands."""
     simple, strict = 0.96, 0.999
     return {
-        "as shipped": lambda shipped: shipped,
+        SHIPPED: lambda shipped: shipped,
         "a quarter of the load": lambda shipped: scaled(shipped, 0.25),
         "four times the load": lambda shipped: scaled(shipped, 4.0),
         "A100 by whole machines of eight": lambda shipped: _offered(
@@ -100,19 +101,19 @@ def variants() -> dict[str, Change]:
     }
 
 
-def outcome(variant: str, shipped: Scenario | None = None) -> Outcome:
-    """A variant's fleets for the same load, and what they carry for the claimed bill."""
-    scenario = variants()[variant](shipped or load_scenario(SCENARIO, needs_pools=False))
-    problem = problem_of(scenario, drawn(scenario), load="mean")
-    steps: dict[str, Step] = {}
-    for name in STEPS:
+def outcome(variant: str, headroom: float | None = None, steps: Sequence[str] = STEPS) -> Outcome:
+    """A variant's fleets for the same load, and what they carry for the claimed bill; `headroom` in place of its own."""
+    scenario = variants()[variant](load_scenario(SCENARIO, needs_pools=False))
+    problem = problem_of(scenario, drawn(scenario), load="mean", headroom=headroom)
+    found: dict[str, Step] = {}
+    for name in steps:
         own = restricted(problem, _allowed(name))
         answer = planned(own)
         if not isinstance(answer, Composition):
             continue
-        before = steps.get(BEFORE)
+        before = found.get(BEFORE)
         budget = (1.0 - CLAIMED_COST) * (before.usd_per_hr if before else answer.usd_per_hr)
-        steps[name] = Step(
+        found[name] = Step(
             step=name,
             composition=answer,
             usd_per_hr=answer.usd_per_hr,
@@ -123,7 +124,18 @@ def outcome(variant: str, shipped: Scenario | None = None) -> Outcome:
             },
             growth=most_load(own, budget).factor,
         )
-    return Outcome(variant, problem, scenario, steps)
+    return Outcome(variant, problem, scenario, found)
+
+
+HEADROOMS = (1.0, 1.1, 1.2, 1.3)
+
+
+def by_headroom(seeds: Sequence[int] = SEEDS) -> Iterator[tuple[float, Step, Attained]]:
+    """The fleet after, planned with more and less head-room, in the same worlds."""
+    for headroom in HEADROOMS:
+        found = outcome(SHIPPED, headroom=headroom, steps=(BEFORE, AFTER))
+        held = planned_scenario(found.scenario, found.problem, found.steps[AFTER].composition, held=True)
+        yield headroom, found.steps[AFTER], attained(held, seeds)
 
 
 def simulated(found: Outcome, seeds: Sequence[int] = SEEDS) -> Iterator[tuple[str, Attained]]:
@@ -146,10 +158,10 @@ def _planning(scenario: Scenario, **update: Any) -> Scenario:
     return scenario.model_copy(update={"planning": scenario.planning.model_copy(update=update)})
 
 
-def _offered(scenario: Scenario, gpu: str, **update: Any) -> Scenario:
+def _offered(scenario: Scenario, of: str, **update: Any) -> Scenario:
     assert scenario.planning is not None
     offers = [offer for offer in scenario.planning.price_sources() if isinstance(offer, InlineOffer)]
-    return _planning(scenario, prices=tuple(o.model_copy(update=update) if o.gpu == gpu else o for o in offers))
+    return _planning(scenario, prices=tuple(o.model_copy(update=update) if o.gpu == of else o for o in offers))
 
 
 def _precisions(scenario: Scenario, *precisions: str) -> Scenario:

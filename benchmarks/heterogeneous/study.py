@@ -57,6 +57,7 @@ class Study:
     small_whole: list[melange.Row] = field(default_factory=list)
     outcomes: list[case_study.Outcome] = field(default_factory=list)
     case_runs: dict[str, Attained] = field(default_factory=dict)
+    headrooms: list[tuple[float, case_study.Step, Attained]] = field(default_factory=list)
     prices: dict[str, list[float]] = field(default_factory=dict)
 
     def summary(self, part: str | None = None) -> Iterator[Section]:
@@ -68,6 +69,7 @@ class Study:
             yield tables.melange_summary(self.small, self.small_whole)
         if self.outcomes and part in (None, CASE):
             yield from tables.case_fleets(self.outcomes[0], self.case_runs)
+            yield tables.case_headroom(self.headrooms)
             yield tables.case_variants(self.outcomes)
 
     def details(self, part: str | None = None) -> Iterator[Section]:
@@ -109,6 +111,10 @@ class Study:
                 for found in self.outcomes
             ],
             "case_study_simulated": {name: asdict(run) for name, run in self.case_runs.items()},
+            "case_study_headrooms": [
+                {"headroom": headroom, "usd_per_hr": step.usd_per_hr, **asdict(run)}
+                for headroom, step, run in self.headrooms
+            ],
             "case_study_prices": {"a100_over_l40s": list(case_study.RATIOS), "saved": self.prices},
         }
 
@@ -128,6 +134,7 @@ def study(scale: Scale, parts: Sequence[str], on_step: Callable[[str], None]) ->
             done.outcomes.append(case_study.outcome(variant))
         on_step("the case study, simulated")
         done.case_runs = dict(case_study.simulated(done.outcomes[0], scale.seeds))
+        done.headrooms = list(case_study.by_headroom(scale.seeds))
         done.prices = case_study.price_sweep(done.outcomes[0])
     return done
 

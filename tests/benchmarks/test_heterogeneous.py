@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_what_is_planned_is_carried_in_worlds_that_differ(tiny: Study) -> None:
     batch, steady = fleets["batch", PLAN], fleets["targets", PLAN]
     assert all(0.75 < rate / batch.planned_per_s < 1.2 for rate in batch.reached_per_s)
     assert steady.steady is not None
-    assert steady.steady.attainment > 0.9
+    assert steady.steady.worst > -0.02
     assert steady.steady.goodput_per_s == pytest.approx(steady.planned_per_s, rel=0.1)
     assert {fleet for _, fleet in fleets} >= {GREEDY, PLAN}
 
@@ -65,7 +66,7 @@ def test_the_steps_of_the_case_study_only_ever_save(tiny: Study) -> None:
     assert after.growth >= before.growth * SLACK
     assert tiny.case_runs[case_study.BEFORE].usd_per_hr == pytest.approx(before.usd_per_hr, rel=1e-3)
     saved = tiny.prices[case_study.AFTER]
-    assert all(later >= earlier - 6e-3 for earlier, later in zip(saved, saved[1:], strict=False))
+    assert all(later >= earlier - 6e-3 for earlier, later in pairwise(saved))
 
 
 def test_the_pages_take_every_part(tiny: Study, tmp_path: Path) -> None:
