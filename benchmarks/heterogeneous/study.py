@@ -52,6 +52,7 @@ class Study:
 
     parts: Sequence[str]
     cells: list[paper.Cell] = field(default_factory=list)
+    reversed_cells: list[paper.Cell] = field(default_factory=list)
     checked: list[paper.Checked] = field(default_factory=list)
     small: list[melange.Row] = field(default_factory=list)
     small_whole: list[melange.Row] = field(default_factory=list)
@@ -63,7 +64,7 @@ class Study:
     def summary(self, part: str | None = None) -> Iterator[Section]:
         """The tables of the page."""
         if self.cells and part in (None, PAPER):
-            yield tables.paper_summary(self.cells)
+            yield tables.paper_summary(self.cells, self.reversed_cells)
             yield from tables.paper_checked(self.checked)
         if self.small and part in (None, MELANGE):
             yield tables.melange_summary(self.small, self.small_whole)
@@ -95,7 +96,7 @@ class Study:
                     "load_per_s": cell.load_per_s,
                     "usd_per_hr": cell.usd_per_hr,
                 }
-                for cell in self.cells
+                for cell in (*self.cells, *self.reversed_cells)
             ],
             "paper_simulated": [asdict(row) for row in self.checked],
             "melange": [asdict(row) for row in self.small],
@@ -143,6 +144,11 @@ def _paper(done: Study, scale: Scale, on_step: Callable[[str], None]) -> None:
     for cell in paper.cells(scale.models, paper.KINDS, scale.mixes, scale.stocks, scale.budgets_usd_per_hr):
         on_step(f"{cell.model}, {cell.kind}, {cell.mix}, stock {cell.stock}, {cell.budget_usd_per_hr:g} $/h")
         done.cells.append(cell)
+    on_step("a batch again, with the types of each mix in the other order")
+    others = [mix + paper.REVERSED for mix in scale.mixes]
+    done.reversed_cells = list(
+        paper.cells(scale.models, ("batch",), others, scale.stocks, scale.budgets_usd_per_hr)
+    )
     budget = min(scale.budgets_usd_per_hr, key=lambda usd: abs(usd - CHECKED_BUDGET_USD_PER_HR))
     for kind in paper.KINDS:
         for model in scale.models:

@@ -17,8 +17,8 @@ NOTHING = "-"
 _BY_MODEL_AND_BUDGET = "model, budget"
 
 
-def paper_summary(cells: Sequence[paper.Cell]) -> Section:
-    """Gains by model, objective and budget: average and most over mixes and stocks."""
+def paper_summary(cells: Sequence[paper.Cell], others: Sequence[paper.Cell]) -> Section:
+    """Gains by model, objective and budget: average and most over mixes and stocks. `others`: with types reversed."""
     rows: list[Cells] = []
     for kind in paper.KINDS:
         for model in paper.MODELS:
@@ -29,6 +29,9 @@ def paper_summary(cells: Sequence[paper.Cell]) -> Section:
         own = [c for c in cells if c.kind == kind]
         if own:
             rows.append((f"**{kind}, all**", *_gains(own)))
+        own = [c for c in others if c.kind == kind]
+        if own:
+            rows.append((f"{kind}, all, types in the other order", *_gains(own)))
     return Section(
         "Gains of the plan",
         "Average and most over three mixes and four snapshots of stock. *In stock*: against the best fleet of one type that "
