@@ -34,6 +34,8 @@ def main(scale: str, parts: tuple[str, ...], as_json: bool, rewrite: bool) -> No
         click.echo(json.dumps(done.record(), indent=2))
     else:
         out = Console(width=180)
+        for sentence in done.words():
+            out.print(f"- {sentence}", markup=False)
         print_sections([*done.summary(), *done.details()], out)
     if rewrite:
         write(done, DOCS)
@@ -43,7 +45,8 @@ def main(scale: str, parts: tuple[str, ...], as_json: bool, rewrite: bool) -> No
 def write(done: Study, docs: Path) -> None:
     """Put what was run into the pages and figures of a folder."""
     for part in done.parts:
-        put(docs / PAGE, part, markdown(done.summary(part)))
+        bullets = "\n".join(f"- {sentence}" for sentence in done.words(part))
+        put(docs / PAGE, part, f"{bullets}\n\n{markdown(done.summary(part))}")
         details = list(done.details(part))
         if details:
             put(docs / TABLES, part, markdown(details))

@@ -18,8 +18,9 @@ from poolpilot.agents.planner.written import planned_scenario
 from poolpilot.env.scenario import Scenario, load_scenario
 from poolpilot.env.scenario.classes import Target
 from poolpilot.env.scenario.planning import InlineOffer
+from poolpilot.env.workload.spec import Lognormal
 
-from .loads import drawn, scaled
+from .loads import drawn, loads_of, scaled, with_loads
 from .simulated import Attained, attained
 
 SCENARIO = "case-study"
@@ -71,6 +72,7 @@ def variants() -> dict[str, Change]:
         SHIPPED: lambda shipped: shipped,
         "a quarter of the load": lambda shipped: scaled(shipped, 0.25),
         "four times the load": lambda shipped: scaled(shipped, 4.0),
+        "summaries a quarter as long": _short_summaries,
         "A100 by whole machines of eight": lambda shipped: _offered(
             shipped, A100, gpus=8, usd_per_hr=27.44705, source="AWS us-east-1 p4de.24xlarge on demand, 2026-07-20"
         ),
@@ -81,9 +83,7 @@ def variants() -> dict[str, Change]:
             usd_per_hr=2.745,
             source="AWS us-east-1 p4d.24xlarge on demand, 21.957642 $/h for eight, 2026-07-20",
         ),
-        "A100 at GCP's list price": lambda shipped: _offered(
-            shipped, A100, usd_per_hr=5.069, source="GCP us-central1 a2-ultragpu-1g on demand, 2026-01-29"
-        ),
+        "A100 at GCP's list price": _at_gcp,
         "RunPod's list prices": lambda shipped: _offered(
             _offered(shipped, A100, usd_per_hr=1.79, source="RunPod secure cloud, 2026-10-19"),
             L40S,
@@ -94,6 +94,10 @@ def variants() -> dict[str, Change]:
         "both are simple": lambda shipped: _floors(shipped, chat=simple, summarisation=simple),
         "both are simple, no 4-bit weights": lambda shipped: _precisions(
             _floors(shipped, chat=simple, summarisation=simple), "bf16", "fp8", "int8"
+        ),
+        "no tensor parallelism": lambda shipped: _planning(shipped, max_tensor_parallel=1),
+        "both are simple, no tensor parallelism, A100 at GCP's list price": lambda shipped: _planning(
+            _floors(_at_gcp(shipped), chat=simple, summarisation=simple), max_tensor_parallel=1
         ),
         "first token within 2 s": lambda shipped: _within(shipped, ttft_s=2.0, tpot_s=0.1),
         "each token within 350 ms, the first within 5 s": lambda shipped: _within(shipped, ttft_s=5.0, tpot_s=0.35),
@@ -162,6 +166,18 @@ def _offered(scenario: Scenario, of: str, **update: Any) -> Scenario:
     assert scenario.planning is not None
     offers = [offer for offer in scenario.planning.price_sources() if isinstance(offer, InlineOffer)]
     return _planning(scenario, prices=tuple(o.model_copy(update=update) if o.gpu == of else o for o in offers))
+
+
+def _at_gcp(scenario: Scenario) -> Scenario:
+    source = "GCP us-central1 a2-ultragpu-1g on demand, 2026-01-29"
+    return _offered(scenario, A100, usd_per_hr=5.069, source=source)
+
+
+def _short_summaries(scenario: Scenario) -> Scenario:
+    loads = loads_of(scenario)
+    short = Lognormal(median=38.0, sigma=0.5, max=150)
+    own = loads["summarisation"].model_copy(update={"output_tokens": short})
+    return with_loads(scenario, {**loads, "summarisation": own})
 
 
 def _precisions(scenario: Scenario, *precisions: str) -> Scenario:

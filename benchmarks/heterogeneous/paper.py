@@ -59,7 +59,7 @@ STEADY_S = 900.0
 SEEDS = (0, 1, 2, 3, 4)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One model, objective, mix, snapshot of stock and budget."""
 
@@ -158,7 +158,7 @@ def cells(
                         yield Cell(model, kind, mix, stock, budget, reached, unlimited, load, usd)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checked:
     """A fleet of a cell, in worlds that differ from what it was planned for."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from poolpilot.benchmarks.report import Section
 
-from . import case_study, melange, paper, tables
+from . import case_study, melange, paper, tables, words
 from .simulated import Attained
 
 PAPER, MELANGE, CASE = "paper", "melange", "case-study"
@@ -72,6 +72,15 @@ class Study:
             yield from tables.case_fleets(self.outcomes[0], self.case_runs)
             yield tables.case_headroom(self.headrooms)
             yield tables.case_variants(self.outcomes)
+
+    def words(self, part: str | None = None) -> Iterator[str]:
+        """What the tables say."""
+        if self.cells and part in (None, PAPER):
+            yield from words.of_paper(self.cells, self.checked)
+        if self.small and part in (None, MELANGE):
+            yield from words.of_melange(self.small)
+        if self.outcomes and part in (None, CASE):
+            yield from words.of_case_study(self.outcomes, self.case_runs)
 
     def details(self, part: str | None = None) -> Iterator[Section]:
         """The long tables."""
@@ -146,9 +155,7 @@ def _paper(done: Study, scale: Scale, on_step: Callable[[str], None]) -> None:
         done.cells.append(cell)
     on_step("a batch again, with the types of each mix in the other order")
     others = [mix + paper.REVERSED for mix in scale.mixes]
-    done.reversed_cells = list(
-        paper.cells(scale.models, ("batch",), others, scale.stocks, scale.budgets_usd_per_hr)
-    )
+    done.reversed_cells = list(paper.cells(scale.models, ("batch",), others, scale.stocks, scale.budgets_usd_per_hr))
     budget = min(scale.budgets_usd_per_hr, key=lambda usd: abs(usd - CHECKED_BUDGET_USD_PER_HR))
     for kind in paper.KINDS:
         for model in scale.models:
