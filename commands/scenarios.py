@@ -62,7 +62,7 @@ def _show(scenario: Scenario, moving: list[tuple[str, ...]], market: Rentable | 
     pools = [
         (
             name,
-            pool.gpu + (f" x{pool.gpus}" if pool.gpus > 1 else ""),
+            pool.hardware,
             pool.model or scenario.model,
             pool.precision,
             f"{pool.price.usd_per_hr:.2f} $/h",

@@ -83,7 +83,7 @@ def test_offers_of_the_scenario_stand_beside_those_of_files(tmp_path: Path) -> N
         ({"gpus": ["B200"]}, r"planning\.gpus: no offer has B200; offers have H100-SXM-80GB, L4-24GB, L40S-48GB"),
         ({"regions": ["mars"]}, r"planning\.regions: no offer has mars; offers have east, west"),
         ({"gpus": ["L4"], "regions": ["west"]}, r"planning: gpus, .* leave none of 7 offers; spot offers need"),
-        ({"prices": "none.csv"}, r"none\.csv: cannot be read: No such file"),
+        ({"prices": "none.csv"}, r"^planning\.prices: .*none\.csv: cannot be read: No such file"),
     ],
 )
 def test_when_nothing_is_left_one_line_says_what_leaves_nothing(
