@@ -8,8 +8,10 @@ from typing import Final
 import numpy as np
 
 from ..env.contract import Cluster, FloatArray, Policy
+from ..env.scenario import Scenario
 from .checkpoint import load_checkpoint
 from .learned import learned_policy
+from .opponents.held_plan import HeldPlan
 from .opponents.plan_tracking import PlanTracking
 from .opponents.static_round_robin import StaticRoundRobin
 from .opponents.threshold import Threshold
@@ -21,7 +23,9 @@ STATIC: Final = "static-round-robin"
 THRESHOLD: Final = "threshold"
 PLAN_TRACKING: Final = "plan-tracking"
 RULES: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
-"""The policies that are rules. Anything else names a checkpoint."""
+"""The rules that any scenario can be steered by."""
+HELD_PLAN: Final = "held-plan"
+"""The rule for scenarios that carry a plan. Anything else names a checkpoint."""
 
 
 class SettingError(ValueError):
@@ -32,8 +36,8 @@ def policy_factory(name: str, setting: Sequence[float] = (), miss_price: float |
     """A policy by name.
 
     Args:
-        name: one of `RULES`, or a checkpoint's name or folder.
-        setting: of static-round-robin a replica count for each pool; of threshold the target concurrency (share of
+        name: one of `RULES`, `HELD_PLAN`, or a checkpoint's name or folder.
+        setting: of held-plan what `held_setting` gives; of static-round-robin a replica count for each pool; of threshold the target concurrency (share of
             the batch cap), the stabilisation window in seconds, and for each pool whether it is used (1 or 0; left
             out: all are); of plan-tracking nothing, or head-room, burst and hold_s.
         miss_price: what a checkpoint should act by instead of its card's.
@@ -63,10 +67,46 @@ def policy_factory(name: str, setting: Sequence[float] = (), miss_price: float |
             return PlanTracking
         headroom, burst, hold_s = setting
         return lambda cluster: PlanTracking(cluster, headroom, burst, hold_s)
+    if name == HELD_PLAN:
+        return lambda cluster: HeldPlan(cluster, *_held(setting, cluster))
     if setting:
         raise SettingError(f"{name}: a checkpoint takes no setting, got {tuple(setting)}")
     checkpoint = load_checkpoint(name)
     return lambda cluster: learned_policy(checkpoint, cluster, PlanTracking(cluster), miss_price)
+
+
+def held_setting(scenario: Scenario) -> tuple[float, ...]:
+    """The setting of `HELD_PLAN` on a scenario: the replicas that each pool starts with, then class by class the share of
+    each pool.
+
+    Raises:
+        SettingError: a class has no shares.
+    """
+    counts = [float(pool.replicas.start) for pool in scenario.pools.values()]
+    shares: list[float] = []
+    for name, requests in scenario.classes.items():
+        if requests.shares is None:
+            raise SettingError(
+                f"{HELD_PLAN}: {scenario.name} has no classes.{name}.shares; `poolpilot plan --scenario {scenario.name}"
+                " --write FILE` makes a scenario that holds a plan"
+            )
+        shares += [requests.shares.get(pool, 0.0) for pool in scenario.pools]
+    return (*counts, *shares)
+
+
+def _held(setting: Sequence[float], cluster: Cluster) -> tuple[FloatArray, FloatArray]:
+    """Counts `[..., P]` and shares `[..., C, P]` out of a setting."""
+    classes, pools = (
+        int(mask.reshape(-1, mask.shape[-1])[0].sum()) for mask in (cluster.class_mask, cluster.pool_mask)
+    )
+    if len(setting) != pools * (1 + classes) or min(setting) < 0:
+        raise SettingError(
+            f"{HELD_PLAN}: {len(setting)} values, wanted {pools * (1 + classes)} of 0 or more: a count for each of {pools}"
+            f" pools, and a share of each pool for each of {classes} classes"
+        )
+    shares = np.zeros(cluster.serves.shape)
+    shares[..., :classes, :pools] = np.reshape(setting[pools:], (classes, pools))
+    return padded(setting[:pools], cluster), shares
 
 
 def padded(values: Sequence[float], cluster: Cluster) -> FloatArray:

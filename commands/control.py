@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ..agents.portfolio import RULES, PolicyFactory, policy_factory
+from ..agents.portfolio import HELD_PLAN, RULES, PolicyFactory, held_setting, policy_factory
 from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
 from ..controller.assembly import ControlSettings, StartError, steer
 from ..env.contract import Mode
@@ -27,7 +27,7 @@ from .printing import log_console
     "--policy",
     default="plan-tracking",
     show_default=True,
-    help=f"One of {', '.join(RULES)}, or a checkpoint's name or folder.",
+    help=f"One of {', '.join(RULES)}, {HELD_PLAN} (a scenario of `poolpilot plan --write`), or a checkpoint's name or folder.",
 )
 @click.option(
     "--setting",
@@ -102,7 +102,10 @@ def control(
     loaded = load_scenario(scenario)
     if speed_up > 1 and any(pool.command for pool in loaded.pools.values()):
         refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has a command")
-    make_policy = policy_factory(policy, _numbers(setting), miss_price)
+    own_setting = _numbers(setting)
+    if policy == HELD_PLAN and not own_setting:
+        own_setting = held_setting(loaded)
+    make_policy = policy_factory(policy, own_setting, miss_price)
     settings = ControlSettings(
         folder=folder,
         scenario_file=_file_of(scenario),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..agents.checkpoint import add_to_card
-from ..agents.portfolio import RULES
+from ..agents.portfolio import HELD_PLAN, RULES
 from ..env.scenario import load_scenario
 from ..training.evaluate import compare, contender, summary, tuning_episodes
 from .bad_input import one_line_errors
@@ -28,7 +28,7 @@ from .printing import console, percent, print_json, progress, table
     "--policy",
     "policies",
     multiple=True,
-    help=f"One of {', '.join(RULES)}, or a checkpoint's name or folder; repeatable. Default: the rules.",
+    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, or a checkpoint's name or folder; repeatable. Default: the rules.",
 )
 @click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Worlds for each scenario.")
 @click.option("--reference", help="The policy that bills are compared with. Default: the first.")

@@ -9,7 +9,7 @@ from functools import partial
 import click
 from rich.progress import Progress, TaskID
 
-from ..agents.portfolio import RULES
+from ..agents.portfolio import HELD_PLAN, RULES
 from ..env.contract import BILL_LAYERS, IDLE_PARTS
 from ..env.scenario import Scenario, load_scenario
 from ..env.window import TPOT, TTFT
@@ -40,7 +40,7 @@ _EVENTS = {
     "--policy",
     "policies",
     multiple=True,
-    help=f"One of {', '.join(RULES)}, or a checkpoint's name or folder; repeat for several. Default: the rules.",
+    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, or a checkpoint's name or folder; repeat for several. Default: the rules.",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Of the world: requests, true speeds, preemptions."

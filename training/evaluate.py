@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..agents.checkpoint import load_checkpoint
-from ..agents.portfolio import PLAN_TRACKING, STATIC, THRESHOLD, PolicyFactory, policy_factory
+from ..agents.portfolio import HELD_PLAN, PLAN_TRACKING, STATIC, THRESHOLD, PolicyFactory, held_setting, policy_factory
 from ..env.batch import Episode
 from ..env.contract import FloatArray
 from ..env.scenario import Scenario
@@ -41,7 +41,9 @@ def contender(
     tuning: Sequence[Episode] | None = None,
     on_trial: Callable[[], None] | None = None,
 ) -> Contender:
-    """A policy by name; rules are tuned on `tuning` (drawn from the scenario when left out)."""
+    """A policy by name; rules with knobs are tuned on `tuning` (drawn from the scenario when left out)."""
+    if name == HELD_PLAN:
+        return Contender(name, policy_factory(name, held_setting(scenario)))
     tuner = TUNERS.get(name)
     if tuner is None:
         return Contender(load_checkpoint(name).name, policy_factory(name, miss_price=miss_price))

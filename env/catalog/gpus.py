@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .links import Link, link
 from .names import CatalogError, find
 
-__all__ = ["GPUS", "CatalogError", "Gpu", "gpu"]
+__all__ = ["GPUS", "CatalogError", "Gpu", "gpu", "gpus_called"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +161,15 @@ _ALIASES = _aliases()
 def gpu(name: str) -> Gpu:
     """The GPU called `name` ("H100-SXM-80GB", or short: "H100", "L4"); CatalogError names the closest ones."""
     return find("GPU", name, GPUS, _ALIASES)
+
+
+def gpus_called(name: str) -> tuple[str, ...]:
+    """Full names of every GPU that `name` may mean: "A100" is all A100s, "A100-80GB" those with 80 GB, a full name that
+    one. The first part must be there, the others in any order; CatalogError names the closest if there is none."""
+    parts = name.strip().lower().split("-")
+    found = tuple(full for full in GPUS if _is_part(parts, full.lower().split("-")))
+    return found or (gpu(name).name,)
+
+
+def _is_part(parts: list[str], of: list[str]) -> bool:
+    return parts[0] == of[0] and set(parts) <= set(of)

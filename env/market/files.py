@@ -17,27 +17,22 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
 from ..contract import FloatArray
-from ..one_line import MAX_SHOWN, one_line, shown
-from .series import SeriesError, StepSeries
+from ..one_line import shown
+from .columns import MAX_USD_PER_HR, Columns, bad, numbers, problem, read_columns, rows, some, stamp
+from .series import StepSeries
 
-MAX_FILE_BYTES: Final = 64 << 20
 MAX_SPAN_S: Final = 20 * 365 * 86_400.0
 """A series longer than twenty years has its times in another unit."""
 MAX_NODES: Final = 1_000_000
-MAX_USD_PER_HR: Final = 1e4
 CLOCK_STEP_BACK_S: Final = 600.0
 """A wall clock that steps back further than this is no clock."""
 
-Columns: TypeAlias = dict[str, NDArray[Any]]
 AVAILABILITY_FORMATS: Final = (("t_s", "nodes_available"), ("t_ms", "event", "node"), ("date", "time", "nodes_running"))
 PRICE_FORMATS: Final = (("t_s", "usd_per_hr"), ("date", "region", "instance", "usd_hr_ondemand", "usd_hr_spot"))
 
@@ -51,7 +46,7 @@ def read_availability(path: Path, trace: str | None = None) -> StepSeries:
     Raises:
         SeriesError: the file cannot be used.
     """
-    return _availability(path, _stamp(path), trace)
+    return _availability(path, stamp(path), trace)
 
 
 def read_prices(
@@ -62,134 +57,56 @@ def read_prices(
     Raises:
         SeriesError: the file cannot be used.
     """
-    return _prices(path, _stamp(path), kind, region, instance)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when the file does: many worlds are drawn from one file, which is read once."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise _problem(path, f"cannot be read: {error.strerror or error}") from None
-    if not path.is_file():
-        raise _problem(path, "no file; wanted a CSV or Parquet file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise _problem(path, f"{status.st_size} bytes, wanted at most {MAX_FILE_BYTES}")
-    return status.st_mtime_ns, status.st_size
+    return _prices(path, stamp(path), kind, region, instance)
 
 
 @lru_cache(maxsize=64)
-def _availability(path: Path, stamp: tuple[int, int], trace: str | None) -> StepSeries:
-    table, names = _read(path, AVAILABILITY_FORMATS)
+def _availability(path: Path, as_of: tuple[int, int], trace: str | None) -> StepSeries:
+    table, names = read_columns(path, AVAILABILITY_FORMATS, ("trace",))
     table = _only_trace(path, table, trace)
     if names[0] == "t_s":
-        times_s, nodes = _numbers(path, table, "t_s"), _numbers(path, table, "nodes_available", MAX_NODES, whole=True)
+        times_s, nodes = numbers(path, table, "t_s"), numbers(path, table, "nodes_available", MAX_NODES, whole=True)
     elif names[0] == "t_ms":
         times_s, nodes = _counted_events(path, table)
     else:
-        times_s, nodes = _wall_clock_s(path, table), _numbers(path, table, "nodes_running", MAX_NODES, whole=True)
+        times_s, nodes = _wall_clock_s(path, table), numbers(path, table, "nodes_running", MAX_NODES, whole=True)
     return _series(path, names[0], times_s, nodes, repeats=names[0] != "t_s")
 
 
 @lru_cache(maxsize=64)
-def _prices(path: Path, stamp: tuple[int, int], kind: str, region: str | None, instance: str | None) -> StepSeries:
-    table, names = _read(path, PRICE_FORMATS)
+def _prices(path: Path, as_of: tuple[int, int], kind: str, region: str | None, instance: str | None) -> StepSeries:
+    table, names = read_columns(path, PRICE_FORMATS)
     if names[0] == "t_s":
         if region or instance:
-            raise _problem(path, f"has columns {', '.join(names)}, so no region or instance to choose")
-        times_s = _numbers(path, table, "t_s")
-        return _series(path, "t_s", times_s, _numbers(path, table, "usd_per_hr", MAX_USD_PER_HR, above_zero=True))
+            raise problem(path, f"has columns {', '.join(names)}, so no region or instance to choose")
+        times_s = numbers(path, table, "t_s")
+        return _series(path, "t_s", times_s, numbers(path, table, "usd_per_hr", MAX_USD_PER_HR, above_zero=True))
     for column, wanted in (("region", region), ("instance", instance)):
         known = sorted(set(table[column].tolist()))
         if wanted not in known:
-            raise _problem(path, f"{column} {shown(wanted)}: not in the file; wanted one of {_some(known)}")
-        table = _rows(table, table[column] == wanted)
+            raise problem(path, f"{column} {shown(wanted)}: not in the file; wanted one of {some(known)}")
+        table = rows(table, table[column] == wanted)
         if not len(table[column]):
-            raise _problem(path, f"instance {shown(instance)}: no row in region {shown(region)}")
+            raise problem(path, f"instance {shown(instance)}: no row in region {shown(region)}")
     column = "usd_hr_spot" if kind == "spot" else "usd_hr_ondemand"
     # A price list leaves out what is not sold: such rows tell nothing.
-    table = _rows(table, np.array([value not in ("", "nan") for value in table[column]]))
+    table = rows(table, np.array([value not in ("", "nan") for value in table[column]]))
     if not len(table["date"]):
-        raise _problem(path, f"{column}: no price for {shown(instance)} in {shown(region)}")
-    table = _rows(table, np.argsort(table["date"], kind="stable"))
-    usd = _numbers(path, table, column, MAX_USD_PER_HR, above_zero=True)
+        raise problem(path, f"{column}: no price for {shown(instance)} in {shown(region)}")
+    table = rows(table, np.argsort(table["date"], kind="stable"))
+    usd = numbers(path, table, column, MAX_USD_PER_HR, above_zero=True)
     return _series(path, "date", _moments_s(path, "date", table["date"]), usd)
-
-
-def _read(path: Path, formats: Sequence[tuple[str, ...]]) -> tuple[Columns, tuple[str, ...]]:
-    """The columns of a file as text, and which of the formats it has."""
-    try:
-        columns = _columns(path)
-    except OSError as error:
-        raise _problem(path, f"cannot be read: {error.strerror or error}") from None
-    for names in formats:
-        if set(names) <= columns.keys():
-            if not len(columns[names[0]]):
-                raise _problem(path, f"has no rows; wanted rows of {', '.join(names)}")
-            return columns, names
-    wanted = "; or ".join(", ".join(names) for names in formats)
-    raise _problem(path, f"columns are {_some(list(columns))}; wanted {wanted}")
-
-
-def _columns(path: Path) -> Columns:
-    try:
-        with path.open("rb") as file:
-            is_parquet = file.read(4) == b"PAR1"
-        if is_parquet:
-            table = pa_parquet.read_table(path)
-        else:
-            names = pa_csv.open_csv(path).schema.names
-            as_text = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-            table = pa_csv.read_csv(path, convert_options=as_text)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise _problem(path, f"neither CSV nor Parquet: {error}") from None
-    texts: Columns = {}
-    for name in _known_first(table.column_names):
-        values = table.column(name).to_pylist()
-        texts[name] = np.array(["" if value is None else str(value) for value in values], dtype=object)
-    return texts
-
-
-def _known_first(names: Sequence[str]) -> list[str]:
-    """The columns that some format has; of a file without any, all, so that the message can name them."""
-    known = {"trace"}.union(*AVAILABILITY_FORMATS, *PRICE_FORMATS)
-    return [name for name in names if name in known] or list(names)
 
 
 def _only_trace(path: Path, table: Columns, trace: str | None) -> Columns:
     known = list(dict.fromkeys(table["trace"].tolist())) if "trace" in table else []
     if trace is None:
         if len(known) > 1:
-            raise _problem(path, f"holds {len(known)} traces; wanted `trace`, one of {_some(known)}")
+            raise problem(path, f"holds {len(known)} traces; wanted `trace`, one of {some(known)}")
         return table
     if trace not in known:
-        raise _problem(
-            path, f"trace {shown(trace)}: not in the file; wanted one of {_some(known) or 'none: it has no'}"
-        )
-    return _rows(table, table["trace"] == trace)
-
-
-def _rows(table: Columns, which: NDArray[Any]) -> Columns:
-    return {name: values[which] for name, values in table.items()}
-
-
-def _numbers(
-    path: Path, table: Columns, name: str, most: float = np.inf, above_zero: bool = False, whole: bool = False
-) -> FloatArray:
-    wanted = "a whole number" if whole else "a number"
-    wanted += " above 0" if above_zero else " of 0 or more"
-    wanted += f", at most {most:g}" if np.isfinite(most) else ""
-    numbers = np.empty(len(table[name]))
-    for row, text in enumerate(table[name]):
-        try:
-            number = float(text)
-        except ValueError:
-            number = np.nan
-        fits = 0.0 <= number <= most and np.isfinite(number) and (number > 0.0 or not above_zero)
-        if not fits or (whole and number != round(number)):
-            raise _bad(path, row, name, text, wanted)
-        numbers[row] = number
-    return numbers
+        raise problem(path, f"trace {shown(trace)}: not in the file; wanted one of {some(known) or 'none: it has no'}")
+    return rows(table, table["trace"] == trace)
 
 
 def _counted_events(path: Path, table: Columns) -> tuple[FloatArray, FloatArray]:
@@ -198,13 +115,13 @@ def _counted_events(path: Path, table: Columns) -> tuple[FloatArray, FloatArray]
     counts = np.empty(len(table["event"]))
     for row, (event, node) in enumerate(zip(table["event"], table["node"], strict=True)):
         if event not in ("add", "remove"):
-            raise _bad(path, row, "event", event, "add or remove")
+            raise bad(path, row, "event", event, "add or remove")
         if (node in nodes) == (event == "add"):
             there = "it is there already" if event == "add" else "it is not there"
-            raise _bad(path, row, "node", node, f"another to {event}: {there}")
+            raise bad(path, row, "node", node, f"another to {event}: {there}")
         (nodes.add if event == "add" else nodes.remove)(node)
         counts[row] = len(nodes)
-    return _numbers(path, table, "t_ms") / 1e3, counts
+    return numbers(path, table, "t_ms") / 1e3, counts
 
 
 def _wall_clock_s(path: Path, table: Columns) -> FloatArray:
@@ -215,7 +132,7 @@ def _wall_clock_s(path: Path, table: Columns) -> FloatArray:
     behind = steady_s - times_s > CLOCK_STEP_BACK_S
     if behind.any():
         row = int(np.argmax(behind))
-        raise _bad(path, row, "date, time", texts[row], f"no more than {CLOCK_STEP_BACK_S:g} s before the rows above")
+        raise bad(path, row, "date, time", texts[row], f"no more than {CLOCK_STEP_BACK_S:g} s before the rows above")
     return steady_s
 
 
@@ -226,7 +143,7 @@ def _moments_s(path: Path, name: str, texts: Sequence[str] | NDArray[Any]) -> Fl
             # Of a time zone only the difference would count, and one series has one.
             moment = datetime.fromisoformat(text.strip()).replace(tzinfo=None)
         except ValueError:
-            raise _bad(path, row, name, text, "a time such as 2026-01-29 or 2026-01-29 13:07:45") from None
+            raise bad(path, row, name, text, "a time such as 2026-01-29 or 2026-01-29 13:07:45") from None
         seconds[row] = (moment - datetime(1970, 1, 1)).total_seconds()
     return seconds
 
@@ -239,21 +156,8 @@ def _series(path: Path, name: str, times_s: FloatArray, values: FloatArray, repe
     if wrong.any():
         row = int(np.argmax(wrong)) + 1
         wanted = "no earlier than the row above" if repeats else "later than the row above"
-        raise _problem(path, f"row {row + 1}: {name}: {times_s[row]:g} s after the first row, wanted {wanted}")
+        raise problem(path, f"row {row + 1}: {name}: {times_s[row]:g} s after the first row, wanted {wanted}")
     if times_s[-1] > MAX_SPAN_S:
-        raise _problem(path, f"{name}: spans {times_s[-1]:g} s, wanted at most {MAX_SPAN_S:g}; are these seconds?")
+        raise problem(path, f"{name}: spans {times_s[-1]:g} s, wanted at most {MAX_SPAN_S:g}; are these seconds?")
     kept = np.concatenate([steps > 0.0, [True]])
     return StepSeries(times_s[kept], values[kept], float(times_s[-1])).without_repeats()
-
-
-def _some(names: Sequence[str]) -> str:
-    head = ", ".join(str(name)[:MAX_SHOWN] for name in names[:6])
-    return head if len(names) <= 6 else f"{head} and {len(names) - 6} more"
-
-
-def _bad(path: Path, row: int, column: str, value: str, wanted: str) -> SeriesError:
-    return _problem(path, f"row {row + 1}: {column}: {shown(value)}: wanted {wanted}")
-
-
-def _problem(path: Path, message: str) -> SeriesError:
-    return SeriesError(one_line(f"{path}: {message}"))

@@ -14,77 +14,38 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from ..catalog.gpus import gpu
 from ..catalog.models import Model, model
 from ..contract import Cluster, Targets
 from ..guard import Limits
 from ..ledger import Tariff
 from ..one_line import first_problem, one_line, shown
-from ..perf.coverage import Coverage, coverage
+from ..perf.coverage import Coverage, pipeline_coverage
 from ..perf.law import IterationLaw
 from ..perf.law_file import LawFile, LawFileError, LawRanges, read_law_file
-from ..perf.roofline import iteration_law, kv_capacity_tokens
+from ..perf.roofline import Stage, pipeline_kv_tokens, pipeline_law
 from ..plain_yaml import PlainYamlError, plain_yaml
 from ..workload.spec import WorkloadSpec
+from .classes import RequestClass
 from .energy import Energy
 from .fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
+from .planning import Planning
 from .pools import Pool, StartDelays
 
 SHIPPED = Path(__file__).parents[1] / "scenarios"
 SHOWN_PATH = 400
 """Characters shown of a file's name; the rest of the line says what is wrong."""
+SHARES_TOLERANCE = 1e-6
+"""Shares in a file are rounded; they may exceed 1 by this much together."""
 MAX_FILE_BYTES = 256 << 10
 """A larger file is no scenario: Python reads YAML at some 50 kB/s. Long series of rates belong in a trace."""
 
 
+MAX_CLASSES = 16
+"""Most classes of a scenario."""
+
+
 class ScenarioError(ValueError):
     """A scenario file cannot be used; the message is one line."""
-
-
-class Target(Strict):
-    """What the user asks for one class. Either latency targets, or a deadline for work that may wait."""
-
-    ttft_s: PositiveFloat | None = None
-    """Time to first token."""
-    tpot_s: PositiveFloat | None = None
-    """Mean time per output token after the first."""
-    e2e_s: PositiveFloat | None = None
-    """From arrival to the last token."""
-    deadline_s: PositiveFloat | None = None
-    """From first arrival, retries included, to the last token: the class may be put off until then."""
-    attainment: Annotated[float, Field(gt=0, le=1)] = 0.99
-    """Wanted share of requests that meet all their targets."""
-
-    @model_validator(mode="after")
-    def _has_target(self) -> Target:
-        latencies = (self.ttft_s, self.tpot_s, self.e2e_s)
-        if self.deadline_s is None and all(v is None for v in latencies):
-            raise ValueError("wanted at least one of ttft_s, tpot_s, e2e_s, deadline_s")
-        if self.deadline_s is not None and any(v is not None for v in latencies):
-            raise ValueError("a deferrable class has a deadline_s and no latency target")
-        return self
-
-
-class Match(Strict):
-    """How a request without the header `x-slo-class` is recognised as one of this class."""
-
-    body: dict[str, str] = Field(default_factory=dict)
-    """JSON fields of the body (dots descend) and the value each must have."""
-    path_prefix: str | None = None
-    """How the path of the request must begin."""
-
-
-class RequestClass(Strict):
-    """Requests for one model that share a target and a shape."""
-
-    target: Target
-    model: str | None = None
-    """Overrides the scenario's model."""
-    pools: tuple[str, ...] | None = None
-    """Only these pools may serve it; left out: all that hold its model."""
-    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = 0
-    """Of its requests in engines that schedule by priority, as vLLM has it: the lower, the sooner."""
-    match: Match = Match()
 
 
 class GuardLimits(Strict):
@@ -172,14 +133,17 @@ class Scenario(Strict):
     """Time between decisions."""
     model: str
     """What pools hold and classes want that name no other; of the catalogue, such as `llama-2-13b`."""
-    pools: Annotated[dict[Name, Pool], Field(min_length=1, max_length=32)]
-    classes: Annotated[dict[Name, RequestClass], Field(min_length=1, max_length=8)]
+    pools: Annotated[dict[Name, Pool], Field(max_length=32)] = Field(default_factory=dict)
+    """At least one; none only beside `planning`, until `poolpilot plan --write` has chosen them."""
+    classes: Annotated[dict[Name, RequestClass], Field(min_length=1, max_length=MAX_CLASSES)]
     workload: WorkloadSpec
     guard: GuardLimits = GuardLimits()
     energy: Energy = Energy()
     network: Network = Network()
     world: World = World()
     faults: tuple[Fault, ...] = ()
+    planning: Planning | None = None
+    """What may be rented: `poolpilot plan` chooses the pools from it, whatever stands under `pools`."""
     base_dir: Path = Field(default=Path(), exclude=True)
     """Folder of the file; relative paths start here."""
 
@@ -191,6 +155,8 @@ class Scenario(Strict):
         return self
 
     def _first_problem(self) -> str | None:
+        if not self.pools and self.planning is None:
+            return "pools: wanted at least 1 pool, or a section `planning` from which `poolpilot plan` chooses them"
         for name in self.pools:
             try:
                 self.pool_kv_tokens(name)
@@ -198,12 +164,22 @@ class Scenario(Strict):
             except ValueError as error:
                 return f"pools.{name}: {error}"
         for name, requests in self.classes.items():
+            try:
+                model(requests.model or self.model)
+            except ValueError as error:
+                return f"{f'classes.{name}.' if requests.model else ''}model: {error}"
+        known = ", ".join(self.pools) or "not chosen yet"
+        for name, requests in self.classes.items():
             for wanted in requests.pools or ():
                 if wanted not in self.pools:
-                    return f"classes.{name}.pools: unknown pool {wanted!r}; pools are {', '.join(self.pools)}"
+                    return f"classes.{name}.pools: unknown pool {wanted!r}; pools are {known}"
         serves = self.serves()
+        for i, (name, requests) in enumerate(self.classes.items()):
+            problem = self._problem_of_shares(requests, serves[i])
+            if problem:
+                return f"classes.{name}.shares{problem}"
         for i, name in enumerate(self.classes):
-            if not serves[i].any():
+            if self.pools and not serves[i].any():
                 return (
                     f"classes.{name}: no pool can serve it; it wants model {self.classes[name].model or self.model}"
                     f", pools hold {', '.join(sorted({p.model or self.model for p in self.pools.values()}))}"
@@ -213,15 +189,33 @@ class Scenario(Strict):
                 return f"pools.{name}: no class can use it; remove it, or name it under a class"
         for i, fault in enumerate(self.faults):
             if fault.pool not in self.pools:
-                return f"faults[{i}].pool: unknown pool {fault.pool!r}; pools are {', '.join(self.pools)}"
+                return f"faults[{i}].pool: unknown pool {fault.pool!r}; pools are {known}"
         for i, step in enumerate(self.energy.room_steps):
             for name in step.pools or ():
                 if name not in self.pools:
-                    return f"energy.room_steps[{i}].pools: unknown pool {name!r}; pools are {', '.join(self.pools)}"
+                    return f"energy.room_steps[{i}].pools: unknown pool {name!r}; pools are {known}"
         unknown = set(self.workload.named_classes) - set(self.classes)
         if unknown:
             return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"
         return None
+
+    def quality_floor(self, name: str) -> float:
+        """Least share of the 16-bit score that a class asks of the precisions a plan may choose; 0 asks nothing."""
+        own = self.classes[name].quality_floor
+        if own is not None:
+            return own
+        return 0.0 if self.planning is None else self.planning.quality_floor
+
+    def _problem_of_shares(self, requests: RequestClass, serves: np.ndarray[Any, np.dtype[np.bool_]]) -> str | None:
+        """What is wrong with the shares of a class that the pools marked in `serves` `[P]` can serve."""
+        shares = requests.shares or {}
+        for pool in shares:
+            if pool not in self.pools:
+                return f": unknown pool {pool!r}; pools are {', '.join(self.pools)}"
+            if not serves[self.pool_names.index(pool)]:
+                return f".{pool}: this pool cannot serve the class"
+        total = sum(shares.values())
+        return f": they sum to {total:g}, wanted at most 1" if total > 1.0 + SHARES_TOLERANCE else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -245,6 +239,10 @@ class Scenario(Strict):
         """Of one replica, all its GPUs together."""
         return self.pool_model(pool).weight_bytes(self.pools[pool].precision)
 
+    def pool_stages(self, pool: str) -> tuple[Stage, ...]:
+        """How a replica of the pool lies over GPUs; one stage where it is no pipeline. ValueError as for `pool_law`."""
+        return self.pools[pool].replica_stages(self.pool_model(pool))
+
     def pool_law(self, pool: str) -> IterationLaw:
         """The iteration law of a pool's replicas, as believed: the measured one if the pool names a file.
 
@@ -253,13 +251,10 @@ class Scenario(Strict):
         """
         own = self.pools[pool]
         if own.law is None:
-            return iteration_law(
-                gpu(own.gpu),
+            return pipeline_law(
+                self.pool_stages(pool),
                 self.pool_model(pool),
                 own.precision,
-                own.tensor_parallel,
-                own.pipeline_parallel,
-                stage_layers=own.stage_layers,
                 batch_tokens=own.engine.max_num_batched_tokens,
             )
         try:
@@ -273,21 +268,14 @@ class Scenario(Strict):
         measured = None if own.law is None else self._law_file(own.law).kv_tokens_of(*self._layout(own))
         if measured is not None:
             return measured
-        return kv_capacity_tokens(
-            gpu(own.gpu),
-            self.pool_model(pool),
-            own.precision,
-            own.tensor_parallel,
-            own.engine.gpu_memory_utilization,
-            pipeline_parallel=own.pipeline_parallel,
-            stage_layers=own.stage_layers,
+        return pipeline_kv_tokens(
+            self.pool_stages(pool), self.pool_model(pool), own.precision, own.engine.gpu_memory_utilization
         )
 
     def pool_coverage(self, pool: str) -> Coverage:
         """Over which loads the pool's law rests on measurements of its GPU; ValueError as for `pool_law`."""
         own = self.pools[pool]
-        card, served = gpu(own.gpu), self.pool_model(pool)
-        known = coverage(card, served, own.precision, own.tensor_parallel, pipeline_parallel=own.pipeline_parallel)
+        known = pipeline_coverage(self.pool_stages(pool), self.pool_model(pool), own.precision)
         if own.law is None:
             return known
         file = self._law_file(own.law)
@@ -381,22 +369,32 @@ class Scenario(Strict):
         )
 
 
-def shipped_scenarios() -> dict[str, Path]:
-    """The scenarios that come with the package, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+def shipped_scenarios(*, to_plan: bool = False) -> dict[str, Path]:
+    """The scenarios that come with the package, by name: those with pools, and with `to_plan` also those whose pools are
+    not chosen yet."""
+    paths = {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    return paths if to_plan else {name: path for name, path in paths.items() if _names_pools(path)}
 
 
-def load_scenario(name_or_path: str | Path) -> Scenario:
+def _names_pools(path: Path) -> bool:
+    """Of a file of our own, without reading its YAML."""
+    return any(line.startswith("pools:") for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def load_scenario(name_or_path: str | Path, *, needs_pools: bool = True) -> Scenario:
     """A shipped scenario by name, or any by path.
+
+    Args:
+        needs_pools: False accepts a scenario with a `planning` section and no pools yet.
 
     Raises:
         ScenarioError: one line naming the file, the field, the value and what would be right.
     """
-    shipped = shipped_scenarios()
+    shipped = shipped_scenarios(to_plan=True)
     path = shipped.get(str(name_or_path), Path(name_or_path))
     try:
         if not path.is_file():
-            known = ", ".join(shipped)
+            known = ", ".join(shipped_scenarios(to_plan=not needs_pools))
             raise _problem(name_or_path, f"no such file and no shipped scenario; shipped are {known}")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise _problem(path, f"larger than {MAX_FILE_BYTES} bytes, wanted a scenario")
@@ -406,21 +404,25 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
     except UnicodeDecodeError as error:
         raise _problem(path, f"not readable as YAML: {error}") from None
     try:
-        return parse_scenario(plain_yaml(text), path)
+        return parse_scenario(plain_yaml(text), path, needs_pools=needs_pools)
     except PlainYamlError as error:
         raise _problem(path, str(error)) from None
 
 
-def parse_scenario(document: Any, path: Path) -> Scenario:
+def parse_scenario(document: Any, path: Path, *, needs_pools: bool = True) -> Scenario:
     """A scenario from an already read document; `path` names it in errors and anchors relative paths."""
     if not isinstance(document, dict):
         raise _problem(path, f"{shown(document)}: wanted a mapping with schema, name, pools, classes, workload")
     if "base_dir" in document:
         raise _problem(path, "base_dir: unknown field; relative paths start at the file's folder")
     try:
-        return Scenario.model_validate({**document, "base_dir": path.parent})
+        scenario = Scenario.model_validate({**document, "base_dir": path.parent})
     except ValidationError as error:
         raise _problem(path, first_problem(error)) from None
+    if needs_pools and not scenario.pools:
+        called = path.stem if path.parent == SHIPPED else path
+        raise _problem(path, f"has no pools yet; run `poolpilot plan --scenario {called} --write FILE` first")
+    return scenario
 
 
 def _problem(path: str | Path, message: str) -> ScenarioError:

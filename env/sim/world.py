@@ -10,15 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..beliefs import believed_ranges
-from ..catalog.gpus import gpu
 from ..contract import BoolArray, Cluster, FloatArray, IntArray
 from ..coverage import CalibratedRanges
 from ..ledger import Tariff
 from ..market.load import prices
 from ..perf.law import LAW_WIDTH
-from ..perf.power import Draw, draw_of
-from ..perf.roofline import KV_BLOCK_TOKENS
+from ..perf.power import Draw, draws_of
 from ..scenario import Scenario
+from ..workload.fitting import fitted, longest_allowed, tokens_held
 from ..workload.load import load_workload
 from ..workload.requests import Workload
 from .power import Thermal
@@ -61,12 +60,10 @@ class WorldSpec:
     """`[K]` when each price begins, 0 first."""
     price_usd_per_hr: FloatArray
     """`[K, P]` price of one replica."""
-    gpus_per_replica: FloatArray
-    """`[P]`"""
     batches_in_flight: FloatArray
     """`[P]` of a replica at a time, each with the token budget: the stages of a pipeline."""
-    draws: tuple[Draw, ...]
-    """`[P]` of one GPU."""
+    draws: tuple[tuple[Draw, ...], ...]
+    """`[P]` of a replica's GPUs: one where they are alike, one a stage where they are not."""
     thermals: tuple[Thermal, ...]
     """`[P]`"""
     room_from_s: FloatArray
@@ -107,6 +104,8 @@ class WorldSpec:
         for name, held in (("draws", self.draws), ("thermals", self.thermals)):
             if len(held) != n_pools:
                 raise WorldError(f"{name}: {len(held)}, wanted one for each of {n_pools} pools")
+        if not all(self.draws):
+            raise WorldError("draws: a pool without any, wanted at least one")
         if self.retry_after_s <= 0:
             raise WorldError(f"retry_after_s: {self.retry_after_s}, wanted above 0")
         if len(self.supply.notice_s) != n_pools:
@@ -128,7 +127,6 @@ _PER_POOL = (
     "by_priority",
     "prefix_caching",
     "start_replicas",
-    "gpus_per_replica",
     "batches_in_flight",
 )
 
@@ -175,10 +173,10 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         supply=supply_of(scenario, supply_seed),
         price_from_s=price_from_s,
         price_usd_per_hr=price_usd_per_hr,
-        gpus_per_replica=np.array([float(p.gpus) for p in pools]),
         batches_in_flight=np.array([float(p.batches_in_flight) for p in pools]),
         draws=tuple(
-            draw_of(gpu(p.gpu), scenario.pool_model(name), p.precision, p.gpus) for name, p in scenario.pools.items()
+            draws_of(scenario.pool_stages(name), scenario.pool_model(name), pool.precision)
+            for name, pool in scenario.pools.items()
         ),
         thermals=tuple(Thermal(**p.thermal.model_dump()) for p in pools),
         room_from_s=room_from_s,
@@ -197,27 +195,3 @@ def _prices(scenario: Scenario) -> tuple[FloatArray, FloatArray]:
     from_s: FloatArray = np.unique(np.concatenate([own.from_s for own in series]))
     columns = [own.values[np.searchsorted(own.from_s, from_s, side="right") - 1] for own in series]
     return from_s, np.stack(columns, axis=1)
-
-
-def tokens_held(kv_tokens: FloatArray, max_model_len: FloatArray) -> FloatArray:
-    """`[P]` tokens of the longest request that a replica takes: whole KV blocks, and no more than its context."""
-    held: FloatArray = np.minimum(kv_tokens // KV_BLOCK_TOKENS * KV_BLOCK_TOKENS, max_model_len)
-    return held
-
-
-def longest_allowed(cluster: Cluster, pool_tokens: FloatArray) -> FloatArray:
-    """`[C]` tokens of the longest request that every pool of the class takes, where a pool takes `pool_tokens` `[P]`."""
-    limits: FloatArray = np.where(cluster.serves, pool_tokens, np.inf).min(axis=1)
-    return limits
-
-
-def fitted(requests: Workload, cluster: Cluster, pool_tokens: FloatArray) -> Workload:
-    """The requests cut to what any pool of their class takes: first the answer, then the prompt.
-
-    An engine refuses longer ones outright. A router that knows no lengths cannot send them to a larger pool, so they
-    would only be a constant loss, the same for every policy.
-    """
-    limits = longest_allowed(cluster, pool_tokens)[requests.class_index].astype(np.int64)
-    prompt_tokens = np.minimum(requests.prompt_tokens, np.maximum(limits - np.minimum(requests.output_tokens, 1), 1))
-    output_tokens = np.minimum(requests.output_tokens, limits - prompt_tokens)
-    return requests.shortened(prompt_tokens, output_tokens)

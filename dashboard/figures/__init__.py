@@ -1,0 +1,1 @@
+"""Figures as pure functions: a table in, a Plotly figure out."""

@@ -1,0 +1,105 @@
+"""The frontier of a plan's cost against the attainment that is wanted.
+
+Pure: plain rows in, a Plotly figure out. Colours are Okabe and Ito's, told apart by every common kind of colour
+blindness; each line also has a marker and a dash of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TypedDict
+
+import plotly.graph_objects as go
+
+__all__ = ["FrontierRow", "frontier_figure", "page"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito (2008), "Color Universal Design"."""
+MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "dash")
+
+
+class FrontierRow(TypedDict):
+    """One point: what a fleet costs that is planned for an attainment."""
+
+    series: str
+    """`plan`, or whose fleet it is."""
+    attainment: float
+    """Wanted, 0..1."""
+    usd_per_hr: float | None
+    """None: nothing carries the load within its targets at this attainment."""
+    fleet: str
+    """For people: the replicas by pool."""
+    note: str
+    """Why there is none, or nothing."""
+
+
+def frontier_figure(rows: Sequence[FrontierRow], title: str) -> go.Figure:
+    """Dollars per hour over wanted attainment, a line for each series.
+
+    The axis of attainment counts nines: it is linear in the logarithm of what may be missed, so that 99 % and 99.9 % are
+    apart. Attainments without a fleet are crosses at the foot of the figure.
+    """
+    figure = go.Figure()
+    for i, series in enumerate(dict.fromkeys(row["series"] for row in rows)):
+        own = sorted((row for row in rows if row["series"] == series), key=lambda row: row["attainment"])
+        colour = COLOURS[i % len(COLOURS)]
+        known = [row for row in own if row["usd_per_hr"] is not None]
+        figure.add_trace(
+            go.Scatter(
+                x=[_missed(row["attainment"]) for row in known],
+                y=[row["usd_per_hr"] for row in known],
+                customdata=[[f"{row['attainment'] * 100:g}", _plain(row["fleet"])] for row in known],
+                mode="lines+markers",
+                name=_plain(series),
+                line={"color": colour, "dash": DASHES[i % len(DASHES)], "shape": "linear", "width": 2},
+                marker={"symbol": MARKERS[i % len(MARKERS)], "size": 9, "color": colour},
+                hovertemplate="%{customdata[0]} % within target<br>%{y:.2f} $/h<br>%{customdata[1]}<extra>%{fullData.name}</extra>",
+            )
+        )
+        missing = [row for row in own if row["usd_per_hr"] is None]
+        if missing:
+            figure.add_trace(
+                go.Scatter(
+                    x=[_missed(row["attainment"]) for row in missing],
+                    y=[0.0] * len(missing),
+                    customdata=[[f"{row['attainment'] * 100:g}", _plain(row["note"])] for row in missing],
+                    mode="markers",
+                    name=f"{_plain(series)}: no fleet",
+                    marker={"symbol": "x-open", "size": 10, "color": colour},
+                    hovertemplate="%{customdata[0]} % within target: no fleet<br>%{customdata[1]}<extra></extra>",
+                )
+            )
+    ticks = sorted({row["attainment"] for row in rows})
+    figure.update_layout(
+        title={"text": _plain(title)},
+        template="plotly_white",
+        font={"size": 14},
+        legend={"title": {"text": "Fleet"}},
+        xaxis={
+            "title": {"text": "Wanted attainment: share of requests within their targets (%)"},
+            "type": "log",
+            "autorange": "reversed",
+            "tickvals": [_missed(at) for at in ticks],
+            "ticktext": [f"{at * 100:g}" for at in ticks],
+        },
+        yaxis={"title": {"text": "Rent of the plan ($/h)"}, "rangemode": "tozero"},
+    )
+    return figure
+
+
+def page(figure: go.Figure) -> str:
+    """The figure as one HTML page that needs nothing from outside."""
+    html: str = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+    return html
+
+
+def _missed(attainment: float) -> float:
+    """What may be missed; an attainment of 1 is drawn as a tenth of a thousandth."""
+    return max(1.0 - attainment, 1e-4)
+
+
+def _plain(text: str) -> str:
+    """Text that Plotly shows as it stands: it takes a few HTML tags as such."""
+    return escape(text, quote=False)
