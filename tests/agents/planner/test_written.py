@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from poolpilot.agents.planner.composition import Option, Problem
+from poolpilot.agents.planner.layouts import Layout, LayoutStage
 from poolpilot.agents.planner.milp import compose
 from poolpilot.agents.planner.problem import problem_of
 from poolpilot.agents.planner.written import PlanNotWritable, planned_scenario, pool_names, scenario_yaml
@@ -20,10 +21,9 @@ from poolpilot.env.market.offers import StockLimit
 from poolpilot.env.scenario import Scenario, load_scenario, shipped_scenarios
 from poolpilot.env.workload.load import load_workload
 
-from .markets import A100, L40S, a_market, a_plan, counted, for_the_demo
+from .markets import A100, L40S, MODEL, a_market, a_plan, counted, for_the_demo
 
 ALL_ON_A100 = [[1, 0, 0, 0]] * 4
-WITH_POOLS = [name for name, path in shipped_scenarios().items() if "\npools:" in path.read_text()]
 
 
 def planned(problem: Problem, replicas: list[float], share: list[list[float]], **planning: Any) -> Scenario:
@@ -61,6 +61,24 @@ def test_the_plans_routing_is_carried_and_quality_keeps_pools_off() -> None:
     counts, shares = held_setting(scenario)[:3], np.reshape(held_setting(scenario)[3:], (3, 3))
     assert counts == (8.0, 2.0, 1.0)
     assert shares.tolist() == [[0.625, 0.0, 0.375], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+
+
+def test_pipelines_over_unlike_gpus_and_own_links_say_every_stage(tmp_path: Path) -> None:
+    problem = a_market()
+    stages = (LayoutStage(A100, 28, 1, "InfiniBand-HDR200"), LayoutStage(L40S, 12, 2))
+    mixed = Option("mixed", Layout(MODEL, "bf16", stages), (0, 1), np.array([3.0, 1.0, 1.0, 3.0]))
+    problem = replace(problem, options=(mixed,))
+    scenario = planned_scenario(for_the_demo(), problem, counted(problem, [4], [[1]] * 4))
+    (pool,) = scenario.pools.values()
+    assert pool.stages is not None
+    assert [(s.gpu, s.layers, s.tensor_parallel, s.link_to_next) for s in pool.stages] == [
+        (A100, 28, 1, "InfiniBand-HDR200"),
+        (L40S, 12, 2, None),
+    ]
+    # Half a machine of A100s stands by unused: 16 for it, and 8 L40S at 1.9.
+    assert pool.price.usd_per_hr == pytest.approx((16.0 + 8 * 1.9) / 4)
+    (tmp_path / "planned.yaml").write_text(scenario_yaml(scenario, tmp_path))
+    assert plain(load_scenario(tmp_path / "planned.yaml")) == plain(scenario)
 
 
 def test_the_rent_of_unused_gpus_is_in_the_price() -> None:
@@ -140,7 +158,7 @@ def plain(scenario: Scenario) -> dict[str, Any]:
     return scenario.model_dump(mode="json")
 
 
-@pytest.mark.parametrize("name", WITH_POOLS)
+@pytest.mark.parametrize("name", sorted(shipped_scenarios()))
 def test_a_scenarios_own_pools_planned_written_and_read_back_are_the_same(tmp_path: Path, name: str) -> None:
     scenario = load_scenario(name)
     requests = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
