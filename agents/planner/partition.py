@@ -107,7 +107,7 @@ def best_split(
     """The split that serves most requests a second of these lengths, with up to `load.sequences` decoding at a time.
 
     More sequences share the weights that an iteration reads, but need room for their cache, which takes layers off
-    small cards. So the exact split is found for each of several counts (halves, down to 1),
+    small cards. So the exact split is found for each of several counts (two thirds of the one before, down to 1),
     and the one that serves most by the pipeline's law is taken; vLLM's even split, where it fits and serves nearly as
     much (`WORTH_UNEVEN`). Arguments and errors as of `split_for`; one request must always fit.
     """
@@ -171,7 +171,7 @@ def _counts(most: int) -> Iterator[int]:
     """Counts of sequences to try, the most first."""
     while most >= 1:
         yield most
-        most //= 2
+        most = most * 2 // 3
 
 
 def _requests_per_s(
