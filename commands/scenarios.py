@@ -6,7 +6,10 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from ..env.catalog.models import model
+from ..env.catalog.quality import quality_frac
 from ..env.market.load import machines, prices
+from ..env.market.rentable import Rentable, rentable
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from ..env.scenario.reference import reference
 from .bad_input import one_line_errors
@@ -29,31 +32,39 @@ def scenarios(file: str | None, as_reference: bool, as_json: bool) -> None:
         click.echo(reference(), nl=False)
         return
     if file is None:
-        found = [(name, load_scenario(path), path) for name, path in shipped_scenarios().items()]
+        shipped = shipped_scenarios(to_plan=True)
+        found = [(name, load_scenario(path, needs_pools=False), path) for name, path in shipped.items()]
         if as_json:
             print_json([{"name": name, "summary": s.summary, "path": str(path)} for name, s, path in found])
             return
         rows = [
-            (name, f"{len(s.pools)}", f"{len(s.classes)}", f"{s.duration_s / 60:.0f} min", escape(s.summary))
+            (
+                name,
+                f"{len(s.pools) or 'to plan'}",
+                f"{len(s.classes)}",
+                f"{s.duration_s / 60:.0f} min",
+                escape(s.summary),
+            )
             for name, s, _ in found
         ]
         console().print(table("Shipped scenarios", ("name", "pools", "classes", "length", "what"), rows))
         return
-    scenario = load_scenario(file)
+    scenario = load_scenario(file, needs_pools=False)
+    market = None if scenario.planning is None else rentable(scenario.planning, scenario.base_dir)
     moving = _moves(scenario)  # reads what files it names, so that these are checked too
     if as_json:
         print_json(scenario.model_dump(mode="json", by_alias=True))
         return
-    _show(scenario, moving)
+    _show(scenario, moving, market)
 
 
-def _show(scenario: Scenario, moving: list[tuple[str, ...]]) -> None:
+def _show(scenario: Scenario, moving: list[tuple[str, ...]], market: Rentable | None) -> None:
     out = console()
     out.print(f"[bold]{scenario.name}[/bold]: {escape(scenario.summary)}")
     pools = [
         (
             name,
-            pool.gpu + (f" x{pool.gpus}" if pool.gpus > 1 else ""),
+            pool.hardware,
             pool.model or scenario.model,
             pool.precision,
             f"{pool.price.usd_per_hr:.2f} $/h",
@@ -63,7 +74,9 @@ def _show(scenario: Scenario, moving: list[tuple[str, ...]]) -> None:
         )
         for name, pool in scenario.pools.items()
     ]
-    out.print(table("Pools", ("pool", "GPU", "model", "precision", "replica", "kind", "replicas", "cold start"), pools))
+    if pools:
+        names = ("pool", "GPU", "model", "precision", "replica", "kind", "replicas", "cold start")
+        out.print(table("Pools", names, pools))
     classes = []
     for name, requests in scenario.classes.items():
         target = requests.target
@@ -80,11 +93,54 @@ def _show(scenario: Scenario, moving: list[tuple[str, ...]]) -> None:
         classes.append(
             (name, ", ".join(wanted), f"{target.attainment * 100:g} %", ", ".join(requests.pools or ("all",)))
         )
-    out.print(_starts(scenario))
+    if pools:
+        out.print(_starts(scenario))
     if moving:
         columns = ("pool", "price", "machines", "taken")
         out.print(table("Prices and machines over the run", columns, moving, "Taken: per machine and hour, believed."))
+    if market is not None:
+        out.print(_offers(market))
+        out.print(_kept(scenario))
     out.print(table("Classes", ("class", "targets", "wanted attainment", "pools"), classes))
+
+
+def _offers(market: Rentable) -> Table:
+    """What may be rented, cheapest GPU first."""
+    rows = [
+        (
+            offer.gpu,
+            f"{offer.usd_per_gpu_hr:.3f}",
+            offer.kind,
+            f"{offer.gpus}",
+            f"{offer.usd_per_hr:.2f}",
+            escape(" ".join(filter(None, (offer.provider, offer.region, offer.instance)))),
+            "any" if offer.stock is None else f"{offer.stock}",
+            "" if offer.as_of is None else offer.as_of.isoformat(),
+        )
+        for offer in market.offers
+    ]
+    limits = f"Stock over all offers together: {', '.join(map(str, market.stock))} GPUs." if market.stock else ""
+    columns = ("GPU", "$/h a GPU", "kind", "GPUs", "$/h", "where", "stock", "price of")
+    return table("May be rented", columns, rows, "\n".join(map(escape, filter(None, (limits, *market.notes)))))
+
+
+def _kept(scenario: Scenario) -> Table:
+    """What each precision keeps of each model's quality, whom that is good enough for, and who says so."""
+    assert scenario.planning is not None
+    classes: dict[str, list[str]] = {}
+    for name, requests in scenario.classes.items():
+        classes.setdefault(model(requests.model or scenario.model).name, []).append(name)
+    rows = []
+    for served, names in classes.items():
+        for precision in scenario.planning.precisions:
+            kept = quality_frac(served, precision)
+            good = [name for name in names if kept.frac >= scenario.quality_floor(name)]
+            low = "" if kept.frac == 1.0 else f"{kept.low:.1%}"
+            of = "itself" if kept.of == served else kept.of.rsplit("/", 1)[-1]
+            rows.append((served, precision, f"{kept.frac:.1%}", low, of, ", ".join(good) or "nobody"))
+    columns = ("model", "precision", "of its score", "lowest", "evaluated on", "enough for")
+    caption = "Published evaluations, averaged, and the lowest of them; docs/prices.md has each with its source."
+    return table("What precisions keep", columns, rows, caption)
 
 
 def _starts(scenario: Scenario) -> Table:

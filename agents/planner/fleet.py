@@ -12,6 +12,7 @@ from ...env.contract import BoolArray, FloatArray, IntArray
 from .composition import Composition, Problem
 
 __all__ = [
+    "capacities",
     "chosen",
     "class_shares",
     "gpus_of_offers",

@@ -1,17 +1,110 @@
-"""The program of `program` solved by HiGHS, one at a time: what the sidecar and every evaluation use.
+"""Plans by HiGHS: what to rent for a load (`compose`), and what to run of a fleet's pools (`cheapest_plan`), both by the
+one program of `formulation`.
 
-Symbols: `C` classes, `P` pools.
+Symbols: `B` buckets, `C` classes, `O` options, `P` pools, `R` rows of shares, `K` options that matter, `F` offers.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import time
 
-import highspy
 import numpy as np
 
 from ...env.contract import Cluster, FloatArray, Plan
-from .program import plan_of, program_of
+from .composition import Composition, Infeasible, Problem
+from .formulation import mip_of
+from .highs import Tuning, solve
+from .posing import Posed, bounds_of, posed
+from .program import STEADINESS, plan_of, program_of
+from .search import Found, cheapest, most_goodput
+from .wishes import FleetWishes, fleet_limits
+
+__all__ = ["cheapest_plan", "compose"]
+
+
+def compose(
+    problem: Problem,
+    *,
+    goodput: bool = False,
+    gap: float = 5e-3,
+    time_limit_s: float = 30.0,
+    value_per_request: FloatArray | None = None,
+    in_proportion: bool = False,
+) -> Composition:
+    """The cheapest composition that carries the demand, or the one that serves most under the budget.
+
+    Args:
+        goodput: serve as much as can be, and that as cheaply as can be; otherwise everything must be carried.
+        gap: stop when no better composition can gain more than this share of the bill, or of what is served.
+        value_per_request: `[B]` with `goodput`, what a served request of each bucket counts; 1 if left out. A bucket's
+            tokens make it goodput in tokens.
+        in_proportion: with `goodput`, every class (or bucket, where they are routed by length) is served the same share
+            of its demand: the most of this very mix that can be served.
+
+    Raises:
+        Infeasible: no composition keeps to all limits; `infeasible.conflict_of` says which of them clash.
+        Unsolved: no composition was found in time.
+    """
+    began = time.monotonic()
+    own, value = posed(problem), None
+    if goodput:
+        each = np.ones(len(problem.demand.rate_per_s)) if value_per_request is None else value_per_request
+        routed = own.row_of_bucket >= 0
+        value = np.zeros(len(own.row_class))
+        np.add.at(value, own.row_of_bucket[routed], (each * problem.demand.rate_per_s)[routed])
+        found = most_goodput(own, value, gap, time_limit_s, in_proportion)
+    else:
+        found = cheapest(own, gap, time_limit_s)
+    if found is None:
+        raise Infeasible(problem)
+    return _composition(own, found, value, time.monotonic() - began)
+
+
+def _composition(own: Posed, found: Found, value: FloatArray | None, solve_s: float) -> Composition:
+    """What was found, in the problem's own order.
+
+    Args:
+        value: `[R]` of serving the whole row, where goodput was wanted.
+    """
+    problem, renting = own.problem, own.renting
+    replicas = np.zeros(len(problem.options))
+    replicas[own.option] = found.counts
+    units = np.ceil(renting.gpus @ found.counts / renting.unit_gpus - 1e-9) + 0.0
+    served = np.where(found.short < 1e-6, 1.0, 1.0 - found.short)
+    rows = np.where(found.shares > 1e-6, found.shares, 0.0)
+    total = rows.sum(axis=1, keepdims=True)
+    rows = np.divide(rows, total, out=np.zeros_like(rows), where=total > 0.0) * served[:, None]
+    buckets = len(problem.demand.rate_per_s)
+    share, carried = np.zeros((buckets, len(replicas))), np.zeros(buckets)
+    for b in range(buckets):
+        able = np.array([option.capacity_per_s[b] > 0.0 for option in problem.options], dtype=np.bool_)
+        r = int(own.row_of_bucket[b])
+        if r >= 0:
+            share[b, own.option] = rows[r]
+            carried[b] = problem.demand.rate_per_s[b] * float(share[b, able].sum())
+        elif (able & (replicas > 0)).any():  # nothing is expected; what comes all the same can be served there
+            share[b] = (able & (replicas > 0)) / (able & (replicas > 0)).sum()
+    usd_per_hr = float(units @ renting.unit_usd_per_hr)
+    if value is None:
+        # Steadiness costs at most this share of the bill: the rest bounds bill and starts.
+        bound = found.bound / (1.0 + STEADINESS)
+        gap = max(found.cost - found.bound, 0.0) / max(found.cost, 1e-9)
+    else:
+        most = float(value.sum()) - found.bound
+        bound, gap = most, max(found.cost - found.bound, 0.0) / max(most, 1e-9)
+    return Composition(
+        replicas=replicas,
+        units=units,
+        share=share,
+        usd_per_hr=usd_per_hr,
+        bound=bound,
+        solve_s=solve_s,
+        objective="cost" if value is None else "goodput",
+        gap=gap,
+        served_per_s=carried,
+        proven=found.proven,
+        bounds=bounds_of(own, found.counts, units, rows),
+    )
 
 
 def cheapest_plan(
@@ -21,6 +114,7 @@ def cheapest_plan(
     usd_per_hr: FloatArray,
     running: FloatArray | None = None,
     time_limit_s: float = 2.0,
+    wishes: FleetWishes | None = None,
 ) -> Plan:
     """The plan with the least rent under which every class's load fits.
 
@@ -30,79 +124,19 @@ def cheapest_plan(
         usd_per_hr: `[P]` price of one replica now.
         running: `[P]` replicas up or starting now.
         time_limit_s: give up improving after this long; the best plan so far is returned.
+        wishes: of the whole fleet. Load that does not fit within them is short; a budget that not even the floors fit
+            into is left out.
     """
-    n_classes, n_pools = capacity_per_s.shape
     program = program_of(cluster, load_per_s, capacity_per_s, usd_per_hr, running)
-    shares = n_classes * n_pools
-    # Variables: counts [P], shares [C*P], shortfall [C], starts [P].
-    at_share, at_short, at_start = n_pools, n_pools + shares, n_pools + shares + n_classes
-    width = at_start + n_pools
-    cost = np.zeros(width)
-    cost[:n_pools] = usd_per_hr
-    cost[at_short:at_start] = program.short_usd
-    cost[at_start:] = program.start_usd
-    cost[at_share:at_short] = program.share_usd.ravel()
-
-    rows = np.zeros((n_classes + 2 * n_pools, width))
-    routed, carried, started = np.split(rows, [n_classes, n_classes + n_pools])
-    for c in range(n_classes):  # every class fully routed, or short
-        own = slice(at_share + c * n_pools, at_share + (c + 1) * n_pools)
-        routed[c, own] = 1.0
-        carried[:, own] = np.diag(program.work[c])  # the load of a pool fits its replicas
-    routed[:, at_short:at_start] = np.eye(n_classes)
-    carried[:, :n_pools] = -np.eye(n_pools)
-    started[:, :n_pools] = np.eye(n_pools)  # starts are what is wanted beyond what runs
-    started[:, at_start:] = -np.eye(n_pools)
-    low = np.concatenate([np.ones(n_classes), np.full(2 * n_pools, -np.inf)])
-    high = np.concatenate([np.ones(n_classes), np.zeros(n_pools), program.running])
-    upper = np.concatenate([program.high, program.usable.ravel().astype(float), np.ones(n_classes)])
-    floor = np.concatenate([program.low, np.zeros(width - n_pools)])
-    ceiling = np.concatenate([upper, np.full(n_pools, np.inf)])
-    answer = _solve(cost, rows, (low, high), (floor, ceiling), n_pools, time_limit_s)
-    route = answer[at_share:at_short].reshape(n_classes, n_pools)
-    return plan_of(cluster, program, load_per_s, capacity_per_s, answer[:n_pools], route, answer[at_short:at_start])
-
-
-def _solve(
-    cost: FloatArray,
-    rows: FloatArray,
-    row_bounds: tuple[FloatArray, FloatArray],
-    bounds: tuple[FloatArray, FloatArray],
-    n_whole: int,
-    time_limit_s: float,
-) -> FloatArray:
-    """The cheapest point with `rows @ x` and `x` within bounds, its first `n_whole` entries whole."""
-    # The core class: the convenience class around it prints a banner to stdout before it can be silenced.
-    solver: Any = highspy._core._Highs()
-    # One thread: a plan takes milliseconds, and threads cost more to start than they save.
-    options = {
-        "output_flag": False,
-        "threads": 1,
-        "time_limit": time_limit_s,
-        "mip_rel_gap": 1e-3,
-        # Programs this small are solved by branching alone sooner than presolve and heuristics are set up.
-        "presolve": "off",
-        "mip_heuristic_effort": 0.0,
-        "mip_heuristic_run_feasibility_jump": False,
-    }
-    for option, value in options.items():
-        solver.setOptionValue(option, value)
-    program = highspy.HighsLp()
-    program.num_row_, program.num_col_ = rows.shape
-    program.col_cost_ = cost
-    program.col_lower_, program.col_upper_ = bounds
-    program.row_lower_, program.row_upper_ = row_bounds
-    row, column = np.nonzero(rows)
-    program.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    program.a_matrix_.start_ = np.searchsorted(row, np.arange(len(rows) + 1)).astype(np.int32)
-    program.a_matrix_.index_ = column.astype(np.int32)
-    program.a_matrix_.value_ = rows[row, column]
-    kinds = highspy.HighsVarType
-    program.integrality_ = [kinds.kInteger if i < n_whole else kinds.kContinuous for i in range(len(cost))]
-    solver.passModel(program)
-    solver.run()
-    answer = np.asarray(solver.getSolution().col_value, dtype=np.float64)
-    if answer.size != len(cost):
-        status = solver.modelStatusToString(solver.getModelStatus())
-        raise RuntimeError(f"no plan within {time_limit_s:g} s: {status}; raise time_limit_s")
-    return answer
+    limits = [] if wishes is None else list(fleet_limits(wishes, cluster, program, load_per_s))
+    mip, columns = mip_of(program, limits=limits)
+    answer = solve(mip, Tuning(gap=1e-3, time_limit_s=time_limit_s, small=True))
+    if answer.status == "infeasible":
+        mip, columns = mip_of(program, limits=[limit for limit in limits if limit.kind != "budget"])
+        answer = solve(mip, Tuning(gap=1e-3, time_limit_s=time_limit_s, small=True))
+    if answer.x is None:
+        raise RuntimeError(f"no plan within {time_limit_s:g} s: {answer.status}; raise time_limit_s")
+    x = answer.x
+    return plan_of(
+        cluster, program, load_per_s, capacity_per_s, columns.counts(x), columns.shares(x), columns.shortfalls(x)
+    )

@@ -24,12 +24,15 @@ class DoesNotFit(ValueError):
 def stage_weight_bytes(stages: Sequence[Stage], index: int, model: Model, precision: str) -> float:
     """Bytes of the weights of one stage on each of its GPUs: its layers, the embedding on the first stage, the output
     head and the final norm on the last. A head tied to the embedding is kept on both ends of a pipeline."""
+    return _weight_bytes(stages[index], model, precision, first=index == 0, last=index == len(stages) - 1)
+
+
+def _weight_bytes(stage: Stage, model: Model, precision: str, *, first: bool, last: bool) -> float:
     per_weight = bytes_per_weight(precision)
-    first, last = index == 0, index == len(stages) - 1
     tables = model.embedding_params / model.head_params if first and last else float(first) + float(last)
     wide = tables * model.head_params * max(per_weight, 2.0)
-    weights = stages[index].layers * model.layer_params * per_weight
-    return (weights + wide) / stages[index].tensor_parallel
+    weights = stage.layers * model.layer_params * per_weight
+    return (weights + wide) / stage.tensor_parallel
 
 
 def pipeline_kv_tokens(stages: Sequence[Stage], model: Model, precision: str, memory_utilization: float = 0.9) -> int:
@@ -48,14 +51,12 @@ def pipeline_kv_tokens(stages: Sequence[Stage], model: Model, precision: str, me
 
 def _stage_blocks(stages: Sequence[Stage], index: int, model: Model, precision: str, memory_utilization: float) -> int:
     stage = stages[index]
+    first, last = index == 0, index == len(stages) - 1
     check_layout(stage.gpu, model, precision, stage.tensor_parallel)
-    taken = stage.gpu.memory_bytes * memory_utilization
-    needed = _ENGINE_BYTES + stage_weight_bytes(stages, index, model, precision)
-    needed += _workspace_bytes(model, stage.tensor_parallel, index == len(stages) - 1)
-    per_block = kv_bytes_per_layer(model, precision, stage.tensor_parallel) * stage.layers * KV_BLOCK_TOKENS
-    blocks = int((taken - needed) // per_block)
+    room, per_block = _room(stage, model, precision, memory_utilization, first=first, last=last)
+    blocks = int(room // per_block)
     if blocks < 1:
-        missing_gb = (needed + per_block - taken) / 1e9
+        missing_gb = (per_block - room) / 1e9
         where = f"stage {index + 1} of " if len(stages) > 1 else ""
         raise DoesNotFit(
             f"{where}{model.name} in {precision} does not fit on {stage.tensor_parallel} x {stage.gpu.name}:"
@@ -63,6 +64,25 @@ def _stage_blocks(stages: Sequence[Stage], index: int, model: Model, precision: 
             " tensor_parallel or pipeline_parallel, or lower the precision"
         )
     return blocks
+
+
+def stage_kv_tokens(
+    stage: Stage, model: Model, precision: str, memory_utilization: float = 0.9, *, first: bool, last: bool
+) -> int:
+    """Tokens, in whole blocks, of which one stage alone holds its layers' keys and values; 0 where its weights do not
+    fit."""
+    room, per_block = _room(stage, model, precision, memory_utilization, first=first, last=last)
+    return max(0, int(room // per_block)) * KV_BLOCK_TOKENS
+
+
+def _room(
+    stage: Stage, model: Model, precision: str, memory_utilization: float, *, first: bool, last: bool
+) -> tuple[float, float]:
+    """Bytes that each GPU of a stage has for the KV cache (below 0: missing), and bytes of a block there."""
+    needed = _ENGINE_BYTES + _weight_bytes(stage, model, precision, first=first, last=last)
+    needed += _workspace_bytes(model, stage.tensor_parallel, last)
+    per_block = kv_bytes_per_layer(model, precision, stage.tensor_parallel) * stage.layers * KV_BLOCK_TOKENS
+    return stage.gpu.memory_bytes * memory_utilization - needed, per_block
 
 
 def _workspace_bytes(model: Model, tensor_parallel: int, samples: bool) -> float:

@@ -44,9 +44,11 @@ __all__ = [
     "iteration_law",
     "kv_bytes_per_gpu",
     "kv_capacity_tokens",
+    "link_between",
     "pipeline_kv_tokens",
     "pipeline_law",
     "stages_of",
+    "transfers_s",
 ]
 
 
@@ -124,7 +126,7 @@ def pipeline_law(
     busiest = max(times, key=_load_s)
     overhead_s = np.array([engine_factors(s.gpu, known).iteration_s for s in stages])
     linear = np.stack([t.linear_s for t in times]) + overhead_s[:, None]
-    linear_s = _round_s(linear, _transfers_s(stages, model, known), batch_tokens) if last else linear[0]
+    linear_s = _round_s(linear, transfers_s(stages, model, known), batch_tokens) if last else linear[0]
     return IterationLaw(
         tokens_grid=TOKENS_GRID,
         linear_s=linear_s,
@@ -165,7 +167,7 @@ def _round_s(stage_s: FloatArray, transfers_s: FloatArray, batch_tokens: int) ->
     return np.maximum.accumulate(np.maximum(np.max(each, axis=0), through))
 
 
-def _transfers_s(stages: Sequence[Stage], model: Model, known: Factors) -> FloatArray:
+def transfers_s(stages: Sequence[Stage], model: Model, known: Factors) -> FloatArray:
     """`[G]` seconds of all transfers between stages for a batch of so many tokens.
 
     vLLM sends the hidden state and the residual; with tensor parallel each GPU sends its share and the next stage
@@ -173,13 +175,13 @@ def _transfers_s(stages: Sequence[Stage], model: Model, known: Factors) -> Float
     """
     seconds = np.zeros_like(TOKENS_GRID)
     for stage, following in pairwise(stages):
-        way = stage.link_to_next or _link_between(stage, following, stages)
+        way = stage.link_to_next or link_between(stage, following, stages)
         message = 2.0 * ACTIVATION_BYTES * model.hidden * TOKENS_GRID
         seconds = seconds + transfer_s(way, transfer_factors(way, known), message)
     return seconds
 
 
-def _link_between(stage: Stage, following: Stage, stages: Sequence[Stage]) -> Link:
+def link_between(stage: Stage, following: Stage, stages: Sequence[Stage]) -> Link:
     """What joins two stages that nothing is said of."""
     gpus = sum(s.tensor_parallel for s in stages)
     if gpus > MACHINE_GPUS or stage.gpu != following.gpu:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..contract import Cluster, FloatArray
+from ..contract import Cluster, FloatArray, IntArray
 from ..perf.memory import KV_BLOCK_TOKENS
 from .requests import Workload
 
-__all__ = ["fitted", "longest_allowed", "tokens_held"]
+__all__ = ["cut_to", "fitted", "longest_allowed", "tokens_held"]
 
 
 def tokens_held(kv_tokens: FloatArray, max_model_len: FloatArray) -> FloatArray:
@@ -32,7 +32,12 @@ def fitted(requests: Workload, cluster: Cluster, pool_tokens: FloatArray) -> Wor
     An engine refuses longer ones outright. A router that knows no lengths cannot send them to a larger pool, so they
     would only be a constant loss, the same for every policy.
     """
-    limits = longest_allowed(cluster, pool_tokens)[requests.class_index].astype(np.int64)
-    prompt_tokens = np.minimum(requests.prompt_tokens, np.maximum(limits - np.minimum(requests.output_tokens, 1), 1))
-    output_tokens = np.minimum(requests.output_tokens, limits - prompt_tokens)
+    return cut_to(requests, longest_allowed(cluster, pool_tokens).astype(np.int64))
+
+
+def cut_to(requests: Workload, limits: IntArray) -> Workload:
+    """The requests cut to the tokens `[C]` of the longest request of their class: first the answer, then the prompt."""
+    own = limits[requests.class_index]
+    prompt_tokens = np.minimum(requests.prompt_tokens, np.maximum(own - np.minimum(requests.output_tokens, 1), 1))
+    output_tokens = np.minimum(requests.output_tokens, own - prompt_tokens)
     return requests.shortened(prompt_tokens, output_tokens)

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from poolpilot.cli import main
 from poolpilot.env.scenario import shipped_scenarios
 
-SHIPPED = shipped_scenarios()
+SHIPPED = shipped_scenarios(to_plan=True)
 
 
 def run(*arguments: str) -> Result:
@@ -46,8 +46,39 @@ def test_one_is_shown_by_name(name: str) -> None:
     result = run(name)
     assert result.exit_code == 0
     document = yaml.safe_load(SHIPPED[name].read_text())
-    for text in (*document["pools"], *document["classes"]):
+    for text in (*document.get("pools", ()), *document["classes"]):
         assert text in result.stdout
+
+
+def test_one_whose_pools_are_to_be_planned_shows_what_may_be_rented(tmp_path: Path) -> None:
+    offers = [
+        {"gpu": "L40S", "usd_per_hr": 7.2, "gpus": 4, "region": "cellar", "as_of": "2026-11-01", "stock": 3},
+        {"gpu": "H100", "usd_per_hr": 2.5},
+    ]
+    document = yaml.safe_load(SHIPPED["mixed-chat"].read_text())
+    del document["pools"]
+    document["planning"] = {"prices": offers, "stock": {"H100": 8}}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(document))
+    result = run(str(path))
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    (cheap,) = [line for line in lines if "L40S-48GB" in line]
+    assert [cell.strip() for cell in cheap.strip("│").split("│")] == [
+        *("L40S-48GB", "1.800", "on_demand", "4", "7.20", "cellar", "3", "2026-11-01"),
+    ]
+    assert "Stock over all offers together: 8 H100 GPUs." in result.stdout
+    (int4,) = [line for line in lines if "│ int4" in line]
+    assert [cell.strip() for cell in int4.strip("│").split("│")] == [
+        *("meta-llama/Llama-2-13b-hf", "int4", "97.0%", "93.0%", "Llama-3.1-8B", "nobody"),
+    ]
+    assert "Pools" not in result.stdout
+
+
+def test_a_price_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    result = run(a_file(tmp_path, planning={"prices": "none.csv"}))
+    assert result.exit_code == 2
+    assert "none.csv: cannot be read: No such file" in result.stderr
 
 
 def test_a_file_of_ones_own_is_shown(tmp_path: Path) -> None:

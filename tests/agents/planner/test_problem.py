@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from poolpilot.env.workload.requests import Workload
 
 
 def loaded(name: str) -> tuple[Scenario, Workload]:
-    scenario = load_scenario(name)
+    scenario = load_scenario(name, needs_pools=False)
     return scenario, load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
 
 
@@ -66,3 +68,56 @@ def test_buckets_serve_the_same_classes_as_whole_classes_do() -> None:
     cluster = scenario.cluster()
     for p, option in enumerate(problem.options):
         assert not np.any(option.capacity_per_s[~cluster.serves[problem.demand.class_index, p]])
+
+
+RENT = """
+schema: 1
+name: rent
+summary: What may be rented for two classes of one model.
+duration_s: 600
+model: llama-2-13b
+classes:
+  chat: {target: {ttft_s: 2.0, tpot_s: 0.08, attainment: 0.99}, quality_floor: 0.99}
+  batch: {target: {deadline_s: 300, attainment: 0.95}, quality_floor: 0.9}
+workload:
+  kind: generated
+  classes:
+    chat: {rate_per_s: 6, prompt_tokens: {kind: fixed, tokens: 500}, output_tokens: {kind: fixed, tokens: 200}}
+    batch: {rate_per_s: 1, prompt_tokens: {kind: fixed, tokens: 9000}, output_tokens: {kind: fixed, tokens: 100}}
+planning:
+  prices:
+    - {gpu: H100-SXM-80GB, usd_per_hr: 3.0}
+    - {gpu: H100-SXM-80GB, usd_per_hr: 1.5, kind: spot}
+    - {gpu: L40S-48GB, usd_per_hr: 1.0, stock: 5}
+  stock: {H100: 4}
+  engine: {max_model_len: 4096}
+  headroom: 1.25
+  budget_usd_per_hr: 40
+  min_replicas: 2
+"""
+
+
+def to_rent(tmp_path: Path, **changes: str) -> tuple[Scenario, Workload]:
+    text = RENT
+    for old, new in changes.items():
+        text = text.replace(f"{old}:", new)
+    (tmp_path / "rent.yaml").write_text(text)
+    return loaded(str(tmp_path / "rent.yaml"))
+
+
+def test_what_may_be_rented_makes_the_problem(tmp_path: Path) -> None:
+    problem = problem_of(*to_rent(tmp_path))
+    assert {offer.gpu for offer in problem.offers} == {"H100-SXM-80GB", "L40S-48GB"}
+    assert all(offer.kind == "on_demand" for offer in problem.offers)  # max_spot_share is 0
+    assert [str(limit) for limit in problem.stock] == ["4 H100"]
+    wishes = problem.wishes
+    assert (wishes.headroom, wishes.budget_usd_per_hr, wishes.min_replicas) == (1.25, 40.0, 2)
+    assert problem.demand.prompt_tokens.tolist() == [500.0, 4095.0]  # cut to what an engine takes
+    precisions = {option.layout.precision: option.capacity_per_s > 0 for option in problem.options}
+    assert precisions["int4"].tolist() == [False, True]
+    assert precisions["fp8"].tolist() == [True, True]
+
+
+def test_what_nobody_can_serve_is_noted(tmp_path: Path) -> None:
+    problem = problem_of(*to_rent(tmp_path, ttft_s="ttft_s: 0.0001, e2e_s:"))
+    assert any(note.startswith("nobody can serve chat: ") for note in problem.notes)

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from poolpilot.env.scenario import ScenarioError, load_scenario, parse_scenario
+from poolpilot.env.scenario import ScenarioError, load_scenario, parse_scenario, shipped_scenarios
+from poolpilot.env.scenario import document as scenario_document
 from poolpilot.env.scenario.planning import InlineOffer, Planning, PriceFile
 
 HERE = Path("mine.yaml")
+SHIPPED = shipped_scenarios()
 
 
 def document(planning: Any = None, **more: Any) -> dict[str, Any]:
@@ -53,6 +55,17 @@ def test_a_scenario_to_be_planned_has_no_pools_and_whatever_needs_them_refuses_i
         ScenarioError, match=r"mine\.yaml: has no pools yet; run `poolpilot plan --scenario .*mine\.yaml"
     ):
         load_scenario(path)
+
+
+def test_shipped_scenarios_without_pools_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ready.yaml").write_text(SHIPPED["mixed-chat"].read_text())
+    (tmp_path / "to-plan.yaml").write_text(yaml.safe_dump(document(name="to-plan")))
+    monkeypatch.setattr(scenario_document, "SHIPPED", tmp_path)
+    assert list(shipped_scenarios()) == ["ready"]
+    assert list(shipped_scenarios(to_plan=True)) == ["ready", "to-plan"]
+    assert load_scenario("to-plan", needs_pools=False).name == "to-plan"
+    with pytest.raises(ScenarioError, match="run `poolpilot plan --scenario to-plan --write FILE` first"):
+        load_scenario("to-plan")
 
 
 def test_neither_pools_nor_planning_is_no_scenario() -> None:

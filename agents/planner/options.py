@@ -1,0 +1,170 @@
+"""Options: every layout from every source of machines, with what one replica of it carries of each bucket.
+
+Symbols: `C` classes, `B` buckets, `O` options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from ...env.catalog.models import model
+from ...env.contract import BoolArray, FloatArray, Targets
+from ...env.market.offers import Offer
+from ...env.scenario.pools import Engine
+from .carrying import carried, replica_of
+from .composition import Option
+from .demand import Demand
+from .layouts import Layout
+
+__all__ = ["Asked", "offers_for", "options_of", "why_nobody"]
+
+Quality = Callable[[str, str], float]
+"""(model, precision) -> share of the 16-bit model's score that is kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is asked of whoever serves a class."""
+
+    models: tuple[str, ...]
+    """`[C]` of the catalogue."""
+    targets: Targets
+    """`[C]`, with the wanted attainment."""
+    quality_floor: tuple[float, ...] = ()
+    """`[C]` least share of the 16-bit model's score that a precision must keep; empty: any will do."""
+
+
+def options_of(
+    layouts: Sequence[Layout],
+    offers: Sequence[Offer],
+    demand: Demand,
+    asked: Asked,
+    engine: Engine,
+    *,
+    quality: Quality | None = None,
+    mix_kinds: bool = False,
+) -> tuple[Option, ...]:
+    """Every layout on every fitting source of machines, capacities under the targets; those that serve nobody left out.
+
+    A layout on unlike GPUs takes one offer per type, all of one provider and region, and of one kind (on demand or
+    spot) unless `mix_kinds`.
+
+    Args:
+        engine: the flags that every replica starts with.
+        quality: None: every precision is as good as the 16-bit model.
+
+    Raises:
+        LayoutError: a layout cannot run.
+        DoesNotFit: a layout does not fit into its GPUs' memory.
+    """
+    found: list[Option] = []
+    for layout in layouts:
+        sources = list(offers_for(layout, offers, mix_kinds=mix_kinds))
+        if not sources:
+            continue
+        rates, why_not = _of_layout(layout, demand, asked, engine, quality)
+        if not rates.any():
+            continue
+        names = _names(layout, sources, offers)
+        found += [
+            Option(name=name, layout=layout, offers=source, capacity_per_s=rates, why_not=why_not)
+            for name, source in zip(names, sources, strict=True)
+        ]
+    return tuple(found)
+
+
+def why_nobody(
+    layouts: Sequence[Layout],
+    demand: Demand,
+    asked: Asked,
+    engine: Engine,
+    options: Sequence[Option],
+    *,
+    quality: Quality | None = None,
+) -> dict[int, dict[str, str]]:
+    """For each bucket that is asked for and that none of the `options` carries: the layouts' names, and what keeps each
+    from it."""
+    carried_by_some = np.zeros(len(demand.class_index), dtype=np.bool_)
+    for option in options:
+        carried_by_some |= option.capacity_per_s > 0
+    left = np.flatnonzero(~carried_by_some & (demand.rate_per_s > 0)).tolist()
+    if not left:
+        return {}
+    told = {layout.name: _of_layout(layout, demand, asked, engine, quality)[1] for layout in layouts}
+    return {b: {name: why_not[b] for name, why_not in told.items()} for b in left}
+
+
+def _of_layout(
+    layout: Layout, demand: Demand, asked: Asked, engine: Engine, quality: Quality | None
+) -> tuple[FloatArray, tuple[str, ...]]:
+    """`[B]` capacities of one replica and `[B]` reasons of those that are 0."""
+    refused = [_refusal(layout, asked, c, quality) for c in range(len(demand.class_names))]
+    serves: BoolArray = np.array([not reason for reason in refused])
+    law, kv_tokens = layout.law(engine.max_num_batched_tokens), layout.kv_tokens(engine.gpu_memory_utilization)
+    replica = replica_of(law, kv_tokens, engine, layout.pipeline_parallel)
+    rates, why_not = carried(replica, demand, serves, asked.targets)
+    return rates, tuple(refused[c] or reason for c, reason in zip(demand.class_index, why_not, strict=True))
+
+
+def _refusal(layout: Layout, asked: Asked, c: int, quality: Quality | None) -> str:
+    """Why a class may not be served on a layout, whatever its speed; empty if it may."""
+    if model(layout.model).name != model(asked.models[c]).name:
+        return f"it wants {asked.models[c]}"
+    if quality is None or not asked.quality_floor:
+        return ""
+    kept, floor = quality(layout.model, layout.precision), asked.quality_floor[c]
+    if kept >= floor:
+        return ""
+    return f"{layout.precision} keeps {100 * kept:.1f} % of the quality, below the class's floor of {100 * floor:.1f} %"
+
+
+def offers_for(layout: Layout, offers: Sequence[Offer], *, mix_kinds: bool = False) -> Iterator[tuple[int, ...]]:
+    """All ways to rent a layout's GPUs: an offer for each of its types, in the order of `layout.gpus`.
+
+    Each tensor-parallel group must fit into one machine of its offer.
+    """
+    widest: dict[str, int] = {}
+    for stage in layout.stages:
+        widest[stage.gpu] = max(widest.get(stage.gpu, 0), stage.tensor_parallel)
+    fitting = [
+        [f for f, offer in enumerate(offers) if offer.gpu == gpu and offer.machine_gpus >= widest[gpu]]
+        for gpu in layout.gpus
+    ]
+    for combination in product(*fitting):
+        own = [offers[f] for f in combination]
+        places = {(offer.provider, offer.region) for offer in own}
+        if len(places) == 1 and (mix_kinds or len({offer.kind for offer in own}) == 1):
+            yield combination
+
+
+def _names(layout: Layout, sources: Sequence[tuple[int, ...]], offers: Sequence[Offer]) -> list[str]:
+    """What tells the sources apart is named: spot, then provider, region and instance."""
+    tags = [
+        (
+            "spot" if any(offers[f].kind == "spot" for f in source) else "",
+            offers[source[0]].provider,
+            offers[source[0]].region,
+            "-".join(dict.fromkeys(offers[f].instance for f in source)),
+        )
+        for source in sources
+    ]
+    telling = [i == 0 or len({tag[i] for tag in tags}) > 1 for i in range(4)]
+    names = [
+        "-".join([layout.name, *(part for part, said in zip(tag, telling, strict=True) if part and said)])
+        for tag in tags
+    ]
+    seen: dict[str, int] = {}
+    for i, name in enumerate(names):
+        plain = _plain(name)
+        seen[plain] = seen.get(plain, 0) + 1
+        names[i] = plain if seen[plain] == 1 else f"{plain}-{seen[plain]}"
+    return names
+
+
+def _plain(name: str) -> str:
+    """As the name of a pool may be written."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name.lower())[:60]
