@@ -247,12 +247,15 @@ def _ticks_between_drops(limits: Limits, tick_s: float) -> int:
 def _power_usd_per_s(world: WorldSpec) -> tuple[FloatArray, FloatArray]:
     """`[P]` least dollars of power of a replica's rented second, and beyond that of a busy one."""
     usd_per_j = float(world.tariff.usd_per_kwh * world.tariff.pue) / JOULES_PER_KWH
-    idle_w = np.array([draw.idle_w for draw in world.draws])
     # A busy GPU that computes nothing draws its floor, levelled off: what `drawn_j` says of no iterations at all.
-    busy_w = np.array([drawn_j(draw, 1.0, 1.0, 0.0, 0.0, 0.0) if draw.floor_w > 0.0 else 0.0 for draw in world.draws])
-    rented_w = np.minimum(idle_w, busy_w)
-    factor = usd_per_j * world.gpus_per_replica
-    return factor * rented_w, factor * (busy_w - rented_w)
+    idle_w = [[draw.gpus * draw.idle_w for draw in own] for own in world.draws]
+    busy_w = [
+        [draw.gpus * drawn_j(draw, 1.0, 1.0, 0.0, 0.0, 0.0) if draw.floor_w > 0.0 else 0.0 for draw in own]
+        for own in world.draws
+    ]
+    pairs = zip(idle_w, busy_w, strict=True)
+    rented_w = np.array([sum(map(min, idle, busy)) for idle, busy in pairs])
+    return usd_per_j * rented_w, usd_per_j * (np.array([sum(busy) for busy in busy_w]) - rented_w)
 
 
 def _network_usd(world: WorldSpec) -> FloatArray:
