@@ -46,8 +46,8 @@ SPOT = 0.4
 """Price of a spot machine, as a share of the on-demand one."""
 MODEL = "meta-llama/Llama-3.1-8B"
 CLASSES = 5
-TTFT_S = (0.5, 1.0, 2.0, 4.0, 10.0)
-TPOT_S = (0.03, 0.04, 0.06, 0.1, 0.2)
+TTFT_S = (1.5, 2.0, 3.0, 5.0, 10.0)
+TPOT_S = (0.04, 0.05, 0.07, 0.1, 0.2)
 FLOORS = (0.995, 0.99, 0.98, 0.97, 0.95)
 
 

@@ -14,7 +14,6 @@ from ...agents.planner.composition import Problem
 from ...agents.planner.levers import Lever, levers_of
 from ...agents.planner.problem import problem_of
 from ...env.catalog.gpus import gpus_called
-from ...env.catalog.quality import quality_frac
 from ...env.market.offers import Offer, priced, without
 from ...env.market.rentable import rentable
 from ...env.scenario import Scenario
@@ -199,10 +198,7 @@ def posed(scenario: Scenario, workload: Workload, asked: Asked) -> Problem:
 
 def levers(scenario: Scenario, workload: Workload, asked: Asked) -> tuple[Lever, ...]:
     """What could be asked for less strictly; `scenario` with the what-ifs in place."""
-    models = {requests.model or scenario.model for requests in scenario.classes.values()}
-    precisions = () if scenario.planning is None else scenario.planning.precisions
-    kept = {quality_frac(name, precision).frac for name in models for precision in precisions}
-    return levers_of(scenario, lambda other: posed(other, workload, asked), sorted(kept))
+    return levers_of(scenario, lambda other: posed(other, workload, asked))
 
 
 def _of_pools(problem: Problem, scenario: Scenario, asked: Asked) -> Problem:
