@@ -51,6 +51,8 @@ class Quality:
     """The worst of them; of a borrowed figure, the worst of any model at least half as large."""
     source: str
     """Which evaluations, of which model."""
+    of: str = ""
+    """The model of the catalogue that was evaluated; empty where the precision is the original's."""
     borrowed: bool = False
     """Not of this model itself, or held to a relative's that was evaluated more widely."""
 
@@ -152,9 +154,9 @@ def quality_frac(model_name: str, precision: str) -> Quality:
         return mine
     held = _quality([row for row in rows if row.model == harder])
     if held.frac >= mine.frac:
-        return Quality(mine.frac, min(mine.low, held.low), mine.source)
+        return Quality(mine.frac, min(mine.low, held.low), mine.source, mine.of)
     source = f"held to {harder}: {held.source}; itself {mine.frac:.3f} on {mine.source}"
-    return Quality(held.frac, min(mine.low, held.low), source, borrowed=True)
+    return Quality(held.frac, min(mine.low, held.low), source, held.of, borrowed=True)
 
 
 def _borrowed(wanted: Model, rows: list[Evaluation]) -> Quality:
@@ -164,18 +166,19 @@ def _borrowed(wanted: Model, rows: list[Evaluation]) -> Quality:
         source = (
             f"none as small was evaluated; worst at this precision: {worst.model}, {worst.benchmark} ({worst.source})"
         )
-        return Quality(worst.recovery_frac, worst.recovery_frac, source, borrowed=True)
+        return Quality(worst.recovery_frac, worst.recovery_frac, source, worst.model, borrowed=True)
     peers = [row for row in rows if MODELS[row.model].params * NEAR_RATIO >= wanted.params or row.model == relative]
     low = min(row.recovery_frac for row in peers)
     found = quality_frac(relative, worst.precision)
-    return Quality(found.frac, min(low, found.low), f"borrowed from {relative}: {found.source}", borrowed=True)
+    source = f"borrowed from {relative}: {found.source}"
+    return Quality(found.frac, min(low, found.low), source, found.of, borrowed=True)
 
 
 def _quality(rows: list[Evaluation]) -> Quality:
     kept = [min(row.recovery_frac, 1.0) for row in rows]
     benchmarks = ", ".join(dict.fromkeys(row.benchmark for row in rows))
     where = ", ".join(dict.fromkeys(row.source for row in rows))
-    return Quality(sum(kept) / len(kept), min(kept), f"{rows[0].scheme}, {benchmarks} ({where})")
+    return Quality(sum(kept) / len(kept), min(kept), f"{rows[0].scheme}, {benchmarks} ({where})", rows[0].model)
 
 
 def _easy_alone(rows: list[Evaluation]) -> bool:
