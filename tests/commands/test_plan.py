@@ -414,6 +414,14 @@ def test_scenarios_without_pools_are_planned_written_and_can_be_held(tmp_path: P
     assert all(f"# {n}" in path.read_text() for n in ("vllm serve", "Made by poolpilot plan"))
 
 
+def test_a_written_plan_planned_again_is_the_same_plan(tmp_path: Path) -> None:
+    path = tmp_path / "planned.yaml"
+    found = document(*CASE, "--headroom", "1.3", "--attainment", "0.9", "--write", str(path))
+    again = document("--scenario", str(path))
+    assert (again["headroom"], {c["attainment_wanted"] for c in again["classes"]}) == (1.3, {0.9})
+    assert again["usd_per_hr"] == pytest.approx(found["usd_per_hr"], rel=0.01)
+
+
 def test_a_scenario_to_be_planned_is_refused_elsewhere_by_a_line_that_says_how_to_go_on() -> None:
     result = CliRunner().invoke(main, ["simulate", *CASE])
     assert result.exit_code == 2
