@@ -13,7 +13,7 @@ COMMANDS = {
     "demo": "Watch a trained policy steer mixed GPU pools through a real Envoy, against baselines.",
     "simulate": "Run policies over a scenario in the simulator and print what they cost and reach.",
     "scenarios": "List the shipped scenarios, or check a scenario file of your own.",
-    "plan": "The cheapest replica counts and routing for a scenario's load.",
+    "plan": "Which GPUs to rent, how laid out, at which precision, and which class goes where.",
     "train": "Train a policy in the simulator.",
     "evaluate": "Compare policies over scenarios and seeds, with confidence intervals.",
     "policies": "List the policies and the shipped checkpoints with their cards.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,12 @@ def _start(row: dict[str, Any]) -> Section:
 
 def show(figures: dict[str, Any], console: Console) -> None:
     """Print the tables."""
-    for section in sections(figures):
+    print_sections(sections(figures), console)
+
+
+def print_sections(sections: Iterable[Section], console: Console) -> None:
+    """Print tables."""
+    for section in sections:
         table = Table(title=section.title, caption=section.note, title_justify="left", caption_justify="left")
         for i, name in enumerate(section.head):
             table.add_column(name, justify="left" if i == 0 else "right")
@@ -158,17 +163,34 @@ def write(figures: dict[str, Any], page: Path, command: str) -> None:
     Raises:
         ValueError: the page lacks the marks of a part.
     """
-    text = page.read_text(encoding="utf-8")
     for part in PARTS:
-        if part not in figures:
-            continue
-        begin, end = marks(part)
-        if begin not in text or end not in text:
-            raise ValueError(f"{page}: wanted the marks {begin} and {end}")
-        before, rest = text.split(begin)
-        own = {name: value for name, value in figures.items() if name == part or name not in PARTS}
-        text = f"{before}{begin}\n\n{_markdown(own, command)}\n{end}{rest.split(end)[1]}"
-    page.write_text(text, encoding="utf-8")
+        if part in figures:
+            own = {name: value for name, value in figures.items() if name == part or name not in PARTS}
+            put(page, part, _markdown(own, command))
+
+
+def put(page: Path, part: str, body: str) -> None:
+    """Put a text between the marks of a part of a page.
+
+    Raises:
+        ValueError: the page lacks the marks.
+    """
+    text = page.read_text(encoding="utf-8")
+    begin, end = marks(part)
+    if begin not in text or end not in text:
+        raise ValueError(f"{page}: wanted the marks {begin} and {end}")
+    before, rest = text.split(begin)
+    page.write_text(f"{before}{begin}\n\n{body}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+def markdown(sections: Iterable[Section]) -> str:
+    """Tables under headings of the third level."""
+    lines: list[str] = []
+    for section in sections:
+        lines += [f"### {section.title}", "", section.note, "", f"| {' | '.join(section.head)} |"]
+        lines.append("|---" + "|--:" * (len(section.head) - 1) + "|")
+        lines += [f"| {' | '.join(row)} |" for row in section.rows] + [""]
+    return "\n".join(lines)
 
 
 def _markdown(figures: dict[str, Any], command: str) -> str:
@@ -177,12 +199,8 @@ def _markdown(figures: dict[str, Any], command: str) -> str:
     rival = figures.get("rival_version") if "versus" in figures else None
     others = f", vllm-sr-sim {rival}" if rival else ""
     where = f"{machine['cpu']}, {machine['cores']} cores, load average {machine['load']:.1f} when it began"
-    lines = [f"Made by `{command}` on {where}; Python {machine['python']}, {versions}{others}.", ""]
-    for section in sections(figures):
-        lines += [f"### {section.title}", "", section.note, "", f"| {' | '.join(section.head)} |"]
-        lines.append("|---" + "|--:" * (len(section.head) - 1) + "|")
-        lines += [f"| {' | '.join(row)} |" for row in section.rows] + [""]
-    return "\n".join(lines)
+    made = f"Made by `{command}` on {where}; Python {machine['python']}, {versions}{others}."
+    return f"{made}\n\n{markdown(sections(figures))}"
 
 
 def _per_s(row: dict[str, Any]) -> str:

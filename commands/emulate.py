@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .bad_input import one_line_errors, refuse
+
+if TYPE_CHECKING:
+    from ..env.perf.roofline import Stage
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
 _FLAGS = (
     *("max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization"),
     *("scheduling", "prefix_caching"),
 )
-_HARDWARE = ("gpu", "model", "precision", "tensor_parallel", "pipeline_parallel", "stage_layers")
+_HARDWARE = ("gpu", "model", "precision", "tensor_parallel", "pipeline_parallel", "stage_layers", "stages")
 
 
 def _layers(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -26,6 +30,30 @@ def _layers(context: click.Context, option: click.Parameter, value: str | None) 
         raise click.BadParameter(f"{value!r}, wanted whole numbers with commas between, such as 30,26,24") from None
 
 
+_STAGE = re.compile(r"(?:([1-8])x)?([A-Za-z0-9-]+):([0-9]{1,3})(?:@([A-Za-z0-9-]+))?")
+
+
+def _stages(context: click.Context, option: click.Parameter, value: str | None) -> tuple[Stage, ...] | None:
+    if value is None:
+        return None
+    from ..env.catalog.gpus import gpu
+    from ..env.catalog.links import link
+    from ..env.catalog.names import CatalogError
+    from ..env.perf.roofline import Stage
+
+    stages = []
+    for part in value.split(","):
+        found = _STAGE.fullmatch(part.strip())
+        if found is None:
+            raise click.BadParameter(f"{part!r}, wanted GPU:LAYERS, such as L4-24GB:7, 2xL4-24GB:7 or L4-24GB:7@PCIe4")
+        degree, name, layers, way = found.groups()
+        try:
+            stages.append(Stage(gpu(name), int(layers), int(degree or 1), None if way is None else link(way)))
+        except CatalogError as error:
+            raise click.BadParameter(str(error)) from None
+    return tuple(stages)
+
+
 @click.command()
 @click.option("--gpu", help="GPU type, such as L40S-48GB or H100-SXM-80GB.")
 @click.option("--model", help="Model, such as llama-2-13b. A wrong name lists the closest ones.")
@@ -33,6 +61,12 @@ def _layers(context: click.Context, option: click.Parameter, value: str | None) 
 @click.option("--tensor-parallel", type=click.IntRange(1, 8), help="GPUs of a stage.  [default: 1]")
 @click.option("--pipeline-parallel", type=click.IntRange(1, 16), help="Stages of the replica.  [default: 1]")
 @click.option("--stage-layers", callback=_layers, help="Layers of each stage, such as 30,26,24.  [default: even]")
+@click.option(
+    "--stages",
+    callback=_stages,
+    help="Pipeline over GPUs that differ, in place of the four above but the model and the precision: GPU:LAYERS of each"
+    " stage, 2xGPU for tensor parallel, @LINK to the next: A100-SXM-40GB:33@Ethernet-100G,2xL4-24GB:7.",
+)
 @click.option("--scenario", help="Take all of the above and below from a scenario: a shipped one's name, or a file.")
 @click.option("--pool", help="With --scenario: which of its pools.")
 @click.option("--max-num-seqs", type=click.IntRange(1, 4096), help="Most sequences at once.  [default: 128]")
@@ -134,7 +168,7 @@ def emulate(**options: Any) -> None:
     precision, tensor_parallel = given.get("precision", "bf16"), given.get("tensor_parallel", 1)
     measured = None if given.get("law") is None else read_law_file(given["law"])
     spec = replica_spec(
-        given["gpu"],
+        given.get("gpu", ""),
         given["model"],
         precision,
         tensor_parallel,
@@ -143,6 +177,7 @@ def emulate(**options: Any) -> None:
         measured,
         pipeline_parallel=given.get("pipeline_parallel", 1),
         stage_layers=given.get("stage_layers"),
+        stages=given.get("stages"),
     )
     with lean_start():
         from ..env.emulator.serving import ServeSettings, run, warm_up
@@ -172,7 +207,11 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
         given = pool_options(load_scenario(options["scenario"]), options["pool"]) | given
     elif options["pool"] is not None:
         refuse("--pool needs --scenario")
-    for name in ("gpu", "model"):
+    unlike = given.get("stages") is not None
+    for name in ("model",) if unlike else ("gpu", "model"):
         if name not in given:
             refuse(f"--{name} is missing; give --gpu and --model, or --scenario and --pool")
+    for name in ("gpu", "tensor_parallel", "pipeline_parallel", "stage_layers") if unlike else ():
+        if options[name] is not None:
+            refuse(f"--{name.replace('_', '-')}: not with stages of GPUs that differ")
     return given

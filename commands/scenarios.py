@@ -6,6 +6,8 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from ..env.catalog.models import model
+from ..env.catalog.quality import quality_frac
 from ..env.market.load import machines, prices
 from ..env.market.rentable import Rentable, rentable
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
@@ -62,7 +64,7 @@ def _show(scenario: Scenario, moving: list[tuple[str, ...]], market: Rentable | 
     pools = [
         (
             name,
-            pool.gpu + (f" x{pool.gpus}" if pool.gpus > 1 else ""),
+            pool.hardware,
             pool.model or scenario.model,
             pool.precision,
             f"{pool.price.usd_per_hr:.2f} $/h",
@@ -98,6 +100,7 @@ def _show(scenario: Scenario, moving: list[tuple[str, ...]], market: Rentable | 
         out.print(table("Prices and machines over the run", columns, moving, "Taken: per machine and hour, believed."))
     if market is not None:
         out.print(_offers(market))
+        out.print(_kept(scenario))
     out.print(table("Classes", ("class", "targets", "wanted attainment", "pools"), classes))
 
 
@@ -119,6 +122,25 @@ def _offers(market: Rentable) -> Table:
     limits = f"Stock over all offers together: {', '.join(map(str, market.stock))} GPUs." if market.stock else ""
     columns = ("GPU", "$/h a GPU", "kind", "GPUs", "$/h", "where", "stock", "price of")
     return table("May be rented", columns, rows, "\n".join(map(escape, filter(None, (limits, *market.notes)))))
+
+
+def _kept(scenario: Scenario) -> Table:
+    """What each precision keeps of each model's quality, whom that is good enough for, and who says so."""
+    assert scenario.planning is not None
+    classes: dict[str, list[str]] = {}
+    for name, requests in scenario.classes.items():
+        classes.setdefault(model(requests.model or scenario.model).name, []).append(name)
+    rows = []
+    for served, names in classes.items():
+        for precision in scenario.planning.precisions:
+            kept = quality_frac(served, precision)
+            good = [name for name in names if kept.frac >= scenario.quality_floor(name)]
+            low = "" if kept.frac == 1.0 else f"{kept.low:.1%}"
+            of = "itself" if kept.of == served else kept.of.rsplit("/", 1)[-1]
+            rows.append((served, precision, f"{kept.frac:.1%}", low, of, ", ".join(good) or "nobody"))
+    columns = ("model", "precision", "of its score", "lowest", "evaluated on", "enough for")
+    caption = "Published evaluations, averaged, and the lowest of them; docs/prices.md has each with its source."
+    return table("What precisions keep", columns, rows, caption)
 
 
 def _starts(scenario: Scenario) -> Table:

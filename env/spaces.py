@@ -20,12 +20,22 @@ MAX_CLASSES = 6
 MAX_POOLS = 8
 
 
+class SpaceError(ValueError):
+    """A cluster does not fit into the vectors; the message is one line."""
+
+
 @dataclass(frozen=True)
 class SpaceLayout:
     """Order: classes, pools, whole, class mask, pool mask; actions: classes, pools. All row by row."""
 
     max_classes: int = MAX_CLASSES
     max_pools: int = MAX_POOLS
+
+    def check(self, name: str, n_classes: int, n_pools: int) -> None:
+        """SpaceError if a cluster, called `name`, is too large to train on. (Policies decide about larger ones.)"""
+        for kind, count, most in (("classes", n_classes, self.max_classes), ("pools", n_pools, self.max_pools)):
+            if count > most:
+                raise SpaceError(f"{name}: {count} {kind}, wanted at most {most} to train on")
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:

@@ -30,6 +30,7 @@ def training_worlds(
 def make_cluster_env(scenario: str = DEFAULT_SCENARIO, varied: bool = True) -> ClusterEnv:
     """The environment behind `gymnasium.make("poolpilot/Cluster-v0", scenario=...)`."""
     worlds = training_worlds([scenario], varied)
+    _check_room(worlds, SpaceLayout())
     return ClusterEnv(worlds, worlds.scenarios[0].tick_s, PlanTracking)
 
 
@@ -61,7 +62,9 @@ def vector_env_of(
 
     Raises:
         ValueError: the scenarios do not have one and the same tick.
+        SpaceError: one has more classes or pools than the observation has room for.
     """
+    _check_room(worlds, layout or SpaceLayout())
     ticks = {scenario.tick_s for scenario in worlds.scenarios}
     if len(ticks) != 1:
         names = ", ".join(scenario.name for scenario in worlds.scenarios)
@@ -76,3 +79,8 @@ def vector_env_of(
         make_planning=PlansTogether,
         threads=threads,
     )
+
+
+def _check_room(worlds: TrainingWorlds, layout: SpaceLayout) -> None:
+    for scenario in worlds.scenarios:
+        layout.check(scenario.name, len(scenario.classes), len(scenario.pools))

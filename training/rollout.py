@@ -14,6 +14,7 @@ from ..agents.portfolio import PolicyFactory
 from ..env.batch import ClusterBatch, Episode
 from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, FloatArray, IntArray, Memory, ScalingCost, Snapshot
 from ..env.ledger import JOULES_PER_KWH, ScalingCosts, dearest, joined
+from ..env.perf.power import Draw
 from ..env.sim.clusters import TickOutcome
 from ..env.sim.state import EVENTS
 from ..env.window import FINISHED, LOST, MET, N_BUCKETS, SHED, TPOT, TTFT, empty_tally, percentile_s
@@ -252,9 +253,14 @@ def _result(
         asleep_hr=sums.asleep_hr[b, :p],
         energy_j=sums.energy_j[b, :p],
         pue=float(world.tariff.pue),
-        power_basis={name: draw.basis for name, draw in zip(cluster.pool_names, world.draws, strict=True)},
+        power_basis={name: _basis(draws) for name, draws in zip(cluster.pool_names, world.draws, strict=True)},
         scaling=costs.rows(cluster.pool_names, b),
     )
+
+
+def _basis(draws: Sequence[Draw]) -> str:
+    """Measured only where all of a replica's GPU types are."""
+    return "fitted" if all(draw.basis == "fitted" for draw in draws) else "tdp"
 
 
 def _share(part: float, whole: float) -> float:

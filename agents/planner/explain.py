@@ -7,7 +7,7 @@ Symbols: `B` buckets of demand, `O` options, `F` offers, `C` classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -225,11 +225,7 @@ def rent_of(problem: Problem, composition: Composition) -> Rent:
     )
 
 
-WhyNot = Callable[[Option, str], str]
-"""(option, class) -> why a replica of it serves none of the class; empty if that is not known."""
-
-
-def not_chosen(problem: Problem, composition: Composition, why_not: WhyNot, most: int = 8) -> tuple[NotChosen, ...]:
+def not_chosen(problem: Problem, composition: Composition, most: int = 8) -> tuple[NotChosen, ...]:
     """What stays out of the plan and why: each GPU type and precision without a replica, the nearest to being chosen first.
 
     Of each, the option and class are told that come nearest to what the plan pays for the class.
@@ -241,7 +237,7 @@ def not_chosen(problem: Problem, composition: Composition, why_not: WhyNot, most
         kind = _kind(option)
         if kind in used:
             continue
-        mine = _one(problem, o, option, best, why_not)
+        mine = _one(problem, o, best)
         if mine is not None and (kind not in found or _distance(mine) < _distance(found[kind])):
             found[kind] = mine
     return tuple(sorted(found.values(), key=_distance)[:most])
@@ -269,7 +265,7 @@ def _cheapest_usd_per_1000(problem: Problem, places: Sequence[int]) -> dict[str,
 
 def _usd_per_1000(problem: Problem, o: int) -> dict[str, float]:
     demand, capacity = problem.demand, problem.options[o].capacity_per_s
-    each = float(list_usd_per_hr_of(problem, o))
+    each = float(list_usd_per_hr(problem)[o])
     found = {}
     for c, name in enumerate(demand.class_names):
         own = demand.class_index == c
@@ -279,38 +275,36 @@ def _usd_per_1000(problem: Problem, o: int) -> dict[str, float]:
     return found
 
 
-def list_usd_per_hr_of(problem: Problem, o: int) -> float:
-    """Of one replica of an option, at the price of a GPU."""
-    option = problem.options[o]
-    pairs = zip(option.offers, option.layout.gpus.values(), strict=True)
-    return sum(problem.offers[f].usd_per_gpu_hr * gpus for f, gpus in pairs)
-
-
-def _one(problem: Problem, o: int, option: Option, best: dict[str, float], why_not: WhyNot) -> NotChosen | None:
+def _one(problem: Problem, o: int, best: dict[str, float]) -> NotChosen | None:
     """Why this option has no replica."""
+    option = problem.options[o]
     what = _kind(option)
-    limits = [problem.offers[f] for f in option.offers if problem.offers[f].stock == 0]
-    if limits or option.max_replicas == 0:
+    if option.max_replicas == 0 or any(problem.offers[f].stock == 0 for f in option.offers):
         return NotChosen(what, "none to be had")
-    costs = _usd_per_1000(problem, o)
-    if not costs:
-        reasons = [(name, why_not(option, name)) for name in problem.demand.class_names]
-        said = "; ".join(f"{name}: {reason}" for name, reason in reasons if reason)
-        return NotChosen(what, said) if said else None
+    spot = any(problem.offers[f].kind == "spot" for f in option.offers)
+    if spot and problem.wishes.max_spot_share <= 0.0:
+        return NotChosen(what, "spot, of which nothing is wanted (max_spot_share: 0)")
+    costs, reasons = _usd_per_1000(problem, o), _reasons(problem, option)
     compared = {name: usd / best[name] for name, usd in costs.items() if best.get(name)}
     if not compared:
-        return None
+        said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        return NotChosen(what, said) if said else None
     name = min(compared, key=lambda key: compared[key])
-    usd, against = costs[name], best[name]
     if compared[name] > AS_CHEAP:
-        reason = f"{compared[name]:.2f} times the plan's dollars per {name} request"
-    elif any(problem.offers[f].kind == "spot" for f in option.offers):
-        reason = f"spot; no cheaper for {name} once the wishes on spot are kept"
+        reason = f"a request of {name} costs {compared[name]:.2f} times the plan's"
+    elif spot:
+        reason = f"no dearer for {name}; what may be spot, or whole replicas, keep it out"
     else:
-        reason = f"as cheap for {name}, but whole replicas of it fit the load less well"
-    others = [
-        f"{other}: {why}"
-        for other in problem.demand.class_names
-        if other not in costs and (why := why_not(option, other))
-    ]
-    return NotChosen(what, "; ".join([reason, *others]), usd, against)
+        reason = f"no dearer for {name}, but whole replicas of it fit the load less well"
+    others = [f"{other}: {why}" for other, why in reasons.items() if other not in costs]
+    return NotChosen(what, "; ".join([reason, *others]), costs[name], best[name])
+
+
+def _reasons(problem: Problem, option: Option) -> dict[str, str]:
+    """Why it serves none or not all of a class, by class, as far as told."""
+    reasons: dict[str, str] = {}
+    for b, why in enumerate(option.why_not):
+        name = problem.demand.class_names[problem.demand.class_index[b]]
+        if why:
+            reasons.setdefault(name, why)
+    return reasons

@@ -22,7 +22,8 @@ from ...env.perf.law import TOKENS_GRID, IterationLaw
 from ...env.perf.memory import pipeline_kv_tokens
 from ...env.perf.roofline import DEFAULT_BATCH_TOKENS, DoesNotFit, LayoutError, Stage, even_split, pipeline_law
 from ...env.perf.stage import check_layout
-from .partition import USUAL_LOAD, Flags, Group, Load, Place, Split, best_chain, best_split, places_of, stages_at
+from .chains import Group, best_chain, places_of
+from .partition import USUAL_LOAD, Flags, Load, Place, Split, best_split, stages_at
 
 __all__ = [
     "DoesNotFit",

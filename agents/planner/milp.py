@@ -17,6 +17,7 @@ from .highs import Tuning, solve
 from .posing import Posed, bounds_of, posed
 from .program import STEADINESS, plan_of, program_of
 from .search import Found, cheapest, most_goodput
+from .wishes import FleetWishes, fleet_limits
 
 __all__ = ["cheapest_plan", "compose"]
 
@@ -113,6 +114,7 @@ def cheapest_plan(
     usd_per_hr: FloatArray,
     running: FloatArray | None = None,
     time_limit_s: float = 2.0,
+    wishes: FleetWishes | None = None,
 ) -> Plan:
     """The plan with the least rent under which every class's load fits.
 
@@ -122,10 +124,16 @@ def cheapest_plan(
         usd_per_hr: `[P]` price of one replica now.
         running: `[P]` replicas up or starting now.
         time_limit_s: give up improving after this long; the best plan so far is returned.
+        wishes: of the whole fleet. Load that does not fit within them is short; a budget that not even the floors fit
+            into is left out.
     """
     program = program_of(cluster, load_per_s, capacity_per_s, usd_per_hr, running)
-    mip, columns = mip_of(program)
+    limits = [] if wishes is None else list(fleet_limits(wishes, cluster, program, load_per_s))
+    mip, columns = mip_of(program, limits=limits)
     answer = solve(mip, Tuning(gap=1e-3, time_limit_s=time_limit_s, small=True))
+    if answer.status == "infeasible":
+        mip, columns = mip_of(program, limits=[limit for limit in limits if limit.kind != "budget"])
+        answer = solve(mip, Tuning(gap=1e-3, time_limit_s=time_limit_s, small=True))
     if answer.x is None:
         raise RuntimeError(f"no plan within {time_limit_s:g} s: {answer.status}; raise time_limit_s")
     x = answer.x

@@ -4,7 +4,8 @@ vLLM keeps up to S batches in flight over S stages. A *round*, in which each seq
 longer of two ways to see it (`env/perf/roofline.py`): the slowest stage works off all batches one after the other, or one
 batch goes through all stages and their transfers before it can come back. `split_for` finds, among all splits that leave
 room for the KV cache, one with the shortest round at a stated load. Where transfers hide behind the slowest stage, as
-they do with all but slow networks, that is the split whose slowest stage is fastest; ties go to the shortest way through.
+they do with all but slow networks, that is the split whose slowest stage is fastest; where they do not, as well, of those
+with an equally short round.
 
 Symbols: S stages, L layers of the model, G grid points of a law.
 """
@@ -15,105 +16,47 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import product
 
 import numpy as np
 
 from ...env.catalog.gpus import gpu
-from ...env.catalog.links import BETWEEN_MACHINES, link
 from ...env.catalog.models import Model, model
 from ...env.contract import FloatArray
 from ...env.perf.capacity import mean_iteration_s
-from ...env.perf.factors import shipped_factors
-from ...env.perf.law import TOKENS_GRID
-from ...env.perf.memory import pipeline_kv_tokens, stage_kv_tokens
-from ...env.perf.roofline import DEFAULT_BATCH_TOKENS, DoesNotFit, LayoutError, pipeline_law, transfers_s
-from ...env.perf.stage import Stage, StageTimes, check_layout, engine_factors, even_split, stage_times
+from ...env.perf.memory import pipeline_kv_tokens
+from ...env.perf.roofline import DoesNotFit, LayoutError, pipeline_law
+from ...env.perf.stage import Stage, check_layout, even_split
+from .pipeline_costs import (
+    USUAL_FLAGS,
+    USUAL_LOAD,
+    Costs,
+    Flags,
+    Load,
+    Place,
+    batches_of,
+    costs_of,
+    most_layers,
+    stages_at,
+)
 
 __all__ = [
     "USUAL_LOAD",
     "USUAL_FLAGS",
     "Flags",
-    "Group",
     "Load",
     "Place",
     "Split",
-    "best_chain",
     "best_split",
     "evaluated",
-    "places_of",
     "split_for",
     "stages_at",
 ]
 
 
-WORTH_PARTING = 0.01
-"""Share of more requests from which on a machine's stages may stand at both ends of a pipeline."""
-
 WORTH_UNEVEN = 0.03
 """Share of more requests from which on a split other than vLLM's own is taken: the law errs by more."""
 TIE = 1e-9
 """Rounds that differ by less are equal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a stage runs."""
-
-    gpu: str
-    """Of the catalogue."""
-    tensor_parallel: int = 1
-    link_to_next: str | None = None
-    """Of the catalogue's links; None is what joins GPUs of one type in a machine, and machines where types differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Equal stages that stand in one machine."""
-
-    gpu: str
-    stages: int = 1
-    tensor_parallel: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a pipeline is split for: requests of these lengths, so many of them decoding at a time."""
-
-    sequences: int = 128
-    """Over all batches in flight; most that are tried where the best is looked for."""
-    prompt_tokens: float = 512.0
-    output_tokens: float = 256.0
-
-    @property
-    def decodes(self) -> float:
-        """Tokens that a request decodes after its first; at least 1, so that there are rounds to speak of."""
-        return max(self.output_tokens - 1.0, 1.0)
-
-    @property
-    def context_tokens(self) -> float:
-        """Mean KV tokens of a sequence: its prompt and half of its answer."""
-        return self.prompt_tokens + self.decodes / 2.0
-
-
-USUAL_LOAD = Load()
-"""Chat: what is split for where nothing is known of the requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """The engine's start flags that a split depends on."""
-
-    batch_tokens: int = DEFAULT_BATCH_TOKENS
-    """Token budget of a batch."""
-    memory_utilization: float = 0.9
-    """Share of each GPU's memory."""
-    min_kv_tokens: int = 0
-    """Least room of the KV cache, whatever the load needs: that of the longest request."""
-
-
-USUAL_FLAGS = Flags()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +79,6 @@ class Split:
     def round_s(self) -> float:
         """Seconds of a round."""
         return max(self.slowest_s, self.through_s)
-
-
-@dataclass(frozen=True, slots=True)
-class _Costs:
-    """What each stage takes for each count of layers."""
-
-    work_s: FloatArray
-    """`[S, L + 1]` that it works in a round; infinite where weights and cache do not fit, and for no layers."""
-    through_s: FloatArray
-    """`[S, L + 1]` of the heaviest batch."""
-    transfers_s: float
-    """Of that batch between all stages."""
 
 
 def split_for(
@@ -197,44 +128,6 @@ def best_split(
     return best if best.requests_per_s > even.requests_per_s * (1.0 + WORTH_UNEVEN) else even
 
 
-def best_chain(
-    groups: Sequence[Group],
-    model_name: str,
-    precision: str,
-    load: Load = USUAL_LOAD,
-    flags: Flags = USUAL_FLAGS,
-    *,
-    between_machines: str = BETWEEN_MACHINES,
-) -> tuple[tuple[Place, ...], Split]:
-    """The order of machines in a pipeline, and its split, that serve most requests a second.
-
-    Only the first stage (it holds the embedding) and the last (it holds the output head, multiplies it and samples)
-    differ from the others, so each pair of groups at the two ends is tried once; those between keep the order given.
-    A group's stages stay together, so that as few transfers as possible cross machines; it takes both ends where that
-    serves `WORTH_PARTING` more.
-
-    Args:
-        between_machines: link between groups; inside one it is the GPUs' own.
-
-    Raises:
-        As for `split_for`.
-    """
-    best: tuple[tuple[Place, ...], Split] | None = None
-    missing: DoesNotFit | None = None
-    for parted, places in _orders(groups, between_machines):
-        try:
-            split = best_split(places, model_name, precision, load, flags)
-        except DoesNotFit as error:
-            missing = error
-            continue
-        worth = WORTH_PARTING if parted else TIE
-        if best is None or split.requests_per_s > best[1].requests_per_s * (1.0 + worth):
-            best = places, split
-    if best is None:
-        raise missing or LayoutError("no groups: wanted at least one")
-    return best
-
-
 def evaluated(
     places: Sequence[Place],
     layers: Sequence[int],
@@ -259,7 +152,7 @@ def evaluated(
         )
     fitting = replace(load, sequences=max(1, min(load.sequences, int(kv_tokens / load.context_tokens + TIE))))
     everything = [shape.layers] * len(places)
-    costs = _costs(places, shape, precision, _batches(fitting, len(places), flags.batch_tokens), everything)
+    costs = costs_of(places, shape, precision, batches_of(fitting, len(places), flags.batch_tokens), everything)
     own = np.arange(len(layers)), np.array(layers)
     return Split(
         layers=tuple(layers),
@@ -268,19 +161,6 @@ def evaluated(
         slowest_s=float(costs.work_s[own].max()),
         through_s=float(costs.through_s[own].sum()) + costs.transfers_s,
         kv_tokens=kv_tokens,
-    )
-
-
-def stages_at(places: Sequence[Place], layers: Sequence[int]) -> tuple[Stage, ...]:
-    """The stages of a pipeline, as the performance model takes them."""
-    return tuple(
-        Stage(
-            gpu(place.gpu),
-            count,
-            place.tensor_parallel,
-            None if place.link_to_next is None else link(place.link_to_next),
-        )
-        for place, count in zip(places, layers, strict=True)
     )
 
 
@@ -308,13 +188,13 @@ def _fastest_layers(places: Sequence[Place], shape: Model, precision: str, load:
     for place in places:
         check_layout(gpu(place.gpu), shape, precision, place.tensor_parallel)
     wanted = max(1, flags.min_kv_tokens, math.ceil(load.sequences * load.context_tokens))
-    most = _most_layers(places, shape, precision, flags.memory_utilization, wanted)
+    most = most_layers(places, shape, precision, flags.memory_utilization, wanted)
     if min(most) < 1 or sum(most) < shape.layers:
         raise DoesNotFit(_does_not_fit(places, shape, precision, flags.memory_utilization, wanted, most))
-    return _shortest_round(_costs(places, shape, precision, _batches(load, len(places), flags.batch_tokens), most))
+    return _shortest_round(costs_of(places, shape, precision, batches_of(load, len(places), flags.batch_tokens), most))
 
 
-def _shortest_round(costs: _Costs) -> tuple[int, ...]:
+def _shortest_round(costs: Costs) -> tuple[int, ...]:
     """Layers of each stage.
 
     The round is the longer of the slowest stage's work, which a higher limit on it lets grow, and the way through,
@@ -352,7 +232,7 @@ def _slowest_at_best(work_s: FloatArray) -> float:
     return float(best[-1])
 
 
-def _shortest_way(costs: _Costs, limit_s: float) -> tuple[float, tuple[int, ...]]:
+def _shortest_way(costs: Costs, limit_s: float) -> tuple[float, tuple[int, ...]]:
     """The least sum of `through_s` over splits whose stages all work at most `limit_s`, and such a split."""
     through = np.where(costs.work_s <= limit_s, costs.through_s, np.inf)
     best, chosen = through[0], []
@@ -374,117 +254,6 @@ def _shifted(values: FloatArray, fill: float) -> FloatArray:
     return np.where(rest >= 0, values[np.maximum(rest, 0)], fill)
 
 
-@dataclass(frozen=True, slots=True)
-class _Batches:
-    """What a round of a load consists of."""
-
-    count: float
-    """In flight."""
-    with_chunk: float
-    """That carry a chunk of a prompt, on average over rounds."""
-    light: float
-    """Tokens of a batch that only decodes: its sequences."""
-    heavy: float
-    """Tokens of one with a chunk."""
-    sequences: float
-    context_tokens: float
-    pairs: float
-    """Attended in the prompts of a round."""
-
-    @property
-    def heavy_frac(self) -> float:
-        """Share of the rounds that have a heavy batch."""
-        return min(self.with_chunk, 1.0)
-
-
-def _batches(load: Load, stages: int, batch_tokens: int) -> _Batches:
-    count = float(min(stages, max(1, load.sequences)))
-    light = load.sequences / count
-    joining = load.sequences / load.decodes
-    chunk = max(1.0, min(max(joining, 1.0) * load.prompt_tokens, batch_tokens - light))
-    return _Batches(
-        count=count,
-        with_chunk=joining * load.prompt_tokens / chunk,
-        light=light,
-        heavy=light + chunk,
-        sequences=float(load.sequences),
-        context_tokens=load.context_tokens,
-        pairs=joining * load.prompt_tokens**2 / 2.0,
-    )
-
-
-def _costs(places: Sequence[Place], shape: Model, precision: str, batches: _Batches, most: Sequence[int]) -> _Costs:
-    """What stages take for each count of layers, each at most its `most`."""
-    work, through = [], []
-    for i, place in enumerate(places):
-        busy_s, way_s = _stage_costs(place, shape, precision, batches, last=i == len(places) - 1)
-        fits = (np.arange(shape.layers + 1) >= 1) & (np.arange(shape.layers + 1) <= most[i])
-        work.append(np.where(fits, busy_s, np.inf))
-        through.append(np.where(fits, way_s, np.inf))
-    sending = transfers_s(stages_at(places, [1] * len(places)), shape, shipped_factors())
-    frac = batches.heavy_frac
-    sent_s = [float(np.interp(tokens, TOKENS_GRID, sending)) for tokens in (batches.heavy, batches.light)]
-    return _Costs(np.stack(work), np.stack(through), frac * sent_s[0] + (1.0 - frac) * sent_s[1])
-
-
-def _stage_costs(
-    place: Place, shape: Model, precision: str, batches: _Batches, *, last: bool
-) -> tuple[FloatArray, FloatArray]:
-    """`[L + 1]` seconds that a stage works in a round, and that the heaviest batch spends on it."""
-    fixed, layer = _affine(place.gpu, place.tensor_parallel, shape.name, precision, last)
-    counts = np.arange(shape.layers + 1, dtype=np.float64)
-    overhead_s = engine_factors(gpu(place.gpu), shipped_factors()).iteration_s
-
-    def linear(tokens: float) -> FloatArray:
-        ends = [float(np.interp(tokens, TOKENS_GRID, times.linear_s)) for times in (fixed, layer)]
-        return np.asarray(overhead_s + ends[0] + counts * ends[1])
-
-    light_s, heavy_s = linear(batches.light), linear(batches.heavy)
-    sequence_s = fixed.seq_s + counts * (layer.seq_s + layer.kv_read_s_per_token * batches.context_tokens)
-    attending_s = counts * layer.attend_s_per_pair * batches.pairs
-    light = max(batches.count - batches.with_chunk, 0.0)
-    busy_s = light * light_s + batches.with_chunk * heavy_s + sequence_s * batches.sequences + attending_s
-    frac = batches.heavy_frac
-    way_s = frac * heavy_s + (1.0 - frac) * light_s + sequence_s * batches.light
-    return busy_s, way_s + attending_s / max(batches.with_chunk, 1.0)
-
-
-@lru_cache(maxsize=4096)
-def _affine(
-    gpu_name: str, tensor_parallel: int, model_name: str, precision: str, last: bool
-) -> tuple[StageTimes, StageTimes]:
-    """A stage's times are so much whatever its layers (the output head, where it is the last), and so much a layer."""
-    one = Stage(gpu(gpu_name), 1, tensor_parallel)
-    known, shape = shipped_factors(), model(model_name)
-    layer = stage_times(one, shape, precision, known, last=False)
-    whole = stage_times(one, shape, precision, known, last=True) if last else layer
-    head = replace(
-        layer,
-        linear_s=whole.linear_s - layer.linear_s,
-        seq_s=whole.seq_s - layer.seq_s,
-        attend_s_per_pair=0.0,
-        kv_read_s_per_token=0.0,
-    )
-    return head, layer
-
-
-def _most_layers(
-    places: Sequence[Place], shape: Model, precision: str, memory_utilization: float, kv_tokens: int
-) -> list[int]:
-    """`[S]` layers that each stage holds beside so many tokens of its KV cache."""
-
-    def most(index: int) -> int:
-        place, first, last = places[index], index == 0, index == len(places) - 1
-
-        def too_many(layers: int) -> bool:
-            stage = Stage(gpu(place.gpu), layers, place.tensor_parallel)
-            return stage_kv_tokens(stage, shape, precision, memory_utilization, first=first, last=last) < kv_tokens
-
-        return bisect_left(range(1, shape.layers + 1), True, key=too_many)
-
-    return [most(index) for index in range(len(places))]
-
-
 def _does_not_fit(
     places: Sequence[Place], shape: Model, precision: str, memory_utilization: float, kv_tokens: int, most: list[int]
 ) -> str:
@@ -494,33 +263,3 @@ def _does_not_fit(
         f" {sum(most)} of its {shape.layers} layers ({held}) at memory_utilization {memory_utilization:g}; take larger"
         " GPUs, more stages, a lower precision or less context"
     )
-
-
-def _orders(groups: Sequence[Group], between_machines: str) -> Iterator[tuple[bool, tuple[Place, ...]]]:
-    """Each pair of kinds of GPU at the two ends once, those that part a group last; and whether they do."""
-    if len(groups) == 1:
-        yield False, places_of(groups, between_machines)
-        return
-    seen = set()
-    for first, last in sorted(product(range(len(groups)), repeat=2), key=lambda pair: pair[0] == pair[1]):
-        parted = first == last
-        if parted and groups[first].stages < 2:
-            continue
-        middle = [g for i, g in enumerate(groups) if i not in (first, last)]
-        ends = groups[first], groups[last]
-        if parted:
-            ends = replace(ends[0], stages=ends[0].stages - 1), replace(ends[0], stages=1)
-        kind = tuple((group.gpu, group.tensor_parallel) for group in ends)
-        if kind not in seen:
-            seen.add(kind)
-            yield parted, places_of([ends[0], *middle, ends[1]], between_machines)
-
-
-def places_of(order: Sequence[Group], between_machines: str = BETWEEN_MACHINES) -> tuple[Place, ...]:
-    """The stages of a pipeline through machines in this order."""
-    places = []
-    for group in order:
-        inside = gpu(group.gpu).link_among(group.stages * group.tensor_parallel).name
-        places += [Place(group.gpu, group.tensor_parallel, inside)] * (group.stages - 1)
-        places.append(Place(group.gpu, group.tensor_parallel, between_machines))
-    return (*places[:-1], replace(places[-1], link_to_next=None))

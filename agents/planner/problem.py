@@ -11,13 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from ...env.catalog.gpus import gpu
 from ...env.catalog.models import model
 from ...env.catalog.quality import quality_frac
 from ...env.contract import Targets
 from ...env.market.offers import Offer
 from ...env.market.rentable import rentable
-from ...env.perf.stage import even_split
 from ...env.scenario import Scenario
 from ...env.scenario.planning import Planning
 from ...env.workload.fitting import cut_to, fitted, tokens_held
@@ -185,8 +183,13 @@ def _own_pools(
 
 def layout_of_pool(scenario: Scenario, name: str) -> Layout:
     """How a replica of a pool lies over its GPUs."""
-    pool, held = scenario.pools[name], scenario.pool_model(name)
-    split = pool.stage_layers or even_split(held.layers, pool.pipeline_parallel)
-    card = gpu(pool.gpu).name
-    stages = tuple(LayoutStage(card, layers, pool.tensor_parallel) for layers in split)
-    return Layout(held.name, pool.precision, stages)
+    stages = tuple(
+        LayoutStage(
+            stage.gpu.name,
+            stage.layers,
+            stage.tensor_parallel,
+            None if stage.link_to_next is None else stage.link_to_next.name,
+        )
+        for stage in scenario.pool_stages(name)
+    )
+    return Layout(scenario.pool_model(name).name, scenario.pools[name].precision, stages)

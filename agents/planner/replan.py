@@ -15,6 +15,7 @@ from ...env.contract import BoolArray, Cluster, FloatArray, Plan, Snapshot
 from ...env.scenario import Scenario
 from ...env.workload.requests import Workload
 from .milp import cheapest_plan
+from .wishes import FleetWishes, keeps, wishes_of
 
 Capacity = Callable[[FloatArray, FloatArray], FloatArray]
 """(mean prompt tokens `[C]`, mean output tokens `[C]`) -> requests/s within target of one replica `[C, P]`."""
@@ -43,11 +44,13 @@ class Replanner:
     horizon: int = 1
     """Which forecast step to plan for (`FORECAST_HORIZON_S`)."""
     solve: Solver = cheapest_plan
+    """Knows no wishes of the whole fleet: where its plan does not keep to them, `milp.cheapest_plan` plans again."""
+    wishes: FleetWishes | None = None
 
     def first(self, load_per_s: FloatArray) -> Plan:
         """The plan before anything is seen, for an expected load `[C]`."""
         capacity = self.capacity(self.prompt_tokens, self.output_tokens)
-        return self.solve(self.cluster, load_per_s * self.headroom, capacity, self.cluster.usd_per_hr, None)
+        return self._plan(self.cluster, load_per_s * self.headroom, capacity, self.cluster.usd_per_hr, None)
 
     def due(self, plan: Plan, planned_at_s: float, snapshot: Snapshot) -> bool:
         """Whether a new plan is allowed and worth it."""
@@ -61,7 +64,27 @@ class Replanner:
         prompt, output = lengths_to_plan(snapshot, self.prompt_tokens, self.output_tokens)
         cluster, running = reachable(snapshot, self.cluster)
         load = load_to_plan(plan, snapshot, self.headroom, self.horizon)
-        return self.solve(cluster, load, self.capacity(prompt, output), price_of(snapshot, self.cluster), running)
+        return self._plan(cluster, load, self.capacity(prompt, output), price_of(snapshot, self.cluster), running)
+
+    def _plan(
+        self,
+        cluster: Cluster,
+        load_per_s: FloatArray,
+        capacity_per_s: FloatArray,
+        usd_per_hr: FloatArray,
+        running: FloatArray | None,
+    ) -> Plan:
+        plan = self.solve(cluster, load_per_s, capacity_per_s, usd_per_hr, running)
+        return within_wishes(plan, self.wishes, cluster, usd_per_hr, running)
+
+
+def within_wishes(
+    plan: Plan, wishes: FleetWishes | None, cluster: Cluster, usd_per_hr: FloatArray, running: FloatArray | None
+) -> Plan:
+    """A plan, or where it does not keep to the wishes the cheapest that does."""
+    if wishes is None or keeps(wishes, cluster, plan, usd_per_hr):
+        return plan
+    return cheapest_plan(cluster, plan.load_per_s, plan.capacity_per_s, usd_per_hr, running, wishes=wishes)
 
 
 def price_of(snapshot: Snapshot, cluster: Cluster) -> FloatArray:
@@ -106,7 +129,11 @@ def reachable(snapshot: Snapshot, cluster: Cluster) -> tuple[Cluster, FloatArray
 def replanner_of(scenario: Scenario, requests: Workload) -> Replanner:
     """The planner with what is believed of a scenario: data-sheet speeds, and the mean lengths of `requests`."""
     _, prompt, output = mean_load(requests, scenario.duration_s)
-    return Replanner(scenario.cluster(), believed_capacity(scenario), prompt, output)
+    capacity, wishes = believed_capacity(scenario), wishes_of(scenario)
+    planning = scenario.planning
+    if planning is None:
+        return Replanner(scenario.cluster(), capacity, prompt, output, wishes=wishes)
+    return Replanner(scenario.cluster(), capacity, prompt, output, headroom=planning.headroom, wishes=wishes)
 
 
 def _out_of_stock(snapshot: Snapshot) -> BoolArray:

@@ -20,7 +20,7 @@ from ...env.contract import BoolArray, Cluster, FloatArray, IntArray, Plan, Snap
 from ...env.perf.capacities import Engines, capacities_some, engines_of
 from .branching import solve_some
 from .program import Program, plan_of, program_of
-from .replan import Replanner, lengths_to_plan, load_to_plan, price_of, reachable, worth_planning
+from .replan import Replanner, lengths_to_plan, load_to_plan, price_of, reachable, within_wishes, worth_planning
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ class PlansTogether:
     def __init__(self) -> None:
         """Nothing is known before `first`."""
         self._knobs: Replanner | None = None
+        self._wishing: dict[int, Replanner] = {}
+        """By seat, those with wishes of the whole fleet."""
 
     def first(self, seats: IntArray, episodes: Sequence[Planned], cluster: Cluster, plan: Plan | None) -> Plan:
         """Take in `episodes` at `seats` `[K]`; the batch's plan with a first plan in their rows."""
@@ -122,6 +124,7 @@ class PlansTogether:
         capacity = self._capacities(seats, cluster, self._prompt_tokens, self._output_tokens)
         own = rows_of(cluster, seats)
         fresh = quick_plan(own, load * self._knobs.headroom, capacity, own.usd_per_hr)
+        self._hold(seats, fresh, own, own.usd_per_hr, None)
         return fresh if plan is None else with_rows(plan, seats, fresh)
 
     def again(
@@ -142,8 +145,28 @@ class PlansTogether:
         prompt, output = lengths_to_plan(snapshot, self._prompt_tokens, self._output_tokens)
         capacity = self._capacities(seats, cluster, prompt, output)
         within, running = reachable(snapshot, cluster)
-        fresh = quick_plan(rows_of(within, seats), load[seats], capacity, price[seats], running[seats])
+        own = rows_of(within, seats)
+        fresh = quick_plan(own, load[seats], capacity, price[seats], running[seats])
+        self._hold(seats, fresh, own, price[seats], running[seats])
         return with_rows(plan, seats, fresh), due
+
+    def _hold(
+        self, seats: IntArray, plan: Plan, cluster: Cluster, usd_per_hr: FloatArray, running: FloatArray | None
+    ) -> None:
+        """Replace the rows of `plan` that do not keep to the wishes of their seats."""
+        for k, seat in enumerate(seats.tolist()):
+            planner = self._wishing.get(seat)
+            if planner is None:
+                continue
+            c, p = planner.cluster.serves.shape
+            own = replace(
+                planner.cluster, min_replicas=cluster.min_replicas[k, :p], max_replicas=cluster.max_replicas[k, :p]
+            )
+            before = _part(plan, k, c, p)
+            now = None if running is None else running[k, :p]
+            after = within_wishes(before, planner.wishes, own, usd_per_hr[k, :p], now)
+            for field in fields(Plan):
+                getattr(_part(plan, k, c, p), field.name)[...] = getattr(after, field.name)
 
     def _capacities(
         self, seats: IntArray, cluster: Cluster, prompt_tokens: FloatArray, output_tokens: FloatArray
@@ -175,6 +198,9 @@ class PlansTogether:
                 max_num_seqs=np.zeros((n_clusters, n_pools)),
                 tried=np.full((n_clusters, n_pools, engines.tried.shape[1]), np.inf),
             )
+        self._wishing.pop(b, None)
+        if planner.wishes is not None:
+            self._wishing[b] = planner
         for knob in ("headroom", "every_s", "moved", "horizon"):
             if getattr(planner, knob) != getattr(self._knobs, knob):
                 raise ValueError(f"planner.{knob}: {getattr(planner, knob)}, wanted one and the same in a batch")
@@ -201,6 +227,19 @@ def rows_of(cluster: Cluster, seats: IntArray) -> Cluster:
 
 
 _NOT_ROWS = ("class_names", "pool_names", "targets")
+
+
+def _part(plan: Plan, k: int, c: int, p: int) -> Plan:
+    """Views of row `k` of a batch, without the padding."""
+    return Plan(
+        replicas=plan.replicas[k, :p],
+        route=plan.route[k, :c, :p],
+        batch_cap=plan.batch_cap[k, :p],
+        capacity_per_s=plan.capacity_per_s[k, :c, :p],
+        load_per_s=plan.load_per_s[k, :c],
+        usd_per_hr=plan.usd_per_hr[k : k + 1].reshape(()),
+        attainment=plan.attainment[k, :c],
+    )
 
 
 def with_rows(plan: Plan, seats: IntArray, fresh: Plan) -> Plan:

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ...env.catalog.models import model
 from ...env.contract import FloatArray
 from ...env.market.offers import Offer
 from ...env.one_line import first_problem, one_line
@@ -56,7 +57,7 @@ def planned_scenario(scenario: Scenario, problem: Problem, composition: Composit
     Raises:
         PlanNotWritable: a class that is asked for is served by no pool, or there are too many pools.
     """
-    names = pool_names(problem, scenario)
+    names = pool_names(problem)
     places = [o for o in range(len(names)) if composition.replicas[o] > 0.5 or _own(scenario, problem.options[o])]
     rent = pool_usd_per_hr(problem, composition)
     floors = _floors(problem, composition)
@@ -84,10 +85,9 @@ def planned_scenario(scenario: Scenario, problem: Problem, composition: Composit
         "summary": f"{scenario.summary.rstrip('.')}. Pools by poolpilot plan.",
         "pools": pools,
         "classes": classes,
+        "planning": None,
         "guard": _guard(scenario, problem, {n: sum((r.shares or {}).values()) for n, r in classes.items()}),
     }
-    if hasattr(scenario, "planning"):
-        update["planning"] = None
     return _checked(scenario.model_copy(update=update))
 
 
@@ -101,7 +101,7 @@ def _checked(scenario: Scenario) -> Scenario:
     return scenario
 
 
-def pool_names(problem: Problem, scenario: Scenario) -> tuple[str, ...]:
+def pool_names(problem: Problem) -> tuple[str, ...]:
     """`O` names of pools: those of the options, in what a pool's name may hold, each once."""
     names: list[str] = []
     for option in problem.options:
@@ -115,7 +115,7 @@ def pool_names(problem: Problem, scenario: Scenario) -> tuple[str, ...]:
 
 def _own(scenario: Scenario, option: Option) -> Pool | None:
     """The scenario's own pool that an option stands for, where the scenario offers its pools."""
-    return None if getattr(scenario, "planning", None) is not None else scenario.pools.get(option.name)
+    return None if scenario.planning is not None else scenario.pools.get(option.name)
 
 
 def _pool(
@@ -138,15 +138,14 @@ def _pool(
         price = own.price if math.isclose(usd, own.price.usd_per_hr, rel_tol=1e-6) else _repriced(own.price, usd)
         return own.model_copy(update={"replicas": replicas, "price": price})
     kind = "spot" if any(offer.kind == "spot" for offer in offers) else "on_demand"
-    planning: Any = getattr(scenario, "planning", None)
-    layout = option.layout
+    planning, layout = scenario.planning, option.layout
     fields: dict[str, Any] = {
-        "model": None if layout.model == scenario.model else layout.model,
+        "model": None if model(layout.model).name == model(scenario.model).name else layout.model,
         "precision": layout.precision,
         **_stages(option),
         "price": Price(usd_per_hr=round(rent_usd_per_hr / count, USD_DIGITS), kind=kind, source=_source(offers)),
         "replicas": held or Replicas(min=floor, max=_most(problem, composition, o, count), start=count),
-        "engine": _engine(option, planning),
+        "engine": Engine() if planning is None else planning.engine,
         "cold_start": ColdStart() if planning is None else planning.cold_start,
     }
     if kind == "spot":
@@ -157,14 +156,6 @@ def _pool(
 def _repriced(price: Price, usd_per_hr: float) -> Price:
     """A pool's own price at another level, its moves along with it."""
     return price.scaled(usd_per_hr / price.usd_per_hr)
-
-
-def _engine(option: Option, planning: Any) -> Engine:
-    """The flags that the option's capacity was computed with."""
-    own = getattr(option, "engine", None)
-    if isinstance(own, Engine):
-        return own
-    return Engine() if planning is None else planning.engine
 
 
 def _stages(option: Option) -> dict[str, Any]:
@@ -209,6 +200,11 @@ def _most(problem: Problem, composition: Composition, o: int, count: int) -> int
         if stock is not None:
             left = stock * problem.offers[f].gpus - used[f]
             most = min(most, count + max(0, math.floor(left / taken[o, f] + 1e-9)))
+    for limit in problem.stock:
+        covered = np.array([limit.covers(offer) for offer in problem.offers], dtype=np.float64)
+        each = float(taken[o] @ covered)
+        if each > 0:
+            most = min(most, count + max(0, math.floor((limit.gpus - float(used @ covered)) / each + 1e-9)))
     return max(most, count, 1)
 
 
@@ -245,7 +241,7 @@ def _allowed(pools: tuple[str, ...] | None, name: str) -> bool:
 
 
 def _same_model(pool: Pool, wanted: str | None, scenario: Scenario) -> bool:
-    return (pool.model or scenario.model) == (wanted or scenario.model)
+    return model(pool.model or scenario.model).name == model(wanted or scenario.model).name
 
 
 def _rounded(shares: Mapping[str, float]) -> dict[str, float]:
@@ -285,8 +281,11 @@ def scenario_yaml(
     return "\n".join(lines) + "\n"
 
 
-def _dumped(part: Any) -> str:
-    return yaml.safe_dump(part, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None).rstrip("\n")
+def _dumped(part: dict[str, Any]) -> str:
+    """YAML of a mapping with one key: leaves on one line, everything else in blocks."""
+    leaf = not any(isinstance(value, dict | list) for value in part.values())
+    style = False if leaf else None
+    return yaml.safe_dump(part, sort_keys=False, width=120, allow_unicode=True, default_flow_style=style).rstrip("\n")
 
 
 def _document(scenario: Scenario, folder: Path) -> dict[str, Any]:

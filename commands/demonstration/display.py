@@ -65,7 +65,7 @@ def _pools(scenario: Scenario, snapshot: Snapshot, decision: Decision) -> Table:
         weights = [Text(percent(float(decision.applied.route[c, p]), 0)) for c in range(len(scenario.class_names))]
         table.add_row(
             name,
-            f"{pool.gpu} {pool.precision}" + (" spot" if pool.price.kind == "spot" else ""),
+            f"{pool.hardware} {pool.precision}" + (" spot" if pool.price.kind == "spot" else ""),
             replicas,
             f"{decision.applied.replicas[p]:.0f}",
             *weights,

@@ -16,8 +16,8 @@ from .models import MODELS, Model, bytes_per_weight, model
 
 EASIEST: Final = "OpenLLM v1"
 """The benchmark that most checkpoints were evaluated on, and that shows least of what is lost."""
-_FAMILY_RATIO: Final = 2.0
-"""A relative of the same family stands in for a model up to this many times as large or as small."""
+NEAR_RATIO: Final = 2.0
+"""A model stands in for another up to this many times as large or as small."""
 _FULL: Final = ("fp32", "bf16", "fp16")
 
 
@@ -48,9 +48,11 @@ class Quality:
     frac: float
     """Mean recovery over the benchmarks, each counted as at most 1."""
     low: float
-    """The worst of them; of a borrowed figure, the worst of any model at this precision."""
+    """The worst of them; of a borrowed figure, the worst of any model at least half as large."""
     source: str
     """Which evaluations, of which model."""
+    of: str = ""
+    """The model of the catalogue that was evaluated; empty where the precision is the original's."""
     borrowed: bool = False
     """Not of this model itself, or held to a relative's that was evaluated more widely."""
 
@@ -77,7 +79,7 @@ _BENCHMARKS: Final = {
 _V1, _V2 = EASIEST, "OpenLLM v2"
 _8, _70, _405 = "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-405B"
 _3_8, _3_70 = "meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-70B"
-_2_7 = "meta-llama/Llama-2-7b-hf"
+_2_7, _1 = "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.2-1B"
 
 # Model cards as Neural Magic (now Red Hat) published them on Hugging Face; each says what was compared with what.
 # fmt: off
@@ -101,8 +103,14 @@ EVALUATIONS: Final = (
     _scored(_3_70, "fp8", "W8A8", _V1, 79.16, 79.51, "neuralmagic/Meta-Llama-3-70B-Instruct-FP8"),
     _scored(_3_70, "int8", "W8A16", _V1, 77.90, 79.18,
             "neuralmagic/Meta-Llama-3-70B-Instruct-quantized.w8a16 (its table; its summary has the two swapped)"),
+    _scored(_2_7, "fp8", "W8A8", _V1, 53.28, 53.43, "neuralmagic/Llama-2-7b-chat-hf-FP8"),
     _scored(_2_7, "int8", "W8A8", _V1, 53.38, 53.41, "neuralmagic/Llama-2-7b-chat-quantized.w8a8"),
     _scored(_2_7, "int4", "W4A16", _V1, 52.64, 53.40, "neuralmagic/Llama-2-7b-chat-quantized.w4a16"),
+    _scored(_1, "fp8", "W8A8", f"{_V1}, some tasks", 50.88, 51.70, "neuralmagic/Llama-3.2-1B-Instruct-FP8-dynamic"),
+    Evaluation(_1, "int8", "W8A8", f"{_V1}, worst task", 0.95, None, None,
+               "RedHatAI/Llama-3.2-1B-Instruct-quantized.w8a8 (a bound: within 5 % on every task)"),
+    Evaluation(_1, "int4", "W4A16", "13 data sets", 0.88, None, None,
+               "arXiv:2409.11055 (a bound: 1B models lose more than 12 %, as a third party restates it)"),
     _scored("mistralai/Mixtral-8x7B-v0.1", "fp8", "W8A8", _V1, 73.19, 73.48,
             "neuralmagic/Mixtral-8x7B-Instruct-v0.1-FP8"),
     _scored("Qwen/Qwen2-7B", "int8", "W8A16", _V1, 69.28, 69.64, "neuralmagic/Qwen2-7B-Instruct-quantized.w8a16"),
@@ -122,10 +130,10 @@ EVALUATIONS: Final = (
 def quality_frac(model_name: str, precision: str) -> Quality:
     """What is left of the model's quality with weights of this precision.
 
-    A model without an evaluation of its own borrows the nearest one's: of its family if one is at most twice as large
-    or small, else of the nearest size; one that is less than half as large as any evaluated, the worst figure of all. One
-    that was evaluated on OpenLLM v1 alone, which shows least of what is lost,
-    is credited with no more than the nearest model keeps that was evaluated on harder benchmarks too.
+    A model without an evaluation of its own borrows the nearest one's that is at most twice as large or small, of the
+    same maker if there is one; else that of the next smaller model, for small ones lose more; a model that is smaller
+    than any evaluated, the worst figure of all. One that was evaluated on OpenLLM v1 alone, which shows least of what is
+    lost, is credited with no more than the nearest model keeps that was evaluated on harder benchmarks too.
 
     Raises:
         CatalogError: no such model or precision.
@@ -141,34 +149,36 @@ def quality_frac(model_name: str, precision: str) -> Quality:
     if not own:
         return _borrowed(wanted, rows)
     mine, widely = _quality(own), _widely(rows)
-    if not widely:
+    harder = _nearest(wanted, [name for name in widely if _ratio(wanted, name) <= NEAR_RATIO], widely)
+    if harder is None:
         return mine
-    harder = _nearest(wanted, widely)
     held = _quality([row for row in rows if row.model == harder])
     if held.frac >= mine.frac:
-        return Quality(mine.frac, min(mine.low, held.low), mine.source)
+        return Quality(mine.frac, min(mine.low, held.low), mine.source, mine.of)
     source = f"held to {harder}: {held.source}; itself {mine.frac:.3f} on {mine.source}"
-    return Quality(held.frac, min(mine.low, held.low), source, borrowed=True)
+    return Quality(held.frac, min(mine.low, held.low), source, held.of, borrowed=True)
 
 
 def _borrowed(wanted: Model, rows: list[Evaluation]) -> Quality:
-    """What the nearest model keeps; of one much smaller than any evaluated, the worst of all, for small ones lose more."""
     worst = min(rows, key=lambda row: row.recovery_frac)
-    if wanted.params * _FAMILY_RATIO < min(MODELS[row.model].params for row in rows):
+    relative = _relative(wanted, [row.model for row in rows])
+    if relative is None:
         source = (
             f"none as small was evaluated; worst at this precision: {worst.model}, {worst.benchmark} ({worst.source})"
         )
-        return Quality(worst.recovery_frac, worst.recovery_frac, source, borrowed=True)
-    relative = _nearest(wanted, [row.model for row in rows])
+        return Quality(worst.recovery_frac, worst.recovery_frac, source, worst.model, borrowed=True)
+    peers = [row for row in rows if MODELS[row.model].params * NEAR_RATIO >= wanted.params or row.model == relative]
+    low = min(row.recovery_frac for row in peers)
     found = quality_frac(relative, worst.precision)
-    return Quality(found.frac, worst.recovery_frac, f"borrowed from {relative}: {found.source}", borrowed=True)
+    source = f"borrowed from {relative}: {found.source}"
+    return Quality(found.frac, min(low, found.low), source, found.of, borrowed=True)
 
 
 def _quality(rows: list[Evaluation]) -> Quality:
     kept = [min(row.recovery_frac, 1.0) for row in rows]
     benchmarks = ", ".join(dict.fromkeys(row.benchmark for row in rows))
     where = ", ".join(dict.fromkeys(row.source for row in rows))
-    return Quality(sum(kept) / len(kept), min(kept), f"{rows[0].scheme}, {benchmarks} ({where})")
+    return Quality(sum(kept) / len(kept), min(kept), f"{rows[0].scheme}, {benchmarks} ({where})", rows[0].model)
 
 
 def _easy_alone(rows: list[Evaluation]) -> bool:
@@ -181,11 +191,18 @@ def _widely(rows: list[Evaluation]) -> list[str]:
     return [name for name in names if not _easy_alone([row for row in rows if row.model == name])]
 
 
-def _nearest(wanted: Model, names: list[str]) -> str:
-    """Of its family if one is near in size, else by size alone; of equals the one with most evaluations."""
+def _relative(wanted: Model, names: list[str]) -> str | None:
+    """Near in size, of the same maker if there is one, else the next smaller; None where all are larger and none near."""
     unique = list(dict.fromkeys(names))
-    family = [n for n in unique if _family(n) == _family(wanted.name) and _ratio(wanted, n) <= _FAMILY_RATIO]
-    return min(family or unique, key=lambda n: (round(_ratio(wanted, n), 2), -names.count(n)))
+    near = [name for name in unique if _ratio(wanted, name) <= NEAR_RATIO]
+    kin = [name for name in near if _maker(name) == _maker(wanted.name)]
+    smaller = [name for name in unique if MODELS[name].params < wanted.params]
+    return _nearest(wanted, kin or near or smaller, names)
+
+
+def _nearest(wanted: Model, among: list[str], names: list[str]) -> str | None:
+    """By size; of equals the one that `names` holds most often."""
+    return min(among, key=lambda n: (round(_ratio(wanted, n), 2), -names.count(n)), default=None)
 
 
 def _ratio(wanted: Model, name: str) -> float:
@@ -193,6 +210,6 @@ def _ratio(wanted: Model, name: str) -> float:
     return math.exp(abs(math.log(wanted.params / MODELS[name].params)))
 
 
-def _family(name: str) -> str:
+def _maker(name: str) -> str:
     """Who made it: models of one maker are trained alike. `Qwen/Qwen2-7B` is of `qwen`."""
     return name.split("/", 1)[0].lower()

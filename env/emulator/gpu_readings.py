@@ -15,7 +15,7 @@ ROOM_C: Final = 25.0
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """Of one GPU; those of a replica work in step and read the same."""
+    """Of one GPU; those of a replica work in step and read the same, as far as they are alike."""
 
     busy_frac: float
     temp_c: float

@@ -57,7 +57,8 @@ class PageContent:
 
     figures: Figures
     tally: Tally
-    gpu: GpuReading
+    gpus: Sequence[GpuReading]
+    """One for each GPU."""
     cap_file_errors: int
 
 
@@ -119,9 +120,9 @@ class MetricsPage(Collector):
             "Information of the LLMEngine CacheConfig",
             [(_cache_config(self._spec), 1.0)],
         )
-        reading = (content.gpu.busy_frac, content.gpu.temp_c, content.gpu.power_w)
-        for (name, doc), value in zip(_GPU_GAUGES.items(), reading, strict=True):
-            per_gpu = [({"gpu": str(i)}, value) for i in range(self._spec.gpus)]
+        readings = zip(*((gpu.busy_frac, gpu.temp_c, gpu.power_w) for gpu in content.gpus), strict=True)
+        for (name, doc), values in zip(_GPU_GAUGES.items(), readings, strict=True):
+            per_gpu = [({"gpu": str(i)}, value) for i, value in enumerate(values)]
             yield self._family(GaugeMetricFamily, name, doc, per_gpu)
 
     def _counters(self, content: PageContent) -> Iterator[Metric]:

@@ -23,6 +23,7 @@ def pool_options(scenario: Scenario, pool_name: str) -> dict[str, Any]:
         "tensor_parallel": pool.tensor_parallel,
         "pipeline_parallel": pool.pipeline_parallel,
         "stage_layers": pool.stage_layers,
+        "stages": None if pool.stages is None else scenario.pool_stages(pool_name),
         "law": None if pool.law is None else scenario.base_dir / pool.law,
         **pool.engine.model_dump(),
         "load_seconds": scenario.cold_start(pool_name).load.mean_s,

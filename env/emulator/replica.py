@@ -9,8 +9,8 @@ from ..catalog.gpus import Gpu, gpu
 from ..catalog.models import Model, model
 from ..perf.law import IterationLaw
 from ..perf.law_file import LawFile, LawFileError
-from ..perf.power import Draw, draw_of
-from ..perf.roofline import KV_BLOCK_TOKENS, iteration_law, kv_capacity_tokens
+from ..perf.power import Draw, draws_of
+from ..perf.roofline import KV_BLOCK_TOKENS, Stage, pipeline_kv_tokens, pipeline_law, stages_of
 
 
 class ReplicaError(ValueError):
@@ -41,8 +41,8 @@ class ReplicaSpec:
     law: IterationLaw
     kv_tokens: int
     """What the KV cache holds."""
-    draw: Draw
-    """Of each GPU."""
+    draws: tuple[Draw, ...]
+    """Of its GPUs: one where they are alike, one a stage where they are not."""
     pipeline_parallel: int = 1
     batches_in_flight: int = 1
     """Batches at a time, each with the token budget of the flags."""
@@ -50,7 +50,7 @@ class ReplicaSpec:
     @property
     def gpus(self) -> int:
         """GPUs of the replica."""
-        return self.tensor_parallel * self.pipeline_parallel
+        return sum(draw.gpus for draw in self.draws)
 
     @property
     def kv_blocks(self) -> int:
@@ -69,6 +69,7 @@ def replica_spec(
     *,
     pipeline_parallel: int = 1,
     stage_layers: Sequence[int] | None = None,
+    stages: Sequence[Stage] | None = None,
 ) -> ReplicaSpec:
     """The replica with its law and its KV cache.
 
@@ -76,41 +77,31 @@ def replica_spec(
         slowness: iterations take this many times as long as the law says.
         pipeline_parallel: stages, each of `tensor_parallel` GPUs.
         stage_layers: layers of each stage; None is an even split.
+        stages: of a pipeline over GPUs that differ, in place of `gpu_name`, `tensor_parallel` and the two before.
         measured: the law, and the KV cache's size where it tells it, in place of the performance model's.
 
     Raises:
         ValueError: an unknown GPU, model or layout, a model that does not fit, or (ReplicaError) flags that clash or a
             law measured on something else.
     """
-    on, of = gpu(gpu_name), model(model_name)
+    of = model(model_name)
+    if stages is None:
+        stages = stages_of(gpu(gpu_name), of, tensor_parallel, pipeline_parallel, stage_layers)
+    elif measured is not None:
+        raise ReplicaError("law: not with stages; a law file speaks of one GPU type")
+    on, pipeline_parallel = stages[0].gpu, len(stages)
     layout = (on.name, of.name, precision, tensor_parallel, pipeline_parallel)
     if measured is None:
-        law = iteration_law(
-            on,
-            of,
-            precision,
-            tensor_parallel,
-            pipeline_parallel,
-            stage_layers=stage_layers,
-            batch_tokens=flags.max_num_batched_tokens,
-        )
+        law = pipeline_law(stages, of, precision, batch_tokens=flags.max_num_batched_tokens)
     else:
         law = _measured_law(measured, layout)
     kv_tokens = None if measured is None else measured.kv_tokens_of(*layout)
     if kv_tokens is None:
-        kv_tokens = kv_capacity_tokens(
-            on,
-            of,
-            precision,
-            tensor_parallel,
-            flags.gpu_memory_utilization,
-            pipeline_parallel=pipeline_parallel,
-            stage_layers=stage_layers,
-        )
+        kv_tokens = pipeline_kv_tokens(stages, of, precision, flags.gpu_memory_utilization)
     if kv_tokens < flags.max_model_len:
         raise ReplicaError(
-            f"max_model_len {flags.max_model_len}: the KV cache of {of.name} in {precision} on {tensor_parallel} x"
-            f" {on.name} holds {kv_tokens} tokens; lower it, or raise gpu_memory_utilization or tensor_parallel"
+            f"max_model_len {flags.max_model_len}: the KV cache of {of.name} in {precision} on {_hardware(stages)}"
+            f" holds {kv_tokens} tokens; lower it, or raise gpu_memory_utilization or tensor_parallel"
         )
     if flags.max_num_batched_tokens < flags.max_num_seqs:
         raise ReplicaError(
@@ -119,14 +110,21 @@ def replica_spec(
     return ReplicaSpec(
         on,
         of,
-        tensor_parallel,
+        stages[0].tensor_parallel,
         flags,
         law.scaled(slowness),
         kv_tokens,
-        draw_of(on, of, precision, tensor_parallel * pipeline_parallel),
+        draws_of(stages, of, precision),
         pipeline_parallel,
         pipeline_parallel if measured is None else 1,
     )
+
+
+def _hardware(stages: Sequence[Stage]) -> str:
+    counts: dict[str, int] = {}
+    for stage in stages:
+        counts[stage.gpu.name] = counts.get(stage.gpu.name, 0) + stage.tensor_parallel
+    return " + ".join(f"{count} x {name}" for name, count in counts.items())
 
 
 def _measured_law(measured: LawFile, layout: tuple[str, str, str, int, int]) -> IterationLaw:

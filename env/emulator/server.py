@@ -89,7 +89,7 @@ class Server:
         self._served = Served(tuple(names), spec.flags.max_model_len, spec.flags.prefix_caching)
         self._created_s = int(time.time())
         self._page = MetricsPage(names[0], spec, time.time())
-        self._meter = GpuMeter(spec.draw, spec.law.best_token_s)
+        self._meters = [GpuMeter(draw, spec.law.best_token_s) for draw in spec.draws]
         self._numbers = count(1)
         self.cap_file_errors: Callable[[], int] = lambda: 0
         """How many there were; for the metrics page."""
@@ -171,8 +171,9 @@ class Server:
     async def _metrics(self, _: web.Request) -> web.Response:
         figures = self._paced.figures()
         now_s = self._paced.now_ps() / PS_PER_S
-        gpu = self._meter.read(now_s, figures)
-        content = PageContent(figures, self._paced.session.tally, gpu, self.cap_file_errors())
+        readings = [meter.read(now_s, figures) for meter in self._meters]
+        gpus = [one for one, draw in zip(readings, self._spec.draws, strict=True) for _ in range(draw.gpus)]
+        content = PageContent(figures, self._paced.session.tally, gpus, self.cap_file_errors())
         return web.Response(body=self._page.text(content), headers={"Content-Type": CONTENT_TYPE})
 
     async def _version(self, _: web.Request) -> web.Response:

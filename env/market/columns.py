@@ -65,16 +65,16 @@ def _columns(path: Path, known: set[str]) -> Columns:
             table = pa_csv.read_csv(path, convert_options=as_text)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise problem(path, f"neither CSV nor Parquet: {error}") from None
+    # Of a file without any column that some format has, all are told, so that the message can name them.
+    names = table.column_names
+    wanted = [i for i, name in enumerate(names) if name in known] or list(range(len(names)))
     texts: Columns = {}
-    for name in _known_first(table.column_names, known):
-        values = table.column(name).to_pylist()
-        texts[name] = np.array(["" if value is None else str(value) for value in values], dtype=object)
+    for i in wanted:
+        if names[i] in texts and names[i] in known:
+            raise problem(path, f"column {shown(names[i])} stands there twice")
+        values = table.column(i).to_pylist()
+        texts[names[i]] = np.array(["" if value is None else str(value) for value in values], dtype=object)
     return texts
-
-
-def _known_first(names: Sequence[str], known: set[str]) -> list[str]:
-    """The columns that some format has; of a file without any, all, so that the message can name them."""
-    return [name for name in names if name in known] or list(names)
 
 
 def rows(table: Columns, which: NDArray[Any]) -> Columns:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..catalog.gpus import gpus_called
+from ..one_line import one_line
 from ..scenario.planning import InlineOffer, Planning, PriceFile
 from .offers import Offer, StockLimit, undominated
 from .price_list import read_price_list
@@ -42,7 +43,10 @@ def rentable(planning: Planning, base_dir: Path) -> Rentable:
             offers.append(_written(source, rate))
             continue
         file = source if isinstance(source, PriceFile) else PriceFile(path=source)
-        read = read_price_list(base_dir / file.path, file.provider, file.as_of, rate)
+        try:
+            read = read_price_list(base_dir / file.path, file.provider, file.as_of, rate)
+        except SeriesError as error:
+            raise SeriesError(one_line(f"planning.prices: {error}")) from None
         offers += read.offers
         notes += read.notes
     types = None if planning.gpus is None else {full for name in planning.gpus for full in gpus_called(name)}

@@ -5,7 +5,7 @@ Symbols: N iterations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..catalog.models import Model
 from .factors import Factors, FitError, donor, shipped_factors
 from .kernels import ACTIVATION_BYTES, comm_factors
 from .law import FloatArray
-from .stage import check_layout, gemm_kind
+from .stage import Stage, check_layout, gemm_kind
 
 Range = tuple[float, float]
 BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
@@ -112,6 +112,28 @@ def coverage(
         tokens=_of_round(_common([*_ranges(measured, "tokens"), *sent]), pipeline_parallel),
         sequences=_of_round(_common(_ranges(measured, "sequences")), pipeline_parallel),
         context_tokens=_common(_ranges(measured, "context_tokens")),
+    )
+
+
+def pipeline_coverage(
+    stages: Sequence[Stage], model: Model, precision: str, factors: Factors | None = None
+) -> Coverage:
+    """What the law of a pipeline rests on, also over unlike GPUs: inside is what is inside for every stage."""
+    count = len(stages)
+    kinds = {(stage.gpu.name, stage.tensor_parallel): stage for stage in stages}
+    parts = [
+        coverage(stage.gpu, model, precision, stage.tensor_parallel, factors, pipeline_parallel=count)
+        for stage in kinds.values()
+    ]
+    return Coverage(
+        gpu=" + ".join(dict.fromkeys(part.gpu for part in parts)),
+        precision=precision,
+        calibrated=all(part.calibrated for part in parts),
+        borrowed=tuple(dict.fromkeys(borrowed for part in parts for borrowed in part.borrowed)),
+        errors=tuple(error for part in parts for error in part.errors),
+        tokens=_common([part.tokens for part in parts]),
+        sequences=_common([part.sequences for part in parts]),
+        context_tokens=_common([part.context_tokens for part in parts]),
     )
 
 

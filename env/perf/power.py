@@ -11,7 +11,7 @@ Draw is monotone in everything: more seconds busy, iterations, tokens or attenti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..catalog.gpus import GPUS, Gpu
 from ..catalog.models import Model, bytes_per_weight
 from .factors import FactorsError, donor, read_document, shipped_factors
 from .roofline import kv_bytes_per_gpu
+from .stage import Stage
 
 POWER_FILE = Path(__file__).with_name("power.json")
 SCHEMA = 1
@@ -81,7 +82,7 @@ class PowerTable:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What each of a replica's GPUs takes."""
+    """What each of a replica's GPUs takes, or of those in one stage of a pipeline over unlike GPUs."""
 
     basis: Literal["fitted", "tdp"]
     """Whether the factors were fitted to this GPU type, or are those of all measured ones."""
@@ -99,6 +100,8 @@ class Draw:
     """Of multiplying one token with the weights it meets."""
     attention_w: float
     """On top, while the KV cache is read at the speed that attention kernels reach."""
+    gpus: int = 1
+    """That draw so."""
 
 
 DRAWN_BY = ("idle_w", "floor_w", "limit_w", "iteration_j", "experts_j", "untouched", "token_j", "attention_w")
@@ -139,13 +142,51 @@ def power_factors(gpu: Gpu, known: PowerTable | None = None) -> tuple[Literal["f
 
 def draw_of(gpu: Gpu, model: Model, precision: str, gpus: int = 1, known: PowerTable | None = None) -> Draw:
     """The draw of each of the `gpus` GPUs over which a replica is split, by tensor, expert or pipeline parallel."""
+    return _draw(gpu, model, precision, gpus, weight_bytes_read(model, precision), flops_per_token(model), known)
+
+
+def draws_of(
+    stages: Sequence[Stage], model: Model, precision: str, known: PowerTable | None = None
+) -> tuple[Draw, ...]:
+    """The draws that make up a replica's: one of all its GPUs where they are alike, one a stage where they are not.
+
+    A stage reads and multiplies its own layers, the last one the output head. All stages count as busy while a round
+    is under way, whatever bubbles they have.
+    """
+    if len({stage.gpu.name for stage in stages}) == 1:
+        gpus = sum(stage.tensor_parallel for stage in stages)
+        return (draw_of(stages[0].gpu, model, precision, gpus, known),)
+    head_bytes = model.head_params * max(bytes_per_weight(precision), 2.0)
+    head_flops = 2.0 * model.head_params
+    dense_bytes, expert_bytes = weight_bytes_read(model, precision)
+    flops = flops_per_token(model)
+    draws = []
+    for stage in stages:
+        share, last = stage.layers / model.layers, float(stage is stages[-1])
+        read = share * (dense_bytes - head_bytes) + last * head_bytes, share * expert_bytes
+        multiplied = share * (flops - head_flops) + last * head_flops
+        draws.append(_draw(stage.gpu, model, precision, stage.tensor_parallel, read, multiplied, known))
+    return tuple(draws)
+
+
+def _draw(
+    gpu: Gpu,
+    model: Model,
+    precision: str,
+    gpus: int,
+    bytes_read: tuple[float, float],
+    flops: float,
+    known: PowerTable | None,
+) -> Draw:
+    """Of each of `gpus` GPUs that together read so many bytes an iteration (all weights but the experts', and all
+    experts') and take so many operations a token."""
     basis, shares = power_factors(gpu, known)
     tdp_w = gpu.tdp_w or UNKNOWN_TDP_W
     memory_w, compute_w = shares.memory_frac * tdp_w, shares.compute_frac * tdp_w
     mixture = model.experts > 1
     narrow = mixture and bytes_per_weight(precision) == 1.0
     experts_frac = (shares.experts_frac if mixture else 0.0) + (shares.narrow_experts_frac if narrow else 0.0)
-    dense_bytes, expert_bytes = weight_bytes_read(model, precision)
+    dense_bytes, expert_bytes = bytes_read
     bytes_per_s = gpu.bandwidth_gb_per_s * 1e9 * gpus
     flops_per_s = gpu.tflops(precision) * 1e12 * gpus
     attention = shipped_factors().attention
@@ -158,8 +199,9 @@ def draw_of(gpu: Gpu, model: Model, precision: str, gpus: int = 1, known: PowerT
         iteration_j=memory_w * dense_bytes / bytes_per_s,
         experts_j=memory_w * expert_bytes / bytes_per_s,
         untouched=1.0 - model.experts_per_token / model.experts,
-        token_j=compute_w * flops_per_token(model) / flops_per_s,
+        token_j=compute_w * flops / flops_per_s,
         attention_w=memory_w * attention[donor(gpu, attention)].decode_mem_eff,
+        gpus=gpus,
     )
 
 

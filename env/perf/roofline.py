@@ -44,6 +44,7 @@ __all__ = [
     "iteration_law",
     "kv_bytes_per_gpu",
     "kv_capacity_tokens",
+    "link_between",
     "pipeline_kv_tokens",
     "pipeline_law",
     "stages_of",
@@ -174,13 +175,13 @@ def transfers_s(stages: Sequence[Stage], model: Model, known: Factors) -> FloatA
     """
     seconds = np.zeros_like(TOKENS_GRID)
     for stage, following in pairwise(stages):
-        way = stage.link_to_next or _link_between(stage, following, stages)
+        way = stage.link_to_next or link_between(stage, following, stages)
         message = 2.0 * ACTIVATION_BYTES * model.hidden * TOKENS_GRID
         seconds = seconds + transfer_s(way, transfer_factors(way, known), message)
     return seconds
 
 
-def _link_between(stage: Stage, following: Stage, stages: Sequence[Stage]) -> Link:
+def link_between(stage: Stage, following: Stage, stages: Sequence[Stage]) -> Link:
     """What joins two stages that nothing is said of."""
     gpus = sum(s.tensor_parallel for s in stages)
     if gpus > MACHINE_GPUS or stage.gpu != following.gpu:

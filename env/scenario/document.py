@@ -14,16 +14,15 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from ..catalog.gpus import gpu
 from ..catalog.models import Model, model
 from ..contract import Cluster, Targets
 from ..guard import Limits
 from ..ledger import Tariff
 from ..one_line import first_problem, one_line, shown
-from ..perf.coverage import Coverage, coverage
+from ..perf.coverage import Coverage, pipeline_coverage
 from ..perf.law import IterationLaw
 from ..perf.law_file import LawFile, LawFileError, LawRanges, read_law_file
-from ..perf.roofline import iteration_law, kv_capacity_tokens
+from ..perf.roofline import Stage, pipeline_kv_tokens, pipeline_law
 from ..plain_yaml import PlainYamlError, plain_yaml
 from ..workload.spec import WorkloadSpec
 from .classes import RequestClass
@@ -144,6 +143,7 @@ class Scenario(Strict):
     world: World = World()
     faults: tuple[Fault, ...] = ()
     planning: Planning | None = None
+    """What may be rented: `poolpilot plan` chooses the pools from it, whatever stands under `pools`."""
     base_dir: Path = Field(default=Path(), exclude=True)
     """Folder of the file; relative paths start here."""
 
@@ -239,6 +239,10 @@ class Scenario(Strict):
         """Of one replica, all its GPUs together."""
         return self.pool_model(pool).weight_bytes(self.pools[pool].precision)
 
+    def pool_stages(self, pool: str) -> tuple[Stage, ...]:
+        """How a replica of the pool lies over GPUs; one stage where it is no pipeline. ValueError as for `pool_law`."""
+        return self.pools[pool].replica_stages(self.pool_model(pool))
+
     def pool_law(self, pool: str) -> IterationLaw:
         """The iteration law of a pool's replicas, as believed: the measured one if the pool names a file.
 
@@ -247,13 +251,10 @@ class Scenario(Strict):
         """
         own = self.pools[pool]
         if own.law is None:
-            return iteration_law(
-                gpu(own.gpu),
+            return pipeline_law(
+                self.pool_stages(pool),
                 self.pool_model(pool),
                 own.precision,
-                own.tensor_parallel,
-                own.pipeline_parallel,
-                stage_layers=own.stage_layers,
                 batch_tokens=own.engine.max_num_batched_tokens,
             )
         try:
@@ -267,21 +268,14 @@ class Scenario(Strict):
         measured = None if own.law is None else self._law_file(own.law).kv_tokens_of(*self._layout(own))
         if measured is not None:
             return measured
-        return kv_capacity_tokens(
-            gpu(own.gpu),
-            self.pool_model(pool),
-            own.precision,
-            own.tensor_parallel,
-            own.engine.gpu_memory_utilization,
-            pipeline_parallel=own.pipeline_parallel,
-            stage_layers=own.stage_layers,
+        return pipeline_kv_tokens(
+            self.pool_stages(pool), self.pool_model(pool), own.precision, own.engine.gpu_memory_utilization
         )
 
     def pool_coverage(self, pool: str) -> Coverage:
         """Over which loads the pool's law rests on measurements of its GPU; ValueError as for `pool_law`."""
         own = self.pools[pool]
-        card, served = gpu(own.gpu), self.pool_model(pool)
-        known = coverage(card, served, own.precision, own.tensor_parallel, pipeline_parallel=own.pipeline_parallel)
+        known = pipeline_coverage(self.pool_stages(pool), self.pool_model(pool), own.precision)
         if own.law is None:
             return known
         file = self._law_file(own.law)

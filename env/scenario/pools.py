@@ -9,6 +9,10 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from ..catalog.cold_starts import FALL_ASLEEP, PROVISION_S, PROVISION_SOURCE, SPREAD_FRAC, WAKE, loading
+from ..catalog.gpus import gpu
+from ..catalog.links import link
+from ..catalog.models import Model
+from ..perf.roofline import Stage, stages_of
 from .delays import Delay, LognormalDelay
 from .energy import Thermal
 from .fields import NonNegativeFloat, PositiveFloat, Share, Strict
@@ -156,11 +160,25 @@ class Sleep(Strict):
         return WAKE[self.level].source if self.wake is None else "given: the scenario file"
 
 
+class PoolStage(Strict):
+    """One stage of a pipeline over GPUs that differ."""
+
+    gpu: str
+    """Of the catalogue."""
+    layers: Annotated[int, Field(ge=1)]
+    """Of the model."""
+    tensor_parallel: Annotated[int, Field(ge=1, le=8)] = 1
+    """GPUs of one machine that share each of them."""
+    link_to_next: str | None = None
+    """What carries activations to the next stage, such as `InfiniBand-HDR200` or `Ethernet-100G`; left out: the GPUs'
+    own link where the next stage has the same type, `InfiniBand-HDR200` where it has another."""
+
+
 class Pool(Strict):
     """Identical replicas of one model with one price source. Several zones of one machine type are several pools."""
 
-    gpu: str
-    """Of the catalogue, such as `H100-SXM-80GB`."""
+    gpu: str = ""
+    """Of the catalogue, such as `H100-SXM-80GB`; left out where `stages` says."""
     model: str | None = None
     """Overrides the scenario's model."""
     precision: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] = "bf16"
@@ -172,6 +190,9 @@ class Pool(Strict):
     in flight on each stage."""
     stage_layers: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """Layers of each stage; left out: an even split, as vLLM makes it."""
+    stages: Annotated[tuple[PoolStage, ...], Field(min_length=1, max_length=16)] | None = None
+    """A pipeline whose stages run on GPUs that differ, in their order; in place of `gpu`, `tensor_parallel`,
+    `pipeline_parallel` and `stage_layers`."""
     price: Price
     replicas: Replicas = Replicas()
     engine: Engine = Engine()
@@ -191,13 +212,56 @@ class Pool(Strict):
     @property
     def gpus(self) -> int:
         """GPUs of one replica."""
+        if self.stages is not None:
+            return sum(stage.tensor_parallel for stage in self.stages)
         return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def hardware(self) -> str:
+        """GPUs of one replica, for people: `H100-SXM-80GB x2`, `A100-SXM-40GB + L4-24GB x2`."""
+        counts: dict[str, int] = {}
+        for name, gpus in [(s.gpu, s.tensor_parallel) for s in self.stages or ()] or [(self.gpu, self.gpus)]:
+            counts[name] = counts.get(name, 0) + gpus
+        return " + ".join(name + (f" x{gpus}" if gpus > 1 else "") for name, gpus in counts.items())
+
+    def replica_stages(self, shape: Model) -> tuple[Stage, ...]:
+        """The stages of a replica of this model, as the performance model takes them; one where it is no pipeline.
+
+        Raises:
+            CatalogError: an unknown GPU or link.
+            LayoutError: more stages than layers.
+        """
+        if self.stages is None:
+            return stages_of(gpu(self.gpu), shape, self.tensor_parallel, self.pipeline_parallel, self.stage_layers)
+        return tuple(
+            Stage(
+                gpu(stage.gpu),
+                stage.layers,
+                stage.tensor_parallel,
+                None if stage.link_to_next is None else link(stage.link_to_next),
+            )
+            for stage in self.stages
+        )
 
     @property
     def batches_in_flight(self) -> int:
         """Batches at a time, each with a token budget of its own, whose round the law describes. A law measured from
         outside describes whatever it was measured on."""
-        return self.pipeline_parallel if self.law is None else 1
+        stages = self.pipeline_parallel if self.stages is None else len(self.stages)
+        return stages if self.law is None else 1
+
+    @model_validator(mode="after")
+    def _unlike(self) -> Pool:
+        if self.stages is None:
+            if not self.gpu:
+                raise ValueError("gpu: Field required; or give stages, for a pipeline over GPUs that differ")
+            return self
+        given = self.model_fields_set & {"gpu", "tensor_parallel", "pipeline_parallel", "stage_layers"}
+        if given:
+            raise ValueError(f"stages: wanted in place of {', '.join(sorted(given))}, got both")
+        if self.law is not None:
+            raise ValueError("law: not with stages; a law file speaks of one GPU type")
+        return self
 
     @model_validator(mode="after")
     def _stages(self) -> Pool:

@@ -38,6 +38,7 @@ def size_of(spec: WorldSpec) -> dict[str, int]:
         "N": len(spec.workload),
         "S": seqs,
         "F": max(len(spec.supply.faults), 1),
+        "D": sum(len(own) for own in spec.draws),
         "G": n_nodes,
         "K": n_runs,
         "H": n_places,
@@ -65,6 +66,7 @@ def load_world(every: Clusters, b: int, spec: WorldSpec) -> None:
     sim.clock["backoff_head"] = sim.clock["backoff_tail"] = NONE
     _load_classes(sim, spec)
     _load_pools(sim, spec)
+    _load_draws(sim, spec)
     _load_requests(sim, spec)
     _load_faults(sim, spec)
 
@@ -99,14 +101,9 @@ def _load_pools(sim: Clusters, spec: WorldSpec) -> None:
         "wanted": spec.start_replicas,
         "cap": cluster.max_batch_cap,
         "token_budget": cluster.max_token_budget,
-        "gpus": spec.gpus_per_replica,
         "batches": spec.batches_in_flight,
         "room_c": spec.room_c[0],
-        **{name: [getattr(draw, name) for draw in spec.draws] for name in DRAWN_BY},
         **{f.name: [getattr(thermal, f.name) for thermal in spec.thermals] for f in fields(Thermal)},
-        "rise_c_per_w": [
-            thermal.rise_at_tdp_c / draw.tdp_w for thermal, draw in zip(spec.thermals, spec.draws, strict=True)
-        ],
     }.items():
         sim.pools[name][:n_pools] = values
     sim.pools["energy_j"] = np.nan
@@ -122,6 +119,19 @@ def _load_pools(sim: Clusters, spec: WorldSpec) -> None:
         replicas["max_model_len"][slots] = int(spec.max_model_len[pool])
         replicas["by_priority"][slots] = spec.by_priority[pool]
         replicas["prefix_caching"][slots] = spec.prefix_caching[pool]
+
+
+def _load_draws(sim: Clusters, spec: WorldSpec) -> None:
+    ends = np.cumsum([len(own) for own in spec.draws])
+    sim.pools["draw_from"][: len(ends)] = np.concatenate([[0], ends[:-1]])
+    sim.pools["draw_to"][: len(ends)] = ends
+    row = 0
+    for own, thermal in zip(spec.draws, spec.thermals, strict=True):
+        for draw in own:
+            for name in (*DRAWN_BY, "gpus"):
+                sim.draws[name][row] = getattr(draw, name)
+            sim.draws["rise_c_per_w"][row] = thermal.rise_at_tdp_c / draw.tdp_w
+            row += 1
 
 
 def _load_requests(sim: Clusters, spec: WorldSpec) -> None:

@@ -2,8 +2,9 @@
 warm they are.
 
 A GPU is one thermal resistance and one capacity: at constant draw its temperature nears room + rise_at_tdp * draw / TDP
-with its time constant. Above a limit it lowers its clock until it is clearly cooler. `sim` is one cluster
-(`state.of_cluster`), changed in place.
+with its time constant. Above a limit it lowers its clock until it is clearly cooler. Where a replica's GPUs differ,
+each stage draws its own power, and the warmth that counts is that of the stage which nears the highest temperature.
+`sim` is one cluster (`state.of_cluster`), changed in place.
 """
 
 from __future__ import annotations
@@ -58,18 +59,17 @@ def pass_heat(sim: Clusters, tick_ps: int) -> None:
             row = sim.slots[slot]
             if row.rented_ps == 0:
                 continue
-            span_s = row.rented_ps / PS_PER_S
-            energy_j = _energy_j(sim, slot, span_s)
-            own.energy_j += energy_j * own.gpus
+            energy_j, rise_c = _drawn(sim, slot, row.rented_ps / PS_PER_S)
+            own.energy_j += energy_j
             if row.state != GONE:
-                steady_c = own.room_c + own.rise_c_per_w * energy_j / span_s
-                row.temp_c = _warmed_c(row.temp_c, steady_c, tick_ps / PS_PER_S, own.time_constant_s)
+                row.temp_c = _warmed_c(row.temp_c, own.room_c + rise_c, tick_ps / PS_PER_S, own.time_constant_s)
                 _set_clock(sim, slot)
 
 
 @inner
-def _energy_j(sim: Clusters, slot: int, span_s: float) -> float:
-    """Joules of one of the slot's GPUs in the tick, of which it was rented `span_s`."""
+def _drawn(sim: Clusters, slot: int, span_s: float) -> tuple[float, float]:
+    """Joules of all of the slot's GPUs in the tick, of which it was rented `span_s`, and degrees above the room that the
+    hottest of them would reach at that draw."""
     row, rep = sim.slots[slot], sim.engine.replicas[slot]
     own = sim.pools[row.pool]
     iterations = rep.iterations - row.iterations_drawn
@@ -83,14 +83,20 @@ def _energy_j(sim: Clusters, slot: int, span_s: float) -> float:
     # What useful time is left after the matrix products is reading the KV cache; on a lowered clock both take longer.
     best_ps = sim.engine.laws[slot, ROW_BEST_TOKEN_S] * fresh
     attention_ps = max(row.useful_ps - best_ps, 0) / (own.slow_factor if row.slow else 1.0)
-    return _drawn_j(
-        own,
-        span_s,
-        busy_ps / PS_PER_S,
-        float(iterations),
-        float(fresh + again),
-        attention_ps / PS_PER_S,
-    )
+    energy_j, rise_c = 0.0, 0.0
+    for i in range(own.draw_from, own.draw_to):
+        draw = sim.draws[i]
+        one_j = _drawn_j(
+            draw,
+            span_s,
+            busy_ps / PS_PER_S,
+            float(iterations),
+            float(fresh + again),
+            attention_ps / PS_PER_S,
+        )
+        energy_j += one_j * draw.gpus
+        rise_c = max(rise_c, draw.rise_c_per_w * one_j / span_s)
+    return energy_j, rise_c
 
 
 @inner

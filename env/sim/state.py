@@ -5,7 +5,7 @@ start of the cluster's episode, as in `engine_state`, so that ties are ties on e
 a record is a pointer, while a slice of an array costs counted references, which halved the speed.
 
 Symbols: `B` clusters, `C` classes, `P` pools, `R` replica slots, `N` arrivals, `M` rows for requests in the cluster,
-`S` most sequences of a replica, `F` faults, `W` tally width; of prefix caches `G`, `K`, `H` as in `engine_state`.
+`S` most sequences of a replica, `F` faults, `D` draws, `W` tally width; of prefix caches `G`, `K`, `H` as in `engine_state`.
 """
 
 from __future__ import annotations
@@ -99,10 +99,9 @@ POOL = _record(
     ("seen_kv_frac", np.float64),  # summed over ready replicas
     *_whole("seen_slow"),  # replicas on a lowered clock
     *_real("seen_hottest_c", "energy_j"),  # of all GPUs, in this tick; NaN before the first and where there is none
-    *_real(*DRAWN_BY),  # of one GPU
-    *_real("gpus"),  # of a replica
+    *_whole("draw_from", "draw_to"),  # rows of DRAW
     ("batches", np.int64),  # in flight at a time, each with the token budget: more than 1 in a pipeline
-    *_real("room_c", "rise_at_tdp_c", "rise_c_per_w", "time_constant_s", "slow_above_c", "recover_c", "slow_factor"),
+    *_real("room_c", "rise_at_tdp_c", "time_constant_s", "slow_above_c", "recover_c", "slow_factor"),
 )
 SLOT = _record(
     *_whole("state", "pool"),
@@ -117,6 +116,10 @@ SLOT = _record(
     ("slow", np.int64),  # 1 on a lowered clock
     *_whole("iterations_drawn", "fresh_drawn", "again_drawn"),  # work whose joules are counted
     *_whole(*SPANS),
+)
+DRAW = _record(
+    *_real(*DRAWN_BY),  # of one GPU
+    *_real("gpus", "rise_c_per_w"),  # how many of a replica's draw so, and how much warmer each watt makes one
 )
 FAULT = _record(*_whole("at_ps", "kind", "pool", "count", "duration_ps", "left"))
 ARRIVAL = _record(
@@ -162,6 +165,8 @@ class Clusters(NamedTuple):
     """`[B, M]` of DESK: what the front door knows of the request in the engine's row of the same place."""
     evicted: NDArray[np.int64]
     """`[B, M]` where an engine leaves what it drops."""
+    draws: NDArray[Any]
+    """`[B, D]` of DRAW: of each pool one, or one for each stage of a pipeline over unlike GPUs."""
     laws: NDArray[np.int64]
     """`[B, P, LAW_WIDTH]` as `engine_state.laws_ps`."""
     delays: NDArray[np.float64]
@@ -198,6 +203,7 @@ def of_cluster(every: Clusters, b: int) -> Clusters:
         every.arrivals[b],
         every.desk[b],
         every.evicted[b],
+        every.draws[b],
         every.laws[b],
         every.delays[b],
         every.tally[b],
@@ -206,7 +212,7 @@ def of_cluster(every: Clusters, b: int) -> Clusters:
 
 def room_for(sizes: Mapping[str, int]) -> Clusters:
     """Blank clusters of these sizes; keys are the symbols `B`, `C`, ... of the module."""
-    b, c, p, r, n, m, s, f, g, k, h = (sizes[axis] for axis in "BCPRNMSFGKH")
+    b, c, p, r, n, m, s, f, d, g, k, h = (sizes[axis] for axis in "BCPRNMSFDGKH")
     engine = Engine(
         requests=np.zeros((b, m), dtype=REQUEST),
         replicas=np.full((b, r), IDLE_REPLICA, dtype=REPLICA),
@@ -232,6 +238,7 @@ def room_for(sizes: Mapping[str, int]) -> Clusters:
         arrivals=np.zeros((b, n), dtype=ARRIVAL),
         desk=np.zeros((b, m), dtype=DESK),
         evicted=np.zeros((b, m), dtype=np.int64),
+        draws=np.zeros((b, d), dtype=DRAW),
         laws=np.zeros((b, p, LAW_WIDTH), dtype=np.int64),
         delays=np.zeros((b, p, N_DELAYS, DELAY_WIDTH)),
         tally=np.zeros((b, c, TALLY_WIDTH)),
@@ -250,6 +257,7 @@ def sizes_of(every: Clusters) -> dict[str, int]:
         "M": every.desk.shape[1],
         "S": every.engine.running.shape[2],
         "F": every.faults.shape[1],
+        "D": every.draws.shape[1],
         "G": every.engine.nodes.shape[1],
         "K": every.engine.runs.shape[2],
         "H": every.engine.lookup.shape[2],

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..beliefs import believed_ranges
-from ..catalog.gpus import gpu
 from ..contract import BoolArray, Cluster, FloatArray, IntArray
 from ..coverage import CalibratedRanges
 from ..ledger import Tariff
 from ..market.load import prices
 from ..perf.law import LAW_WIDTH
-from ..perf.power import Draw, draw_of
+from ..perf.power import Draw, draws_of
 from ..scenario import Scenario
 from ..workload.fitting import fitted, longest_allowed, tokens_held
 from ..workload.load import load_workload
@@ -61,12 +60,10 @@ class WorldSpec:
     """`[K]` when each price begins, 0 first."""
     price_usd_per_hr: FloatArray
     """`[K, P]` price of one replica."""
-    gpus_per_replica: FloatArray
-    """`[P]`"""
     batches_in_flight: FloatArray
     """`[P]` of a replica at a time, each with the token budget: the stages of a pipeline."""
-    draws: tuple[Draw, ...]
-    """`[P]` of one GPU."""
+    draws: tuple[tuple[Draw, ...], ...]
+    """`[P]` of a replica's GPUs: one where they are alike, one a stage where they are not."""
     thermals: tuple[Thermal, ...]
     """`[P]`"""
     room_from_s: FloatArray
@@ -107,6 +104,8 @@ class WorldSpec:
         for name, held in (("draws", self.draws), ("thermals", self.thermals)):
             if len(held) != n_pools:
                 raise WorldError(f"{name}: {len(held)}, wanted one for each of {n_pools} pools")
+        if not all(self.draws):
+            raise WorldError("draws: a pool without any, wanted at least one")
         if self.retry_after_s <= 0:
             raise WorldError(f"retry_after_s: {self.retry_after_s}, wanted above 0")
         if len(self.supply.notice_s) != n_pools:
@@ -128,7 +127,6 @@ _PER_POOL = (
     "by_priority",
     "prefix_caching",
     "start_replicas",
-    "gpus_per_replica",
     "batches_in_flight",
 )
 
@@ -175,10 +173,10 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         supply=supply_of(scenario, supply_seed),
         price_from_s=price_from_s,
         price_usd_per_hr=price_usd_per_hr,
-        gpus_per_replica=np.array([float(p.gpus) for p in pools]),
         batches_in_flight=np.array([float(p.batches_in_flight) for p in pools]),
         draws=tuple(
-            draw_of(gpu(p.gpu), scenario.pool_model(name), p.precision, p.gpus) for name, p in scenario.pools.items()
+            draws_of(scenario.pool_stages(name), scenario.pool_model(name), pool.precision)
+            for name, pool in scenario.pools.items()
         ),
         thermals=tuple(Thermal(**p.thermal.model_dump()) for p in pools),
         room_from_s=room_from_s,

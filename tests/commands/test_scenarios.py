@@ -68,6 +68,10 @@ def test_one_whose_pools_are_to_be_planned_shows_what_may_be_rented(tmp_path: Pa
         *("L40S-48GB", "1.800", "on_demand", "4", "7.20", "cellar", "3", "2026-11-01"),
     ]
     assert "Stock over all offers together: 8 H100 GPUs." in result.stdout
+    (int4,) = [line for line in lines if "│ int4" in line]
+    assert [cell.strip() for cell in int4.strip("│").split("│")] == [
+        *("meta-llama/Llama-2-13b-hf", "int4", "97.0%", "93.0%", "Llama-3.1-8B", "nobody"),
+    ]
     assert "Pools" not in result.stdout
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from poolpilot.cli import main
@@ -209,6 +210,19 @@ def test_a_bad_scenario_is_refused_by_file_field_and_what_would_be_right(
     path.write_text("{")
     refused(ran(command, "--scenario", str(path), *NEEDS[command]), "bad.yaml")
     refused(ran(command, "--scenario", "no-such", *NEEDS[command]), "no-such", *sorted(shipped_scenarios())[:1])
+
+
+@pytest.mark.parametrize("command", [*NEEDS, "emulate"])
+def test_a_scenario_whose_pools_are_not_chosen_yet_is_refused_with_what_chooses_them(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    document = yaml.safe_load(TINY)
+    del document["pools"]
+    Path("to-plan.yaml").write_text(yaml.safe_dump({**document, "planning": {}}))
+    needs = NEEDS.get(command, ("--pool", "cheap"))
+    said = "run `poolpilot plan --scenario to-plan.yaml --write FILE` first"
+    refused(ran(command, "--scenario", "to-plan.yaml", *needs), "to-plan.yaml: has no pools yet", said)
 
 
 @pytest.mark.parametrize("command", ["simulate", "evaluate", "control", "demo"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolpilot.env.codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_FEATURES, POOL_OUTPUTS, WHOLE_FEATURES, Observation
-from poolpilot.env.spaces import SpaceLayout
+from poolpilot.env.spaces import SpaceError, SpaceLayout
 
 COUNT = st.integers(1, 5)
 
@@ -53,3 +53,11 @@ def test_an_observation_of_another_size_is_not_taken_for_ours() -> None:
     flat = SpaceLayout(2, 3).flatten(an_observation(1, 2, 3))
     with pytest.raises(ValueError, match="reshape"):
         SpaceLayout(3, 3).parts(flat)
+
+
+def test_a_cluster_too_large_to_train_on_is_refused_in_one_line() -> None:
+    SpaceLayout(2, 3).check("mine", 2, 3)
+    with pytest.raises(SpaceError, match=r"^mine: 9 classes, wanted at most 6 to train on$"):
+        SpaceLayout().check("mine", 9, 3)
+    with pytest.raises(SpaceError, match=r"^mine: 12 pools, wanted at most 8 to train on$"):
+        SpaceLayout().check("mine", 2, 12)

@@ -12,6 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from poolpilot.env.market.price_list import read_offers
+from poolpilot.env.market.rentable import SHIPPED_PRICES, rentable
+from poolpilot.env.market.series import SeriesError
 from poolpilot.env.one_line import first_problem, one_line
 from poolpilot.env.plain_yaml import PlainYamlError, plain_yaml
 from poolpilot.env.scenario import ScenarioError, load_scenario, shipped_scenarios
@@ -26,7 +29,7 @@ from poolpilot.tests.env.workload.trace_files import PACK, SERVEGEN_DATASET, SER
 from poolpilot.tests.fuzz.mutating import mutated
 
 Outcome = Literal["used", "refused"]
-REFUSALS = (TraceError, WorkloadError, ScenarioError, PlainYamlError)
+REFUSALS = (TraceError, WorkloadError, ScenarioError, PlainYamlError, SeriesError)
 FEW_REQUESTS = 100_000
 """A mutated scenario may ask for millions of requests, which takes time and is no fault."""
 SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
@@ -97,7 +100,17 @@ def _servegen(path: Path, folder: Path) -> None:
 def _scenario(content: bytes, folder: Path) -> None:
     path = folder / "scenario.yaml"
     path.write_bytes(content)
-    load_scenario(path)
+    planning = load_scenario(path, needs_pools=False).planning
+    if planning is not None:
+        rentable(planning, folder)
+
+
+def _prices(content: bytes, folder: Path) -> None:
+    path = folder / "vms.csv"
+    path.write_bytes(content)
+    for offer in read_offers(path):
+        assert offer.usd_per_hr > 0.0
+        assert 1 <= offer.gpus <= offer.machine_gpus
 
 
 def _workload(content: bytes, folder: Path) -> None:
@@ -192,8 +205,35 @@ _LENGTHS = parquet_bytes(
     client=[1, 1], bucket_start_s=[0, 0], field=["input_tokens", "output_tokens"], q0=[1.0, 1.0], q100=[9.0, 5.0]
 )
 _TRACES = (*VALID.values(), *(pack(VALID["plain.csv"]) for pack in PACK.values()))
+_PRICES = (
+    b"\n".join(SHIPPED_PRICES.read_bytes().splitlines()[:40]),
+    b"gpu,usd_hr_spot,stock,machine_gpus,preemptions_per_hr\nH100,1.5,8,8,0.1\nK80,0.1,,,\n",
+    (
+        b"InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Region,AvailabilityZone,Price,SpotPrice\n"
+        b"a2-highgpu-1g,12.0,85.0,,,,us,us-a,0.74,0.37\n,T4,1.0,,,T4,us,us-a,0.35,0.1\n,A100,1.0,,,A100,us,us-a,2.9,1.2\n"
+        b"n1-standard-4,,,4,15,,us,us-a,0.19,0.04\np5.48xlarge,H100,8.0,192,2048,,east,a,55.04,14.2\n"
+    ),
+)
+_TO_PLAN = b"""\
+schema: 1
+name: to-plan
+summary: Anything on the market.
+duration_s: 60
+model: llama-3.1-8b
+classes: {chat: {target: {ttft_s: 1}, quality_floor: 0.9}}
+workload: {kind: generated, classes: {chat: {rate_per_s: 1, prompt_tokens: {kind: fixed, tokens: 9}, output_tokens: {
+  kind: fixed, tokens: 9}}}}
+planning:
+  prices: [{gpu: H100, usd_per_hr: 20, gpus: 8, kind: spot, stock: 2, as_of: 2026-01-01}, {gpu: L4, usd_per_hr: 0.7}]
+  stock: {H100: 16, L4: {east: 3, '': 2}}
+  gpus: [H100, L4]
+  max_spot_share: 0.5
+  precisions: [bf16, int4]
+  budget_usd_per_hr: 30
+"""
 _SCENARIOS = (
-    *(path.read_bytes() for path in shipped_scenarios().values()),
+    _TO_PLAN,
+    *(path.read_bytes() for path in shipped_scenarios(to_plan=True).values()),
     b"a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
     + b"".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n".encode() for i in range(12)),
 )
@@ -203,6 +243,7 @@ TARGETS: tuple[Target, ...] = (
     _by_bytes("servegen-chunks", (f"{SERVEGEN_TRACE}\n====\n{SERVEGEN_DATASET}".encode(),), _chunks),
     _by_bytes("servegen-tables", (len(_CLIENTS).to_bytes(4, "little") + _CLIENTS + _LENGTHS,), _tables),
     _by_bytes("scenarios", _SCENARIOS, _scenario),
+    _by_bytes("prices", _PRICES, _prices),
     Target(
         "workloads", tuple(yaml.safe_dump(d).encode() for d in yaml.safe_load(WORKLOADS)), _workload, _mutated_document
     ),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 
 from poolpilot.agents.planner.partition import (
     Flags,
-    Group,
     Load,
     Place,
-    best_chain,
     best_split,
     evaluated,
-    places_of,
     split_for,
     stages_at,
 )
@@ -206,34 +203,3 @@ def test_the_best_split_serves_no_less_than_any_of_a_single_count_of_sequences(p
         except DoesNotFit:
             continue
         assert best.requests_per_s >= 0.97 * evaluated(places, one.layers, "llama-2-13b", "fp16").requests_per_s
-
-
-@pytest.mark.parametrize(
-    "groups",
-    [
-        [Group(A100), Group(L4, 2)],
-        [Group(T4), Group(A100), Group(V100)],
-        [Group(L4, 2), Group(T4, 2), Group(A100)],
-    ],
-    ids=["two kinds", "three kinds", "five stages"],
-)
-def test_no_order_of_the_machines_serves_more(groups: list[Group]) -> None:
-    """Within 1 %: a machine's stages are parted only for more."""
-    _, best = best_chain(groups, "llama-2-13b", "fp16")
-    rates = [best_split(places_of(order), "llama-2-13b", "fp16").requests_per_s for order in permutations(groups)]
-    assert best.requests_per_s >= max(rates) * (1 - 1e-9)
-
-
-def test_stages_of_a_machine_use_its_own_link_and_machines_the_network() -> None:
-    places, _ = best_chain([Group(A100, 2), Group(L4)], "llama-2-13b", "fp16", between_machines="Ethernet-100G")
-    ways = [place.link_to_next for place in places]
-    assert sorted(str(way) for way in ways) == ["Ethernet-100G", "NVLink3", "None"]
-    assert ways[-1] is None
-
-
-def test_a_slower_network_never_serves_more() -> None:
-    rates = [
-        best_chain([Group(A100), Group(L4, 2)], "llama-2-13b", "fp16", between_machines=way)[1].requests_per_s
-        for way in ("InfiniBand-NDR400", "InfiniBand-HDR200", "Ethernet-100G")
-    ]
-    assert rates == sorted(rates, reverse=True)

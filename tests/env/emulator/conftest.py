@@ -36,7 +36,7 @@ def a_spec(
     """A replica whose iterations take about 10 ms."""
     flags = EngineFlags(max_num_seqs, token_budget, max_model_len)
     card, shape = gpu("L40S-48GB"), model("llama-2-13b")
-    return ReplicaSpec(card, shape, 1, flags, LAW, kv_blocks * 16, draw_of(card, shape, "fp8"))
+    return ReplicaSpec(card, shape, 1, flags, LAW, kv_blocks * 16, (draw_of(card, shape, "fp8"),))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 
 from poolpilot.env.catalog.gpus import GPUS
+from poolpilot.env.market.files import read_availability
 from poolpilot.env.market.offers import stale
 from poolpilot.env.market.rentable import Rentable, rentable
 from poolpilot.env.market.series import SeriesError
-from poolpilot.env.scenario.planning import Planning
+from poolpilot.env.scenario.planning import SPOT_PREEMPTIONS_PER_HR, Planning
 
 HEADER = "provider,region,gpu,n_gpu,usd_hr_ondemand,usd_hr_spot,as_of\n"
 ROWS = """\
@@ -81,7 +83,7 @@ def test_offers_of_the_scenario_stand_beside_those_of_files(tmp_path: Path) -> N
         ({"gpus": ["B200"]}, r"planning\.gpus: no offer has B200; offers have H100-SXM-80GB, L4-24GB, L40S-48GB"),
         ({"regions": ["mars"]}, r"planning\.regions: no offer has mars; offers have east, west"),
         ({"gpus": ["L4"], "regions": ["west"]}, r"planning: gpus, .* leave none of 7 offers; spot offers need"),
-        ({"prices": "none.csv"}, r"none\.csv: cannot be read: No such file"),
+        ({"prices": "none.csv"}, r"^planning\.prices: .*none\.csv: cannot be read: No such file"),
     ],
 )
 def test_when_nothing_is_left_one_line_says_what_leaves_nothing(
@@ -107,3 +109,15 @@ def test_the_prices_that_come_with_the_package_are_of_known_gpus_days_and_source
         assert 0.2 < offer.usd_per_gpu_hr < 20.0
     assert stale(found.offers, date(2026, 7, 21), 10_000) == ()
     assert stale(found.offers, date(2027, 7, 21), 60)
+
+
+@pytest.mark.shared_data
+def test_the_usual_rate_of_preemptions_is_that_of_public_traces(shared_data: Path) -> None:
+    spot = shared_data / "spot"
+    kept = ["1-node/aws-04-22-2023/us-east-1c_v100_1", "1-node/aws-04-22-2023/us-east-1f_v100_1"]
+    kept += ["4-node/aws-08-03-2023/us-east-1f_v100_1", "4-node/aws-08-03-2023/us-east-2a_v100_1"]
+    rates = [read_availability(spot / "spot_availability.csv", f"preemption/{name}").losses_per_hr() for name in kept]
+    bamboo = ("traces/p3-trace.csv", "traces/g4dn-trace.csv")
+    rates += [read_availability(spot / "bamboo_node_events.csv", name).losses_per_hr() for name in bamboo]
+    assert statistics.median(rates) == pytest.approx(SPOT_PREEMPTIONS_PER_HR, abs=0.1)
+    assert (min(rates), max(rates)) == pytest.approx((0.06, 0.735), abs=0.005)

@@ -256,7 +256,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a price of nothing": ({"pools__h100__price__usd_per_hr": 0}, r"pools\.h100\.price\.usd_per_hr: 0: .*greater"),
     "an unknown field": ({"pools__h100__colour": "green"}, r"pools\.h100\.colour: 'green': Extra inputs"),
-    "a missing field": ({"pools__h100__gpu": DELETE}, r"pools\.h100\.gpu: Field required"),
+    "a missing field": ({"pools__h100__gpu": DELETE}, r"pools\.h100: gpu: Field required; or give stages"),
     "no pools": ({"pools": {}}, r"pools: .*at least 1"),
     "no classes": ({"classes": {}}, r"classes: .*at least 1"),
     "pools that are no mapping": ({"pools": [1, 2]}, r"pools: Input should be a valid dictionary"),

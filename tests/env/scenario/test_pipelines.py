@@ -49,7 +49,7 @@ def test_the_world_gives_a_pipeline_its_gpus_and_a_budget_for_each_batch(tmp_pat
     scenario = load_scenario(with_pipelines(tmp_path))
     world = world_from_scenario(scenario, 1)
     of_pool = scenario.pool_names.index("l40s")
-    assert world.gpus_per_replica[of_pool] == world.batches_in_flight[of_pool] == 2
+    assert [draw.gpus for draw in world.draws[of_pool]] == [world.batches_in_flight[of_pool]] == [2]
     clusters = SimulatedClusters(
         [replace(world, workload=world.workload.slice(0.0, 5.0), duration_s=20.0)], tick_s=10.0
     )

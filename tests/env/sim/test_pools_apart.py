@@ -159,9 +159,13 @@ def test_a_change_of_one_pool_moves_that_pool_alone(usual: dict[str, list[FloatA
 
 def second_pool_changed(name: str, value: Any, n_pools: int) -> Any:
     """The value with the second pool's figure another one; None if it holds no figure of each pool."""
-    if isinstance(value, tuple) and len(value) == n_pools and is_dataclass(value[1]):
-        numbers = {f.name: v * 1.07 for f in fields(value[1]) if isinstance(v := getattr(value[1], f.name), float)}
-        return (value[0], replace(value[1], **numbers), *value[2:])
+    if isinstance(value, tuple) and len(value) == n_pools:
+        held = value[1] if isinstance(value[1], tuple) else (value[1],)
+        if not is_dataclass(held[0]):
+            return None
+        numbers = {f.name: v * 1.07 for f in fields(held[0]) if isinstance(v := getattr(held[0], f.name), float)}
+        changed = replace(held[0], **numbers)
+        return (value[0], (changed,) if isinstance(value[1], tuple) else changed, *value[2:])
     if not isinstance(value, np.ndarray) or n_pools not in value.shape or name == "give_up_after_s":
         return None
     values = value.copy()
@@ -169,7 +173,7 @@ def second_pool_changed(name: str, value: Any, n_pools: int) -> Any:
         values[1, PROVISION, MEAN_S] *= 1.1
         return values
     place: Any = 1 if value.shape[0] == n_pools else (slice(None), 1)
-    whole = name in ("start_replicas", "gpus_per_replica", "batches_in_flight", "sleep_max")
+    whole = name in ("start_replicas", "batches_in_flight", "sleep_max")
     values[place] = values[place] + 1.0 if whole else values[place] * 1.07 + 0.01  # infinite ones stay
     return values
 

@@ -65,9 +65,19 @@ def test_energy_is_what_the_draw_says_of_the_work_done() -> None:
 
 def test_each_gpu_of_a_split_replica_draws() -> None:
     world = a_world(NOTHING)
-    clusters = SimulatedClusters([replace(world, gpus_per_replica=np.array([4.0]))], tick_s=10.0)
+    clusters = SimulatedClusters([replace(world, draws=((replace(A_DRAW, gpus=4),),))], tick_s=10.0)
     outcome = clusters.advance(an_action(clusters))
     assert outcome.meter.energy_j[0, 0] == pytest.approx(4 * 10.0 * A_DRAW.idle_w)
+
+
+def test_unlike_gpus_draw_together_and_the_hottest_counts() -> None:
+    cool, hot = (replace(A_DRAW, idle_w=watts, tdp_w=100.0) for watts in (10.0, 90.0))
+    for draws in ((cool, replace(hot, gpus=2)), (replace(hot, gpus=2), cool)):
+        world = replace(a_world(NOTHING), draws=(draws,))
+        clusters = SimulatedClusters([world], tick_s=10.0)
+        outcomes = run_ticks(clusters, an_action(clusters), 60)
+        assert outcomes[-1].meter.energy_j[0, 0] == pytest.approx(10.0 * (10.0 + 2 * 90.0))
+        assert clusters.snapshot().gpu_temp_c[0, 0] == pytest.approx(25.0 + 55.0 * 0.9, abs=0.01)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])

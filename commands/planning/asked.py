@@ -1,0 +1,259 @@
+"""What a user of `poolpilot plan` asks for, what-ifs included, and the problem that it makes of a scenario."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from ...agents.planner.composition import Problem
+from ...agents.planner.levers import Lever, levers_of
+from ...agents.planner.problem import problem_of
+from ...env.catalog.gpus import gpus_called
+from ...env.catalog.quality import quality_frac
+from ...env.market.offers import Offer, priced, without
+from ...env.market.rentable import rentable
+from ...env.scenario import Scenario
+from ...env.scenario.planning import InlineOffer, Planning, PriceFile
+from ...env.workload.load import load_workload
+from ...env.workload.requests import Workload
+from ..bad_input import refuse
+
+Load = Literal["mean", "peak"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of the command that change what is planned. None: as the scenario says."""
+
+    load: Load = "peak"
+    headroom: float | None = None
+    seed: int = 0
+    buckets: int = 1
+    prices: Path | None = None
+    budget_usd_per_hr: float | None = None
+    without: tuple[str, ...] = ()
+    """GPUs that cannot be had."""
+    price_usd_per_gpu_hr: Mapping[str, float] = field(default_factory=dict)
+    """On demand, by GPU."""
+    precisions: tuple[str, ...] = ()
+    """Only these."""
+    attainment: float | None = None
+    goodput: bool = False
+    route_by_length: bool | None = None
+    max_price_age_days: int | None = None
+
+    def changes(self) -> tuple[str, ...]:
+        """What differs from the scenario, in words, for titles and files."""
+        said = [f"without {name}" for name in self.without]
+        said += [f"{name} at {usd:g} $/h a GPU" for name, usd in self.price_usd_per_gpu_hr.items()]
+        if self.prices is not None:
+            said.append(f"prices of {self.prices.name}")
+        if self.budget_usd_per_hr is not None:
+            said.append(f"budget {self.budget_usd_per_hr:g} $/h")
+        if self.precisions:
+            said.append(f"only {', '.join(self.precisions)}")
+        if self.attainment is not None:
+            said.append(f"attainment {self.attainment * 100:g} %")
+        if self.route_by_length is not None:
+            said.append("routed by length" if self.route_by_length else "not routed by length")
+        return tuple(said)
+
+
+def changed(scenario: Scenario, asked: Asked) -> Scenario:
+    """The scenario as it would be if what is asked stood in its file."""
+    update: dict[str, Any] = {}
+    if asked.attainment is not None:
+        update["classes"] = {
+            name: requests.model_copy(
+                update={"target": requests.target.model_copy(update={"attainment": asked.attainment})}
+            )
+            for name, requests in scenario.classes.items()
+        }
+    if scenario.planning is not None:
+        update["planning"] = _planning(scenario, scenario.planning, asked)
+    else:
+        update["pools"] = _pools(scenario, asked)
+    return scenario.model_copy(update=update)
+
+
+def _planning(scenario: Scenario, planning: Planning, asked: Asked) -> Planning:
+    update: dict[str, Any] = {}
+    if asked.prices is not None:
+        update["prices"] = PriceFile(path=asked.prices.resolve())
+    for name in ("headroom", "budget_usd_per_hr", "route_by_length", "max_price_age_days"):
+        if getattr(asked, name) is not None:
+            update[name] = getattr(asked, name)
+    if asked.precisions:
+        update["precisions"] = asked.precisions
+    planning = planning.model_copy(update=update)
+    if not asked.without and not asked.price_usd_per_gpu_hr:
+        return planning
+    offers = rentable(planning, scenario.base_dir).offers
+    offers = _what_if("--price", lambda: priced(offers, asked.price_usd_per_gpu_hr))
+    offers = _what_if("--without", lambda: without(offers, asked.without))
+    if not offers:
+        refuse(f"--without {', '.join(asked.without)}: no offer is left")
+    return planning.model_copy(update={"prices": tuple(_written(offer) for offer in offers)})
+
+
+def _what_if(option: str, change: Any) -> tuple[Offer, ...]:
+    """The offers after a what-if; its mistakes are the user's."""
+    try:
+        offers: tuple[Offer, ...] = change()
+    except ValueError as error:
+        refuse(f"{option}: {error}")
+    return offers
+
+
+def _written(offer: Offer) -> InlineOffer:
+    return InlineOffer(
+        gpu=offer.gpu,
+        usd_per_hr=offer.usd_per_hr,
+        gpus=offer.gpus,
+        machine_gpus=offer.machine_gpus,
+        kind=offer.kind,
+        provider=offer.provider,
+        region=offer.region,
+        instance=offer.instance,
+        stock=offer.stock,
+        preemptions_per_hr=offer.preemptions_per_hr,
+        as_of=offer.as_of,
+        source=offer.source,
+    )
+
+
+def _pools(scenario: Scenario, asked: Asked) -> dict[str, Any]:
+    """The pools of a scenario without `planning`, at the prices asked."""
+    if asked.prices is not None:
+        refuse(
+            f"--prices: {scenario.name} has no section `planning`; its pools have prices of their own (--price GPU=USD)"
+        )
+    pools = dict(scenario.pools)
+    for name, usd in asked.price_usd_per_gpu_hr.items():
+        types = _called("--price", name)
+        of = [key for key, pool in pools.items() if types & set(_gpus_of(pool))]
+        if not of:
+            refuse(f"--price {name}: no pool has this GPU; pools have {_gpus_in(scenario)}")
+        for key in of:
+            price, gpus = pools[key].price, _gpus_of(pools[key])
+            # Of unlike GPUs only those named change; the others keep their part of the price.
+            share = sum(count for gpu, count in gpus.items() if gpu in types) / sum(gpus.values())
+            usd_per_hr = usd * share * sum(gpus.values()) + price.usd_per_hr * (1.0 - share)
+            pools[key] = pools[key].model_copy(update={"price": price.scaled(usd_per_hr / price.usd_per_hr)})
+    return pools
+
+
+def _gpus_of(pool: Any) -> dict[str, int]:
+    """GPUs of one replica, by type."""
+    stages = getattr(pool, "stages", None)
+    if not stages:
+        return {next(iter(gpus_called(pool.gpu))): pool.gpus}
+    counts: dict[str, int] = {}
+    for stage in stages:
+        counts[stage.gpu] = counts.get(stage.gpu, 0) + stage.tensor_parallel
+    return counts
+
+
+def _gpus_in(scenario: Scenario) -> str:
+    return ", ".join(dict.fromkeys(gpu for pool in scenario.pools.values() for gpu in _gpus_of(pool)))
+
+
+def _called(option: str, name: str) -> set[str]:
+    """The GPU types of a name."""
+    return set(_what_if_names(option, name))
+
+
+def _what_if_names(option: str, name: str) -> tuple[str, ...]:
+    try:
+        return gpus_called(name)
+    except ValueError as error:
+        refuse(f"{option} {name}: {error}")
+
+
+def workload_of(scenario: Scenario, asked: Asked) -> Workload:
+    """The requests that the plan is for."""
+    return load_workload(scenario.workload, scenario.class_names, scenario.duration_s, asked.seed, scenario.base_dir)
+
+
+def posed(scenario: Scenario, workload: Workload, asked: Asked) -> Problem:
+    """The problem of a scenario in which the what-ifs stand already (`changed`)."""
+    problem = problem_of(
+        scenario,
+        workload,
+        load=asked.load,
+        buckets=asked.buckets,
+        headroom=asked.headroom,
+        budget_usd_per_hr=asked.budget_usd_per_hr,
+    )
+    if scenario.planning is not None:
+        return problem
+    if asked.route_by_length is not None:
+        problem = replace(problem, wishes=replace(problem.wishes, route_by_length=asked.route_by_length))
+    return _of_pools(problem, scenario, asked)
+
+
+def levers(scenario: Scenario, workload: Workload, asked: Asked) -> tuple[Lever, ...]:
+    """What could be asked for less strictly; `scenario` with the what-ifs in place."""
+    models = {requests.model or scenario.model for requests in scenario.classes.values()}
+    precisions = () if scenario.planning is None else scenario.planning.precisions
+    kept = {quality_frac(name, precision).frac for name in models for precision in precisions}
+    return levers_of(scenario, lambda other: posed(other, workload, asked), sorted(kept))
+
+
+def _of_pools(problem: Problem, scenario: Scenario, asked: Asked) -> Problem:
+    """Of a scenario's own pools, those that cannot be had stay empty."""
+    gone: set[str] = set()
+    for name in asked.without:
+        types = _called("--without", name)
+        if not any(types & set(option.layout.gpus) for option in problem.options):
+            refuse(f"--without {name}: no pool has this GPU; pools have {_gpus_in(scenario)}")
+        gone |= types
+
+    def allowed(layout: Any) -> bool:
+        return not gone & set(layout.gpus) and (not asked.precisions or layout.precision in asked.precisions)
+
+    options = tuple(
+        option if allowed(option.layout) else replace(option, min_replicas=0, max_replicas=0)
+        for option in problem.options
+    )
+    return replace(problem, options=options)
+
+
+class Number(click.FloatRange):
+    """A finite number in a range: a range alone lets NaN through, which is neither below nor above."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value}: wanted a finite number{self._wanted()}", param, ctx)
+        return number
+
+    def _wanted(self) -> str:
+        if self.min is not None and self.max is not None:
+            return f" from {self.min:g} to {self.max:g}"
+        return "" if self.min is None else f" above {self.min:g}" if self.min_open else f" of at least {self.min:g}"
+
+
+class GpuPrice(click.ParamType[tuple[str, float]]):
+    """`GPU=USD`."""
+
+    name = "GPU=USD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """The GPU's name as given, and dollars per hour of one."""
+        gpu, equals, text = str(value).partition("=")
+        try:
+            usd = float(text)
+        except ValueError:
+            usd = math.nan
+        if not equals or not gpu.strip() or not (0 < usd < 1e6):
+            self.fail(f"{value}: wanted a GPU, = and dollars per hour of one above 0, such as H100=2.1", param, ctx)
+        return gpu.strip(), usd

@@ -1,0 +1,94 @@
+"""A plan explains itself: pools, classes, and why other GPUs stay out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pytest
+
+from poolpilot.agents.planner.composition import Problem
+from poolpilot.agents.planner.explain import layout_text, not_chosen, planned_classes, planned_pools
+from poolpilot.agents.planner.layouts import Layout, LayoutStage
+from poolpilot.agents.planner.milp import compose
+
+from .markets import A100, L40S, a_market, a_plan, counted
+
+NAMES = ("a100", "l40s", "l40s-int4", "west")
+MIXED = [[1, 0, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 0.25, 0, 0.75]]
+
+
+@pytest.mark.parametrize(
+    ("stages", "text"),
+    [
+        ([LayoutStage(A100, 40)], "A100-SXM-80GB"),
+        ([LayoutStage(A100, 40, 2)], "2 x A100-SXM-80GB, TP 2"),
+        ([LayoutStage(L40S, 22), LayoutStage(L40S, 18)], "2 x L40S-48GB, PP 2 (22+18)"),
+        ([LayoutStage(L40S, 20, 2), LayoutStage(L40S, 20, 2)], "4 x L40S-48GB, TP 2, PP 2 (20+20)"),
+        ([LayoutStage(A100, 30), LayoutStage(L40S, 10, 2)], "A100-SXM-80GB > 2 x L40S-48GB, PP 2 (30+10)"),
+    ],
+    ids=["one", "tensor parallel", "pipeline", "both", "unlike"],
+)
+def test_layouts_in_words(stages: list[LayoutStage], text: str) -> None:
+    assert layout_text(Layout("m", "bf16", tuple(stages))) == text
+
+
+def test_pools_tell_who_they_are_and_what_they_carry() -> None:
+    problem = a_market(headroom=1.2)
+    pools = {pool.name: pool for pool in planned_pools(problem, counted(problem, [2, 1, 0, 1], MIXED), NAMES)}
+    assert list(pools) == ["a100", "l40s", "west"]  # dearest first, empty ones left out
+    big, west = pools["a100"], pools["west"]
+    assert (big.gpus, big.precision, big.replicas, big.provider, big.region) == ({A100: 1}, "bf16", 2, "big", "east")
+    assert (big.usd_per_hr, big.usd_per_hr_each, big.price_as_of) == (16.0, 8.0, date(2026, 1, 2))
+    assert big.serves == {"chat": 6.0, "summarisation": 0.5}
+    assert big.share_of_requests == pytest.approx(6.5 / 12.5)
+    assert big.used_frac == pytest.approx((6 / 8 + 0.5 / 3) * 1.2 / 2)
+    assert (west.gpus, west.kind, west.price_as_of) == ({L40S: 2}, "spot", None)
+    assert sum(pool.share_of_requests for pool in pools.values()) == pytest.approx(1.0)
+
+
+def test_classes_tell_who_serves_them_and_what_is_expected() -> None:
+    problem = a_market()
+    half = [[0.5, 0, 0, 0], [0, 0, 0, 0.5], *MIXED[2:]]
+    plan = counted(problem, [2, 1, 0, 1], half)
+    chat, summarisation, batch = planned_classes(problem, plan, NAMES, np.array([0.9, 0.95, 1.0]))
+    assert (chat.rate_per_s, chat.carried_frac) == (8.0, pytest.approx(0.5))
+    assert chat.shares == {"a100": pytest.approx(0.375), "west": pytest.approx(0.125)}
+    assert (chat.attainment_wanted, chat.attainment) == (0.9, pytest.approx(0.45))
+    # 6 of 8 requests short at 8/s, 2 of 8 long at 3/s: one replica carries 1 / (0.75 / 8 + 0.25 / 3).
+    assert chat.capacity_per_s["a100"] == pytest.approx(1 / (0.75 / 8 + 0.25 / 3))
+    assert summarisation.shares == {"a100": 1.0}
+    assert batch.attainment == pytest.approx(1.0)
+
+
+def reasons(problem: Problem) -> dict[str, str]:
+    return {entry.what: entry.reason for entry in not_chosen(problem, compose(problem))}
+
+
+def test_what_is_left_out_has_a_reason_in_dollars_or_targets() -> None:
+    problem, plan = a_plan(max_spot_share=0.0, headroom=1.0)
+    assert plan.replicas[3] == 0
+    said = reasons(problem)
+    assert "spot" in said["L40S-48GB fp8"]
+    # With only A100s that chat may use, quantised L40S are cheap but not allowed near it.
+    dear = replace(problem, offers=(problem.offers[0], replace(problem.offers[1], usd_per_hr=40.0), problem.offers[2]))
+    said = reasons(dear)
+    assert said["L40S-48GB bf16"].startswith("a request of ")
+    assert "times the plan's" in said["L40S-48GB bf16"]
+    assert "chat: quality below its floor" in said["L40S-48GB int4"]
+    gone = replace(dear, options=tuple(replace(o, max_replicas=0) if "int4" in o.name else o for o in dear.options))
+    assert reasons(gone)["L40S-48GB int4"] == "none to be had"
+
+
+def test_the_nearest_to_being_chosen_comes_first_and_chosen_ones_never() -> None:
+    problem, plan = a_plan(headroom=1.0)
+    entries = not_chosen(problem, plan)
+    chosen = {
+        f"{' + '.join(problem.options[o].layout.gpus)} {problem.options[o].layout.precision}"
+        for o in np.flatnonzero(plan.replicas)
+    }
+    assert not chosen & {entry.what for entry in entries}
+    ratios = [e.usd_per_1000 / e.against_usd_per_1000 for e in entries if e.usd_per_1000 and e.against_usd_per_1000]
+    assert ratios == sorted(ratios)
+    assert len(not_chosen(problem, plan, most=1)) <= 1
