@@ -208,7 +208,7 @@ def plan(
         sensitivity = None
         if explain:
             bar.update(task, description="what would change it")
-            sensitivity = sensitivities(problem, composition, levers=levers(loaded, requests, asked))
+            sensitivity = sensitivities(problem, composition, levers=levers(loaded, requests, asked, together=True))
         answer = found(loaded, problem, composition, _today(), _age_limit(loaded, asked), sensitivity)
         bar.remove_task(task)
         compared = _compared(problem, composition, bar) if wants_compare else None

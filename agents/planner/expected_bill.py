@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...env.catalog.gpus import gpu
 from ...env.catalog.models import model
 from ...env.contract import Bill, FloatArray
 from ...env.ledger import SECONDS_PER_HOUR, Meter, Tariff, charge
 from ...env.perf.capacity import loads, mean_iteration_s
 from ...env.perf.law import IterationLaw
-from ...env.perf.power import draw_of, drawn_j
+from ...env.perf.power import drawn_j, draws_of
 from .composition import Composition, Option, Problem
 from .fleet import chosen, list_usd_per_hr, pool_usd_per_hr
 
@@ -159,13 +158,11 @@ def expected_bill(
 
 
 def _energy_j_per_hr(option: Option, state: Running) -> float:
-    """Joules of all GPUs of one replica in an hour. Unlike stages each draw as theirs, for the replica's whole work."""
-    layout, total = option.layout, 0.0
-    every = sum(layout.gpus.values())
-    for name, gpus in layout.gpus.items():
-        draw = draw_of(gpu(name), model(layout.model), layout.precision, every)
-        hour = SECONDS_PER_HOUR
-        total += gpus * drawn_j(
+    """Joules of all GPUs of one replica in an hour."""
+    layout, hour = option.layout, SECONDS_PER_HOUR
+    return sum(
+        draw.gpus
+        * drawn_j(
             draw,
             hour,
             hour * state.busy_frac,
@@ -173,4 +170,5 @@ def _energy_j_per_hr(option: Option, state: Running) -> float:
             hour * state.tokens_per_s,
             hour * state.attention_frac,
         )
-    return total
+        for draw in draws_of(layout.perf_stages(), model(layout.model), layout.precision)
+    )

@@ -30,6 +30,8 @@ __all__ = ["asked_of", "layout_of_pool", "problem_of"]
 
 HEADROOM = 1.1
 """Where a scenario names none: bursts within a minute, and the error of the performance model."""
+OWN_POOLS = "pool"
+"""Provider of the offers that stand for a scenario's own pools."""
 _REASONS = 4
 """How many layouts are named that cannot serve a bucket nobody serves."""
 
@@ -155,7 +157,7 @@ def _own_pools(
                     gpus=count,
                     machine_gpus=count,
                     kind=pool.price.kind,
-                    provider="pool",
+                    provider=OWN_POOLS,
                     region=name,
                     stock=pool.replicas.max,
                     source=pool.price.source or "given: the scenario file",

@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ...env.market.offers import Offer
 from ...env.one_line import first_problem, one_line
 from ...env.scenario import Scenario
 from ...env.scenario.market import Price, Spot
-from ...env.scenario.pools import ColdStart, Engine, Pool, Replicas
+from ...env.scenario.pools import ColdStart, Engine, Pool, PoolStage, Replicas
 from .composition import Composition, Option, Problem
 from .fleet import class_shares, gpus_of_offers, pool_usd_per_hr, spot_options, usable
 
@@ -93,9 +94,8 @@ def planned_scenario(scenario: Scenario, problem: Problem, composition: Composit
 
 def _checked(scenario: Scenario) -> Scenario:
     """The same, once it passes the checks that a file's would."""
-    document = scenario.model_dump(mode="python", by_alias=True)
     try:
-        type(scenario).model_validate({**document, "base_dir": scenario.base_dir})
+        type(scenario).model_validate({**_document(scenario, scenario.base_dir), "base_dir": scenario.base_dir})
     except ValidationError as error:
         raise PlanNotWritable(one_line(f"the plan makes no scenario: {first_problem(error)}")) from None
     return scenario
@@ -150,7 +150,8 @@ def _pool(
     }
     if kind == "spot":
         fields["spot"] = Spot(preemptions_per_hr=sum(offer.preemptions_per_hr for offer in offers))
-    return Pool(**{name: value for name, value in fields.items() if value is not None})
+    usual = {name: field.default for name, field in Pool.model_fields.items()}
+    return Pool(**{name: value for name, value in fields.items() if value != usual[name]})
 
 
 def _repriced(price: Price, usd_per_hr: float) -> Price:
@@ -159,22 +160,22 @@ def _repriced(price: Price, usd_per_hr: float) -> Price:
 
 
 def _stages(option: Option) -> dict[str, Any]:
-    """GPU, tensor and pipeline parallel of a layout, as a pool says them."""
+    """GPUs of a replica, as a pool says them: stage by stage where they differ, or are joined by links of their own."""
     stages = option.layout.stages
-    alike = len({(stage.gpu, stage.tensor_parallel) for stage in stages}) == 1
+    first = stages[0]
+    alike = all((s.gpu, s.tensor_parallel, s.link_to_next) == (first.gpu, first.tensor_parallel, None) for s in stages)
     if not alike:
-        return {"stages": tuple(_stage(stage) for stage in stages)}
-    layers = tuple(stage.layers for stage in stages)
+        return {"stages": tuple(PoolStage(**_given(asdict(stage))) for stage in stages)}
     return {
-        "gpu": stages[0].gpu,
-        "tensor_parallel": stages[0].tensor_parallel,
+        "gpu": first.gpu,
+        "tensor_parallel": first.tensor_parallel,
         "pipeline_parallel": len(stages),
-        "stage_layers": layers if len(stages) > 1 else None,
+        "stage_layers": option.layout.layers if len(stages) > 1 else None,
     }
 
 
-def _stage(stage: Any) -> dict[str, Any]:
-    return {"gpu": stage.gpu, "layers": stage.layers, "tensor_parallel": stage.tensor_parallel}
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _source(offers: Sequence[Offer]) -> str:

@@ -40,6 +40,8 @@ MIXES: dict[str, tuple[float, ...]] = {
     "WildChat": (0.04, 0.14, 0.03, 0.20, 0.27, 0.01, 0.25, 0.00, 0.06),
 }
 """Shares of the nine types."""
+REVERSED = ", reversed"
+"""After a mix's name: its shares with the nine types in the other order."""
 MODELS = ("llama-3-8b", "llama-3-70b")
 BUDGETS_USD_PER_HR = (15.0, 30.0, 60.0)
 HEADLINERS = ("H100-SXM-80GB", "A6000-48GB", "RTX4090-24GB")
@@ -57,7 +59,7 @@ STEADY_S = 900.0
 SEEDS = (0, 1, 2, 3, 4)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One model, objective, mix, snapshot of stock and budget."""
 
@@ -92,10 +94,16 @@ class Cell:
         return self.unlimited.gain
 
 
+def shares_of(mix: str) -> tuple[float, ...]:
+    """Of the nine types, in the order of the shipped scenario's classes."""
+    shares = MIXES[mix.removesuffix(REVERSED)]
+    return shares[::-1] if mix.endswith(REVERSED) else shares
+
+
 def scenario_of(model: str, kind: Kind, mix: str) -> Scenario:
     """The shipped scenario for another model, objective and mix, one request per second in all."""
     shipped = load_scenario(SCENARIO, needs_pools=False)
-    shares = dict(zip(shipped.classes, MIXES[mix], strict=True))
+    shares = dict(zip(shipped.classes, shares_of(mix), strict=True))
     target = BATCH if kind == "batch" else TARGETS[model]
     asked = {name: share for name, share in shares.items() if share > 0}
     classes = {name: shipped.classes[name].model_copy(update={"target": target}) for name in asked}
@@ -150,7 +158,7 @@ def cells(
                         yield Cell(model, kind, mix, stock, budget, reached, unlimited, load, usd)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checked:
     """A fleet of a cell, in worlds that differ from what it was planned for."""
 

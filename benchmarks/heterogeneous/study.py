@@ -8,7 +8,7 @@ from typing import Any
 
 from poolpilot.benchmarks.report import Section
 
-from . import case_study, melange, paper, tables
+from . import case_study, melange, paper, tables, words
 from .simulated import Attained
 
 PAPER, MELANGE, CASE = "paper", "melange", "case-study"
@@ -52,23 +52,35 @@ class Study:
 
     parts: Sequence[str]
     cells: list[paper.Cell] = field(default_factory=list)
+    reversed_cells: list[paper.Cell] = field(default_factory=list)
     checked: list[paper.Checked] = field(default_factory=list)
     small: list[melange.Row] = field(default_factory=list)
     small_whole: list[melange.Row] = field(default_factory=list)
     outcomes: list[case_study.Outcome] = field(default_factory=list)
     case_runs: dict[str, Attained] = field(default_factory=dict)
+    headrooms: list[tuple[float, case_study.Step, Attained]] = field(default_factory=list)
     prices: dict[str, list[float]] = field(default_factory=dict)
 
     def summary(self, part: str | None = None) -> Iterator[Section]:
         """The tables of the page."""
         if self.cells and part in (None, PAPER):
-            yield tables.paper_summary(self.cells)
+            yield tables.paper_summary(self.cells, self.reversed_cells)
             yield from tables.paper_checked(self.checked)
         if self.small and part in (None, MELANGE):
             yield tables.melange_summary(self.small, self.small_whole)
         if self.outcomes and part in (None, CASE):
             yield from tables.case_fleets(self.outcomes[0], self.case_runs)
+            yield tables.case_headroom(self.headrooms)
             yield tables.case_variants(self.outcomes)
+
+    def words(self, part: str | None = None) -> Iterator[str]:
+        """What the tables say."""
+        if self.cells and part in (None, PAPER):
+            yield from words.of_paper(self.cells, self.checked)
+        if self.small and part in (None, MELANGE):
+            yield from words.of_melange(self.small)
+        if self.outcomes and part in (None, CASE):
+            yield from words.of_case_study(self.outcomes, self.case_runs)
 
     def details(self, part: str | None = None) -> Iterator[Section]:
         """The long tables."""
@@ -93,7 +105,7 @@ class Study:
                     "load_per_s": cell.load_per_s,
                     "usd_per_hr": cell.usd_per_hr,
                 }
-                for cell in self.cells
+                for cell in (*self.cells, *self.reversed_cells)
             ],
             "paper_simulated": [asdict(row) for row in self.checked],
             "melange": [asdict(row) for row in self.small],
@@ -109,6 +121,10 @@ class Study:
                 for found in self.outcomes
             ],
             "case_study_simulated": {name: asdict(run) for name, run in self.case_runs.items()},
+            "case_study_headrooms": [
+                {"headroom": headroom, "usd_per_hr": step.usd_per_hr, **asdict(run)}
+                for headroom, step, run in self.headrooms
+            ],
             "case_study_prices": {"a100_over_l40s": list(case_study.RATIOS), "saved": self.prices},
         }
 
@@ -128,6 +144,7 @@ def study(scale: Scale, parts: Sequence[str], on_step: Callable[[str], None]) ->
             done.outcomes.append(case_study.outcome(variant))
         on_step("the case study, simulated")
         done.case_runs = dict(case_study.simulated(done.outcomes[0], scale.seeds))
+        done.headrooms = list(case_study.by_headroom(scale.seeds))
         done.prices = case_study.price_sweep(done.outcomes[0])
     return done
 
@@ -136,6 +153,9 @@ def _paper(done: Study, scale: Scale, on_step: Callable[[str], None]) -> None:
     for cell in paper.cells(scale.models, paper.KINDS, scale.mixes, scale.stocks, scale.budgets_usd_per_hr):
         on_step(f"{cell.model}, {cell.kind}, {cell.mix}, stock {cell.stock}, {cell.budget_usd_per_hr:g} $/h")
         done.cells.append(cell)
+    on_step("a batch again, with the types of each mix in the other order")
+    others = [mix + paper.REVERSED for mix in scale.mixes]
+    done.reversed_cells = list(paper.cells(scale.models, ("batch",), others, scale.stocks, scale.budgets_usd_per_hr))
     budget = min(scale.budgets_usd_per_hr, key=lambda usd: abs(usd - CHECKED_BUDGET_USD_PER_HR))
     for kind in paper.KINDS:
         for model in scale.models:

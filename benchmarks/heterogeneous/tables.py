@@ -17,8 +17,8 @@ NOTHING = "-"
 _BY_MODEL_AND_BUDGET = "model, budget"
 
 
-def paper_summary(cells: Sequence[paper.Cell]) -> Section:
-    """Gains by model, objective and budget: average and most over mixes and stocks."""
+def paper_summary(cells: Sequence[paper.Cell], others: Sequence[paper.Cell]) -> Section:
+    """Gains by model, objective and budget: average and most over mixes and stocks. `others`: with types reversed."""
     rows: list[Cells] = []
     for kind in paper.KINDS:
         for model in paper.MODELS:
@@ -29,6 +29,9 @@ def paper_summary(cells: Sequence[paper.Cell]) -> Section:
         own = [c for c in cells if c.kind == kind]
         if own:
             rows.append((f"**{kind}, all**", *_gains(own)))
+        own = [c for c in others if c.kind == kind]
+        if own:
+            rows.append((f"{kind}, all, types in the other order", *_gains(own)))
     return Section(
         "Gains of the plan",
         "Average and most over three mixes and four snapshots of stock. *In stock*: against the best fleet of one type that "
@@ -248,13 +251,38 @@ def case_fleets(found: case_study.Outcome, runs: dict[str, Attained]) -> Iterato
                 _number(run.goodput_per_s),
                 f"{run.tokens_per_s:,.0f}",
                 f"{run.usd_per_hr / 3.6 / run.goodput_per_s:.3f}",
-                " / ".join(f"{1000 * value:.0f}" for value in run.ttft_p95_s.values()),
-                " / ".join(f"{1000 * value:.0f}" for value in run.tpot_p95_s.values()),
+                *_latencies(run),
                 " / ".join(f"{value:.1f}" for value in run.e2e_mean_s.values()),
             )
             for name, run in runs.items()
         ),
     )
+
+
+def case_headroom(rows: Sequence[tuple[float, case_study.Step, Attained]]) -> Section:
+    """What head-room buys in worlds that differ."""
+    return Section(
+        "Head-room",
+        "The fleet after, planned with other head-rooms, in the same worlds. Worst class: attainment over the wanted 95 %, "
+        "in points.",
+        ("head-room", "$/h", "met", "worst class", "first token, ms", "each token, ms"),
+        tuple(
+            (
+                f"{headroom:g}",
+                f"{step.usd_per_hr:.2f}",
+                f"{100 * run.attainment:.1f} %",
+                f"{100 * run.worst:+.1f}",
+                *_latencies(run),
+            )
+            for headroom, step, run in rows
+        ),
+    )
+
+
+def _latencies(run: Attained) -> Cells:
+    """95th percentiles of the first and of each further token, class by class, in ms."""
+    both = (run.ttft_p95_s, run.tpot_p95_s)
+    return tuple(" / ".join(f"{1000 * value:.0f}" for value in values.values()) for values in both)
 
 
 def case_variants(outcomes: Sequence[case_study.Outcome]) -> Section:

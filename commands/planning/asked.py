@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,14 +11,17 @@ from typing import Any, Literal
 import click
 
 from ...agents.planner.composition import Problem
-from ...agents.planner.levers import Lever, levers_of
+from ...agents.planner.levers import LOOSER, MISSES, MOST_MISSES, Lever, Setting, levers_of
 from ...agents.planner.problem import problem_of
 from ...env.catalog.gpus import gpus_called
+from ...env.catalog.models import model
 from ...env.catalog.quality import quality_frac
 from ...env.market.offers import Offer, priced, without
 from ...env.market.rentable import rentable
 from ...env.scenario import Scenario
+from ...env.scenario.classes import Target
 from ...env.scenario.planning import InlineOffer, Planning, PriceFile
+from ...env.scenario.pools import Pool
 from ...env.workload.load import load_workload
 from ...env.workload.requests import Workload
 from ..bad_input import refuse
@@ -59,6 +62,8 @@ class Asked:
             said.append(f"only {', '.join(self.precisions)}")
         if self.attainment is not None:
             said.append(f"attainment {self.attainment * 100:g} %")
+        if self.goodput:
+            said.append("most goodput")
         if self.route_by_length is not None:
             said.append("routed by length" if self.route_by_length else "not routed by length")
         return tuple(said)
@@ -136,31 +141,28 @@ def _pools(scenario: Scenario, asked: Asked) -> dict[str, Any]:
     pools = dict(scenario.pools)
     for name, usd in asked.price_usd_per_gpu_hr.items():
         types = _called("--price", name)
-        of = [key for key, pool in pools.items() if types & set(_gpus_of(pool))]
+        of = [key for key, pool in pools.items() if types & set(_gpus_of(pool, scenario))]
         if not of:
             refuse(f"--price {name}: no pool has this GPU; pools have {_gpus_in(scenario)}")
         for key in of:
-            price, gpus = pools[key].price, _gpus_of(pools[key])
+            price, gpus = pools[key].price, _gpus_of(pools[key], scenario)
             # Of unlike GPUs only those named change; the others keep their part of the price.
-            share = sum(count for gpu, count in gpus.items() if gpu in types) / sum(gpus.values())
-            usd_per_hr = usd * share * sum(gpus.values()) + price.usd_per_hr * (1.0 - share)
+            named = sum(count for card, count in gpus.items() if card in types)
+            usd_per_hr = usd * named + price.usd_per_hr * (1.0 - named / sum(gpus.values()))
             pools[key] = pools[key].model_copy(update={"price": price.scaled(usd_per_hr / price.usd_per_hr)})
     return pools
 
 
-def _gpus_of(pool: Any) -> dict[str, int]:
+def _gpus_of(pool: Pool, scenario: Scenario) -> dict[str, int]:
     """GPUs of one replica, by type."""
-    stages = getattr(pool, "stages", None)
-    if not stages:
-        return {next(iter(gpus_called(pool.gpu))): pool.gpus}
     counts: dict[str, int] = {}
-    for stage in stages:
-        counts[stage.gpu] = counts.get(stage.gpu, 0) + stage.tensor_parallel
+    for stage in pool.replica_stages(model(pool.model or scenario.model)):
+        counts[stage.gpu.name] = counts.get(stage.gpu.name, 0) + stage.tensor_parallel
     return counts
 
 
 def _gpus_in(scenario: Scenario) -> str:
-    return ", ".join(dict.fromkeys(gpu for pool in scenario.pools.values() for gpu in _gpus_of(pool)))
+    return ", ".join(dict.fromkeys(gpu for pool in scenario.pools.values() for gpu in _gpus_of(pool, scenario)))
 
 
 def _called(option: str, name: str) -> set[str]:
@@ -197,12 +199,53 @@ def posed(scenario: Scenario, workload: Workload, asked: Asked) -> Problem:
     return _of_pools(problem, scenario, asked)
 
 
-def levers(scenario: Scenario, workload: Workload, asked: Asked) -> tuple[Lever, ...]:
-    """What could be asked for less strictly; `scenario` with the what-ifs in place."""
+MOST_CLASSES_APART = 4
+"""Beyond so many classes, what a looser target would change is asked of all together: each question poses the problem
+anew."""
+
+
+def levers(scenario: Scenario, workload: Workload, asked: Asked, *, together: bool = False) -> tuple[Lever, ...]:
+    """What could be asked for less strictly; `scenario` with the what-ifs in place.
+
+    Args:
+        together: of many classes, all at once.
+    """
     models = {requests.model or scenario.model for requests in scenario.classes.values()}
     precisions = () if scenario.planning is None else scenario.planning.precisions
     kept = {quality_frac(name, precision).frac for name in models for precision in precisions}
-    return levers_of(scenario, lambda other: posed(other, workload, asked), sorted(kept))
+    each = levers_of(scenario, lambda other: posed(other, workload, asked), sorted(kept))
+    if not together or len(scenario.classes) <= MOST_CLASSES_APART:
+        return each
+    whole = [lever for lever in each if not lever.subject]
+    return (*_of_all(scenario, workload, asked), *whole)
+
+
+def _of_all(scenario: Scenario, workload: Workload, asked: Asked) -> Iterator[Lever]:
+    """Every class's latencies a tenth longer; every class's misses half as many again."""
+
+    def other(change: Callable[[Target], dict[str, float]]) -> Problem:
+        classes = {
+            name: requests.model_copy(update={"target": requests.target.model_copy(update=change(requests.target))})
+            for name, requests in scenario.classes.items()
+        }
+        return posed(scenario.model_copy(update={"classes": classes}), workload, asked)
+
+    def longer(target: Target) -> dict[str, float]:
+        values = {name: getattr(target, name) for name in ("ttft_s", "tpot_s", "e2e_s", "deadline_s")}
+        return {name: value * LOOSER[0] for name, value in values.items() if value is not None}
+
+    def more_misses(target: Target) -> dict[str, float]:
+        return {"attainment": 1.0 - min((1.0 - target.attainment) * MISSES[0], MOST_MISSES)}
+
+    yield Lever(
+        "targets", "of all classes", "as asked", (Setting(f"{LOOSER[0]:g} times as long", lambda: other(longer)),)
+    )
+    yield Lever(
+        "attainment",
+        "of all classes",
+        "as asked",
+        (Setting(f"{MISSES[0]:g} times the misses", lambda: other(more_misses)),),
+    )
 
 
 def _of_pools(problem: Problem, scenario: Scenario, asked: Asked) -> Problem:

@@ -58,10 +58,11 @@ def plan_document(
         "sensitivity": None if found.sensitivity is None else _sensitivity(found.sensitivity),
         "not_chosen": [asdict(entry) for entry in found.left_out],
         "warnings": list(found.warnings),
+        "notes": list(problem.notes),
         "plan": contract_plan(found),
     }
     if commands is not None:
-        document["commands"] = {name: {**asdict(command), "line": command.line} for name, command in commands.items()}
+        document["commands"] = {name: serving.record() for name, serving in commands.items()}
     if rivals is not None:
         document["compared"] = [asdict(rival) for rival in rivals]
     if points is not None:

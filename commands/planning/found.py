@@ -23,12 +23,11 @@ from ...agents.planner.explain import (
 from ...agents.planner.fleet import chosen, class_shares
 from ...agents.planner.sensitivity import Sensitivity
 from ...agents.planner.written import pool_names
-from ...env.catalog.gpus import gpu
 from ...env.catalog.models import model
 from ...env.catalog.quality import quality_frac
 from ...env.contract import Bill
 from ...env.market.offers import stale
-from ...env.perf.coverage import Coverage, coverage
+from ...env.perf.coverage import Coverage, pipeline_coverage
 from ...env.perf.law import IterationLaw
 from ...env.scenario import Scenario
 from ...env.scenario.pools import Engine
@@ -142,17 +141,13 @@ def token_budget_of(scenario: Scenario, option: Option) -> int:
     return engine_of(scenario, option).max_num_batched_tokens * batches
 
 
-def coverage_of(scenario: Scenario, option: Option) -> tuple[Coverage, ...]:
-    """What an option's law rests on, for each kind of stage."""
+def coverage_of(scenario: Scenario, option: Option) -> Coverage:
+    """What an option's law rests on."""
     own = own_pool(scenario, option)
     if own is not None:
-        return (scenario.pool_coverage(own),)
+        return scenario.pool_coverage(own)
     layout = option.layout
-    kinds = dict.fromkeys((stage.gpu, stage.tensor_parallel) for stage in layout.stages)
-    return tuple(
-        coverage(gpu(name), model(layout.model), layout.precision, degree, pipeline_parallel=layout.pipeline_parallel)
-        for name, degree in kinds
-    )
+    return pipeline_coverage(layout.perf_stages(), model(layout.model), layout.precision)
 
 
 def _quality(problem: Problem, composition: Composition, places: Sequence[int]) -> dict[str, Kept]:
@@ -185,18 +180,18 @@ def _coverage_warnings(
     said = []
     for o in places:
         name, state = names[o], running[names[o]]
-        for known in coverage_of(scenario, problem.options[o]):
-            if not known.calibrated:
-                said.append(
-                    f"{name}: speed of {known.gpu} in {known.precision} is not calibrated, taken from relatives"
-                    f" ({'; '.join(known.borrowed)}); measure yours with poolpilot profile"
-                )
-            elif state.sequences > 0 and not known.inside(state.sequences, state.sequences, state.context_tokens).all():
-                said.append(
-                    f"{name}: planned to run {state.sequences:.3g} sequences of {state.context_tokens:.0f} tokens, outside"
-                    f" what was measured on {known.gpu} ({_range(known.sequences)} sequences, {_range(known.context_tokens)}"
-                    " tokens): an extrapolation"
-                )
+        known = coverage_of(scenario, problem.options[o])
+        if not known.calibrated:
+            said.append(
+                f"{name}: speed of {known.gpu} in {known.precision} is not calibrated, taken from relatives"
+                f" ({'; '.join(known.borrowed)}); measure yours with poolpilot profile"
+            )
+        elif state.sequences > 0 and not known.inside(state.sequences, state.sequences, state.context_tokens).all():
+            said.append(
+                f"{name}: planned to run {state.sequences:.3g} sequences of {state.context_tokens:.0f} tokens, outside what"
+                f" was measured on {known.gpu} ({_range(known.sequences)} sequences, {_range(known.context_tokens)} tokens):"
+                " an extrapolation"
+            )
     return said
 
 

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ...agents.planner.explain import PlannedClass, PlannedPool
+from ...agents.planner.explain import PlannedPool
+from ...agents.planner.problem import OWN_POOLS
 from ...agents.planner.sensitivity import BreakEven, Sensitivity
 from ...env.contract import BILL_LAYERS
 from ...env.scenario.classes import RequestClass
@@ -23,6 +24,7 @@ from .simulated import Simulated
 
 _BILL_NAMES = {"compute": "compute", "software": "software inefficiency", "idle": "idle", "energy": "energy, cooling"}
 _NOTHING = "-"
+_NOTES_SHOWN = 6
 
 
 def plan_tables(found: Found, asked: Asked) -> Iterator[RenderableType]:
@@ -39,6 +41,11 @@ def plan_tables(found: Found, asked: Asked) -> Iterator[RenderableType]:
         yield _left_out(found)
     for warning in found.warnings:
         yield Text(f"warning: {warning}", style="yellow")
+    notes = found.problem.notes
+    for note in notes[:_NOTES_SHOWN]:
+        yield Text(f"note: {note}", style="dim")
+    if len(notes) > _NOTES_SHOWN:
+        yield Text(f"and {len(notes) - _NOTES_SHOWN} more notes: --json has them all", style="dim")
 
 
 def _pools(found: Found, asked: Asked) -> Table:
@@ -68,7 +75,8 @@ def _pools(found: Found, asked: Asked) -> Table:
 
 
 def _pool(pool: PlannedPool) -> tuple[str, ...]:
-    where = " ".join(part for part in (pool.provider, pool.region) if part)
+    own = pool.provider == OWN_POOLS
+    where = "" if own else " ".join(part for part in (pool.provider, pool.region) if part)
     kind = pool.kind.replace("_", " ")
     return (
         pool.name,
@@ -84,33 +92,30 @@ def _pool(pool: PlannedPool) -> tuple[str, ...]:
 
 
 def _classes(found: Found) -> Table:
-    pools = [pool.name for pool in found.pools]
-    rows = [
-        (
+    rows = []
+    for c in found.classes:
+        quality = percent(found.quality[c.name].mean_frac) if c.name in found.quality else _NOTHING
+        own = (
             c.name,
             targets(found.scenario.classes[c.name]),
             f"{c.rate_per_s:.2f}",
-            *(_share(c, pool) for pool in pools),
             percent(c.attainment_wanted),
             percent(c.attainment),
-            percent(found.quality[c.name].mean_frac) if c.name in found.quality else _NOTHING,
+            quality,
         )
-        for c in found.classes
-    ]
-    columns = ("class", "targets", "requests/s", *pools, "wanted", "expected", "quality")
+        served = sorted(c.shares.items(), key=lambda share: -share[1]) or [("nobody", 0.0)]
+        for i, (pool, share) in enumerate(served):
+            per_s = c.capacity_per_s.get(pool)
+            carries = _NOTHING if per_s is None else f"{per_s:.2f}/s"
+            rows.append((*(own if i == 0 else ("",) * len(own)), pool, percent(share, 0), carries))
+    columns = ("class", "targets", "requests/s", "wanted", "expected", "quality", "to", "share", "a replica carries")
     return table(
-        "Routing: share of the class, of what one replica carries of it within target",
+        "Routing",
         columns,
         rows,
-        "Quality: share of the 16-bit model's score on published evaluations that the precisions keep.",
+        "Expected: share of the requests within target. Quality: share of the 16-bit model's score on published evaluations"
+        " that the precisions keep. A replica carries: of this class alone, within its targets.",
     )
-
-
-def _share(c: PlannedClass, pool: str) -> str:
-    if pool not in c.shares:
-        return _NOTHING
-    per_s = c.capacity_per_s.get(pool)
-    return percent(c.shares[pool], 0) + (f" of {per_s:.1f}/s" if per_s else "")
 
 
 def targets(requests: RequestClass) -> str:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from poolpilot.agents.planner.composition import Option, Problem
+from poolpilot.agents.planner.layouts import Layout, LayoutStage
 from poolpilot.agents.planner.milp import compose
 from poolpilot.agents.planner.problem import problem_of
 from poolpilot.agents.planner.written import PlanNotWritable, planned_scenario, pool_names, scenario_yaml
@@ -20,10 +21,9 @@ from poolpilot.env.market.offers import StockLimit
 from poolpilot.env.scenario import Scenario, load_scenario, shipped_scenarios
 from poolpilot.env.workload.load import load_workload
 
-from .markets import A100, L40S, a_market, a_plan, counted, for_the_demo
+from .markets import A100, L40S, MODEL, a_market, a_plan, counted, for_the_demo
 
 ALL_ON_A100 = [[1, 0, 0, 0]] * 4
-WITH_POOLS = [name for name, path in shipped_scenarios().items() if "\npools:" in path.read_text()]
 
 
 def planned(problem: Problem, replicas: list[float], share: list[list[float]], **planning: Any) -> Scenario:
@@ -49,6 +49,25 @@ def test_pools_are_the_plans_with_engine_cold_start_and_where_prices_come_from()
     assert small.price.source == "small east, on demand, 2026-03-04, a list"
 
 
+@pytest.mark.parametrize(("first", "second"), [(L40S, L40S), (L40S, A100)], ids=["alike", "unlike"])
+def test_stages_in_several_machines_keep_their_link(first: str, second: str) -> None:
+    problem = a_market()
+    stages = LayoutStage(first, 24, 1, "Ethernet-100G"), LayoutStage(second, 16)
+    offers = (2,) if first == second else (2, 3)
+    west = replace(problem.options[3], layout=replace(problem.options[3].layout, stages=stages), offers=offers)
+    more = replace(problem.offers[2], gpu=A100, usd_per_hr=1.7)
+    problem = replace(problem, offers=(*problem.offers, more), options=(*problem.options[:3], west))
+    scenario = planned(problem, [8, 0, 2, 1], [[0.75, 0, 0, 0.25], [0.75, 0, 0, 0.25], [1, 0, 0, 0], [0, 0, 1, 0]])
+    pool = scenario.pools[scenario.pool_names[-1]]
+    assert pool.stages is not None
+    assert [(s.gpu, s.layers, s.link_to_next) for s in pool.stages] == [
+        (first, 24, "Ethernet-100G"),
+        (second, 16, None),
+    ]
+    law = west.layout.law(pool.engine.max_num_batched_tokens)
+    assert np.array_equal(scenario.pool_law(scenario.pool_names[-1]).as_row(), law.as_row())
+
+
 def test_the_plans_routing_is_carried_and_quality_keeps_pools_off() -> None:
     problem = a_market()
     share = [[0.75, 0, 0, 0.25], [0.25, 0, 0, 0.75], [1, 0, 0, 0], [0, 0, 1, 0]]
@@ -61,6 +80,24 @@ def test_the_plans_routing_is_carried_and_quality_keeps_pools_off() -> None:
     counts, shares = held_setting(scenario)[:3], np.reshape(held_setting(scenario)[3:], (3, 3))
     assert counts == (8.0, 2.0, 1.0)
     assert shares.tolist() == [[0.625, 0.0, 0.375], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+
+
+def test_pipelines_over_unlike_gpus_and_own_links_say_every_stage(tmp_path: Path) -> None:
+    problem = a_market()
+    stages = (LayoutStage(A100, 28, 1, "InfiniBand-HDR200"), LayoutStage(L40S, 12, 2))
+    mixed = Option("mixed", Layout(MODEL, "bf16", stages), (0, 1), np.array([3.0, 1.0, 1.0, 3.0]))
+    problem = replace(problem, options=(mixed,))
+    scenario = planned_scenario(for_the_demo(), problem, counted(problem, [4], [[1]] * 4))
+    (pool,) = scenario.pools.values()
+    assert pool.stages is not None
+    assert [(s.gpu, s.layers, s.tensor_parallel, s.link_to_next) for s in pool.stages] == [
+        (A100, 28, 1, "InfiniBand-HDR200"),
+        (L40S, 12, 2, None),
+    ]
+    # Half a machine of A100s stands by unused: 16 for it, and 8 L40S at 1.9.
+    assert pool.price.usd_per_hr == pytest.approx((16.0 + 8 * 1.9) / 4)
+    (tmp_path / "planned.yaml").write_text(scenario_yaml(scenario, tmp_path))
+    assert plain(load_scenario(tmp_path / "planned.yaml")) == plain(scenario)
 
 
 def test_the_rent_of_unused_gpus_is_in_the_price() -> None:
@@ -140,7 +177,7 @@ def plain(scenario: Scenario) -> dict[str, Any]:
     return scenario.model_dump(mode="json")
 
 
-@pytest.mark.parametrize("name", WITH_POOLS)
+@pytest.mark.parametrize("name", sorted(shipped_scenarios()))
 def test_a_scenarios_own_pools_planned_written_and_read_back_are_the_same(tmp_path: Path, name: str) -> None:
     scenario = load_scenario(name)
     requests = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
