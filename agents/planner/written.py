@@ -87,6 +87,7 @@ def planned_scenario(scenario: Scenario, problem: Problem, composition: Composit
         "pools": pools,
         "classes": classes,
         "planning": None,
+        "fleet": scenario.asked_of_fleet,
         "guard": _guard(scenario, problem, {n: sum((r.shares or {}).values()) for n, r in classes.items()}),
     }
     return _checked(scenario.model_copy(update=update))
