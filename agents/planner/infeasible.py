@@ -28,6 +28,8 @@ from .search import Unsolved, cheapest, linked, run
 
 __all__ = ["Clash", "Conflict", "Remedy", "Shortage", "conflict_of"]
 
+MOST_LEFT_OUT = 0.99
+"""Of a class's load; to carry hardly any of it is no remedy."""
 MOST_SAID = 6
 """Remedies that are put in words, of many."""
 GAP = 5e-3
@@ -238,7 +240,9 @@ class _Search:
         mip = self._only(self.parts)
         extra = self._roomy(mip, part)
         room = _least_room(extra, [len(mip.cost)], self._left_s())
-        return None if room is None else self._remedy(part, float(room.amounts[0]))
+        if room is None or (part.kind == "load" and room.amounts[0] > MOST_LEFT_OUT):
+            return None
+        return self._remedy(part, float(room.amounts[0]))
 
     def _least_budget(self, part: _Part) -> Remedy | None:
         others = replace(self._only([other for other in self.parts if other is not part]), cost=self.rent)
