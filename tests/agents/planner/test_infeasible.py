@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from poolpilot.agents.planner.composition import Infeasible, Problem, Wishes
+from poolpilot.agents.planner.conflict import Conflict, Remedy
 from poolpilot.agents.planner.demand import Demand
-from poolpilot.agents.planner.infeasible import Conflict, Remedy, conflict_of
+from poolpilot.agents.planner.infeasible import conflict_of
 from poolpilot.agents.planner.levers import Lever, Setting
 from poolpilot.agents.planner.milp import compose
 from poolpilot.agents.planner.posing import offer_name
