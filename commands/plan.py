@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from ..agents.planner.composition import Composition, Infeasible, Problem
-from ..agents.planner.infeasible import Conflict, conflict_of
+from ..agents.planner.conflict import Conflict
+from ..agents.planner.infeasible import conflict_of
 from ..agents.planner.milp import compose
 from ..agents.planner.sensitivity import sensitivities
 from ..agents.planner.written import PlanNotWritable, planned_scenario

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ...agents.planner.conflict import Conflict
 from ...agents.planner.explain import PlannedPool
 from ...agents.planner.fleet import chosen
-from ...agents.planner.infeasible import Conflict
 from ...agents.planner.sensitivity import Sensitivity
 from ...env.contract import BILL_LAYERS
 from .asked import Asked
