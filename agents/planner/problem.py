@@ -17,6 +17,7 @@ from ...env.contract import Targets
 from ...env.market.offers import Offer
 from ...env.market.rentable import rentable
 from ...env.scenario import Scenario
+from ...env.scenario.fleet import Fleet
 from ...env.scenario.planning import Planning
 from ...env.scenario.pools import Engine
 from ...env.workload.fitting import cut_to, fitted, tokens_held
@@ -165,9 +166,9 @@ def _own_pools(
         layout = layout_of_pool(scenario, name)
         replica = replica_of(scenario.pool_law(name), int(kv_tokens[p]), pool.engine, pool.batches_in_flight)
         serves = cluster.serves[:, p]
-        rates, why_not = carried(replica, demand, serves, asked.targets)
+        own = carried(replica, demand, serves, asked.targets)
         barred = "the scenario keeps the class off this pool, or it holds another model"
-        own = range(len(offers), len(offers) + len(layout.gpus))
+        units = range(len(offers), len(offers) + len(layout.gpus))
         for card, count in layout.gpus.items():
             offers.append(
                 Offer(
@@ -186,18 +187,22 @@ def _own_pools(
             Option(
                 name=name,
                 layout=layout,
-                offers=tuple(own),
-                capacity_per_s=rates,
+                offers=tuple(units),
+                capacity_per_s=own.capacity_per_s,
                 max_replicas=pool.replicas.max,
                 min_replicas=pool.replicas.min,
                 why_not=tuple(
-                    barred if not serves[c] else why for c, why in zip(demand.class_index, why_not, strict=True)
+                    barred if not serves[c] else why for c, why in zip(demand.class_index, own.why_not, strict=True)
                 ),
             )
         )
+    fleet = scenario.asked_of_fleet or Fleet(headroom=HEADROOM)
     wishes = Wishes(
         budget_usd_per_hr=budget_usd_per_hr or scenario.guard.budget_usd_per_hr,
-        headroom=HEADROOM if headroom is None else headroom,
+        max_spot_share=fleet.max_spot_share,
+        min_on_demand_replicas=fleet.min_on_demand_replicas,
+        min_replicas=fleet.min_replicas,
+        headroom=fleet.headroom if headroom is None else headroom,
     )
     return Problem(tuple(offers), tuple(options), demand, wishes)
 
