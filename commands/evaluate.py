@@ -29,8 +29,8 @@ from .printing import console, percent, print_json, progress, table
     "--policy",
     "policies",
     multiple=True,
-    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, {CLAIRVOYANT} (the mark: each world's own plan, known ahead), or a checkpoint's name or folder; repeatable."
-    " Default: the rules.",
+    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, {CLAIRVOYANT} (no policy but a mark: each world's own plan, known"
+    " ahead), or a checkpoint's name or folder; repeatable. Default: the rules.",
 )
 @click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Worlds for each scenario.")
 @click.option("--reference", help="The policy that bills are compared with. Default: the first.")

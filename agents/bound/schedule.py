@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...env.contract import FloatArray, IntArray
-from .programs import NoAnswerError, SparseProgram, solved
+from .programs import SparseProgram, solved
 
 _SHORT_FACTOR = 30.0
 """Load that fits nowhere costs so many times what it would in the dearest pool."""
@@ -62,7 +62,7 @@ def cheapest_schedule(ahead: Ahead, time_limit_s: float = _TIME_LIMIT_S) -> Sche
     """The schedule with the least rent under which every step's load fits, within 2 % of the best.
 
     Raises:
-        NoAnswerError: none was found in time.
+        programs.NoAnswerError: none was found in time.
     """
     (steps, n_classes), n_pools = ahead.load_per_s.shape, len(ahead.least)
     cls, pool = np.nonzero(ahead.capacity_per_s > 0.0)
@@ -81,7 +81,7 @@ def cheapest_schedule(ahead: Ahead, time_limit_s: float = _TIME_LIMIT_S) -> Sche
     at_begin = at_class + steps * n_classes
     at_drop = at_begin + width
     before = np.arange(n_pools, width)
-    lost, span = int(ahead.drops[0]), int(ahead.drops[1])
+    span = int(ahead.drops[1])
     since = np.arange(span * n_pools, width)
     entries = [
         (count_of, count_of, -np.ones(width)),
@@ -97,8 +97,6 @@ def cheapest_schedule(ahead: Ahead, time_limit_s: float = _TIME_LIMIT_S) -> Sche
     row, column, value = (np.concatenate(part) for part in zip(*entries, strict=True))
     first = np.zeros((steps, n_pools))
     first[0] = -ahead.start
-    kept = np.full((steps, n_pools), -float(lost))
-    kept[:span] += ahead.start
     served = np.isin(np.arange(n_classes), cls)
     load = np.where(served, ahead.load_per_s, 0.0)
     least = np.minimum(np.broadcast_to(ahead.least, ahead.most.shape), ahead.most)
@@ -122,9 +120,8 @@ def cheapest_schedule(ahead: Ahead, time_limit_s: float = _TIME_LIMIT_S) -> Sche
             row=row,
             column=column,
             value=value,
-            # Where machines are taken away counts fall faster than the guard lets them.
             row_low=np.concatenate(
-                [np.full(width, -np.inf), load.ravel(), first.ravel(), np.minimum(kept, _room(kept, ahead)).ravel()]
+                [np.full(width, -np.inf), load.ravel(), first.ravel(), _least_change(ahead).ravel()]
             ),
             row_high=np.concatenate([np.zeros(width), load.ravel(), np.full(2 * width, np.inf)]),
             whole=np.arange(total) < width,
@@ -139,13 +136,15 @@ def cheapest_schedule(ahead: Ahead, time_limit_s: float = _TIME_LIMIT_S) -> Sche
     return Schedule(counts, np.divide(route, sums, out=np.zeros_like(route), where=sums > 1e-9))
 
 
-def _room(kept: FloatArray, ahead: Ahead) -> FloatArray:
-    """`[S, P]` least differences to the count some steps before that leave a count within `most`."""
-    span = int(ahead.drops[1])
-    earlier = np.concatenate([np.zeros((min(span, len(kept)), kept.shape[1])), ahead.most[:-span]])[: len(kept)]
-    room: FloatArray = np.where(ahead.most < earlier, -np.inf, kept)
-    room[:span] = np.minimum(kept[:span], ahead.most[:span])
-    return room
+def _least_change(ahead: Ahead) -> FloatArray:
+    """`[S, P]` least difference of each count to that some steps before (of the first ones: least count), as far as the
+    guard lets a pool shrink. Where machines are taken away, it shrinks as it must."""
+    lost, span = float(ahead.drops[0]), int(ahead.drops[1])
+    change = np.full(ahead.most.shape, -lost)
+    change[:span] = np.minimum(ahead.start - lost, ahead.most[:span])
+    fewer = ahead.most[span:] < ahead.most[: len(ahead.most) - span]
+    change[span:][fewer] = -np.inf
+    return change
 
 
 def asked_ahead(replicas: FloatArray, ahead_ticks: IntArray) -> FloatArray:
@@ -158,6 +157,3 @@ def asked_ahead(replicas: FloatArray, ahead_ticks: IntArray) -> FloatArray:
         for later in range(1, min(ticks, len(replicas) - 1) + 1):
             asked[:-later, p] = np.maximum(asked[:-later, p], replicas[later:, p])
     return asked
-
-
-__all__ = ["Ahead", "NoAnswerError", "Schedule", "asked_ahead", "cheapest_schedule"]
