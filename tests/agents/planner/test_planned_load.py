@@ -56,7 +56,12 @@ def drawn(seed: int, error_frac: float = 0.0) -> dict[str, Any]:
         classes[name] = {"target": {**target, "attainment": wanted}}
         loads[name] = {
             "rate_per_s": max(REQUESTS / duration_s, float(rng.uniform(4, 24))),
-            "prompt_tokens": {"kind": "lognormal", "median": prompt, "sigma": float(rng.uniform(0.2, 0.9)), "max": 4000},
+            "prompt_tokens": {
+                "kind": "lognormal",
+                "median": prompt,
+                "sigma": float(rng.uniform(0.2, 0.9)),
+                "max": 4000,
+            },
             "output_tokens": output_tokens,
         }
     return {
