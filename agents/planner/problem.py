@@ -17,14 +17,17 @@ from ...env.contract import Targets
 from ...env.market.offers import Offer
 from ...env.market.rentable import rentable
 from ...env.scenario import Scenario
+from ...env.scenario.fleet import Fleet
 from ...env.scenario.planning import Planning
+from ...env.scenario.pools import Engine
 from ...env.workload.fitting import cut_to, fitted, tokens_held
 from ...env.workload.requests import Workload
 from .carrying import carried, replica_of
 from .composition import Option, Problem, Wishes
-from .demand import Edges, demand_of
+from .demand import Demand, Edges, demand_of
 from .layouts import Layout, LayoutStage, Survey, survey_layouts
 from .options import Asked, options_of, why_nobody
+from .partition import USUAL_LOAD, Flags, Load
 
 __all__ = ["asked_of", "layout_of_pool", "problem_of"]
 
@@ -74,7 +77,10 @@ def problem_of(
         available = tuple(offer for offer in available if offer.kind != "spot")
     limit = np.full(len(scenario.classes), planning.engine.max_model_len)
     demand = demand_of(cut_to(workload, limit), scenario.duration_s, load=load, buckets=buckets)
-    surveys = [_survey(planning, name, available) for name in dict.fromkeys(asked.models)]
+    surveys = [
+        _survey(planning, name, available, load_of(demand, asked.models, name, planning.engine))
+        for name in dict.fromkeys(asked.models)
+    ]
     layouts = [layout for survey in surveys for layout in survey.layouts]
     options = options_of(layouts, available, demand, asked, planning.engine, quality=_quality)
     notes = [*(market.notes if offers is None else ()), *(note for survey in surveys for note in survey.notes)]
@@ -107,7 +113,18 @@ def asked_of(scenario: Scenario, attainment: float | None = None) -> Asked:
     )
 
 
-def _survey(planning: Planning, model_name: str, offers: Sequence[Offer]) -> Survey:
+def load_of(demand: Demand, models: Sequence[str], model_name: str, engine: Engine) -> Load:
+    """What pipelines of a model are split for: the mean of its classes' requests (`models` `[C]` says whose they are),
+    as many at a time as the engine takes."""
+    weight = demand.rate_per_s * [models[c] == model_name for c in demand.class_index]
+    if not weight.sum() > 0:
+        return replace(USUAL_LOAD, sequences=engine.max_num_seqs)
+    means = (float(np.average(lengths, weights=weight)) for lengths in (demand.prompt_tokens, demand.output_tokens))
+    return Load(engine.max_num_seqs, *means)
+
+
+def _survey(planning: Planning, model_name: str, offers: Sequence[Offer], load: Load) -> Survey:
+    engine = planning.engine
     machine_gpus: dict[str, int] = {}
     for offer in offers:
         machine_gpus[offer.gpu] = max(machine_gpus.get(offer.gpu, 0), offer.machine_gpus)
@@ -119,6 +136,9 @@ def _survey(planning: Planning, model_name: str, offers: Sequence[Offer]) -> Sur
         max_stages=planning.max_pipeline_stages,
         mixed=planning.mixed_pipelines,
         machine_gpus=machine_gpus,
+        load=load,
+        # vLLM refuses to start where its cache does not hold the longest request it may get.
+        flags=Flags(engine.max_num_batched_tokens, engine.gpu_memory_utilization, engine.max_model_len),
     )
 
 
@@ -146,9 +166,9 @@ def _own_pools(
         layout = layout_of_pool(scenario, name)
         replica = replica_of(scenario.pool_law(name), int(kv_tokens[p]), pool.engine, pool.batches_in_flight)
         serves = cluster.serves[:, p]
-        rates, why_not = carried(replica, demand, serves, asked.targets)
+        own = carried(replica, demand, serves, asked.targets)
         barred = "the scenario keeps the class off this pool, or it holds another model"
-        own = range(len(offers), len(offers) + len(layout.gpus))
+        units = range(len(offers), len(offers) + len(layout.gpus))
         for card, count in layout.gpus.items():
             offers.append(
                 Offer(
@@ -167,18 +187,22 @@ def _own_pools(
             Option(
                 name=name,
                 layout=layout,
-                offers=tuple(own),
-                capacity_per_s=rates,
+                offers=tuple(units),
+                capacity_per_s=own.capacity_per_s,
                 max_replicas=pool.replicas.max,
                 min_replicas=pool.replicas.min,
                 why_not=tuple(
-                    barred if not serves[c] else why for c, why in zip(demand.class_index, why_not, strict=True)
+                    barred if not serves[c] else why for c, why in zip(demand.class_index, own.why_not, strict=True)
                 ),
             )
         )
+    fleet = scenario.asked_of_fleet or Fleet(headroom=HEADROOM)
     wishes = Wishes(
         budget_usd_per_hr=budget_usd_per_hr or scenario.guard.budget_usd_per_hr,
-        headroom=HEADROOM if headroom is None else headroom,
+        max_spot_share=fleet.max_spot_share,
+        min_on_demand_replicas=fleet.min_on_demand_replicas,
+        min_replicas=fleet.min_replicas,
+        headroom=fleet.headroom if headroom is None else headroom,
     )
     return Problem(tuple(offers), tuple(options), demand, wishes)
 
