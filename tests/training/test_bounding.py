@@ -21,7 +21,7 @@ from poolpilot.training.worlds import episode_of
 from .clusters import TINY
 from .random_scenarios import a_scenario
 
-SEEDS = range(60)
+SEEDS = range(40)
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,8 @@ def test_work_that_may_wait_is_done_when_it_is_cheap() -> None:
 
     dear = usd({"deadline_s": 100.0}, steps[:1])
     assert usd({"deadline_s": 100.0}, steps) == pytest.approx(0.1 * dear, rel=1e-3)
-    assert 0.4 * dear < usd({"e2e_s": 5.0}, steps) < 0.7 * dear
+    # What may not wait is met in the second minute as far as that goes; the rest are the lightest of the first.
+    assert 0.15 * dear < usd({"e2e_s": 5.0}, steps) < 0.5 * dear
 
 
 def test_power_and_bytes_add_to_the_bound_what_they_must() -> None:
