@@ -277,8 +277,8 @@ def _frontier(scenario: Scenario, requests: Workload, asked: Asked, others: bool
     task = bar.add_task("attainment by attainment", total=len(ATTAINMENTS))
 
     def problem_at(attainment: float) -> Problem:
-        there = replace(asked, attainment=attainment)
-        return posed(changed(scenario, replace(there, without=(), price_usd_per_gpu_hr={})), requests, there)
+        # The other what-ifs stand in the scenario already.
+        return posed(changed(scenario, Asked(attainment=attainment)), requests, asked)
 
     points: list[Point] = []
     for several in frontier(problem_at, others=others):

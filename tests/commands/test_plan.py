@@ -468,6 +468,18 @@ def test_prices_from_a_file_are_used_and_old_ones_warned_of(tmp_path: Path) -> N
     assert "(prices of prices.csv)" in text
 
 
+def test_the_frontier_keeps_to_the_other_what_ifs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("plotly")
+    monkeypatch.chdir(tmp_path)
+    asked = (*CASE, "--prices", priced(tmp_path), "--without", "L40S", "--price", "A100=2.0", "--load", "mean")
+    points = document(*asked, "--frontier")["frontier"]
+    fleets = [point["fleet"] for point in points if point["usd_per_hr"] is not None]
+    assert fleets
+    assert not any("l40s" in fleet for fleet in fleets)
+    assert all(point["usd_per_hr"] % 16.0 < 1e-6 for point in points if point["usd_per_hr"] is not None)  # eight at 2 $
+    assert (tmp_path / "frontier.html").is_file()  # where the user stands, without --out
+
+
 def test_whole_machines_are_paid_for_and_what_stands_unused_is_told(tmp_path: Path) -> None:
     found = document(*CASE, "--prices", priced(tmp_path), "--without", "L40S")
     (unit,) = found["units"]
