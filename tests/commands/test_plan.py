@@ -316,6 +316,13 @@ def test_the_frontier_is_a_table_a_page_and_a_document(tmp_path: Path) -> None:
     assert (tmp_path / "serve.sh").read_text().startswith("#!/bin/sh\n")
 
 
+def test_without_plotly_a_frontier_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolpilot.commands.planning.files.find_spec", lambda name: None)
+    result = run("--scenario", "mixed-chat", "--frontier")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "pip install 'poolpilot[figures]'" in result.stderr
+
+
 def test_other_fleets_stand_beside_the_plan() -> None:
     found = document("--scenario", "mixed-chat", "--without", "A100", "--compare")
     fleets = {rival["name"]: rival["usd_per_hr"] for rival in found["compared"]}
