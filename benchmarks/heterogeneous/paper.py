@@ -23,7 +23,7 @@ from poolpilot.env.scenario.classes import Target
 
 from .fleets import ALMOST, GREEDY, PLAN, Throughput, costs, gain, one_per_s, throughput
 from .loads import drawn, loads_of, scaled, with_loads
-from .simulated import Attained, attained, job_per_s
+from .simulated import Attained, as_believed, attained, job_per_s
 
 SCENARIO = "paper-mix"
 GPUS = ("RTX4090-24GB", "A40-48GB", "A6000-48GB", "L40-48GB", "A100-SXM-80GB", "H100-SXM-80GB")
@@ -167,10 +167,14 @@ class Checked:
     mix: str
     fleet: str
     planned_per_s: float
+    believed_per_s: float
+    """Of a batch: requests per second in a world as the planner believes it; 0 under targets."""
     reached_per_s: tuple[float, ...]
-    """Of a batch: requests per second, by world."""
+    """Of a batch, by world."""
+    believed: Attained | None
+    """Under targets: at the planned load, in a world as believed."""
     steady: Attained | None
-    """Under targets: at the planned load."""
+    """In the worlds that differ."""
 
 
 def checked(model: str, kind: Kind, mix: str, stock: str, budget: float, seeds: Sequence[int] = SEEDS) -> list[Checked]:
@@ -194,7 +198,9 @@ def checked(model: str, kind: Kind, mix: str, stock: str, budget: float, seeds: 
                 mix=mix,
                 fleet=fleet,
                 planned_per_s=per_s,
+                believed_per_s=job_per_s(as_believed(planned), per_s, JOB_S, seeds[:1])[0] if batch else 0.0,
                 reached_per_s=tuple(job_per_s(planned, per_s, JOB_S, seeds)) if batch else (),
+                believed=None if batch else attained(as_believed(planned), seeds),
                 steady=None if batch else attained(planned, seeds),
             )
         )
