@@ -71,9 +71,11 @@ class Observation:
     """`[..., P]`"""
 
 
+FORECAST_SEEN_S: Final = (60.0, 180.0, 300.0, 600.0)
+"""Which forecast steps the network sees. A step more would be another observation, which no trained network fits."""
 CLASS_FEATURES: Final = (
     "rate",
-    *(f"forecast_{int(h)}s" for h in FORECAST_HORIZON_S),
+    *(f"forecast_{int(h)}s" for h in FORECAST_SEEN_S),
     "prompt_length",
     "output_length",
     "prompt_spread",
@@ -202,7 +204,7 @@ def _class_features(snapshot: Snapshot, plan: Plan, cluster: Cluster, budget_lef
     capacity = np.where(cluster.serves, plan.capacity_per_s, 0.0).max(axis=-1)
     features = {
         "rate": np.log1p(_ratio(rate, capacity)) / 3.0,
-        **{f"forecast_{int(h)}s": ahead[..., k] for k, h in enumerate(FORECAST_HORIZON_S)},
+        **{f"forecast_{int(h)}s": ahead[..., FORECAST_HORIZON_S.index(h)] for h in FORECAST_SEEN_S},
         "prompt_length": np.log(snapshot.prompt_tokens_mean / 500.0) / 4.0,
         "output_length": np.log((snapshot.output_tokens_mean + 1.0) / 200.0) / 4.0,
         "prompt_spread": _ratio(snapshot.prompt_tokens_std, snapshot.prompt_tokens_mean) / 3.0,

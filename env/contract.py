@@ -17,15 +17,17 @@ from typing import Any, Final, Protocol, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Version of everything in this module; a stored Snapshot, Decision or checkpoint names the one it was made with."""
 
 FloatArray: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 IntArray: TypeAlias = NDArray[np.int64]
 
-FORECAST_HORIZON_S: Final = (60.0, 180.0, 300.0, 600.0)
+FORECAST_HORIZON_S: Final = (60.0, 180.0, 300.0, 600.0, 900.0)
 """How far ahead each of the `H` forecast steps looks, in seconds."""
+FORECAST_SPAN_S: Final = 60.0
+"""A forecast step is the mean rate over this long, up to its horizon."""
 
 
 class SchemaError(ValueError):
@@ -72,7 +74,7 @@ class Snapshot:
     pools: FloatArray
     """`[..., P, len(POOL_COLUMNS)]`, NaN where unknown."""
     forecast_per_s: FloatArray
-    """`[..., C, H]` expected arrival rate at each of `FORECAST_HORIZON_S`, NaN where unknown."""
+    """`[..., C, H]` expected arrival rate over the minute that ends at each of `FORECAST_HORIZON_S`, NaN where unknown."""
 
     # Per class, over the last window
     arrival_rate_per_s = Column("classes", "requests/s", 1e7, "requests that arrived per second, retries included")

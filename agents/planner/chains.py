@@ -84,7 +84,9 @@ def _orders(groups: Sequence[Group], between_machines: str) -> Iterator[tuple[bo
 
 def places_of(order: Sequence[Group], between_machines: str = BETWEEN_MACHINES) -> tuple[Place, ...]:
     """The stages of a pipeline through machines in this order."""
-    places = []
+    places: list[Place] = []
+    if len(order) == 1:
+        return (Place(order[0].gpu, order[0].tensor_parallel),) * order[0].stages  # the GPUs' own link, as always
     for group in order:
         inside = gpu(group.gpu).link_among(group.stages * group.tensor_parallel).name
         places += [Place(group.gpu, group.tensor_parallel, inside)] * (group.stages - 1)

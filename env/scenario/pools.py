@@ -256,9 +256,10 @@ class Pool(Strict):
             if not self.gpu:
                 raise ValueError("gpu: Field required; or give stages, for a pipeline over GPUs that differ")
             return self
-        given = self.model_fields_set & {"gpu", "tensor_parallel", "pipeline_parallel", "stage_layers"}
+        usual = {"gpu": "", "tensor_parallel": 1, "pipeline_parallel": 1, "stage_layers": None}
+        given = [name for name, value in usual.items() if getattr(self, name) != value]
         if given:
-            raise ValueError(f"stages: wanted in place of {', '.join(sorted(given))}, got both")
+            raise ValueError(f"stages: wanted in place of {', '.join(given)}, got both")
         if self.law is not None:
             raise ValueError("law: not with stages; a law file speaks of one GPU type")
         return self

@@ -129,6 +129,7 @@ class SimulatedClusters:
             _check_fits(spec, n_classes, n_pools)
         largest = {axis: max(size[axis] for size in sizes) for axis in sizes[0]}
         self._every = with_room(self._every, {**largest, "C": n_classes, "P": n_pools})
+        self._forecast = forecast.forget(self._forecast, seats)
         for b, spec in zip(seats.tolist(), specs, strict=True):
             self.specs[b] = spec
             self._load(b, spec)
@@ -250,8 +251,6 @@ class SimulatedClusters:
         self._ticks[b] = 0
         self._recent[:, b] = 0.0
         self._window[b] = 0.0
-        for known in vars(self._forecast).values():
-            known[b] = np.nan
 
     def _restate(self, n_classes: int, n_pools: int) -> None:
         """Put together what is the same in every tick."""

@@ -42,7 +42,7 @@ def test_a_changed_figure_is_found_and_named() -> None:
 
 
 def test_another_policy_shows_where_it_would_have_differed() -> None:
-    records = list(sat_through(a_sitting(), 2, seed=0))
+    records = list(sat_through(a_sitting(), 6, seed=0))
     records = [replace(record, memory={}) for record in records]
     outcome = replay(records, lambda decision, cluster: policies(cluster)["careful"])
     assert {d.field.split(".")[0].split("[")[0] for d in outcome.differences} >= {"proposed", "applied"}

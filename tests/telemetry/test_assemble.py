@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from poolpilot.env import forecast
-from poolpilot.env.contract import POOL_COLUMNS, SchemaError, Snapshot
+from poolpilot.env.contract import FORECAST_HORIZON_S, POOL_COLUMNS, SchemaError, Snapshot
 from poolpilot.env.coverage import CalibratedRanges
 from poolpilot.telemetry.assemble import Measured, PoolState, assemble
 from poolpilot.telemetry.readings import ReplicaReading
@@ -171,7 +171,7 @@ def test_classes_and_forecast_come_from_window_and_state() -> None:
     snapshot = assemble(CLUSTER, measured, FRESH_S)
     np.testing.assert_allclose(snapshot.arrival_rate_per_s, [0.2, 0.0, 0.0])
     np.testing.assert_array_equal(snapshot.in_flight, [1, 0, 0])
-    np.testing.assert_allclose(snapshot.forecast_per_s[:2], [[0.2] * 4, [0.0] * 4])
+    np.testing.assert_allclose(snapshot.forecast_per_s[:2], np.outer([0.2, 0.0], np.ones(len(FORECAST_HORIZON_S))))
     assert np.isnan(snapshot.forecast_per_s[2]).all()
     assert np.isnan(snapshot.telemetry_age_s).all()
 

@@ -96,7 +96,7 @@ def test_counts_are_the_need_rounded_up_within_the_limits() -> None:
         (told(arrival_rate_per_s=[NAN, 6.0]), {}, [1.0, 6.0]),
         (told(), {}, [1.0, 2.0]),
         (
-            told(arrival_rate_per_s=[4.0, 9.0], ahead=[[4.0] * 4, [9.0, 9.0, 9.0, 3.0]]),
+            told(arrival_rate_per_s=[4.0, 9.0], ahead=[[4.0] * 5, [9.0] * 4 + [3.0]]),
             {"deadline_s": [NAN, 600.0], "ttft_s": [1.0, NAN]},
             [4.0, 3.0],
         ),

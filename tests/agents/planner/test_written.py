@@ -49,6 +49,25 @@ def test_pools_are_the_plans_with_engine_cold_start_and_where_prices_come_from()
     assert small.price.source == "small east, on demand, 2026-03-04, a list"
 
 
+@pytest.mark.parametrize(("first", "second"), [(L40S, L40S), (L40S, A100)], ids=["alike", "unlike"])
+def test_stages_in_several_machines_keep_their_link(first: str, second: str) -> None:
+    problem = a_market()
+    stages = LayoutStage(first, 24, 1, "Ethernet-100G"), LayoutStage(second, 16)
+    offers = (2,) if first == second else (2, 3)
+    west = replace(problem.options[3], layout=replace(problem.options[3].layout, stages=stages), offers=offers)
+    more = replace(problem.offers[2], gpu=A100, usd_per_hr=1.7)
+    problem = replace(problem, offers=(*problem.offers, more), options=(*problem.options[:3], west))
+    scenario = planned(problem, [8, 0, 2, 1], [[0.75, 0, 0, 0.25], [0.75, 0, 0, 0.25], [1, 0, 0, 0], [0, 0, 1, 0]])
+    pool = scenario.pools[scenario.pool_names[-1]]
+    assert pool.stages is not None
+    assert [(s.gpu, s.layers, s.link_to_next) for s in pool.stages] == [
+        (first, 24, "Ethernet-100G"),
+        (second, 16, None),
+    ]
+    law = west.layout.law(pool.engine.max_num_batched_tokens)
+    assert np.array_equal(scenario.pool_law(scenario.pool_names[-1]).as_row(), law.as_row())
+
+
 def test_the_plans_routing_is_carried_and_quality_keeps_pools_off() -> None:
     problem = a_market()
     share = [[0.75, 0, 0, 0.25], [0.25, 0, 0, 0.75], [1, 0, 0, 0], [0, 0, 1, 0]]

@@ -57,6 +57,12 @@ def test_the_pool_has_the_law_and_the_cache_of_its_stages(scenario: Scenario) ->
     assert believed_capacity(scenario).token_budget[of_pool] == 2 * pool.engine.max_num_batched_tokens
 
 
+def test_a_scenario_written_out_whole_reads_back(scenario: Scenario, tmp_path: Path) -> None:
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(scenario.model_dump(mode="json", by_alias=True)), encoding="utf-8")
+    assert load_scenario(path).pools == scenario.pools
+
+
 def test_measured_is_only_what_was_measured_on_every_stage(scenario: Scenario) -> None:
     whole = scenario.pool_coverage("mixed")
     parts = [coverage(s.gpu, SHAPE, "bf16", pipeline_parallel=2) for s in AS_STAGES]

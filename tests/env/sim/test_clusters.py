@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poolpilot.env import forecast
 from poolpilot.env.contract import BILL_LAYERS, IDLE_PARTS, POOL_COLUMNS, SCALING_PARTS, Action
 from poolpilot.env.coverage import CalibratedRanges
 from poolpilot.env.ledger import Tariff
@@ -246,6 +247,22 @@ def test_replace_is_a_fresh_start_and_leaves_the_others_alone() -> None:
     replaced, undisturbed = histories(batch, 6, 20), histories(untouched, 6, 20)
     assert_same_history(replaced, 1, fresh, 0)
     assert_same_history(replaced, 0, undisturbed, 0)
+
+
+def test_the_forecast_is_the_one_of_the_arrivals_since_the_world_began() -> None:
+    """As the sidecar makes it: known from the first tick on, at the start and after another world took the place."""
+    clusters = SimulatedClusters([a_busy_world(1), a_busy_world(2)], 10.0)
+    assert np.isnan(clusters.snapshot().forecast_per_s).all()
+    state = forecast.start(*clusters.cluster.class_mask.shape)
+    for tick in range(12):
+        if tick == 6:
+            clusters.replace(np.array([1]), [a_busy_world(3)])
+            state = forecast.forget(state, np.array([1]))
+        arrived = clusters.advance(an_action(clusters)).tally[..., ARRIVED]
+        state = forecast.observe(state, arrived / 10.0, 10.0)
+        seen, known = clusters.snapshot().forecast_per_s, clusters.cluster.class_mask
+        assert np.isfinite(seen[known]).all()
+        np.testing.assert_array_equal(seen[known], forecast.predict(state)[known])
 
 
 def test_a_larger_world_may_replace_a_smaller_one() -> None:
