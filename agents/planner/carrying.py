@@ -1,63 +1,166 @@
 """What one replica carries of each bucket of a demand, and why not where it carries nothing.
 
-Symbols: `C` classes, `B` buckets.
+A replica may serve several classes, and the strictest of them decides how full it may be. So a capacity belongs to a
+set of classes: each class of the set by itself may fill the replica as far as every other one that came by would still
+meet its targets. Whatever mix then comes, the shares of the replica's time that its requests take add up.
+
+Symbols: `C` classes, `B` buckets, `M` cells.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from ...env.contract import BoolArray, FloatArray, Targets
-from ...env.perf.capacity import capacity_per_s
+from ...env.perf.crowd import Mix, Replica
 from ...env.perf.law import IterationLaw
+from ...env.perf.mixes import Promises, attained, lone_per_s, most_per_s, work_s
 from ...env.scenario.pools import Engine
 from .demand import Demand
 
-__all__ = ["Replica", "carried", "replica_of"]
+__all__ = ["Carried", "carried", "carried_by_sets", "replica_of"]
+
+PASSING = 0.03
+"""Share of a replica's time that the other classes take together where one class fills it."""
+WORTH_A_SET = 1.05
+"""A smaller set of classes is worth a pool of its own from so many times the capacity on."""
+_TRICKLE = 1e-3
+"""Of the rate of a replica that serves one request after the other: too little for anybody to wait."""
 
 
-@dataclass(frozen=True, eq=False)
-class Replica:
-    """An engine as the performance model sees it."""
+class Carried(NamedTuple):
+    """What a replica carries that serves some classes."""
 
-    law: IterationLaw
-    kv_tokens: int
-    max_num_seqs: int
-    token_budget: int
-    """Of all batches in flight."""
-    max_model_len: int
+    classes: tuple[int, ...]
+    """Those that may come to it, and that it can serve."""
+    capacity_per_s: FloatArray
+    """`[B]`"""
+    why_not: tuple[str, ...]
+    """`[B]` empty where it carries something."""
+    whole: bool
+    """Whether it is open to all the classes that it can serve."""
 
 
 def replica_of(law: IterationLaw, kv_tokens: int, engine: Engine, batches_in_flight: int = 1) -> Replica:
     """A replica that was started with these flags; a pipeline has a batch in flight on each stage."""
-    budget = engine.max_num_batched_tokens * batches_in_flight
-    return Replica(law, kv_tokens, engine.max_num_seqs, budget, engine.max_model_len)
+    return Replica(
+        law=law.as_row(),
+        kv_tokens=float(kv_tokens),
+        max_num_seqs=float(engine.max_num_seqs),
+        token_budget=float(engine.max_num_batched_tokens * batches_in_flight),
+        longest=float(min(engine.max_model_len, kv_tokens)),
+    )
 
 
-def carried(
-    replica: Replica, demand: Demand, serves: BoolArray, targets: Targets
-) -> tuple[FloatArray, tuple[str, ...]]:
-    """`[B]` requests per second of each bucket within its class's targets; and `[B]` why not, empty where it does.
+def carried(replica: Replica, demand: Demand, serves: BoolArray, targets: Targets) -> Carried:
+    """What it carries if all the classes `serves` `[C]` may come to it."""
+    return _Carrying(replica, demand, serves, targets).together()
 
-    Args:
-        serves: `[C]` the classes that may come to it.
-    """
-    rates = np.zeros(len(demand.class_index))
-    why_not = [""] * len(rates)
-    for b, c in enumerate(demand.class_index):
-        if not serves[c]:
+
+def carried_by_sets(replica: Replica, demand: Demand, serves: BoolArray, targets: Targets) -> Iterator[Carried]:
+    """The same, and for each smaller set of classes that is worth replicas of its own: the set without its strictest
+    classes, and each class alone."""
+    carrying = _Carrying(replica, demand, serves, targets)
+    everybody = carrying.together()
+    yield everybody
+    strictest_first = sorted(everybody.classes, key=carrying.iteration_s)
+    looser = [tuple(sorted(strictest_first[n:])) for n in range(1, len(strictest_first))]
+    best = everybody.capacity_per_s.copy()
+    for classes in dict.fromkeys([*looser, *((c,) for c in everybody.classes)]):
+        if classes == everybody.classes:
             continue
-        prompt, output = float(demand.prompt_tokens[b]), float(demand.output_tokens[b])
-        longest = min(replica.max_model_len, replica.kv_tokens)
-        if prompt + output > longest:
-            why_not[b] = f"{prompt + output:.0f} tokens, and a replica holds {longest}"
-            continue
-        ttft_s, tpot_s = float(targets.ttft_s[c]), float(targets.tpot_s[c])
-        rates[b] = capacity_per_s(
-            replica.law, replica.kv_tokens, replica.max_num_seqs, replica.token_budget, prompt, output, ttft_s, tpot_s
-        )
-        if not rates[b]:
-            why_not[b] = "not even a lone request meets the targets"
-    return rates, tuple(why_not)
+        own = carrying.together(classes)
+        if (own.capacity_per_s > WORTH_A_SET * best).any():
+            best = np.maximum(best, own.capacity_per_s)
+            yield own
+
+
+class _Carrying:
+    """One replica and one demand."""
+
+    def __init__(self, replica: Replica, demand: Demand, serves: BoolArray, targets: Targets) -> None:
+        self._replica, self._demand = replica, demand
+        cells, n_classes = demand.fine, len(demand.class_names)
+        self._bucket, self._in_bucket = cells.bucket, cells.share
+        self._class = demand.class_index[cells.bucket]
+        rate = demand.rate_per_s[cells.bucket] * cells.share
+        asked = np.bincount(self._class, rate, n_classes)[self._class]
+        known = np.bincount(self._class, cells.share, n_classes)[self._class]
+        self._share: FloatArray = np.where(asked > 0, rate / np.where(asked > 0, asked, 1.0), cells.share / known)
+        self._prompt, self._decodes = cells.prompt_tokens, np.maximum(cells.output_tokens - 1.0, 0.0)
+        e2e_s, deadline_s = (np.nan_to_num(s, nan=np.inf) for s in (targets.e2e_s, targets.deadline_s))
+        ttft_s, tpot_s = (np.nan_to_num(s, nan=np.inf) for s in (targets.ttft_s, targets.tpot_s))
+        self._promises = Promises(ttft_s, tpot_s, np.minimum(e2e_s, deadline_s), targets.attainment)
+        self._alone = np.zeros(n_classes)
+        for c in np.flatnonzero(serves).tolist():
+            self._alone[c] = most_per_s(self._replica, *self._of((c,), np.ones(1)), 0.0)
+
+    def together(self, classes: tuple[int, ...] | None = None) -> Carried:
+        """For these classes; None: all that it can serve at all."""
+        able = tuple(np.flatnonzero(self._alone > 0).tolist()) if classes is None else classes
+        replica_s = np.full(len(self._demand.class_index), np.inf)
+        for place, c in enumerate(able):
+            # The class fills the replica but for a little of the others, in shares of its time.
+            filled = np.full(len(able), PASSING / max(len(able) - 1, 1))
+            filled[place] = 1.0 - PASSING if len(able) > 1 else 1.0
+            rates = filled * self._alone[list(able)]
+            mix, promises = self._of(able, rates / rates.sum())
+            rate = most_per_s(self._replica, mix, promises, float(rates.sum()))
+            if rate <= 0.0:
+                continue
+            works = np.zeros(len(mix.weight))
+            work_s(self._replica, mix, rate, works)
+            mine = self._class == c
+            own = works[mix.class_index == place]
+            own *= filled[place] / (rate * rates[place] / rates.sum()) / (own @ self._share[mine])
+            buckets = self._bucket[mine]
+            replica_s[np.unique(buckets)] = 0.0
+            np.add.at(replica_s, buckets, own * self._in_bucket[mine])
+        tokens = self._demand.prompt_tokens + self._demand.output_tokens
+        replica_s[tokens > self._replica.longest] = np.inf
+        told = tuple(self._why_not(b, able, float(replica_s[b])) for b in range(len(tokens)))
+        return Carried(able, 1.0 / replica_s, told, whole=classes is None)
+
+    def iteration_s(self, c: int) -> float:
+        """How long an iteration may last for a class: the shorter, the stricter it is."""
+        decodes = float(self._decodes[self._class == c] @ self._share[self._class == c])
+        return min(float(self._promises.tpot_s[c]), float(self._promises.e2e_s[c]) / max(decodes, 1.0))
+
+    def _of(self, classes: tuple[int, ...], weights: FloatArray) -> tuple[Mix, Promises]:
+        """Requests of some classes with these shares of all, and what is promised to them."""
+        rows = [np.flatnonzero(self._class == c) for c in classes]
+        place = np.repeat(np.arange(len(classes)), [len(own) for own in rows])
+        cell = np.concatenate(rows)
+        share = self._share[cell]
+        mix = Mix(place, self._prompt[cell], self._decodes[cell], weights[place] * share, share)
+        return mix, Promises(*(column[list(classes)] for column in self._promises))
+
+    def _why_not(self, b: int, able: tuple[int, ...], replica_s: float) -> str:
+        """What keeps a bucket from being carried; empty if nothing does."""
+        if np.isfinite(replica_s):
+            return ""
+        c = int(self._demand.class_index[b])
+        tokens = float(self._demand.prompt_tokens[b] + self._demand.output_tokens[b])
+        if tokens > self._replica.longest:
+            return f"{tokens:.0f} tokens, and a replica holds {self._replica.longest:.0f}"
+        if self._alone[c] > 0.0:
+            return "beside the other classes nothing is left for it" if c in able else "kept for other classes"
+        return self._missed(c)
+
+    def _missed(self, c: int) -> str:
+        """Which targets a lone request of a class would miss."""
+        mix, promises = self._of((c,), np.ones(1))
+        none, met = np.full(1, np.inf), np.zeros(1)
+        told = []
+        for name in ("ttft_s", "tpot_s", "e2e_s"):
+            target_s = float(getattr(promises, name)[0])
+            if np.isfinite(target_s):
+                only = Promises(none, none, none, promises.attainment)._replace(**{name: np.array([target_s])})
+                attained(self._replica, mix, only, _TRICKLE * lone_per_s(self._replica, mix), met)
+                if met[0] < promises.attainment[0]:
+                    words = {"ttft_s": "time to first token", "tpot_s": "time per token", "e2e_s": "time to the end"}
+                    told.append(f"{100 * met[0]:.0f} % would meet a {words[name]} of {target_s:g} s")
+        return "on an idle replica " + (" and ".join(told) or "the targets are not met often enough together")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...env.beliefs import peak_load
 from ...env.contract import FloatArray, IntArray
@@ -20,10 +21,11 @@ from ...env.workload.requests import Workload
 
 __all__ = ["Cells", "Demand", "Edges", "demand_of"]
 
-CELLS_PER_CLASS = 36
+CELLS_PER_CLASS = 48
 """About as many cells, whatever the number of buckets."""
-_OUTPUT_PARTS = 4
-"""Cells by length of output, of each length of prompt."""
+_OUTPUT_ENDS = (0.15, 0.5, 0.75, 0.9, 0.97)
+"""Quantiles of the output lengths between cells: short answers feel each prompt beside them, long ones miss an end-to-end
+target."""
 _Split = Callable[[IntArray, int], IntArray]
 """(lengths `[N]`, parts) -> part of each `[N]`."""
 
@@ -178,22 +180,25 @@ def _buckets(prompt: IntArray, output: IntArray, wanted: int | Edges) -> IntArra
         down = wanted
     else:
         down = int(np.ceil(np.sqrt(wanted)))
-    return _nested(prompt, output, down, wanted // down, _equal_tokens)
+    across = wanted // down
+    return _nested(prompt, output, down, across, _equal_tokens, np.arange(1, across) / across)
 
 
 def _cells(prompt: IntArray, output: IntArray, wanted: int) -> IntArray:
     """`[N]` the cell of each request, none left out."""
-    across = 1 if output.min() == output.max() else min(_OUTPUT_PARTS, wanted)
-    cell = _nested(prompt, output, max(1, wanted // across), across, _halves)
+    varied = output.min() < output.max()
+    across = min(len(_OUTPUT_ENDS) + 1, wanted) if varied else 1
+    ends = _OUTPUT_ENDS if across > len(_OUTPUT_ENDS) else tuple(np.arange(1, across) / across)
+    cell = _nested(prompt, output, max(1, wanted // across), across, _halves, ends)
     return np.unique(cell, return_inverse=True)[1].astype(np.int64)
 
 
-def _nested(prompt: IntArray, output: IntArray, down: int, across: int, parts: _Split) -> IntArray:
-    """`[N]` part of each request: by prompt, and within each by output."""
+def _nested(prompt: IntArray, output: IntArray, down: int, across: int, parts: _Split, ends: ArrayLike) -> IntArray:
+    """`[N]` part of each request: by prompt, and within each by output, cut at these quantiles."""
     row = parts(prompt, down)
     cell = row * across
     for r in np.unique(row):
-        cell[row == r] += _equal_counts(output[row == r], across)
+        cell[row == r] += _at_quantiles(output[row == r], ends)
     return cell
 
 
@@ -205,15 +210,14 @@ def _equal_tokens(tokens: IntArray, parts: int) -> IntArray:
     return np.searchsorted(np.unique(edges), tokens, side="right")
 
 
-def _equal_counts(tokens: IntArray, parts: int) -> IntArray:
-    edges = np.quantile(tokens, np.arange(1, parts) / parts)
-    return np.searchsorted(np.unique(edges), tokens, side="right")
-
-
 def _halves(tokens: IntArray, parts: int) -> IntArray:
     """Each part with half as many requests as the one before: the longest decide whether a target is met."""
-    edges = np.quantile(tokens, 1.0 - 0.5 ** np.arange(1, parts))
-    return np.searchsorted(np.unique(edges), tokens, side="right")
+    return _at_quantiles(tokens, 1.0 - 0.5 ** np.arange(1, parts))
+
+
+def _at_quantiles(tokens: IntArray, ends: ArrayLike) -> IntArray:
+    edges = np.unique(np.quantile(tokens, np.asarray(ends, dtype=np.float64)))
+    return np.searchsorted(edges, tokens, side="right")
 
 
 def _merged(label: IntArray, prompt: IntArray, output: IntArray, least: int) -> IntArray:

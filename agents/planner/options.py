@@ -12,10 +12,10 @@ from itertools import product
 import numpy as np
 
 from ...env.catalog.models import model
-from ...env.contract import BoolArray, FloatArray, Targets
+from ...env.contract import BoolArray, Targets
 from ...env.market.offers import Offer
 from ...env.scenario.pools import Engine
-from .carrying import carried, replica_of
+from .carrying import Carried, carried_by_sets, replica_of
 from .composition import Option
 from .demand import Demand
 from .layouts import Layout
@@ -66,14 +66,19 @@ def options_of(
         sources = list(offers_for(layout, offers, mix_kinds=mix_kinds))
         if not sources:
             continue
-        rates, why_not = _of_layout(layout, demand, asked, engine, quality)
-        if not rates.any():
-            continue
         names = _names(layout, sources, offers)
-        found += [
-            Option(name=name, layout=layout, offers=source, capacity_per_s=rates, why_not=why_not)
-            for name, source in zip(names, sources, strict=True)
-        ]
+        for own in _of_layout(layout, demand, asked, engine, quality):
+            if own.capacity_per_s.any():
+                found += [
+                    Option(
+                        name=name if own.whole else f"{name}-for-{_initials(own, demand)}",
+                        layout=layout,
+                        offers=source,
+                        capacity_per_s=own.capacity_per_s,
+                        why_not=own.why_not,
+                    )
+                    for name, source in zip(names, sources, strict=True)
+                ]
     return tuple(found)
 
 
@@ -94,20 +99,21 @@ def why_nobody(
     left = np.flatnonzero(~carried_by_some & (demand.rate_per_s > 0)).tolist()
     if not left:
         return {}
-    told = {layout.name: _of_layout(layout, demand, asked, engine, quality)[1] for layout in layouts}
+    told = {layout.name: next(_of_layout(layout, demand, asked, engine, quality)).why_not for layout in layouts}
     return {b: {name: why_not[b] for name, why_not in told.items()} for b in left}
 
 
 def _of_layout(
     layout: Layout, demand: Demand, asked: Asked, engine: Engine, quality: Quality | None
-) -> tuple[FloatArray, tuple[str, ...]]:
-    """`[B]` capacities of one replica and `[B]` reasons of those that are 0."""
+) -> Iterator[Carried]:
+    """What a replica carries: first if it serves all it can, then if it is kept for fewer classes."""
     refused = [_refusal(layout, asked, c, quality) for c in range(len(demand.class_names))]
     serves: BoolArray = np.array([not reason for reason in refused])
     law, kv_tokens = layout.law(engine.max_num_batched_tokens), layout.kv_tokens(engine.gpu_memory_utilization)
     replica = replica_of(law, kv_tokens, engine, layout.pipeline_parallel)
-    rates, why_not = carried(replica, demand, serves, asked.targets)
-    return rates, tuple(refused[c] or reason for c, reason in zip(demand.class_index, why_not, strict=True))
+    for own in carried_by_sets(replica, demand, serves, asked.targets):
+        told = zip(demand.class_index, own.why_not, strict=True)
+        yield own._replace(why_not=tuple(refused[c] or reason for c, reason in told))
 
 
 def _refusal(layout: Layout, asked: Asked, c: int, quality: Quality | None) -> str:
@@ -163,6 +169,11 @@ def _names(layout: Layout, sources: Sequence[tuple[int, ...]], offers: Sequence[
         seen[plain] = seen.get(plain, 0) + 1
         names[i] = plain if seen[plain] == 1 else f"{plain}-{seen[plain]}"
     return names
+
+
+def _initials(own: Carried, demand: Demand) -> str:
+    """The classes that a replica is kept for, as a part of a pool's name."""
+    return _plain("-".join(demand.class_names[c] for c in own.classes))[:24]
 
 
 def _plain(name: str) -> str:

@@ -146,9 +146,9 @@ def _own_pools(
         layout = layout_of_pool(scenario, name)
         replica = replica_of(scenario.pool_law(name), int(kv_tokens[p]), pool.engine, pool.batches_in_flight)
         serves = cluster.serves[:, p]
-        rates, why_not = carried(replica, demand, serves, asked.targets)
+        own = carried(replica, demand, serves, asked.targets)
         barred = "the scenario keeps the class off this pool, or it holds another model"
-        own = range(len(offers), len(offers) + len(layout.gpus))
+        units = range(len(offers), len(offers) + len(layout.gpus))
         for card, count in layout.gpus.items():
             offers.append(
                 Offer(
@@ -167,12 +167,12 @@ def _own_pools(
             Option(
                 name=name,
                 layout=layout,
-                offers=tuple(own),
-                capacity_per_s=rates,
+                offers=tuple(units),
+                capacity_per_s=own.capacity_per_s,
                 max_replicas=pool.replicas.max,
                 min_replicas=pool.replicas.min,
                 why_not=tuple(
-                    barred if not serves[c] else why for c, why in zip(demand.class_index, why_not, strict=True)
+                    barred if not serves[c] else why for c, why in zip(demand.class_index, own.why_not, strict=True)
                 ),
             )
         )

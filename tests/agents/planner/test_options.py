@@ -69,6 +69,9 @@ def test_sources_of_a_layout(layout: Layout, mix_kinds: bool, expected: list[tup
 
 def test_each_layout_is_an_option_on_each_source_with_a_name_of_its_own() -> None:
     options = options_of([SINGLE, WIDE, QUANTISED, UNLIKE], OFFERS, demand(), asked(), Engine())
+    names = [option.name for option in options]
+    assert len(set(names)) == len(names)
+    options = [option for option in options if "-for-" not in option.name]
     assert [(option.layout, option.offers) for option in options] == [
         (SINGLE, (0,)),
         (SINGLE, (1,)),
@@ -77,7 +80,6 @@ def test_each_layout_is_an_option_on_each_source_with_a_name_of_its_own() -> Non
         (UNLIKE, (0, 2)),
     ]
     names = [option.name for option in options]
-    assert len(set(names)) == len(names)
     assert names[0].endswith("east")
     assert names[1].endswith("west")
     assert names[3] == QUANTISED.name
@@ -87,8 +89,8 @@ def test_each_layout_is_an_option_on_each_source_with_a_name_of_its_own() -> Non
 
 def test_spot_is_named_where_it_is_told_apart() -> None:
     alone = Layout(MODEL, "bf16", (LayoutStage(A100, 40),))
-    names = [option.name for option in options_of([alone], OFFERS, demand(), asked(), Engine())]
-    assert sum("spot" in name for name in names) == 1
+    options = options_of([alone], OFFERS, demand(), asked(), Engine())
+    assert [("spot" in option.name) for option in options] == [option.offers == (3,) for option in options]
 
 
 def test_a_precision_below_a_class_s_floor_serves_the_others() -> None:
@@ -124,3 +126,13 @@ def test_options_that_serve_nobody_are_left_out_and_why_is_told() -> None:
         why_nobody([SINGLE], demand(), asked(), Engine(), options_of([SINGLE], OFFERS, demand(), asked(), Engine()))
         == {}
     )
+
+
+def test_a_set_of_looser_classes_has_replicas_of_its_own_where_that_is_worth_it() -> None:
+    """Beside chat a replica may not be filled as far as work that may wait lets it be."""
+    options = {option.name: option for option in options_of([SINGLE], OFFERS[:1], demand(), asked(), Engine())}
+    shared, kept = options[SINGLE.name], options[f"{SINGLE.name}-for-batch"]
+    assert (kept.capacity_per_s[2:] > 1.05 * shared.capacity_per_s[2:]).any()
+    assert kept.capacity_per_s[:2].tolist() == [0.0, 0.0]
+    assert kept.why_not[0] == "kept for other classes"
+    assert f"{SINGLE.name}-for-chat" not in options  # chat is the strictest: nothing is won by sending the others away
