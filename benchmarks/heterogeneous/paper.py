@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -115,11 +116,13 @@ def scenario_of(model: str, kind: Kind, mix: str) -> Scenario:
     return with_loads(shipped, loads).model_copy(update={"model": model, "classes": classes})
 
 
-def problem_for(scenario: Scenario, kind: Kind) -> Problem:
-    """What may be rented for it, at exactly the mix's shares; stock is not limited.
+@cache
+def problem_for(model: str, kind: Kind, mix: str) -> Problem:
+    """What may be rented, at exactly the mix's shares; stock is not limited.
 
     A batch has no bursts: it is planned without head-room.
     """
+    scenario = scenario_of(model, kind, mix)
     many = drawn(scaled(scenario, 20.0))
     problem = problem_of(scenario, many, load="mean", headroom=1.0 if kind == "batch" else None)
     demand, loads = problem.demand, loads_of(scenario)
@@ -147,7 +150,7 @@ def cells(
     for model in models:
         for kind in kinds:
             for mix in mixes:
-                free = problem_for(scenario_of(model, kind, mix), kind)
+                free = problem_for(model, kind, mix)
                 for budget in budgets:
                     unlimited = throughput(free, budget)
                     for stock in stocks:
@@ -180,7 +183,7 @@ class Checked:
 def checked(model: str, kind: Kind, mix: str, stock: str, budget: float, seeds: Sequence[int] = SEEDS) -> list[Checked]:
     """The plan, the greedy mix and the best homogeneous fleet of a cell, simulated."""
     scenario = scenario_of(model, kind, mix)
-    problem = in_stock(problem_for(scenario, kind), stock)
+    problem = in_stock(problem_for(model, kind, mix), stock)
     reached = throughput(problem, budget)
     rows = []
     for fleet in (reached.best, GREEDY, PLAN):

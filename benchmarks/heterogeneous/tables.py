@@ -314,7 +314,7 @@ def case_variants(outcomes: Sequence[case_study.Outcome]) -> Section:
                     _percent(found.saving(name)) if name in found.steps else NOTHING
                     for name in (case_study.MIXING, case_study.QUANTISING, case_study.AFTER)
                 ),
-                f"{found.steps[case_study.AFTER].growth:.2f}",
+                f"{found.steps[case_study.AFTER].growth:.2f}" if case_study.AFTER in found.steps else NOTHING,
             )
             for found in outcomes
             if case_study.BEFORE in found.steps
