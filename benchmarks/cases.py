@@ -127,12 +127,36 @@ def training(**arguments: Any) -> dict[str, Any]:
     return timed(**arguments)
 
 
+def composed(**arguments: Any) -> dict[str, Any]:
+    """What to rent; see `planning.composed`."""
+    from .planning import composed as timed
+
+    return timed(**arguments)
+
+
+def sliced(**arguments: Any) -> dict[str, Any]:
+    """The same in another formulation; see `planning.sliced`."""
+    from .planning import sliced as timed
+
+    return timed(**arguments)
+
+
+def replanned(**arguments: Any) -> dict[str, Any]:
+    """A running fleet planned again; see `planning.replanned`."""
+    from .planning import replanned as timed
+
+    return timed(**arguments)
+
+
 CASES: dict[str, Callable[..., dict[str, Any]]] = {
     "kernel": kernel,
     "fleet": fleet,
     "trace": trace,
     "first_tick": first_tick,
     "training": training,
+    "composed": composed,
+    "sliced": sliced,
+    "replanned": replanned,
 }
 
 

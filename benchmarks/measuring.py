@@ -31,6 +31,13 @@ class Scale:
     clusters: tuple[int, int]
     """Side by side, for the flat network and the set network."""
     repeats: int
+    by_gpus: tuple[int, ...]
+    """GPU types to plan over."""
+    by_buckets: tuple[int, ...]
+    plans: int
+    """Drawn problems of each size."""
+    rival_limit_s: float
+    """Time that another formulation may take."""
 
 
 SCALES = {
@@ -45,6 +52,10 @@ SCALES = {
         training_steps=160_000,
         clusters=(512, 32),
         repeats=3,
+        by_gpus=(2, 4, 6, 8, 10),
+        by_buckets=(5, 10, 25, 50, 100, 200),
+        plans=5,
+        rival_limit_s=30.0,
     ),
     "tiny": Scale(
         versus=(1, 2),
@@ -57,6 +68,10 @@ SCALES = {
         training_steps=64,
         clusters=(4, 2),
         repeats=1,
+        by_gpus=(2,),
+        by_buckets=(5,),
+        plans=1,
+        rival_limit_s=5.0,
     ),
 }
 
@@ -75,6 +90,8 @@ def measure(
             figures["rival_version"] = figures["versus"][0]["rival"]["version"]
     if "growth" in parts:
         figures["growth"] = _growth(scale, on_step)
+    if "planning" in parts:
+        figures["planning"] = _planning(scale, on_step)
     if "training" in parts:
         figures["training"] = _training(scale, on_step)
     return figures
@@ -121,6 +138,36 @@ def _growth(scale: Scale, on_step: OnStep) -> dict[str, list[dict[str, Any]]]:
         on_step(f"growth, load {share:.0%}")
         grown["load"].append({"load": share, **fleet(4, scale.growth_requests, share)})
     return grown
+
+
+PLAN_RATE_PER_S = 60.0
+PLAN_GAP = 5e-3
+SLICES = 8
+"""Of each bucket in the other formulation, as its authors' code has it."""
+
+
+def _planning(scale: Scale, on_step: OnStep) -> dict[str, Any]:
+    common: dict[str, Any] = {"rate_per_s": PLAN_RATE_PER_S, "gap": PLAN_GAP}
+    most, fifty = max(scale.by_gpus), min(50, max(scale.by_buckets))
+
+    def beside(gpus: int, buckets: int) -> dict[str, Any]:
+        on_step(f"planning, {gpus} GPU types, {buckets} buckets")
+        limit = scale.rival_limit_s
+        size: dict[str, Any] = {"gpus": gpus, "buckets": buckets}
+        return {
+            **case("composed", **size, **common, seeds=scale.plans),
+            "sliced": case("sliced", **size, **common, slices=SLICES, time_limit_s=limit),
+        }
+
+    rows: dict[str, Any] = {
+        "gpus": [beside(gpus, fifty) for gpus in scale.by_gpus],
+        "buckets": [beside(most, buckets) for buckets in scale.by_buckets],
+    }
+    on_step("planning, with spot")
+    rows["spot"] = case("composed", gpus=most, buckets=fifty, **common, seeds=scale.plans, spot=True)
+    on_step("planning a fleet again")
+    rows["again"] = case("replanned", pools=8, classes=4, repeats=40 * scale.plans)
+    return rows
 
 
 def _training(scale: Scale, on_step: OnStep) -> list[dict[str, Any]]:

@@ -34,6 +34,8 @@ def sections(figures: dict[str, Any]) -> Iterator[Section]:
     ):
         if name in figures.get("growth", {}):
             yield _growth(figures["growth"][name], title, unit)
+    if "planning" in figures:
+        yield from _planning(figures["planning"])
     if "training" in figures:
         yield _training(figures["training"])
         yield _split(figures["training"])
@@ -90,6 +92,73 @@ def _growth(rows: list[dict[str, Any]], title: str, unit: str) -> Section:
             for row in rows
         ),
     )
+
+
+def _planning(rows: dict[str, Any]) -> Iterator[Section]:
+    head = (
+        "GPU types",
+        "buckets",
+        "options, kept",
+        "shares",
+        "capacities, CPU s",
+        "solve, CPU s, slowest",
+        "wall s, slowest",
+        "widest gap",
+        "Mélange's: binaries",
+        "CPU s",
+        "gap",
+        "$/h beside ours",
+    )
+
+    def cells(row: dict[str, Any]) -> Row:
+        rival = row.get("sliced")
+        return (
+            str(row["gpus"]),
+            str(row["buckets"]),
+            f"{row['options']:.0f}, {row['kept']:.0f}",
+            f"{row['shares']:,.0f}",
+            f"{row['capacities_cpu_s']:.2f}",
+            f"{row['cpu_s']:.2f}, {row['slowest_cpu_s']:.2f}",
+            f"{row['slowest_wall_s']:.2f}",
+            f"{row['widest_gap']:.2%}",
+            *((f"{rival['binaries']:,}", f"{rival['cpu_s']:.2f}", *_of_rival(row, rival)) if rival else ("-",) * 4),
+        )
+
+    yield Section(
+        "Planning: what to rent, as GPU types grow",
+        "To a gap of 0.5 %, one thread. Each GPU type in tensor-parallel degrees 1, 2, 4 and 8 and three precisions, all "
+        "that run; five classes; medians and extremes of some draws. Mélange's formulation of the first draw (a bucket in "
+        "8 slices, each whole on one type) by the same solver to the same gap, or until 30 s on the clock are up, of which "
+        "a busy machine may give it few CPU seconds.",
+        head,
+        tuple(cells(row) for row in rows["gpus"]),
+    )
+    yield Section(
+        "Planning: as buckets grow",
+        "As above; the last row has every type also on the spot market, for at most half of each class.",
+        head,
+        (*(cells(row) for row in rows["buckets"]), cells(rows["spot"])),
+    )
+    again = rows["again"]
+    yield Section(
+        "Planning a running fleet again",
+        "To a gap of 0.1 %, starts weighed.",
+        ("pools", "classes", "CPU ms, median", "CPU ms, slowest", "wall ms, slowest"),
+        (
+            (
+                str(again["pools"]),
+                str(again["classes"]),
+                *(f"{1e3 * again[name]:.1f}" for name in ("cpu_s", "slowest_cpu_s", "slowest_wall_s")),
+            ),
+        ),
+    )
+
+
+def _of_rival(row: dict[str, Any], rival: dict[str, Any]) -> Row:
+    """Its gap, and its bill of the first draw beside ours."""
+    if rival["usd_per_hr"] is None:
+        return "none found", "-"
+    return f"{rival['gap']:.2%}", f"{rival['usd_per_hr'] / row['first_usd_per_hr'] - 1.0:+.1%}"
 
 
 def _training(rows: list[dict[str, Any]]) -> Section:
@@ -149,7 +218,7 @@ def print_sections(sections: Iterable[Section], console: Console) -> None:
         console.print(table)
 
 
-PARTS = ("versus", "growth", "training", "start")
+PARTS = ("versus", "growth", "planning", "training", "start")
 
 
 def marks(part: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-VERSIONS = ("numpy", "numba", "gymnasium", "stable-baselines3", "torch")
+VERSIONS = ("numpy", "numba", "highspy", "gymnasium", "stable-baselines3", "torch")
 
 
 def cpu_s(work: Callable[[], object]) -> float:

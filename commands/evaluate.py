@@ -118,6 +118,7 @@ def _print(records: list[dict[str, Any]], reference: str, seeds: int, wanted: di
                     r["policy"],
                     f"{usd['mean']:.2f} [{usd['low']:.2f}, {usd['high']:.2f}]",
                     difference,
+                    f"{r['above_bound_frac']['mean'] * 100:+.0f} %" if r["above_bound_frac"] else "-",
                     f"{r['usd_per_1000_met']['mean']:.3f}" if r["usd_per_1000_met"] else "-",
                     *(percent(r["attainment"].get(c), 2) for c in classes),
                     str(r["lost"]),
@@ -129,6 +130,7 @@ def _print(records: list[dict[str, Any]], reference: str, seeds: int, wanted: di
             "policy",
             "$/h",
             f"against {reference}",
+            "above bound",
             "$ per 1,000 met",
             *(f"{c} met ({wanted[scenario][c] * 100:g} %)" for c in classes),
         )
@@ -136,4 +138,5 @@ def _print(records: list[dict[str, Any]], reference: str, seeds: int, wanted: di
         caption += (
             " Calibrated: share of the tokens served inside the range that the performance model was measured over."
         )
+        caption += " Above bound: how much dearer than any policy must be that meets as many requests (docs/bound.md)."
         console().print(table(scenario, (*columns, "lost", "scalings", "calibrated"), rows, caption))

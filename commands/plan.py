@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from ..agents.planner.composition import Composition, Infeasible, Problem
-from ..agents.planner.infeasible import Conflict, conflict_of
+from ..agents.planner.conflict import Conflict
+from ..agents.planner.infeasible import conflict_of
 from ..agents.planner.milp import compose
 from ..agents.planner.sensitivity import sensitivities
-from ..agents.planner.written import planned_scenario
+from ..agents.planner.written import PlanNotWritable, planned_scenario
 from ..env.scenario import Scenario, load_scenario
 from ..env.scenario.planning import Planning
 from ..env.workload.requests import Workload
@@ -189,6 +190,8 @@ def plan(
         route_by_length=route_by_length,
         max_price_age_days=max_price_age_days,
     )
+    if goodput and (wants_frontier or wants_compare):
+        refuse("--goodput: not with --frontier or --compare, which tell what the whole load costs")
     loaded = changed(load_scenario(scenario, needs_pools=False), asked)
     with progress(quiet=as_json) as bar:
         task = bar.add_task("what can be rented, and what it carries", total=None)
@@ -213,23 +216,30 @@ def plan(
         bar.remove_task(task)
         compared = _compared(problem, composition, bar) if wants_compare else None
         points = _frontier(loaded, requests, asked, wants_compare, bar) if wants_frontier else None
-        simulated = _simulated(answer, seeds, bar) if wants_simulated else None
+        simulated, not_simulated = None, ""
+        if wants_simulated:
+            try:
+                simulated = _simulated(answer, seeds, bar)
+            except PlanNotWritable as error:
+                not_simulated = str(error)
     commands = serve_commands(answer)
     document = plan_document(answer, asked, commands if wants_commands else None, compared, points, simulated)
-    kept: list[Path] = []
-    if write_to is not None:
-        write_scenario(answer, asked, write_to, commands)
-        kept.append(write_to)
-    if out is not None:
-        kept += keep_plan(out, document, answer, asked, commands)
-    if points is not None:
-        kept += keep_frontier(out or Path(), points, loaded.name)
     if as_json:
         print_json(document)
     else:
         _print(answer, asked, compared, points, simulated)
         if wants_commands:
             click.echo(commands_text(commands))
+    if not_simulated:
+        refuse(f"--simulate: {not_simulated}")
+    kept: list[Path] = []
+    if out is not None:
+        kept += keep_plan(out, document, commands)
+    if points is not None:
+        kept += keep_frontier(out or Path(), points, loaded.name)
+    for path in ([] if write_to is None else [write_to]) + ([] if out is None else [out / "planned.yaml"]):
+        write_scenario(answer, asked, path, commands)
+        kept.append(path)
     if kept:
         log_console().print(f"wrote {', '.join(str(path) for path in kept)}", highlight=False, soft_wrap=True)
 
@@ -261,7 +271,7 @@ def _frontier(scenario: Scenario, requests: Workload, asked: Asked, others: bool
         return posed(changed(scenario, replace(there, without=(), price_usd_per_gpu_hr={})), requests, there)
 
     points: list[Point] = []
-    for several in frontier(problem_at, goodput=asked.goodput, others=others):
+    for several in frontier(problem_at, others=others):
         points += several
         bar.advance(task)
     bar.remove_task(task)

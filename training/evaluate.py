@@ -13,7 +13,9 @@ from ..agents.portfolio import HELD_PLAN, PLAN_TRACKING, STATIC, THRESHOLD, Poli
 from ..env.batch import Episode
 from ..env.contract import FloatArray
 from ..env.scenario import Scenario
-from .rollout import rollout
+from ..env.window import MET
+from .bounding import Clairvoyant
+from .rollout import RunResult, rollout
 from .tuning import Tuned, tune_static, tune_threshold, tune_tracking
 from .worlds import episode_of
 
@@ -69,13 +71,21 @@ def compare(
 ) -> list[dict[str, Any]]:
     """One row a policy and seed. The same worlds for every policy."""
     episodes = scored_episodes(scenario, seeds)
+    hindsight = [Clairvoyant(episode, scenario.tick_s) for episode in episodes]
     rows = []
     for entry in contenders:
         for seed, result in enumerate(rollout(episodes, entry.make, scenario.tick_s)):
-            rows.append({"scenario": scenario.name, "policy": entry.name, "seed": seed, **result.row()})
+            row = {"scenario": scenario.name, "policy": entry.name, "seed": seed, **result.row()}
+            rows.append({**row, **distance_to_bound(result, hindsight[seed])})
         if on_run:
             on_run()
     return rows
+
+
+def distance_to_bound(result: RunResult, hindsight: Clairvoyant) -> dict[str, float | None]:
+    """What meeting as many requests of each class must cost, and by which share of it the run's bill is higher."""
+    bound = hindsight.bound(result.tally[:, MET].astype(np.int64)).usd_per_hr
+    return {"bound_usd_per_hr": bound, "above_bound_frac": result.usd_per_hr / bound - 1.0 if bound > 0.0 else None}
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,8 @@ def summary(rows: Sequence[dict[str, Any]], reference: str) -> list[dict[str, An
             "lost": int(sum(r["lost"] for r in mine)),
             "replica_changes": float(np.mean([r["replica_changes"] for r in mine])),
             "covered_frac": _known(mine, "covered_frac"),
+            "bound_usd_per_hr": _known(mine, "bound_usd_per_hr"),
+            "above_bound_frac": _known(mine, "above_bound_frac"),
         }
         if policy != reference and base:
             relative = np.array([r["usd_per_hr"] / base[r["seed"]]["usd_per_hr"] - 1.0 for r in mine])

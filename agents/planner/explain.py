@@ -225,26 +225,46 @@ def rent_of(problem: Problem, composition: Composition) -> Rent:
     )
 
 
-def not_chosen(problem: Problem, composition: Composition, most: int = 8) -> tuple[NotChosen, ...]:
-    """What stays out of the plan and why: each GPU type and precision without a replica, the nearest to being chosen first.
+def not_chosen(problem: Problem, composition: Composition, most: int = 10) -> tuple[NotChosen, ...]:
+    """What stays out of the plan and why, the nearest to being chosen first: GPU types without a replica, and of those
+    with one the precisions that have none.
 
     Of each, the option and class are told that come nearest to what the plan pays for the class.
     """
-    used = {_kind(problem.options[o]) for o in chosen(composition)}
+    chosen_options = [problem.options[o] for o in chosen(composition)]
+    types = {_types(option) for option in chosen_options}
+    kinds = {_kind(option, types) for option in chosen_options}
     best = _cheapest_usd_per_1000(problem, chosen(composition).tolist())
+    each, models = list_usd_per_hr(problem), _models(problem)
     found: dict[str, NotChosen] = {}
     for o, option in enumerate(problem.options):
-        kind = _kind(option)
-        if kind in used:
+        kind = _kind(option, types)
+        if kind in kinds:
             continue
-        mine = _one(problem, o, best)
+        mine = _one(problem, o, kind, float(each[o]), best, models)
         if mine is not None and (kind not in found or _distance(mine) < _distance(found[kind])):
             found[kind] = mine
     return tuple(sorted(found.values(), key=_distance)[:most])
 
 
-def _kind(option: Option) -> str:
-    return f"{' + '.join(option.layout.gpus)} {option.layout.precision}"
+def _types(option: Option) -> str:
+    return " + ".join(option.layout.gpus)
+
+
+def _kind(option: Option, told_apart: set[str]) -> str:
+    """GPU types; with the precision where another precision of them was chosen."""
+    types = _types(option)
+    return f"{types} {option.layout.precision}" if types in told_apart else types
+
+
+def _models(problem: Problem) -> dict[str, set[str]]:
+    """By class the models that serve it."""
+    demand = problem.demand
+    serving: dict[str, set[str]] = {name: set() for name in demand.class_names}
+    for option in problem.options:
+        for b in np.flatnonzero(option.capacity_per_s > 0):
+            serving[demand.class_names[demand.class_index[b]]].add(option.layout.model)
+    return serving
 
 
 def _distance(entry: NotChosen) -> float:
@@ -256,48 +276,51 @@ def _distance(entry: NotChosen) -> float:
 
 def _cheapest_usd_per_1000(problem: Problem, places: Sequence[int]) -> dict[str, float]:
     """What 1,000 requests of each class cost on the cheapest of the options at `places`, fully used."""
-    cheapest: dict[str, float] = {}
+    each, cheapest = list_usd_per_hr(problem), dict[str, float]()
     for o in places:
-        for name, usd in _usd_per_1000(problem, o).items():
+        for name, usd in _usd_per_1000(problem, o, float(each[o])).items():
             cheapest[name] = min(cheapest.get(name, np.inf), usd)
     return cheapest
 
 
-def _usd_per_1000(problem: Problem, o: int) -> dict[str, float]:
+def _usd_per_1000(problem: Problem, o: int, usd_per_hr: float) -> dict[str, float]:
+    """Of each class that an option serves whole."""
     demand, capacity = problem.demand, problem.options[o].capacity_per_s
-    each = float(list_usd_per_hr(problem)[o])
     found = {}
     for c, name in enumerate(demand.class_names):
         own = demand.class_index == c
         per_s = _mixed_per_s(demand.rate_per_s[own], capacity[own])
         if per_s > 0:
-            found[name] = each / SECONDS_PER_HOUR / per_s * 1000.0
+            found[name] = usd_per_hr / SECONDS_PER_HOUR / per_s * 1000.0
     return found
 
 
-def _one(problem: Problem, o: int, best: dict[str, float]) -> NotChosen | None:
+def _one(
+    problem: Problem, o: int, kind: str, usd_per_hr: float, best: dict[str, float], models: dict[str, set[str]]
+) -> NotChosen | None:
     """Why this option has no replica."""
     option = problem.options[o]
-    what = _kind(option)
     if option.max_replicas == 0 or any(problem.offers[f].stock == 0 for f in option.offers):
-        return NotChosen(what, "none to be had")
+        return NotChosen(kind, "none to be had")
     spot = any(problem.offers[f].kind == "spot" for f in option.offers)
     if spot and problem.wishes.max_spot_share <= 0.0:
-        return NotChosen(what, "spot, of which nothing is wanted (max_spot_share: 0)")
-    costs, reasons = _usd_per_1000(problem, o), _reasons(problem, option)
+        return NotChosen(kind, "spot, of which nothing is wanted (max_spot_share: 0)")
+    costs = _usd_per_1000(problem, o, usd_per_hr)
+    reasons = {name: why for name, why in _reasons(problem, option).items() if option.layout.model in models[name]}
     compared = {name: usd / best[name] for name, usd in costs.items() if best.get(name)}
     if not compared:
         said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        return NotChosen(what, said) if said else None
+        return NotChosen(kind, said) if said else None
     name = min(compared, key=lambda key: compared[key])
+    layout = "" if kind.endswith(option.layout.precision) else f" in {option.layout.precision}"
     if compared[name] > AS_CHEAP:
-        reason = f"a request of {name} costs {compared[name]:.2f} times the plan's"
+        reason = f"a request of {name}{layout} costs {compared[name]:.2f} times the plan's"
     elif spot:
-        reason = f"no dearer for {name}; what may be spot, or whole replicas, keep it out"
+        reason = f"no dearer for {name}{layout}; what may be spot, or whole replicas, keep it out"
     else:
-        reason = f"no dearer for {name}, but whole replicas of it fit the load less well"
+        reason = f"no dearer for {name}{layout}, but whole replicas of it fit the load less well"
     others = [f"{other}: {why}" for other, why in reasons.items() if other not in costs]
-    return NotChosen(what, "; ".join([reason, *others]), costs[name], best[name])
+    return NotChosen(kind, "; ".join([reason, *others]), costs[name], best[name])
 
 
 def _reasons(problem: Problem, option: Option) -> dict[str, str]:

@@ -5,9 +5,11 @@ These change what replicas carry, so that the problem must be posed again for ea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ...env.catalog.quality import quality_frac
 from ...env.scenario import Scenario
 from ...env.scenario.classes import RequestClass, Target
 from .composition import Problem
@@ -44,22 +46,17 @@ class Lever:
     """Each looser than the one before."""
 
 
-def levers_of(
-    scenario: Scenario, problem_from: Callable[[Scenario], Problem], quality: Sequence[float] = ()
-) -> tuple[Lever, ...]:
+def levers_of(scenario: Scenario, problem_from: Callable[[Scenario], Problem]) -> tuple[Lever, ...]:
     """The levers of a scenario, class by class.
 
     Args:
         scenario: what is planned for.
         problem_from: poses the problem of a scenario whose classes are asked for less strictly.
-        quality: shares of the 16-bit model's score that precisions keep: floors worth trying.
     """
-    return tuple(_levers(scenario, problem_from, quality))
+    return tuple(_levers(scenario, problem_from))
 
 
-def _levers(
-    scenario: Scenario, problem_from: Callable[[Scenario], Problem], quality: Sequence[float]
-) -> Iterator[Lever]:
+def _levers(scenario: Scenario, problem_from: Callable[[Scenario], Problem]) -> Iterator[Lever]:
     planning = scenario.planning
     for name, requests in scenario.classes.items():
         target = requests.target
@@ -93,7 +90,9 @@ def _levers(
             )
         if planning is not None:
             floor = planning.quality_floor if requests.quality_floor is None else requests.quality_floor
-            below = sorted({q for q in quality if q < floor}, reverse=True)
+            served = requests.model or scenario.model
+            kept = {math.floor(quality_frac(served, p).frac * 1e4) / 1e4 for p in planning.precisions}
+            below = sorted((share for share in kept if share < floor), reverse=True)
             if below:
                 yield Lever(
                     "quality floor",

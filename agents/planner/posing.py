@@ -182,13 +182,23 @@ def _tied(option: Option) -> bool:
     return bool(option.running or option.start_usd or option.min_replicas or option.max_replicas is not None)
 
 
+def _said_by_counts(problem: Problem, f: int, gpus: int) -> bool:
+    """Whether the most replicas of the one option that takes an offer already keep to its stock, as of a pool."""
+    own = [option for option in problem.options if f in option.offers]
+    if len(own) != 1 or own[0].max_replicas is None:
+        return False
+    each = list(own[0].layout.gpus.values())[own[0].offers.index(f)]
+    unit = problem.offers[f].gpus
+    return -(-own[0].max_replicas * each // unit) * unit <= gpus
+
+
 def _limits(own: Posed, options: list[Option]) -> Iterator[Limit]:
     """Market limits and wishes, in the order in which people are told of them."""
     problem, wishes = own.problem, own.problem.wishes
     offers = problem.offers
     unit_gpus = own.renting.unit_gpus
     for f, offer in enumerate(offers):
-        if offer.stock is not None:
+        if offer.stock is not None and not _said_by_counts(problem, f, offer.stock * offer.gpus):
             only = np.zeros(len(offers))
             only[f] = offer.gpus
             limit = float(offer.stock * offer.gpus)

@@ -17,6 +17,7 @@ from ...env.contract import Targets
 from ...env.market.offers import Offer
 from ...env.market.rentable import rentable
 from ...env.scenario import Scenario
+from ...env.scenario.fleet import Fleet
 from ...env.scenario.planning import Planning
 from ...env.workload.fitting import cut_to, fitted, tokens_held
 from ...env.workload.requests import Workload
@@ -176,9 +177,13 @@ def _own_pools(
                 ),
             )
         )
+    fleet = scenario.asked_of_fleet or Fleet(headroom=HEADROOM)
     wishes = Wishes(
         budget_usd_per_hr=budget_usd_per_hr or scenario.guard.budget_usd_per_hr,
-        headroom=HEADROOM if headroom is None else headroom,
+        max_spot_share=fleet.max_spot_share,
+        min_on_demand_replicas=fleet.min_on_demand_replicas,
+        min_replicas=fleet.min_replicas,
+        headroom=fleet.headroom if headroom is None else headroom,
     )
     return Problem(tuple(offers), tuple(options), demand, wishes)
 

@@ -3,7 +3,8 @@
 It minimises rent (plus the rent of the cold starts that a change of mix would cost) over whole replica counts `n` and
 routing shares `x`, subject to: every class fully routed or short; per pool, the sum over classes of load x share /
 capacity at most `n`; counts within the pool's limits. The formulation is that of Melange (arXiv:2404.14527, section 5)
-with fractional shares per class. `milp` solves one with HiGHS, `branching` many with compiled code.
+with fractional shares per class. `formulation` writes it as a matrix, with the machines to rent where that is asked;
+`milp` solves one with HiGHS, `branching` many with compiled code.
 
 Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
 """

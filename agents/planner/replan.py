@@ -130,10 +130,9 @@ def replanner_of(scenario: Scenario, requests: Workload) -> Replanner:
     """The planner with what is believed of a scenario: data-sheet speeds, and the mean lengths of `requests`."""
     _, prompt, output = mean_load(requests, scenario.duration_s)
     capacity, wishes = believed_capacity(scenario), wishes_of(scenario)
-    planning = scenario.planning
-    if planning is None:
-        return Replanner(scenario.cluster(), capacity, prompt, output, wishes=wishes)
-    return Replanner(scenario.cluster(), capacity, prompt, output, headroom=planning.headroom, wishes=wishes)
+    fleet = scenario.asked_of_fleet
+    headroom = Replanner.headroom if fleet is None else fleet.headroom
+    return Replanner(scenario.cluster(), capacity, prompt, output, headroom=headroom, wishes=wishes)
 
 
 def _out_of_stock(snapshot: Snapshot) -> BoolArray:

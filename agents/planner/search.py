@@ -31,7 +31,7 @@ _CORE_TIME = 0.4
 """Share of the time that the few options may take."""
 
 
-class Unsolved(RuntimeError):
+class Unsolved(ValueError):
     """Time ran out before any answer was found."""
 
 
@@ -200,7 +200,7 @@ def _in_one(mip: Mip, gap: float, time_limit_s: float, start: FloatArray | None,
 
 def _checked(answer: Answer) -> Answer:
     if answer.status == "stopped" and answer.x is None:
-        raise Unsolved("no answer in time: raise the time limit, or offer fewer options")
+        raise Unsolved("no composition found in time: raise the time limit, or offer fewer options")
     return answer
 
 

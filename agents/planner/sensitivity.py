@@ -101,17 +101,22 @@ def sensitivities(
         problem: that was answered.
         composition: the answer, the cheapest or that of most goodput (each request counting the same).
         levers: what could be asked for less strictly; the first setting of each is tried.
-        time_limit_s: for all of it. Limits that bind come first, then levers, prices and break-even prices.
+        time_limit_s: for all of it. Limits that bind come first, then prices, break-even prices and levers.
         gap: to which each is solved.
     """
     search = _Again(problem, composition, time.monotonic() + time_limit_s, gap)
-    changes = [then for question in _questions(problem, composition, levers) if (then := search.change(question))]
     marginals: tuple[Marginal, ...] = ()
     break_even: list[BreakEven] = []
+    changes = [then for question in _questions(problem, composition) if (then := search.change(question))]
     if composition.objective == "cost":
         marginals = _marginals(problem, search.until_s)
         idle = [f for f in range(len(problem.offers)) if composition.units[f] < 0.5]
         break_even = [own for f in idle if (own := search.break_even(f))]
+    for lever in levers:
+        if lever.settings and (
+            then := search.change(_Question(lever.kind, lever.subject, lever.now, lever.settings[0]))
+        ):
+            changes.append(then)
     return Sensitivity(composition.binding, tuple(changes), marginals, tuple(break_even), tuple(search.left_out))
 
 
@@ -154,8 +159,8 @@ class _Question:
     then: Setting
 
 
-def _questions(problem: Problem, composition: Composition, levers: Sequence[Lever]) -> Iterator[_Question]:
-    """What is asked, the most telling first."""
+def _questions(problem: Problem, composition: Composition) -> Iterator[_Question]:
+    """What is asked of limits and prices, the most telling first."""
     of_all = {"spot share", "on-demand floor", "replica floor"}  # one wish for all classes or models
     asked = set()
     for bound in composition.binding:
@@ -167,12 +172,10 @@ def _questions(problem: Problem, composition: Composition, levers: Sequence[Leve
             wider, value = loosened(problem, bound)
             then = Setting(f"{value:g} {bound.unit}", lambda wider=wider: wider)  # type: ignore[misc]
             yield _Question(bound.kind, subject, f"{bound.limit:g} {bound.unit}", then)
-    for lever in levers:
-        if lever.settings:
-            yield _Question(lever.kind, lever.subject, lever.now, lever.settings[0])
     rented = {problem.offers[f].gpu for f in np.flatnonzero(composition.units > 0.5).tolist()}
+    # For a GPU that is not rented the break-even price says more.
     every = dict.fromkeys(offer.gpu for offer in problem.offers)
-    for gpu in sorted(every, key=lambda name: name not in rented):
+    for gpu in (name for name in every if name in rented or composition.objective == "goodput"):
         usd = min(offer.usd_per_gpu_hr for offer in problem.offers if offer.gpu == gpu)
         cheaper = _priced(problem, [f for f, offer in enumerate(problem.offers) if offer.gpu == gpu], CHEAPER)
         then = Setting(f"{usd * CHEAPER:.4g} $/h", lambda cheaper=cheaper: cheaper)  # type: ignore[misc]
@@ -201,7 +204,7 @@ class _Again:
 
     def change(self, question: _Question) -> Change | None:
         """The best answer to a looser problem; the present one is allowed there too."""
-        then = self._solved(question.then.problem())
+        then = self._solved(question.then.problem()) if time.monotonic() < self.until_s else None
         if then is None:
             self.left_out.append(f"{question.kind} {question.subject}".strip())
             return None

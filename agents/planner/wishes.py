@@ -36,15 +36,15 @@ class FleetWishes:
 
 
 def wishes_of(scenario: Scenario) -> FleetWishes | None:
-    """The wishes of a scenario's `planning` section, and the guard's budget; None if there are none."""
-    planning = scenario.planning
+    """What a scenario asks of its fleet, and the guard's budget; None if nothing."""
+    fleet, planning = scenario.asked_of_fleet, scenario.planning
     held = [scenario.pool_model(name).name for name in scenario.pools]
     models = np.array([[name == model for name in held] for model in dict.fromkeys(held)], dtype=np.bool_)
     budgets = [scenario.guard.budget_usd_per_hr, None if planning is None else planning.budget_usd_per_hr]
     budget = min((usd for usd in budgets if usd is not None), default=np.inf)
-    if planning is None:
+    if fleet is None:
         return None if budget == np.inf else FleetWishes(models, budget)
-    return FleetWishes(models, budget, planning.max_spot_share, planning.min_on_demand_replicas, planning.min_replicas)
+    return FleetWishes(models, budget, fleet.max_spot_share, fleet.min_on_demand_replicas, fleet.min_replicas)
 
 
 def fleet_limits(wishes: FleetWishes, cluster: Cluster, program: Program, load_per_s: FloatArray) -> Iterator[Limit]:

@@ -22,6 +22,7 @@ from ...env.contract import FloatArray
 from ...env.market.offers import Offer
 from ...env.one_line import first_problem, one_line
 from ...env.scenario import Scenario
+from ...env.scenario.fleet import Fleet
 from ...env.scenario.market import Price, Spot
 from ...env.scenario.pools import ColdStart, Engine, Pool, PoolStage, Replicas
 from .composition import Composition, Option, Problem
@@ -87,6 +88,7 @@ def planned_scenario(scenario: Scenario, problem: Problem, composition: Composit
         "pools": pools,
         "classes": classes,
         "planning": None,
+        "fleet": scenario.asked_of_fleet,
         "guard": _guard(scenario, problem, {n: sum((r.shares or {}).values()) for n, r in classes.items()}),
     }
     return _checked(scenario.model_copy(update=update))
@@ -222,6 +224,14 @@ def _floors(problem: Problem, composition: Composition) -> FloatArray:
                 missing = wanted - floors[own].sum()
                 floors[o] += np.clip(missing, 0.0, counts[o] - floors[o])
     return floors
+
+
+def _fleet(scenario: Scenario, problem: Problem) -> Fleet | None:
+    """What is asked of all pools together, with the head-room that was planned with."""
+    asked, headroom = scenario.asked_of_fleet, problem.wishes.headroom
+    if headroom == (asked or Fleet()).headroom:
+        return asked
+    return (asked or Fleet()).model_copy(update={"headroom": headroom})
 
 
 def _guard(scenario: Scenario, problem: Problem, carried: Mapping[str, float]) -> Any:

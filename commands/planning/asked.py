@@ -15,7 +15,6 @@ from ...agents.planner.levers import LOOSER, MISSES, MOST_MISSES, Lever, Setting
 from ...agents.planner.problem import problem_of
 from ...env.catalog.gpus import gpus_called
 from ...env.catalog.models import model
-from ...env.catalog.quality import quality_frac
 from ...env.market.offers import Offer, priced, without
 from ...env.market.rentable import rentable
 from ...env.scenario import Scenario
@@ -210,10 +209,7 @@ def levers(scenario: Scenario, workload: Workload, asked: Asked, *, together: bo
     Args:
         together: of many classes, all at once.
     """
-    models = {requests.model or scenario.model for requests in scenario.classes.values()}
-    precisions = () if scenario.planning is None else scenario.planning.precisions
-    kept = {quality_frac(name, precision).frac for name in models for precision in precisions}
-    each = levers_of(scenario, lambda other: posed(other, workload, asked), sorted(kept))
+    each = levers_of(scenario, lambda other: posed(other, workload, asked))
     if not together or len(scenario.classes) <= MOST_CLASSES_APART:
         return each
     whole = [lever for lever in each if not lever.subject]

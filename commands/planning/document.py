@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ...agents.planner.conflict import Conflict
 from ...agents.planner.explain import PlannedPool
 from ...agents.planner.fleet import chosen
-from ...agents.planner.infeasible import Conflict
 from ...agents.planner.sensitivity import Sensitivity
 from ...env.contract import BILL_LAYERS
 from .asked import Asked
@@ -58,7 +58,7 @@ def plan_document(
         "sensitivity": None if found.sensitivity is None else _sensitivity(found.sensitivity),
         "not_chosen": [asdict(entry) for entry in found.left_out],
         "warnings": list(found.warnings),
-        "notes": list(problem.notes),
+        "notes": list(dict.fromkeys(problem.notes)),
         "plan": contract_plan(found),
     }
     if commands is not None:

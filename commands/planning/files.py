@@ -53,16 +53,13 @@ def _pool_comments(found: Found, commands: Mapping[str, Serving]) -> dict[str, l
     return comments
 
 
-def keep_plan(
-    folder: Path, document: Mapping[str, Any], found: Found, asked: Asked, commands: Mapping[str, Serving]
-) -> list[Path]:
-    """`plan.json`, `planned.yaml` and `serve.sh` in a folder, which is made if need be."""
+def keep_plan(folder: Path, document: Mapping[str, Any], commands: Mapping[str, Serving]) -> list[Path]:
+    """`plan.json` and `serve.sh` in a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    as_json, as_yaml, as_shell = folder / "plan.json", folder / "planned.yaml", folder / "serve.sh"
+    as_json, as_shell = folder / "plan.json", folder / "serve.sh"
     as_json.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    write_scenario(found, asked, as_yaml, commands)
     as_shell.write_text(commands_text(commands) + "\n", encoding="utf-8")
-    return [as_json, as_yaml, as_shell]
+    return [as_json, as_shell]
 
 
 def keep_frontier(folder: Path, points: Sequence[Point], name: str) -> list[Path]:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...agents.planner.baselines import homogeneous
+from ...agents.planner.baselines import homogeneous, planned
 from ...agents.planner.composition import Composition, Infeasible, Problem
-from ...agents.planner.milp import compose
 from .compared import fleet_text
 
 ATTAINMENTS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
@@ -37,31 +36,22 @@ def frontier(
     problem_at: Callable[[float], Problem],
     attainments: Sequence[float] = ATTAINMENTS,
     *,
-    goodput: bool = False,
     others: bool = False,
 ) -> Iterator[tuple[Point, ...]]:
     """The points of one attainment after the other.
 
     Args:
         problem_at: poses the problem for an attainment.
-        goodput: as for the plan.
         others: also every homogeneous fleet.
     """
     for attainment in attainments:
         problem = problem_at(attainment)
-        points = [_point("plan", attainment, problem, _composed(problem, goodput))]
+        points = [_point("plan", attainment, problem, planned(problem))]
         if others:
             points += [
                 _point(f"{name} alone", attainment, problem, answer) for name, answer in homogeneous(problem).items()
             ]
         yield tuple(points)
-
-
-def _composed(problem: Problem, goodput: bool) -> Composition | Infeasible:
-    try:
-        return compose(problem, goodput=goodput)
-    except Infeasible as error:
-        return error
 
 
 def _point(series: str, attainment: float, problem: Problem, answer: Composition | Infeasible) -> Point:

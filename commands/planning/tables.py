@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ...agents.planner.explain import PlannedPool
 from ...agents.planner.problem import OWN_POOLS
-from ...agents.planner.sensitivity import BreakEven, Sensitivity
+from ...agents.planner.sensitivity import BreakEven, Change, Sensitivity
 from ...env.contract import BILL_LAYERS
 from ...env.scenario.classes import RequestClass
 from ..printing import percent, seconds, table
@@ -25,6 +25,8 @@ from .simulated import Simulated
 _BILL_NAMES = {"compute": "compute", "software": "software inefficiency", "idle": "idle", "energy": "energy, cooling"}
 _NOTHING = "-"
 _NOTES_SHOWN = 6
+_NOTHINGS_SHOWN = 12
+_LEFT_OUT_SHOWN = 4
 
 
 def plan_tables(found: Found, asked: Asked) -> Iterator[RenderableType]:
@@ -41,7 +43,7 @@ def plan_tables(found: Found, asked: Asked) -> Iterator[RenderableType]:
         yield _left_out(found)
     for warning in found.warnings:
         yield Text(f"warning: {warning}", style="yellow")
-    notes = found.problem.notes
+    notes = tuple(dict.fromkeys(found.problem.notes))
     for note in notes[:_NOTES_SHOWN]:
         yield Text(f"note: {note}", style="dim")
     if len(notes) > _NOTES_SHOWN:
@@ -178,24 +180,39 @@ def _sensitivity(found: Found, own: Sensitivity) -> Iterator[Table]:
     goodput = found.composition.objective == "goodput"
     rows = [
         (
-            escape(f"{change.kind} {change.subject}".strip()),
+            escape(_asked(change)),
             escape(change.now),
             escape(change.then),
-            "nothing" if change.noise else f"{change.usd_per_hr:+.2f} $/h",
+            f"{change.usd_per_hr:+.2f} $/h",
             *((f"{change.served_per_s:+.3g}/s",) if goodput else ()),
         )
         for change in own.changes
+        if not change.noise
     ]
     columns = ("if", "now", "were", "the bill", *(("served in time",) if goodput else ()))
-    said = [f"Left out for want of time: {escape(', '.join(own.left_out))}."] if own.left_out else []
+    said = []
+    nothing = [f"{_asked(change)} {change.then}" for change in own.changes if change.noise]
+    if nothing:
+        said.append(f"Nothing would change with: {_some(nothing, _NOTHINGS_SHOWN)}.")
     if own.marginals:
         each = ", ".join(f"{m.name} {m.usd_per_million_requests:.0f} $" for m in own.marginals)
-        said.insert(0, f"A million more requests cost, where load grows much: {each}.")
-    if rows:
-        yield table("What would change it, each alone and planned again", columns, rows, " ".join(said) or None)
+        said.append(f"A million more requests cost, where load grows much: {each}.")
+    if own.left_out:
+        said.append(f"Left out for want of time: {_some(own.left_out, _LEFT_OUT_SHOWN)}.")
+    if rows or said:
+        yield table("What would change it, each alone and planned again", columns, rows, escape(" ".join(said)))
     waiting = [(escape(offer.offer), f"{offer.usd_per_gpu_hr:.3f}", _below(offer)) for offer in own.break_even]
     if waiting:
         yield table("Not rented, and the price below which it would be", ("offer", "$/h a GPU", "below"), waiting)
+
+
+def _asked(change: Change) -> str:
+    return f"{change.kind} {change.subject}".strip()
+
+
+def _some(parts: Sequence[str], most: int) -> str:
+    """The first of many, and how many more."""
+    return ", ".join(parts[:most]) + (f" and {len(parts) - most} more" if len(parts) > most else "")
 
 
 def _below(offer: BreakEven) -> str:
@@ -234,6 +251,15 @@ def frontier_table(points: Sequence[Point]) -> Table:
     return table("Cost against wanted attainment", columns, rows)
 
 
+def _reached(simulated: Simulated) -> str:
+    short = [
+        f"{c.name} by {(c.wanted - c.attainment) * 100:.1f} points"
+        for c in simulated.classes
+        if c.attainment is not None and c.attainment < c.wanted
+    ]
+    return f"Short of what was wanted: {', '.join(short)}." if short else "Every class reached what was wanted."
+
+
 def simulated_tables(found: Found, simulated: Simulated) -> Iterator[Table]:
     """What became of the plan in the simulator, beside what was planned."""
     planned = {c.name: c for c in found.classes}
@@ -257,8 +283,8 @@ def simulated_tables(found: Found, simulated: Simulated) -> Iterator[Table]:
         f"Simulated: the plan held for {simulated.duration_s / 60:.0f} min of the scenario's own load, {simulated.seeds} seeds",
         columns,
         rows,
-        f"True iteration times differ from the believed ones by up to {percent(simulated.performance_error_frac, 0)} a"
-        " pool and seed, cold starts and preemptions too.",
+        f"{_reached(simulated)} True iteration times differ from the believed ones by up to"
+        f" {percent(simulated.performance_error_frac, 0)} a pool and seed, cold starts and preemptions too.",
     )
     latencies = [
         (c.name, *(seconds(value) for value in chain(c.ttft_s.values(), c.tpot_s.values()))) for c in simulated.classes

@@ -28,6 +28,7 @@ from ..workload.spec import WorkloadSpec
 from .classes import RequestClass
 from .energy import Energy
 from .fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
+from .fleet import Fleet
 from .planning import Planning
 from .pools import Pool, StartDelays
 
@@ -142,10 +143,26 @@ class Scenario(Strict):
     network: Network = Network()
     world: World = World()
     faults: tuple[Fault, ...] = ()
+    fleet: Fleet | None = None
+    """What is asked of all pools together when their replicas are planned, beside the guard's budget; left out: what
+    `planning` asks, if it stands there too."""
     planning: Planning | None = None
     """What may be rented: `poolpilot plan` chooses the pools from it, whatever stands under `pools`."""
     base_dir: Path = Field(default=Path(), exclude=True)
     """Folder of the file; relative paths start here."""
+
+    @property
+    def asked_of_fleet(self) -> Fleet | None:
+        """`fleet`, or what `planning` asks of the pools that were chosen from it; None: nothing."""
+        if self.fleet is not None or self.planning is None:
+            return self.fleet
+        own = self.planning
+        return Fleet(
+            max_spot_share=own.max_spot_share,
+            min_on_demand_replicas=own.min_on_demand_replicas,
+            min_replicas=own.min_replicas,
+            headroom=own.headroom,
+        )
 
     @model_validator(mode="after")
     def _joined_up(self) -> Scenario:

@@ -22,7 +22,7 @@ SHARES = {"simulator", "planning", "new episodes", "codec, rule, guard", "policy
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
     """All parts but start-up, which compiles everything anew."""
-    parts = ["--part", "versus", "--part", "growth", "--part", "training"]
+    parts = [word for part in PARTS if part != "start" for word in ("--part", part)]
     command = [*COMMAND, "--scale", "tiny", *parts, *NO_RIVAL, "--json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -42,6 +42,12 @@ def test_every_figure_is_there(figures: dict[str, Any]) -> None:
         assert row["fleet_10s"]["usd"] > 0
         assert "rival" not in row
     assert {name: len(rows) for name, rows in figures["growth"].items()} == {"requests": 2, "replicas": 2, "load": 1}
+    for row in (*figures["planning"]["gpus"], *figures["planning"]["buckets"]):
+        assert row["widest_gap"] <= 5e-3 + 1e-9
+        assert 0 < row["kept"] <= row["options"]
+        assert row["sliced"]["usd_per_hr"] >= row["first_usd_per_hr"] * (1 - 6e-3)
+        assert row["sliced"]["gap"] <= 5e-3 + 1e-9
+    assert figures["planning"]["again"]["slowest_cpu_s"] > 0
     for row, named in zip(figures["training"], ("flat", "set"), strict=True):
         assert row["short"] == named
         for part in ("first", "later"):
@@ -58,7 +64,7 @@ def test_the_tables_and_the_page_hold_them(figures: dict[str, Any], tmp_path: Pa
         "versus": [{**row, "rival": rival} for row in figures["versus"]],
         "start": {name: {"cpu_s": 1.25, "wall_s": 2.5} for name in ("cold", "cached")},
     }
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=300)
     show(full, console)
     text = console.export_text()
     page = tmp_path / "performance.md"
@@ -74,6 +80,7 @@ def test_the_tables_and_the_page_hold_them(figures: dict[str, Any], tmp_path: Pa
         for row in figures["versus"]:
             assert f"{row['fleet_10s']['requests_per_cpu_s']:,.0f}" in shown
         assert figures["training"][0]["network"][:20] in shown
+        assert "Planning a running fleet again" in shown
     page.write_text("no marks")
     with pytest.raises(ValueError, match="wanted the marks"):
         write(full, page, "make bench")

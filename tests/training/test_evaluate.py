@@ -42,6 +42,8 @@ def a_row(policy: str, seed: int, usd: float, **more: Any) -> dict[str, Any]:
         "lost": 1,
         "replica_changes": 4,
         "covered_frac": 0.8,
+        "bound_usd_per_hr": 2.0,
+        "above_bound_frac": usd / 2.0 - 1.0,
         "attainment_chat": 0.9,
         **more,
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import date
 
 import numpy as np
 import pytest
 
-from poolpilot.agents.planner.composition import Problem
+from poolpilot.agents.planner.composition import Option, Problem
 from poolpilot.agents.planner.explain import layout_text, not_chosen, planned_classes, planned_pools
 from poolpilot.agents.planner.layouts import Layout, LayoutStage
 from poolpilot.agents.planner.milp import compose
@@ -68,27 +69,52 @@ def reasons(problem: Problem) -> dict[str, str]:
 
 def test_what_is_left_out_has_a_reason_in_dollars_or_targets() -> None:
     problem, plan = a_plan(max_spot_share=0.0, headroom=1.0)
-    assert plan.replicas[3] == 0
+    assert plan.replicas.tolist()[1:] == [0, 0, 0]  # A100s alone
     said = reasons(problem)
-    assert "spot" in said["L40S-48GB fp8"]
-    # With only A100s that chat may use, quantised L40S are cheap but not allowed near it.
-    dear = replace(problem, offers=(problem.offers[0], replace(problem.offers[1], usd_per_hr=40.0), problem.offers[2]))
-    said = reasons(dear)
-    assert said["L40S-48GB bf16"].startswith("a request of ")
-    assert "times the plan's" in said["L40S-48GB bf16"]
-    assert "chat: quality below its floor" in said["L40S-48GB int4"]
-    gone = replace(dear, options=tuple(replace(o, max_replicas=0) if "int4" in o.name else o for o in dear.options))
-    assert reasons(gone)["L40S-48GB int4"] == "none to be had"
+    # Of the L40S, the option that comes nearest stands for all.
+    assert list(said) == [L40S]
+    assert re.fullmatch(r"a request of batch in int4 costs 1\.\d\d times the plan's; chat: quality .*", said[L40S])
+    gone = replace(
+        problem, options=tuple(replace(o, max_replicas=0) if o.offers != (0,) else o for o in problem.options)
+    )
+    assert reasons(gone)[L40S] == "none to be had"
+    spot = replace(problem, options=problem.options[:1] + problem.options[3:])
+    assert reasons(spot)[L40S] == "spot, of which nothing is wanted (max_spot_share: 0)"
+
+
+def test_of_gpus_that_are_used_other_precisions_are_told_apart() -> None:
+    problem = a_market(max_spot_share=0.0, headroom=1.0)
+    cheap = replace(
+        problem, offers=(problem.offers[0], replace(problem.offers[1], usd_per_hr=0.2, stock=None), problem.offers[2])
+    )
+    plan = compose(cheap)
+    assert plan.replicas[1] > 0
+    assert plan.replicas[2] > 0
+    said = {entry.what: entry.reason for entry in not_chosen(cheap, plan)}
+    assert said[f"{L40S} fp8"].startswith("spot")
+    assert A100 in said
+    assert "times the plan's" in said[A100]
+
+
+def test_classes_of_another_model_are_no_reason() -> None:
+    problem = a_market(headroom=1.0)
+    small = Option(
+        "other", Layout("small", "bf16", problem.options[1].layout.stages), (1,), np.array([0.0, 0.0, 0.0, 1.0])
+    )
+    small = replace(small, why_not=("another model",) * 3 + ("",))
+    plan = compose(problem)
+    both = replace(problem, options=(*problem.options, small))
+    found = not_chosen(
+        both, replace(plan, replicas=np.append(plan.replicas, 0), share=np.pad(plan.share, ((0, 0), (0, 1))))
+    )
+    assert all("another model" not in entry.reason for entry in found)
 
 
 def test_the_nearest_to_being_chosen_comes_first_and_chosen_ones_never() -> None:
     problem, plan = a_plan(headroom=1.0)
     entries = not_chosen(problem, plan)
-    chosen = {
-        f"{' + '.join(problem.options[o].layout.gpus)} {problem.options[o].layout.precision}"
-        for o in np.flatnonzero(plan.replicas)
-    }
-    assert not chosen & {entry.what for entry in entries}
+    used = [problem.options[o].layout for o in np.flatnonzero(plan.replicas)]
+    assert not {f"{gpu} {layout.precision}" for layout in used for gpu in layout.gpus} & {e.what for e in entries}
     ratios = [e.usd_per_1000 / e.against_usd_per_1000 for e in entries if e.usd_per_1000 and e.against_usd_per_1000]
     assert ratios == sorted(ratios)
     assert len(not_chosen(problem, plan, most=1)) <= 1

@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from poolpilot.agents.planner.composition import Infeasible, Problem, Wishes
+from poolpilot.agents.planner.conflict import Conflict, Remedy
 from poolpilot.agents.planner.demand import Demand
-from poolpilot.agents.planner.infeasible import Conflict, Remedy, conflict_of
+from poolpilot.agents.planner.infeasible import conflict_of
 from poolpilot.agents.planner.levers import Lever, Setting
 from poolpilot.agents.planner.milp import compose
 from poolpilot.agents.planner.posing import offer_name
@@ -162,6 +163,26 @@ def test_only_what_clashes_is_named(wishes: Wishes, kinds: set[str]) -> None:
     conflict = conflict_of(Problem(offers, option, demand, wishes, stock))
     assert isinstance(conflict, Conflict)
     assert {clash.kind for clash in conflict.clashes} == kinds
+
+
+def test_a_pools_own_limit_is_said_once_and_raised_alone() -> None:
+    offers = (Offer("L4", 1.0, stock=2, provider="pool"), Offer("H100", 4.0, stock=9))
+    demand = Demand(("chat",), np.array([0]), np.ones(1), np.ones(1), np.array([5.0]))
+    pool = an_option(offers, {0: 1}, np.ones(1), max_replicas=2, name="l4")
+    conflict = conflict_of(Problem(offers, (pool,), demand, Wishes(headroom=1.0)))
+    assert conflict is not None
+    assert {(clash.kind, clash.subject) for clash in conflict.clashes} == {("most replicas", "l4"), ("load", "chat")}
+    (remedy,) = [r for r in conflict.remedies if r.kind == "most replicas"]
+    assert remedy.value == 5.0
+
+
+def test_to_carry_nothing_of_a_class_is_no_remedy() -> None:
+    problem = scarce()
+    options = tuple(replace(o, capacity_per_s=o.capacity_per_s * [0.0, 1.0]) for o in problem.options)
+    conflict = conflict_of(replace(problem, options=options))
+    assert conflict is not None
+    assert not conflict.remedies
+    assert "no change of a limit would do" in str(conflict)
 
 
 def test_what_is_possible_has_no_conflict() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from scipy.optimize import linprog
 
 from poolpilot.agents.planner.milp import cheapest_plan
+from poolpilot.agents.planner.problem import problem_of
 from poolpilot.agents.planner.program import SHORTFALL_FACTOR
 from poolpilot.agents.planner.replan import Replanner, replanner_of
 from poolpilot.agents.planner.together import PlansTogether
@@ -18,6 +19,7 @@ from poolpilot.agents.planner.wishes import FleetWishes, keeps, wishes_of
 from poolpilot.env.batch import ClusterBatch
 from poolpilot.env.contract import Cluster, FloatArray
 from poolpilot.env.scenario import load_scenario
+from poolpilot.env.scenario.fleet import Fleet
 from poolpilot.env.scenario.planning import Planning
 from poolpilot.env.workload.load import load_workload
 from poolpilot.tests.env.clusters import SEEDS, a_cluster, row
@@ -110,6 +112,18 @@ def test_a_scenarios_wishes_reach_the_plans_of_its_fleet() -> None:
     poor = half.first(load)
     assert poor.usd_per_hr <= before.usd_per_hr / 2
     assert (poor.attainment < before.attainment).any(), "what the budget does not carry shows"
+
+
+def test_what_a_fleet_is_asked_for_stands_in_its_scenario() -> None:
+    scenario = load_scenario("spot-storm")
+    asked = scenario.model_copy(update={"fleet": Fleet(max_spot_share=0.2, min_replicas=2, headroom=1.3)})
+    wishes = wishes_of(asked)
+    assert wishes is not None
+    assert (wishes.max_spot_share, wishes.min_replicas, wishes.budget_usd_per_hr) == (0.2, 2, np.inf)
+    requests = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
+    assert replanner_of(asked, requests).headroom == 1.3
+    posed = problem_of(asked, requests).wishes
+    assert (posed.max_spot_share, posed.min_replicas, posed.headroom) == (0.2, 2, 1.3)
 
 
 def test_no_wishes_are_none() -> None:

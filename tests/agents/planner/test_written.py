@@ -36,6 +36,8 @@ def test_pools_are_the_plans_with_engine_cold_start_and_where_prices_come_from()
     scenario = planned(problem, [8, 0, 2, 1], share, engine={"max_num_seqs": 77}, cold_start={"provision_s": 5})
     assert scenario.pool_names == ("a100-bf16-big", "l40s-int4-small", "l40s-pp2-fp8-west")
     assert scenario.planning is None
+    assert scenario.fleet is not None, "what was asked of the whole stays, for whoever plans again"
+    assert scenario.fleet.max_spot_share == for_the_demo().asked_of_fleet.max_spot_share
     big, small, west = scenario.pools.values()
     assert (big.gpu, big.precision, big.replicas.start, big.price.usd_per_hr) == (A100, "bf16", 8, 2.0)
     assert (small.gpu, small.precision, small.price.usd_per_hr) == (L40S, "int4", 1.9)
