@@ -65,7 +65,7 @@ def test_the_steps_of_the_case_study_only_ever_save(tiny: Study) -> None:
     assert max(usd.values()) == usd[case_study.BEFORE]
     assert usd[case_study.AFTER] * SLACK <= min(usd.values())
     before, after = found.steps[case_study.BEFORE], found.steps[case_study.AFTER]
-    assert all(name.startswith("a100") and name.endswith("bf16") for name in before.replicas)
+    assert all(name.startswith("a100") and "bf16" in name for name in before.replicas)
     assert after.growth >= before.growth * SLACK
     assert tiny.case_runs[case_study.BEFORE].usd_per_hr == pytest.approx(before.usd_per_hr, rel=1e-3)
     saved = tiny.prices[case_study.AFTER]
