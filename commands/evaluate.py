@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from ..agents.checkpoint import add_to_card
 from ..agents.portfolio import HELD_PLAN, RULES
 from ..env.scenario import load_scenario
-from ..training.evaluate import compare, contender, summary, tuning_episodes
+from ..training.clairvoyant_plan import CLAIRVOYANT
+from ..training.evaluate import compare, entrant, summary, tuning_episodes
 from .bad_input import one_line_errors
 from .first_run import say_if_it_compiles
 from .printing import console, percent, print_json, progress, table
@@ -28,7 +29,8 @@ from .printing import console, percent, print_json, progress, table
     "--policy",
     "policies",
     multiple=True,
-    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, or a checkpoint's name or folder; repeatable. Default: the rules.",
+    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, {CLAIRVOYANT} (no policy but a mark: each world's own plan, known"
+    " ahead), or a checkpoint's name or folder; repeatable. Default: the rules.",
 )
 @click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Worlds for each scenario.")
 @click.option("--reference", help="The policy that bills are compared with. Default: the first.")
@@ -73,7 +75,7 @@ def evaluate(
             contenders = []
             for name in names:
                 task = bar.add_task(f"{scenario.name}: tuning {name}", total=None)
-                contenders.append(contender(name, scenario, tuning=tuning, on_trial=partial(bar.advance, task)))
+                contenders.append(entrant(name, scenario, tuning=tuning, on_trial=partial(bar.advance, task)))
                 bar.remove_task(task)
             shown = {given_name: c.name for given_name, c in zip(names, contenders, strict=True)}
             settings[scenario.name] = {c.name: list(c.tuned.best.setting) for c in contenders if c.tuned}

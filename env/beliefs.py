@@ -65,6 +65,7 @@ class BelievedCapacity:
     def __call__(self, prompt_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:
         """The rates; 0 where a pool does not serve the class."""
         rates = np.zeros(self.serves.shape)
+        end_s = np.fmin(self.targets.e2e_s, self.targets.deadline_s)
         for c, p in zip(*np.nonzero(self.serves), strict=True):
             rates[c, p] = capacity_per_s(
                 self.laws[p],
@@ -75,6 +76,8 @@ class BelievedCapacity:
                 float(output_tokens[c]),
                 float(self.targets.ttft_s[c]),
                 float(self.targets.tpot_s[c]),
+                float(end_s[c]),
+                float(self.targets.attainment[c]),
             )
         return rates
 

@@ -185,7 +185,7 @@ def least_replicas(world: WorldSpec, limits: Limits, safe: BoolArray, ticks: int
     """`[K, P]` replicas that the guard keeps whatever is proposed: the minimum, and those of the start until its steps
     and cooldowns have let them go. None where the world may take them, the start's none where a budget may."""
     low, start = world.cluster.min_replicas, world.start_replicas
-    drops = 1.0 + np.floor(np.arange(ticks) / _ticks_between_drops(limits, tick_s))
+    drops = 1.0 + np.floor(np.arange(ticks) / least_ticks_between_drops(limits, tick_s))
     staying = start - float(limits.scale_down_step) * drops[:, None]
     if np.isfinite(limits.budget_usd_per_hr):
         staying = np.zeros_like(staying)
@@ -205,7 +205,7 @@ def most_replicas(world: WorldSpec, limits: Limits, latest_s: FloatArray, ticks:
         longest_s = float((latest_s - requests.arrival_s)[own].max(initial=0.0))
         drained = np.inf
         if np.isfinite(longest_s) and not np.isfinite(limits.budget_usd_per_hr):
-            between_s = _ticks_between_drops(limits, tick_s) * tick_s
+            between_s = least_ticks_between_drops(limits, tick_s) * tick_s
             drained = float(limits.scale_down_step) * (2.0 + math.floor((longest_s + tick_s) / between_s))
         faults = [fault for fault in supply.faults if fault.pool == name]
         noticed = np.full(ticks, np.inf if supply.preemptions_per_hr[p] > 0 else 0.0)
@@ -240,7 +240,8 @@ def sets_kept(world: WorldSpec, limits: Limits, safe: BoolArray) -> BoolArray:
     return np.array(kept, dtype=np.bool_).reshape(-1, len(safe))
 
 
-def _ticks_between_drops(limits: Limits, tick_s: float) -> int:
+def least_ticks_between_drops(limits: Limits, tick_s: float) -> int:
+    """Ticks from one step down of a pool to the next that the guard allows."""
     return max(1, math.ceil(float(limits.scale_down_cooldown_s) / tick_s - 1e-9))
 
 

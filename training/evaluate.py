@@ -15,6 +15,7 @@ from ..env.contract import FloatArray
 from ..env.scenario import Scenario
 from ..env.window import MET
 from .bounding import Clairvoyant
+from .clairvoyant_plan import CLAIRVOYANT, replayed
 from .rollout import RunResult, rollout
 from .tuning import Tuned, tune_static, tune_threshold, tune_tracking
 from .worlds import episode_of
@@ -34,6 +35,32 @@ class Contender:
     name: str
     make: PolicyFactory
     tuned: Tuned | None = None
+
+    def run(self, episodes: Sequence[Episode], tick_s: float) -> list[RunResult]:
+        """Every episode under the policy."""
+        return rollout(episodes, self.make, tick_s)
+
+
+@dataclass(frozen=True)
+class Foreseeing:
+    """The mark beside the contenders: each episode's own clairvoyant plan, replayed."""
+
+    name: str = CLAIRVOYANT
+    tuned: Tuned | None = None
+
+    def run(self, episodes: Sequence[Episode], tick_s: float) -> list[RunResult]:
+        """Every episode under the cheapest of its plans that meets its targets."""
+        return [own.result for own in replayed(episodes, tick_s)]
+
+
+def entrant(
+    name: str,
+    scenario: Scenario,
+    tuning: Sequence[Episode] | None = None,
+    on_trial: Callable[[], None] | None = None,
+) -> Contender | Foreseeing:
+    """A contender by name, or the mark."""
+    return Foreseeing() if name == CLAIRVOYANT else contender(name, scenario, tuning=tuning, on_trial=on_trial)
 
 
 def contender(
@@ -65,7 +92,7 @@ def scored_episodes(scenario: Scenario, seeds: int) -> list[Episode]:
 
 def compare(
     scenario: Scenario,
-    contenders: Sequence[Contender],
+    contenders: Sequence[Contender | Foreseeing],
     seeds: int,
     on_run: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -74,7 +101,7 @@ def compare(
     hindsight = [Clairvoyant(episode, scenario.tick_s) for episode in episodes]
     rows = []
     for entry in contenders:
-        for seed, result in enumerate(rollout(episodes, entry.make, scenario.tick_s)):
+        for seed, result in enumerate(entry.run(episodes, scenario.tick_s)):
             row = {"scenario": scenario.name, "policy": entry.name, "seed": seed, **result.row()}
             rows.append({**row, **distance_to_bound(result, hindsight[seed])})
         if on_run:

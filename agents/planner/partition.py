@@ -16,16 +16,18 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
 from ...env.catalog.gpus import gpu
 from ...env.catalog.models import Model, model
-from ...env.contract import FloatArray
+from ...env.contract import FloatArray, IntArray
 from ...env.perf.capacity import mean_iteration_s
+from ...env.perf.factors import shipped_factors
 from ...env.perf.memory import pipeline_kv_tokens
-from ...env.perf.roofline import DoesNotFit, LayoutError, pipeline_law
-from ...env.perf.stage import Stage, check_layout, even_split
+from ...env.perf.roofline import DoesNotFit, LayoutError, joined_law
+from ...env.perf.stage import check_layout, even_split
 from .pipeline_costs import (
     USUAL_FLAGS,
     USUAL_LOAD,
@@ -37,6 +39,7 @@ from .pipeline_costs import (
     costs_of,
     most_layers,
     stages_at,
+    times_at,
 )
 
 __all__ = [
@@ -157,7 +160,7 @@ def evaluated(
     return Split(
         layers=tuple(layers),
         sequences=fitting.sequences,
-        requests_per_s=_requests_per_s(stages, shape, precision, fitting, flags.batch_tokens),
+        requests_per_s=_requests_per_s(places, layers, shape, precision, fitting, flags.batch_tokens),
         slowest_s=float(costs.work_s[own].max()),
         through_s=float(costs.through_s[own].sum()) + costs.transfers_s,
         kv_tokens=kv_tokens,
@@ -171,10 +174,13 @@ def _counts(most: int) -> Iterator[int]:
         most = most * 2 // 3
 
 
-def _requests_per_s(stages: Sequence[Stage], shape: Model, precision: str, load: Load, batch_tokens: int) -> float:
+def _requests_per_s(
+    places: Sequence[Place], layers: Sequence[int], shape: Model, precision: str, load: Load, batch_tokens: int
+) -> float:
     """By the pipeline's law, the load's sequences decoding at a time."""
-    law = pipeline_law(stages, shape, precision, batch_tokens=batch_tokens)
-    budget = float(batch_tokens * len(stages))
+    times = times_at(places, layers, shape, precision)
+    law = joined_law(stages_at(places, layers), times, shape, shipped_factors(), batch_tokens)
+    budget = float(batch_tokens * len(places))
     running = max(1.0, min(float(load.sequences), budget / (1.0 + load.prompt_tokens / load.decodes)))
     one = np.array([running])
     seconds = mean_iteration_s(law, one, one / load.decodes, budget - one, load.prompt_tokens, load.decodes)
@@ -204,6 +210,7 @@ def _shortest_round(costs: Costs) -> tuple[int, ...]:
     limits = np.unique(costs.work_s[np.isfinite(costs.work_s)])
     limits = limits[limits >= fastest]
 
+    @cache
     def at(index: int) -> tuple[float, tuple[int, ...]]:
         through_s, layers = _shortest_way(costs, float(limits[index]))
         return through_s + costs.transfers_s, layers
@@ -249,9 +256,16 @@ def _shortest_way(costs: Costs, limit_s: float) -> tuple[float, tuple[int, ...]]
 
 def _shifted(values: FloatArray, fill: float) -> FloatArray:
     """`[L + 1, L + 1]` of `values` `[L + 1]`: entry (l, k) is that of l - k layers."""
-    counts = np.arange(len(values))
-    rest = counts[:, None] - counts[None, :]
-    return np.where(rest >= 0, values[np.maximum(rest, 0)], fill)
+    rest = _rest(len(values))
+    return np.append(values, fill)[rest]
+
+
+@cache
+def _rest(count: int) -> IntArray:
+    """`[count, count]` l - k; -1, the last, where there is none."""
+    counts = np.arange(count)
+    rest: IntArray = np.maximum(counts[:, None] - counts[None, :], -1)
+    return rest
 
 
 def _does_not_fit(

@@ -174,6 +174,22 @@ def _stagecosts_of(
     return busy_s, way_s + attending_s / max(batches.with_chunk, 1.0)
 
 
+def times_at(places: Sequence[Place], layers: Sequence[int], shape: Model, precision: str) -> list[StageTimes]:
+    """Each stage's times, as `stage_times` has them."""
+    times = []
+    for i, (place, count) in enumerate(zip(places, layers, strict=True)):
+        head, layer = _affine(place.gpu, place.tensor_parallel, shape.name, precision, i == len(places) - 1)
+        times.append(
+            StageTimes(
+                linear_s=head.linear_s + count * layer.linear_s,
+                attend_s_per_pair=count * layer.attend_s_per_pair,
+                kv_read_s_per_token=count * layer.kv_read_s_per_token,
+                seq_s=head.seq_s + count * layer.seq_s,
+            )
+        )
+    return times
+
+
 @lru_cache(maxsize=4096)
 def _affine(
     gpu_name: str, tensor_parallel: int, model_name: str, precision: str, last: bool

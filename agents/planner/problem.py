@@ -19,13 +19,15 @@ from ...env.market.rentable import rentable
 from ...env.scenario import Scenario
 from ...env.scenario.fleet import Fleet
 from ...env.scenario.planning import Planning
+from ...env.scenario.pools import Engine
 from ...env.workload.fitting import cut_to, fitted, tokens_held
 from ...env.workload.requests import Workload
 from .carrying import carried, replica_of
 from .composition import Option, Problem, Wishes
-from .demand import Edges, demand_of
+from .demand import Demand, Edges, demand_of
 from .layouts import Layout, LayoutStage, Survey, survey_layouts
 from .options import Asked, options_of, why_nobody
+from .partition import USUAL_LOAD, Flags, Load
 
 __all__ = ["asked_of", "layout_of_pool", "problem_of"]
 
@@ -75,7 +77,10 @@ def problem_of(
         available = tuple(offer for offer in available if offer.kind != "spot")
     limit = np.full(len(scenario.classes), planning.engine.max_model_len)
     demand = demand_of(cut_to(workload, limit), scenario.duration_s, load=load, buckets=buckets)
-    surveys = [_survey(planning, name, available) for name in dict.fromkeys(asked.models)]
+    surveys = [
+        _survey(planning, name, available, load_of(demand, asked.models, name, planning.engine))
+        for name in dict.fromkeys(asked.models)
+    ]
     layouts = [layout for survey in surveys for layout in survey.layouts]
     options = options_of(layouts, available, demand, asked, planning.engine, quality=_quality)
     notes = [*(market.notes if offers is None else ()), *(note for survey in surveys for note in survey.notes)]
@@ -108,7 +113,18 @@ def asked_of(scenario: Scenario, attainment: float | None = None) -> Asked:
     )
 
 
-def _survey(planning: Planning, model_name: str, offers: Sequence[Offer]) -> Survey:
+def load_of(demand: Demand, models: Sequence[str], model_name: str, engine: Engine) -> Load:
+    """What pipelines of a model are split for: the mean of its classes' requests (`models` `[C]` says whose they are),
+    as many at a time as the engine takes."""
+    weight = demand.rate_per_s * [models[c] == model_name for c in demand.class_index]
+    if not weight.sum() > 0:
+        return replace(USUAL_LOAD, sequences=engine.max_num_seqs)
+    means = (float(np.average(lengths, weights=weight)) for lengths in (demand.prompt_tokens, demand.output_tokens))
+    return Load(engine.max_num_seqs, *means)
+
+
+def _survey(planning: Planning, model_name: str, offers: Sequence[Offer], load: Load) -> Survey:
+    engine = planning.engine
     machine_gpus: dict[str, int] = {}
     for offer in offers:
         machine_gpus[offer.gpu] = max(machine_gpus.get(offer.gpu, 0), offer.machine_gpus)
@@ -120,6 +136,9 @@ def _survey(planning: Planning, model_name: str, offers: Sequence[Offer]) -> Sur
         max_stages=planning.max_pipeline_stages,
         mixed=planning.mixed_pipelines,
         machine_gpus=machine_gpus,
+        load=load,
+        # vLLM refuses to start where its cache does not hold the longest request it may get.
+        flags=Flags(engine.max_num_batched_tokens, engine.gpu_memory_utilization, engine.max_model_len),
     )
 
 

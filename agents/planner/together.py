@@ -17,7 +17,7 @@ import numpy as np
 
 from ...env.beliefs import BelievedCapacity
 from ...env.contract import BoolArray, Cluster, FloatArray, IntArray, Plan, Snapshot, Targets
-from ...env.perf.capacities import Engines, capacities_some, engines_of
+from ...env.perf.capacities import Asked, Engines, asked_of, capacities_some, engines_of
 from .branching import solve_some
 from .program import Program, plan_of, program_of
 from .replan import Replanner, lengths_to_plan, load_to_plan, price_of, reachable, within_wishes, worth_planning
@@ -34,13 +34,12 @@ class QuickCapacity:
     def __call__(self, prompt_tokens: FloatArray, output_tokens: FloatArray) -> FloatArray:
         """Requests/s within target of one replica `[C, P]`."""
         rates = np.zeros((1, *self.believed.serves.shape))
-        targets = self.believed.targets
+        asked = asked_of(self.believed.targets)
         capacities_some(
             np.zeros(1, dtype=np.int64),
             Engines(*(part[None] for part in self.engines)),
             self.believed.serves[None],
-            targets.ttft_s[None],
-            targets.tpot_s[None],
+            Asked(*(part[None] for part in asked)),
             prompt_tokens[None],
             output_tokens[None],
             rates,
@@ -172,13 +171,11 @@ class PlansTogether:
         self, seats: IntArray, cluster: Cluster, prompt_tokens: FloatArray, output_tokens: FloatArray
     ) -> FloatArray:
         """`[K, C, P]` at the mean lengths `[B, C]`."""
-        targets = cluster.targets
         capacities_some(
             seats,
             self._engines,
             cluster.serves,
-            targets.ttft_s,
-            targets.tpot_s,
+            asked_of(cluster.targets),
             prompt_tokens,
             output_tokens,
             self._rates,

@@ -7,23 +7,18 @@ Symbols: `B` clusters, `C` classes, `P` pools, `N` loads to try.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiled_cache import cached
-from .capacity import KV_FILL, PART_LOADS, TAIL, TPOT_MARGIN, loads
-from .law import GRID_POINTS, ROW_ATTEND_S, ROW_KV_READ_S, ROW_LINEAR_S, ROW_SEQ_S, TOKENS_GRID, FloatArray
+from ..contract import Targets
+from .capacity import KV_FILL, PART_LOADS, loads, tpot_quantile, wait_quantile
+from .crowd import compiled, linear_s
+from .law import ROW_ATTEND_S, ROW_KV_READ_S, ROW_SEQ_S, FloatArray
 
 _BELOW = np.array(PART_LOADS)
-_GRID = np.array(TOKENS_GRID)
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _compiled(function: Function) -> Function:
-    return cached(function, nogil=True, error_model="numpy")
 
 
 class Engines(NamedTuple):
@@ -39,6 +34,33 @@ class Engines(NamedTuple):
     """`[..., P]`"""
     tried: FloatArray
     """`[..., P, N]` loads to try (`capacity.loads`), infinity beyond."""
+
+
+class Asked(NamedTuple):
+    """What is asked for each class, as `capacities_some` takes it; infinity is no target."""
+
+    ttft_s: FloatArray
+    """`[..., C]`"""
+    tpot_s: FloatArray
+    """`[..., C]`"""
+    e2e_s: FloatArray
+    """`[..., C]` deadlines too."""
+    wait: FloatArray
+    """`[..., C]` (`capacity.wait_quantile`)"""
+    slower: FloatArray
+    """`[..., C]` (`capacity.tpot_quantile`)"""
+
+
+def asked_of(targets: Targets) -> Asked:
+    """The targets `[..., C]`."""
+    ttft_s, tpot_s, e2e_s, deadline_s = (
+        np.nan_to_num(column, nan=np.inf)
+        for column in (targets.ttft_s, targets.tpot_s, targets.e2e_s, targets.deadline_s)
+    )
+    wanted, which = np.unique(np.nan_to_num(targets.attainment, nan=0.0), return_inverse=True)
+    which = which.reshape(targets.attainment.shape)
+    wait, slower = (np.array([each(float(a)) for a in wanted])[which] for each in (wait_quantile, tpot_quantile))
+    return Asked(ttft_s, tpot_s, np.minimum(e2e_s, deadline_s), wait, slower)
 
 
 def engines_of(
@@ -58,13 +80,12 @@ def engines_of(
     )
 
 
-@_compiled
+@compiled
 def capacities_some(
     which: NDArray[np.int64],
     engines: Engines,
     serves: NDArray[np.bool_],
-    ttft_s: FloatArray,
-    tpot_s: FloatArray,
+    asked: Asked,
     prompt_tokens: FloatArray,
     output_tokens: FloatArray,
     rates: FloatArray,
@@ -74,7 +95,7 @@ def capacities_some(
     Args:
         engines: `[B, P, ...]`.
         serves: `[B, C, P]`.
-        ttft_s, tpot_s: `[B, C]`, NaN for no target.
+        asked: `[B, C]`
         prompt_tokens, output_tokens: `[B, C]` means.
     """
     for b in which:
@@ -90,12 +111,15 @@ def capacities_some(
                         engines.tried[b, p],
                         prompt_tokens[b, c],
                         output_tokens[b, c],
-                        ttft_s[b, c],
-                        tpot_s[b, c],
+                        asked.ttft_s[b, c],
+                        asked.tpot_s[b, c],
+                        asked.e2e_s[b, c],
+                        asked.wait[b, c],
+                        asked.slower[b, c],
                     )
 
 
-@_compiled
+@compiled
 def _capacity(
     law: FloatArray,
     kv_tokens: float,
@@ -106,6 +130,9 @@ def _capacity(
     output: float,
     ttft_s: float,
     tpot_s: float,
+    e2e_s: float,
+    wait: float,
+    slower: float,
 ) -> float:
     if prompt + output > kv_tokens or prompt <= 0.0:
         return 0.0
@@ -113,7 +140,7 @@ def _capacity(
     spare = KV_FILL * kv_tokens - decodes / 2.0
     places = max(1.0, min(max_num_seqs, spare / (prompt + decodes / 2.0)))
     if decodes == 0.0:
-        return _prefill_only(law, places, budget, prompt, ttft_s)
+        return _prefill_only(law, places, budget, prompt, min(ttft_s, e2e_s), wait)
     per_decode = prompt / decodes
     most = min(min(places, budget - 1.0), min(budget / (1.0 + per_decode), (budget - 1.0) / per_decode))
     best = 0.0
@@ -124,22 +151,23 @@ def _capacity(
         joining, room = running / decodes, budget - iterating
         seconds = _mean_iteration_s(law, iterating, joining, room, prompt, decodes)
         rate = joining / seconds
-        if rate <= best or (math.isfinite(tpot_s) and seconds > TPOT_MARGIN * tpot_s):
+        if rate <= best or seconds * slower > tpot_s:
             continue
-        if math.isfinite(ttft_s):
+        if math.isfinite(ttft_s) or math.isfinite(e2e_s):
             own = _own_prefill_s(law, iterating, room, prompt, decodes)
             prompts_wait = _single_server_wait(running * per_decode / room, own)
             load = running / places
             holding = (own + decodes * seconds) / (places * max(1.0 - load, 1e-12))
             place_wait = load ** (math.sqrt(2.0 * (places + 1.0)) - 1.0) * holding
-            if own + seconds / 2.0 + TAIL * (prompts_wait + place_wait) > ttft_s:
+            first = own + seconds / 2.0 + wait * (prompts_wait + place_wait)
+            if first > ttft_s or first + decodes * seconds * slower > e2e_s:
                 continue
         best = rate
     return best
 
 
-@_compiled
-def _prefill_only(law: FloatArray, places: float, budget: float, prompt: float, ttft_s: float) -> float:
+@compiled
+def _prefill_only(law: FloatArray, places: float, budget: float, prompt: float, ttft_s: float, tail: float) -> float:
     widest = min(budget / prompt, places)
     whole = max(1.0, math.ceil(widest))
     few = len(_BELOW) + int(min(whole, 16.0))
@@ -155,56 +183,36 @@ def _prefill_only(law: FloatArray, places: float, budget: float, prompt: float, 
         joining = min(load, widest)
         batch = max(joining, min(1.0, widest))
         pairs = law[ROW_ATTEND_S] * prompt**2 / 2.0
-        seconds = _linear_s(law, max(batch * prompt, 1.0)) + batch * (pairs + law[ROW_SEQ_S])
+        seconds = linear_s(law, max(batch * prompt, 1.0)) + batch * (pairs + law[ROW_SEQ_S])
         rate = joining / seconds
         if rate > best:
             own = seconds * max(1.0, 1.0 / widest)
-            wait = own + seconds / 2.0 + TAIL * _single_server_wait(joining / widest, own)
-            if not math.isfinite(ttft_s) or wait <= ttft_s:
+            if own + seconds / 2.0 + tail * _single_server_wait(joining / widest, own) <= ttft_s:
                 best = rate
     return best
 
 
-@_compiled
+@compiled
 def _mean_iteration_s(
     law: FloatArray, running: float, joining: float, room: float, prompt: float, decodes: float
 ) -> float:
     chunk = min(max(joining, 1.0) * prompt, room)
     share = joining * prompt / chunk
-    tokens = (1.0 - share) * _linear_s(law, running) + share * _linear_s(law, running + chunk)
+    tokens = (1.0 - share) * linear_s(law, running) + share * linear_s(law, running + chunk)
     pairs = joining * prompt**2 / 2.0
     context = running * (prompt + decodes / 2.0)
     return float(tokens + law[ROW_ATTEND_S] * pairs + law[ROW_KV_READ_S] * context + law[ROW_SEQ_S] * running)
 
 
-@_compiled
+@compiled
 def _own_prefill_s(law: FloatArray, running: float, room: float, prompt: float, decodes: float) -> float:
     full = math.floor(prompt / room)
     rest = prompt - full * room
     beside = law[ROW_KV_READ_S] * running * (prompt + decodes / 2.0) + law[ROW_SEQ_S] * running
-    last = _linear_s(law, running + rest) + beside if rest > 0.0 else 0.0
-    return float(full * (_linear_s(law, running + room) + beside) + last + law[ROW_ATTEND_S] * prompt**2 / 2.0)
+    last = linear_s(law, running + rest) + beside if rest > 0.0 else 0.0
+    return float(full * (linear_s(law, running + room) + beside) + last + law[ROW_ATTEND_S] * prompt**2 / 2.0)
 
 
-@_compiled
+@compiled
 def _single_server_wait(load: float, service_s: float) -> float:
     return load / (2.0 * max(1.0 - load, 1e-12)) * service_s
-
-
-@_compiled
-def _linear_s(law: FloatArray, tokens: float) -> float:
-    """As `IterationLaw.linear`."""
-    if tokens <= _GRID[0]:
-        return float(law[ROW_LINEAR_S])
-    low, high = 0, GRID_POINTS - 1
-    if tokens >= _GRID[high]:
-        low = high - 1
-    else:
-        while high - low > 1:
-            middle = (low + high) // 2
-            if _GRID[middle] <= tokens:
-                low = middle
-            else:
-                high = middle
-    slope = (law[ROW_LINEAR_S + low + 1] - law[ROW_LINEAR_S + low]) / (_GRID[low + 1] - _GRID[low])
-    return float(law[ROW_LINEAR_S + low] + slope * (tokens - _GRID[low]))

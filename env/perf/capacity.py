@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
 from .law import FloatArray, IterationLaw
 
-TPOT_MARGIN = 0.78
-"""Share of the TPOT target that the mean iteration may take; the rest absorbs swings of the load."""
+ATTAINMENT = 0.99
+"""Wanted where nothing is said."""
+TPOT_SPREAD = 0.1213
+"""Standard deviation over mean of a request's time per token, from swings of the load and of lengths."""
 KV_FILL = 0.95
 """Share of the KV cache planned for: lengths vary about their means."""
 PART_LOADS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Loads below one sequence that are tried."""
-_WAIT_QUANTILE = 0.99
-TAIL = -math.log(1.0 - _WAIT_QUANTILE)  # an exponential wait exceeds its mean by this factor in 1 % of cases
+SURE = 1.0 - 1e-6
+"""Nobody can be surer than this: a share of 1 would leave no load at all."""
 
 
 def capacity_per_s(
@@ -31,23 +34,29 @@ def capacity_per_s(
     output_tokens: float,
     ttft_s: float,
     tpot_s: float,
-    *,
-    tpot_margin: float = TPOT_MARGIN,
+    e2e_s: float = math.inf,
+    attainment: float = ATTAINMENT,
 ) -> float:
     """Requests per second that one replica serves within the targets, at steady state with mean lengths.
 
-    It tries rising loads and returns the best rate among those that keep the targets, so that a looser target or a
-    faster law never lowers it. A load is kept if the mean iteration (prompts joining in chunks of the token budget)
-    is within `tpot_margin` of the TPOT target, the sequences fit into KV cache and batch, and the time to first token
-    is within its target: own chunks, half an iteration until the next one starts, and the 99 % quantiles of two waits
-    taken as exponential, for earlier prompts (M/D/1 on the token budget) and for a place in the batch (M/M/c,
-    Sakasegawa's approximation).
+    It tries rising loads and returns the best rate among those that keep the targets, so that a looser target, a lower
+    attainment or a faster law never lowers it. A load is kept if the sequences fit into KV cache and batch, and the
+    wanted quantiles of three times are within their targets. Time per token: the mean iteration (prompts joining in
+    chunks of the token budget) and its spread, taken as normal. Time to first token: own chunks, half an iteration until
+    the next one starts, and two waits taken as exponential, for earlier prompts (M/D/1 on the token budget) and for a
+    place in the batch (M/M/c, Sakasegawa's approximation). End to end: both.
+
+    This is what planning in training and on a running fleet can afford: it knows the mean request of one class.
+    `mixes.most_per_s` knows how lengths differ and who else is on the replica; a fleet that is yet to be rented is
+    planned with that.
 
     Args:
         kv_tokens: size of the KV cache.
         output_tokens: 0 or 1 for requests that end with their prompt (embeddings, classification).
         ttft_s: target for the time to first token; NaN or infinity is no target.
         tpot_s: target for the time per further token; NaN or infinity is no target.
+        e2e_s: target for the time to the last token; a deadline is one too. NaN or infinity is no target.
+        attainment: share of requests that meet all targets.
 
     Returns:
         The rate; 0 if not even a lone request meets the targets or fits.
@@ -57,7 +66,8 @@ def capacity_per_s(
     decodes = max(output_tokens - 1.0, 0.0)
     places = _places(kv_tokens, max_num_seqs, prompt_tokens, decodes)
     if decodes == 0.0:
-        return _prefill_only_per_s(law, places, token_budget, prompt_tokens, ttft_s)
+        first_s = min(value for value in (ttft_s, e2e_s, math.inf) if not math.isnan(value))
+        return _prefill_only_per_s(law, places, token_budget, prompt_tokens, first_s, wait_quantile(attainment))
     per_decode = prompt_tokens / decodes  # prompt tokens that must run beside each decoded one
     most = min(places, token_budget - 1.0, token_budget / (1.0 + per_decode), (token_budget - 1.0) / per_decode)
     running, iterating = loads(max_num_seqs)
@@ -68,14 +78,31 @@ def capacity_per_s(
     joining, room = running / decodes, token_budget - iterating
     seconds = mean_iteration_s(law, iterating, joining, room, prompt_tokens, decodes)
     rates = joining / seconds
+    slower = seconds * tpot_quantile(attainment)
     if math.isfinite(tpot_s):
-        rates = np.where(seconds <= tpot_margin * tpot_s, rates, 0.0)
-    if math.isfinite(ttft_s):
+        rates = np.where(slower <= tpot_s, rates, 0.0)
+    if math.isfinite(ttft_s) or math.isfinite(e2e_s):
         own = _own_prefill_s(law, iterating, room, prompt_tokens, decodes)
         prompts_wait = _single_server_wait(running * per_decode / room, own)
         place_wait = _many_server_wait(running / places, places, own + decodes * seconds)
-        rates = np.where(own + seconds / 2.0 + TAIL * (prompts_wait + place_wait) <= ttft_s, rates, 0.0)
+        first = own + seconds / 2.0 + wait_quantile(attainment) * (prompts_wait + place_wait)
+        if math.isfinite(ttft_s):
+            rates = np.where(first <= ttft_s, rates, 0.0)
+        if math.isfinite(e2e_s):
+            rates = np.where(first + decodes * slower <= e2e_s, rates, 0.0)
     return float(rates.max())
+
+
+def wait_quantile(attainment: float) -> float:
+    """By which factor an exponential wait exceeds its mean in no more than the share of misses allowed."""
+    return -math.log(1.0 - min(attainment, SURE))
+
+
+@lru_cache(maxsize=256)
+def tpot_quantile(attainment: float) -> float:
+    """By which factor a request's time per token exceeds the mean in no more than the share of misses allowed; at least
+    1, for a mean above the target is met by chance only."""
+    return max(1.0, 1.0 + TPOT_SPREAD * NormalDist().inv_cdf(min(max(attainment, 1e-6), SURE)))
 
 
 def mean_iteration_s(
@@ -106,7 +133,7 @@ def mean_iteration_s(
 
 
 def _prefill_only_per_s(
-    law: IterationLaw, places: float, token_budget: int, prompt_tokens: float, ttft_s: float
+    law: IterationLaw, places: float, token_budget: int, prompt_tokens: float, ttft_s: float, tail: float
 ) -> float:
     """The rate for requests that end with their prompt."""
     room = float(token_budget)
@@ -118,7 +145,7 @@ def _prefill_only_per_s(
     rates = joining / seconds
     if math.isfinite(ttft_s):
         own = seconds * max(1.0, 1.0 / widest)
-        rates = np.where(own + seconds / 2.0 + TAIL * _single_server_wait(joining / widest, own) <= ttft_s, rates, 0.0)
+        rates = np.where(own + seconds / 2.0 + tail * _single_server_wait(joining / widest, own) <= ttft_s, rates, 0.0)
     return float(rates.max())
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "Stage",
     "even_split",
     "iteration_law",
+    "joined_law",
     "kv_bytes_per_gpu",
     "kv_capacity_tokens",
     "link_between",
@@ -123,6 +124,14 @@ def pipeline_law(
     check_split(model, [stage.layers for stage in stages])
     last = len(stages) - 1
     times = [stage_times(s, model, precision, known, last=i == last) for i, s in enumerate(stages)]
+    return joined_law(stages, times, model, known, batch_tokens)
+
+
+def joined_law(
+    stages: Sequence[Stage], times: Sequence[StageTimes], model: Model, known: Factors, batch_tokens: int
+) -> IterationLaw:
+    """The law of stages whose `times` are known already; other arguments as of `pipeline_law`."""
+    last = len(stages) - 1
     busiest = max(times, key=_load_s)
     overhead_s = np.array([engine_factors(s.gpu, known).iteration_s for s in stages])
     linear = np.stack([t.linear_s for t in times]) + overhead_s[:, None]

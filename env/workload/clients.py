@@ -58,6 +58,32 @@ def requests_of_clients(
     return assign_classes(trace, spec.assign, class_names, class_seed).slice(0.0, duration_s)
 
 
+def rates_of_clients(path: Path, rate_per_s: float | None, step_s: float, seed: int) -> FloatArray:
+    """`[T]` requests per second in each `step_s` of the whole trace, of the same draw as `requests_of_clients`.
+
+    Scaled to a mean of `rate_per_s`, if one is given.
+
+    Steps are to divide the trace's windows. Windows in which no client sent are gaps in the trace: NaN.
+
+    Raises:
+        TraceError: the file cannot be read.
+    """
+    parts = _parts(read_service(path, None).windows, 0.0, math.inf)
+    window_s = float(parts.for_s.max())
+    steps = round(window_s / step_s)
+    counts = np.zeros((int(parts.window.max()) + 1, steps))
+    seen = np.zeros(len(counts), dtype=np.bool_)
+    seen[parts.window] = True
+    expected = float((parts.rate_per_s * parts.for_s).sum())
+    scale = 1.0 if rate_per_s is None else rate_per_s * len(counts) * window_s / expected
+    for i, window in enumerate(parts.window):
+        points_s = _points_s(parts, i, scale, seed)
+        counts[window] += np.bincount(np.minimum(points_s // step_s, steps - 1).astype(np.int64), minlength=steps)
+    counts[~seen] = np.nan
+    rates: FloatArray = counts.ravel() / step_s
+    return rates
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parts:
     """Windows, or what of them lies in the part that is used."""
@@ -93,15 +119,13 @@ def _drawn(service: Service, parts: _Parts, scale: float, start_s: float, seed: 
     arrivals, prompts, outputs, counts = [], [], [], []
     for i, client in enumerate(parts.client):
         key = (int(client), int(parts.window[i]))
-        rate = parts.rate_per_s[i] * scale
-        kind = "weibull" if FAMILIES[parts.family[i]] == "Weibull" else "gamma"
-        points = renewal_points_of_shape(kind, parts.shape[i], rate * parts.for_s[i], stream(seed, ARRIVALS, *key))
-        uniform = stream(seed, LENGTHS, *key).random((len(points), 2))
+        points_s = _points_s(parts, i, scale, seed)
+        uniform = stream(seed, LENGTHS, *key).random((len(points_s), 2))
         prompt, output = _lengths(service, lender.get(int(client), int(client)), float(parts.from_s[i]))
-        arrivals.append(parts.from_s[i] - start_s + points / rate)
+        arrivals.append(parts.from_s[i] - start_s + points_s)
         prompts.append(np.maximum(prompt.at(uniform[:, 0]), 1))
         outputs.append(output.at(uniform[:, 1]))
-        counts.append(len(points))
+        counts.append(len(points_s))
     arrival_s = np.concatenate(arrivals)
     order = np.argsort(arrival_s, kind="stable")
     clients, codes = np.unique(np.repeat(parts.client, counts), return_inverse=True)
@@ -111,6 +135,15 @@ def _drawn(service: Service, parts: _Parts, scale: float, start_s: float, seed: 
         np.concatenate(outputs)[order],
         labels={CLIENT_LABEL: Labels(codes.reshape(-1)[order], tuple(str(c) for c in clients))},
     )
+
+
+def _points_s(parts: _Parts, i: int, scale: float, seed: int) -> FloatArray:
+    """When a part's client sent, in seconds from the part's beginning."""
+    rate = parts.rate_per_s[i] * scale
+    kind = "weibull" if FAMILIES[parts.family[i]] == "Weibull" else "gamma"
+    rng = stream(seed, ARRIVALS, int(parts.client[i]), int(parts.window[i]))
+    points_s: FloatArray = renewal_points_of_shape(kind, parts.shape[i], rate * parts.for_s[i], rng) / rate
+    return points_s
 
 
 def _lengths(service: Service, client: int, at_s: float) -> tuple[Quantiles, Quantiles]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from poolpilot.agents.planner.composition import Problem
-from poolpilot.agents.planner.problem import problem_of
+from poolpilot.agents.planner.partition import USUAL_LOAD
+from poolpilot.agents.planner.problem import load_of, problem_of
 from poolpilot.env.scenario import Scenario, load_scenario, shipped_scenarios
 from poolpilot.env.workload.load import load_workload
 from poolpilot.env.workload.requests import Workload
@@ -122,3 +123,22 @@ def test_what_may_be_rented_makes_the_problem(tmp_path: Path) -> None:
 def test_what_nobody_can_serve_is_noted(tmp_path: Path) -> None:
     problem = problem_of(*to_rent(tmp_path, ttft_s="ttft_s: 0.0001, e2e_s:"))
     assert any(note.startswith("nobody can serve chat: ") for note in problem.notes)
+
+
+def test_pipelines_are_split_for_the_requests_of_their_model_and_hold_the_longest(tmp_path: Path) -> None:
+    scenario, workload = to_rent(tmp_path)
+    problem = problem_of(scenario, workload)
+    assert scenario.planning is not None
+    engine = scenario.planning.engine
+    names = ["llama-2-13b", "llama-2-13b"]
+    load = load_of(problem.demand, names, "llama-2-13b", engine)
+    rates = problem.demand.rate_per_s
+    assert load.sequences == engine.max_num_seqs
+    assert load.prompt_tokens == pytest.approx(rates @ problem.demand.prompt_tokens / rates.sum())
+    assert load.output_tokens == pytest.approx(rates @ problem.demand.output_tokens / rates.sum())
+    only_chat = load_of(problem.demand, ["llama-2-13b", "other"], "llama-2-13b", engine)
+    assert only_chat.prompt_tokens == 500.0
+    assert load_of(problem.demand, names, "nobody's", engine).prompt_tokens == USUAL_LOAD.prompt_tokens
+    # vLLM does not start where the cache is shorter than the longest request.
+    for option in problem.options:
+        assert option.layout.kv_tokens(engine.gpu_memory_utilization) >= engine.max_model_len

@@ -23,19 +23,60 @@ LOOSER = st.one_of(st.just(math.inf), st.floats(1.0, 100.0))
 
 
 def carried(
-    prompt: float, output: float, ttft_s: float, tpot_s: float, law: IterationLaw = LAW, cap: int = 128
+    prompt: float,
+    output: float,
+    ttft_s: float,
+    tpot_s: float,
+    law: IterationLaw = LAW,
+    cap: int = 128,
+    e2e_s: float = NONE,
+    attainment: float = 0.99,
 ) -> float:
-    return capacity_per_s(law, KV, cap, 2048, prompt, output, ttft_s, tpot_s)
+    return capacity_per_s(law, KV, cap, 2048, prompt, output, ttft_s, tpot_s, e2e_s, attainment)
 
 
 @settings(deadline=None)
-@given(PROMPT, OUTPUT, TARGET, TARGET, LOOSER, LOOSER)
+@given(PROMPT, OUTPUT, TARGET, TARGET, TARGET, LOOSER, LOOSER, LOOSER)
 def test_looser_targets_never_carry_less(
-    prompt: float, output: float, ttft_s: float, tpot_s: float, ttft_factor: float, tpot_factor: float
+    prompt: float,
+    output: float,
+    ttft_s: float,
+    tpot_s: float,
+    e2e_s: float,
+    ttft_factor: float,
+    tpot_factor: float,
+    e2e_factor: float,
 ) -> None:
-    strict = carried(prompt, output, ttft_s, tpot_s)
+    strict = carried(prompt, output, ttft_s, tpot_s, e2e_s=e2e_s)
     assert 0.0 <= strict < math.inf
-    assert carried(prompt, output, ttft_s * ttft_factor, tpot_s * tpot_factor) >= strict
+    looser = carried(prompt, output, ttft_s * ttft_factor, tpot_s * tpot_factor, e2e_s=e2e_s * e2e_factor)
+    assert looser >= strict
+
+
+@settings(deadline=None)
+@given(PROMPT, OUTPUT, TARGET, TARGET, TARGET, st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_a_lower_attainment_never_carries_less(
+    prompt: float, output: float, ttft_s: float, tpot_s: float, e2e_s: float, one: float, other: float
+) -> None:
+    rates = [carried(prompt, output, ttft_s, tpot_s, e2e_s=e2e_s, attainment=a) for a in sorted((one, other))]
+    assert rates[0] >= rates[1] >= 0.0
+
+
+def test_an_end_to_end_target_bounds_the_batch_as_the_time_of_each_token_does() -> None:
+    by_token = carried(500, 251, NONE, 0.04)
+    by_end = carried(500, 251, NONE, NONE, e2e_s=250 * 0.04)
+    assert 0.8 * by_token < by_end <= by_token
+    assert carried(500, 251, NONE, NONE, e2e_s=1.0) == 0.0
+
+
+def test_work_that_may_wait_fills_a_replica_but_not_all_the_time() -> None:
+    """With a deadline far away the targets leave the whole throughput, at a utilisation below 1."""
+    unbounded, patient = carried(500, 250, NONE, NONE, cap=16), carried(500, 250, NONE, NONE, cap=16, e2e_s=300.0)
+    assert 0.8 * unbounded < patient < unbounded
+
+
+def test_a_deadline_holds_for_prompts_too() -> None:
+    assert carried(512, 0, NONE, NONE, e2e_s=0.5) == carried(512, 0, 0.5, NONE)
 
 
 @settings(deadline=None)

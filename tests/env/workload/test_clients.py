@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 from scipy import stats
 
+from poolpilot.env.workload.clients import rates_of_clients
 from poolpilot.env.workload.load import load_workload
 from poolpilot.env.workload.requests import Workload, WorkloadError
 from poolpilot.env.workload.spec import WorkloadSpec
@@ -89,6 +90,21 @@ def test_a_part_without_requests_is_refused(tmp_path: Path) -> None:
         drawn(tmp_path, 1000.0, start_s=1e6)
     with pytest.raises(WorkloadError, match="wanted at most 5e"):
         drawn(tmp_path, 100_000.0, rate_per_s=1e5)
+
+
+def test_rates_are_those_of_the_requests_and_unknown_where_the_trace_has_a_gap(tmp_path: Path) -> None:
+    service = a_service(tmp_path)
+    for path in service.glob("chunk-*-trace.csv"):
+        rows = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(rows[:3] + rows[5:8]))
+    spec = SPEC.validate_python({"kind": "servegen", "path": ".", "rate_per_s": 4.0, "assign": [{"class": "one"}]})
+    load = load_workload(spec, ("one",), 8 * 600.0, 5, service)
+    rates = rates_of_clients(service, 4.0, 10.0, 5)
+    gap = np.repeat([False, False, False, True, True, False, False, False], 60)
+    assert np.isnan(rates[gap]).all()
+    counts = np.histogram(load.arrival_s, np.arange(0.0, 4801.0, 10.0))[0]
+    np.testing.assert_allclose(rates[~gap] * 10.0, counts[~gap])
+    assert np.nansum(rates_of_clients(service, None, 10.0, 5)) * 10.0 == pytest.approx(6 * 600 * 3.0, rel=0.1)
 
 
 @pytest.mark.shared_data

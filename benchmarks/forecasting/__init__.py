@@ -1,0 +1,1 @@
+"""Which forecast of arrivals is best on real traces: `python -m poolpilot.benchmarks.forecasting --write`."""
