@@ -85,6 +85,8 @@ class Sensitivity:
     """Empty where goodput was wanted."""
     left_out: tuple[str, ...]
     """Questions that time ran out for."""
+    usd_per_hr: float = 0.0
+    """The present bill, solved as closely as the changes: what they are told against."""
 
 
 def sensitivities(
@@ -117,7 +119,19 @@ def sensitivities(
             then := search.change(_Question(lever.kind, lever.subject, lever.now, lever.settings[0]))
         ):
             changes.append(then)
-    return Sensitivity(composition.binding, tuple(changes), marginals, tuple(break_even), tuple(search.left_out))
+    # A stock that is not used up may still be too small for a better mix: told only where it is.
+    slack = [own for own in composition.bounds if not own.tight and own.kind in ("stock", "shared stock")]
+    for question in (_one_more(problem, bound, bound.subject) for bound in slack):
+        if (then := search.change(question)) and not then.noise:
+            changes.append(then)
+    return Sensitivity(
+        binding=composition.binding,
+        changes=tuple(changes),
+        marginals=marginals,
+        break_even=tuple(break_even),
+        left_out=tuple(search.left_out),
+        usd_per_hr=search.now.usd_per_hr,
+    )
 
 
 def loosened(problem: Problem, bound: Bound) -> tuple[Problem, float]:
@@ -169,9 +183,7 @@ def _questions(problem: Problem, composition: Composition) -> Iterator[_Question
         subject = "" if bound.kind in of_all else bound.subject
         if (bound.kind, subject) not in asked:
             asked.add((bound.kind, subject))
-            wider, value = loosened(problem, bound)
-            then = Setting(f"{value:g} {bound.unit}", lambda wider=wider: wider)  # type: ignore[misc]
-            yield _Question(bound.kind, subject, f"{bound.limit:g} {bound.unit}", then)
+            yield _one_more(problem, bound, subject)
     rented = {problem.offers[f].gpu for f in np.flatnonzero(composition.units > 0.5).tolist()}
     # For a GPU that is not rented the break-even price says more.
     every = dict.fromkeys(offer.gpu for offer in problem.offers)
@@ -180,6 +192,12 @@ def _questions(problem: Problem, composition: Composition) -> Iterator[_Question
         cheaper = _priced(problem, [f for f, offer in enumerate(problem.offers) if offer.gpu == gpu], CHEAPER)
         then = Setting(f"{usd * CHEAPER:.4g} $/h", lambda cheaper=cheaper: cheaper)  # type: ignore[misc]
         yield _Question("price", gpu, f"{usd:.4g} $/h", then)
+
+
+def _one_more(problem: Problem, bound: Bound, subject: str) -> _Question:
+    wider, value = loosened(problem, bound)
+    then = Setting(f"{value:g} {bound.unit}", lambda: wider)
+    return _Question(bound.kind, subject, f"{bound.limit:g} {bound.unit}", then)
 
 
 def _priced(problem: Problem, offers: Sequence[int], factor: float) -> Problem:
