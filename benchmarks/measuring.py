@@ -53,9 +53,9 @@ SCALES = {
         clusters=(512, 32),
         repeats=3,
         by_gpus=(2, 4, 6, 8, 10),
-        by_buckets=(5, 10, 25, 50, 100, 200),
-        plans=5,
-        rival_limit_s=30.0,
+        by_buckets=(5, 10, 25, 50, 100),
+        plans=3,
+        rival_limit_s=60.0,
     ),
     "tiny": Scale(
         versus=(1, 2),

@@ -128,7 +128,7 @@ def _planning(rows: dict[str, Any]) -> Iterator[Section]:
         "Planning: what to rent, as GPU types grow",
         "To a gap of 0.5 %, one thread. Each GPU type in tensor-parallel degrees 1, 2, 4 and 8 and three precisions, all "
         "that run; five classes; medians and extremes of some draws. Mélange's formulation of the first draw (a bucket in "
-        "8 slices, each whole on one type) by the same solver to the same gap, or until 30 s on the clock are up, of which "
+        "8 slices, each whole on one type) by the same solver to the same gap, or until 60 s on the clock are up, of which "
         "a busy machine may give it few CPU seconds.",
         head,
         tuple(cells(row) for row in rows["gpus"]),

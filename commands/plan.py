@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -35,6 +36,8 @@ from .printing import console, log_console, print_json, progress
 
 NO_PLAN = 1
 """Exit code where nothing carries the load within all limits: the input was good, the answer is no."""
+MOST_POSING_S = 20.0
+"""Looser targets, attainments and floors pose the problem anew; they are left out where that would take longer."""
 
 
 @click.command(
@@ -196,7 +199,9 @@ def plan(
     with progress(quiet=as_json) as bar:
         task = bar.add_task("what can be rented, and what it carries", total=None)
         requests = workload_of(loaded, asked)
+        began_s = time.monotonic()
         problem = posed(loaded, requests, asked)
+        posing_s = time.monotonic() - began_s
         if goodput and problem.wishes.budget_usd_per_hr is None:
             refuse("--goodput: wanted a budget to spend: --budget USD, or one in the scenario")
         bar.update(task, description="the cheapest of it")
@@ -211,7 +216,12 @@ def plan(
         sensitivity = None
         if explain:
             bar.update(task, description="what would change it")
-            sensitivity = sensitivities(problem, composition, levers=levers(loaded, requests, asked, together=True))
+            tried = levers(loaded, requests, asked, together=True)
+            in_time = posing_s * len(tried) <= MOST_POSING_S
+            sensitivity = sensitivities(problem, composition, levers=tried if in_time else ())
+            if not in_time:
+                left_out = (*sensitivity.left_out, *(f"{lever.kind} {lever.subject}".strip() for lever in tried))
+                sensitivity = replace(sensitivity, left_out=left_out)
         answer = found(loaded, problem, composition, _today(), _age_limit(loaded, asked), sensitivity)
         bar.remove_task(task)
         compared = _compared(problem, composition, bar) if wants_compare else None

@@ -55,7 +55,11 @@ def conflict_of(problem: Problem, levers: Sequence[Lever] = (), time_limit_s: fl
         change = 1.0 - would / problem.wishes.headroom
         remedies.append(Remedy("head-room", "", f"{problem.wishes.headroom:g}", f"at most {would:g}", would, change))
     remedies.sort(key=lambda remedy: remedy.change)
-    remedies += [remedy for lever in levers if (remedy := _tried(lever, until_s)) is not None]
+    # A class whose load is not part of the clash can ask for what it likes: the rest clashes all the same.
+    clashing = {search.clash(own).subject for own in kept if own.kind == "load"} | {""}
+    for lever in levers:
+        if lever.subject in clashing and (remedy := _tried(lever, until_s)) is not None:
+            remedies.append(remedy)
     together = () if any(r.kind not in ("load", "head-room") for r in remedies) else search.together()
     clashes = tuple(search.clash(own) for own in kept)
     return Conflict(search.shortages(kept), frac, clashes, tuple(remedies), together, minimal)
@@ -330,7 +334,7 @@ def _least_room(
 def _tried(lever: Lever, until_s: float) -> Remedy | None:
     """The strictest setting of a lever that makes the problem possible, by halving: looser is never worse."""
     settings = list(lever.settings)
-    if not settings or not _answered(settings[-1].problem(), until_s):
+    if not settings or time.monotonic() > until_s or not _answered(settings[-1].problem(), until_s):
         return None
     low, high = 0, len(settings) - 1
     while low < high:
