@@ -46,8 +46,8 @@ SPOT = 0.4
 """Price of a spot machine, as a share of the on-demand one."""
 MODEL = "meta-llama/Llama-3.1-8B"
 CLASSES = 5
-TTFT_S = (1.5, 2.0, 3.0, 5.0, 10.0)
-TPOT_S = (0.04, 0.05, 0.07, 0.1, 0.2)
+TTFT_S = (3.0, 4.0, 6.0, 10.0, 20.0)
+TPOT_S = (0.06, 0.08, 0.1, 0.15, 0.3)
 FLOORS = (0.995, 0.99, 0.98, 0.97, 0.95)
 
 
@@ -71,11 +71,11 @@ def problem(gpus: int, buckets: int, rate_per_s: float, seed: int, spot: bool = 
     kinds = ("on_demand", "spot") if spot else ("on_demand",)
     offers = tuple(
         Offer(name, usd * (1.0 if kind == "on_demand" else SPOT), machine_gpus=8, kind=kind, stock=int(stock))  # type: ignore[arg-type]
-        for (name, usd), stock in zip(GPUS[:gpus], rng.integers(8, 64, gpus), strict=True)
+        for (name, usd), stock in zip(GPUS[:gpus], rng.integers(32, 128, gpus), strict=True)
         for kind in kinds
     )
     none = np.full(CLASSES, np.nan)
-    targets = Targets(np.array(TTFT_S), np.array(TPOT_S), none, none, np.full(CLASSES, 0.99), np.array(np.inf))
+    targets = Targets(np.array(TTFT_S), np.array(TPOT_S), none, none, np.full(CLASSES, 0.95), np.array(np.inf))
     asked = Asked((MODEL,) * CLASSES, targets, FLOORS)
     began = time.process_time()
     layouts = _layouts(gpus)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .composition import Bound, Composition, Infeasible, Problem
+from .fleet import gpus_of_offers
 from .formulation import mip_of
 from .levers import Lever, Setting
 from .milp import compose
@@ -121,7 +122,7 @@ def sensitivities(
             changes.append(then)
     # A stock that is not used up may still be too small for a better mix: told only where it is.
     slack = [own for own in composition.bounds if not own.tight and own.kind in ("stock", "shared stock")]
-    for question in (_one_more(problem, bound, bound.subject) for bound in slack):
+    for question in (_one_more(problem, composition, bound, bound.subject) for bound in slack):
         if (then := search.change(question)) and not then.noise:
             changes.append(then)
     return Sensitivity(
@@ -134,18 +135,19 @@ def sensitivities(
     )
 
 
-def loosened(problem: Problem, bound: Bound) -> tuple[Problem, float]:
-    """The problem with one step more of what a limit allows, and the limit's new value."""
+def loosened(problem: Problem, bound: Bound, gpus: int = 1) -> tuple[Problem, float]:
+    """The problem with a little more of what a limit allows, and the limit's new value: of stock as many units as hold
+    `gpus` more, of counts one, of a budget a tenth."""
     wishes, i = problem.wishes, bound.index
     if bound.kind == "stock":
-        units = (problem.offers[i].stock or 0) + 1
+        units = (problem.offers[i].stock or 0) - (-gpus // problem.offers[i].gpus)
         offers = tuple(replace(o, stock=units) if f == i else o for f, o in enumerate(problem.offers))
         return replace(problem, offers=offers), float(units * problem.offers[i].gpus)
     if bound.kind == "shared stock":
         unit = min(offer.gpus for offer in problem.offers if problem.stock[i].covers(offer))
-        gpus = problem.stock[i].gpus + unit
-        stock = tuple(replace(limit, gpus=gpus) if k == i else limit for k, limit in enumerate(problem.stock))
-        return replace(problem, stock=stock), float(gpus)
+        most = problem.stock[i].gpus - (-gpus // unit) * unit
+        stock = tuple(replace(limit, gpus=most) if k == i else limit for k, limit in enumerate(problem.stock))
+        return replace(problem, stock=stock), float(most)
     if bound.kind in ("most replicas", "least replicas"):
         options = list(problem.options)
         count = int(bound.limit) + (1 if bound.kind == "most replicas" else -1)
@@ -183,7 +185,7 @@ def _questions(problem: Problem, composition: Composition) -> Iterator[_Question
         subject = "" if bound.kind in of_all else bound.subject
         if (bound.kind, subject) not in asked:
             asked.add((bound.kind, subject))
-            yield _one_more(problem, bound, subject)
+            yield _one_more(problem, composition, bound, subject)
     rented = {problem.offers[f].gpu for f in np.flatnonzero(composition.units > 0.5).tolist()}
     # For a GPU that is not rented the break-even price says more.
     every = dict.fromkeys(offer.gpu for offer in problem.offers)
@@ -194,10 +196,23 @@ def _questions(problem: Problem, composition: Composition) -> Iterator[_Question
         yield _Question("price", gpu, f"{usd:.4g} $/h", then)
 
 
-def _one_more(problem: Problem, bound: Bound, subject: str) -> _Question:
-    wider, value = loosened(problem, bound)
+def _one_more(problem: Problem, composition: Composition, bound: Bound, subject: str) -> _Question:
+    wider, value = loosened(problem, bound, _replica_gpus(problem, composition, bound))
     then = Setting(f"{value:g} {bound.unit}", lambda: wider)
     return _Question(bound.kind, subject, f"{bound.limit:g} {bound.unit}", then)
+
+
+def _replica_gpus(problem: Problem, composition: Composition, bound: Bound) -> int:
+    """GPUs that one more replica takes of a stock: of the smallest that the composition has there, or could have."""
+    if bound.kind not in ("stock", "shared stock"):
+        return 1
+    taken = gpus_of_offers(problem)
+    if bound.kind == "stock":
+        own = taken[:, bound.index]
+    else:
+        own = taken[:, [problem.stock[bound.index].covers(offer) for offer in problem.offers]].sum(axis=1)
+    there = (own > 0.0) & (composition.replicas > 0.5)
+    return int(own[there if there.any() else own > 0.0].min(initial=np.inf if (own > 0.0).any() else 1.0))
 
 
 def _priced(problem: Problem, offers: Sequence[int], factor: float) -> Problem:
