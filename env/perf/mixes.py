@@ -38,7 +38,7 @@ MISS_SHARE = 0.8
 """Share of the misses allowed that is planned for."""
 _EDGES = np.array([0.1, 0.25, 0.4, 0.55, 0.7, 0.82, 0.9, 0.95, 0.98, 0.992, 0.998, 1.0])
 """Where the distribution of running sequences is cut into slices; the fuller, the finer."""
-_EXACT = 0.004
+_EXACT = 0.008
 """Share of the rate to which it is found."""
 _FEW_PROMPTS = 8.0
 """Up to so many prompts during an answer are counted one by one."""
