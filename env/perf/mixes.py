@@ -44,6 +44,8 @@ _FEW_PROMPTS = 8.0
 """Up to so many prompts during an answer are counted one by one."""
 _PROMPTS_AN_ITERATION = 0.7
 """From so many prompts an iteration on, iterations are what their prompts make them."""
+_BURSTS = 1.25
+"""By which prompts alone swing more than their random arrivals give: calibrated against the simulator."""
 _STARVED = 1e-4
 """Of the rate of a lone request: what is carried below is nothing."""
 
@@ -323,7 +325,7 @@ def _prompts_met(
     if load >= 0.97:
         return False
     # An iteration's length is that of the last one, times the load, and a sum of a random number of prompts.
-    spread_s = math.sqrt(token_s**2 * rate * seconds * square / (1.0 - load**2))
+    spread_s = _BURSTS * math.sqrt(token_s**2 * rate * seconds * square / (1.0 - load**2))
     seen_s = seconds + spread_s**2 / seconds
     under_way = seconds / (seconds + math.exp(-rate * seconds) / rate) if running < 0.5 else 1.0
     decay = prompt_decay(mix, rate, token_s - pairs_s * square / mean, law[ROW_ATTEND_S])
@@ -353,7 +355,7 @@ def _prompts_met(
                 )
                 ok += under_way * 0.05 * normal((target_s - u * last_s - own_s) / noise_s)
         spare_s = target_s - alone_s - 0.5 * seconds * under_way
-        met[c] += mix.share[i] * min(ok, 1.0 - load * math.exp(-decay * max(spare_s, 0.0)))
+        met[c] += mix.share[i] * min(ok, 1.0 - load * math.exp(-decay * max(spare_s, 0.0) / _BURSTS))
     return True
 
 
