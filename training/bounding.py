@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..agents.bound.relaxation import Hindsight, best_prices, certified, no_prices, second_usd
-from ..agents.bound.work import Engine, dearest_weights, kinds_of, least_work_s, may_run_out
+from ..agents.bound.sharing import sharing_of
+from ..agents.bound.work import Engine, dearest_weights, kinds_of, least_work_s, may_run_out, owed_work_s
 from ..env.batch import Episode
 from ..env.contract import BoolArray, FloatArray, IntArray
 from ..env.guard import Limits
@@ -59,12 +60,10 @@ class Clairvoyant:
         first = stretch_of(world.workload.arrival_s[self._rows] - _LATE_S, per_stretch * tick_s, len(begins))
         last = stretch_of(latest_s + _LATE_S, per_stretch * tick_s, len(begins))
         self._engines = engines_of(world)
-        self._kinds = kinds_of(
-            world.workload.class_index[self._rows],
-            world.workload.prompt_tokens[self._rows],
-            world.workload.output_tokens[self._rows],
-            world.cluster.serves,
-        )
+        requests, rows = world.workload, self._rows
+        prompt, output = requests.prompt_tokens[rows], requests.output_tokens[rows]
+        self._sharing = sharing_of(requests.prefixes, requests.prefix_index[rows], prompt, requests.arrival_s[rows])
+        self._kinds = kinds_of(requests.class_index[rows], prompt, output, self._sharing, world.cluster.serves)
         self._prices_move = len(world.price_from_s) > 1
         idle_usd, busy_usd = _power_usd_per_s(world)
         safe = never_lost(world)
@@ -76,6 +75,10 @@ class Clairvoyant:
             first=first,
             last=np.maximum(last, first),
             work_s=np.zeros((len(self._rows), len(self._engines))),
+            owed_s=np.zeros((len(self._rows), len(self._engines))),
+            owed_since=np.minimum(
+                stretch_of(self._sharing.since_s - _LATE_S, per_stretch * tick_s, len(begins)), first
+            ),
             own_usd=_network_usd(world)[self._rows],
             length_s=np.add.reduceat(np.full(ticks, tick_s), begins),
             rent_usd_per_s=np.minimum.reduceat(rent, begins, axis=0) + idle_usd,
@@ -93,10 +96,10 @@ class Clairvoyant:
         rent = self._past.rent_usd_per_s
         best = 0.0
         for usd_per_s in (rent.mean(axis=0), rent.min(axis=0))[: 1 + self._prices_move]:
-            past = replace(self._past, work_s=self._work_s(met, usd_per_s + self._past.busy_usd_per_s))
+            past = self._weighed(met, usd_per_s + self._past.busy_usd_per_s)
             prices = best_prices(past, met)
             again = np.maximum(second_usd(past, prices).mean(axis=0), _LEAST_SHARE * usd_per_s)
-            reweighed = replace(past, work_s=self._work_s(met, again))
+            reweighed = self._weighed(met, again)
             proven = [certified(past, met, no_prices(past)), certified(past, met, prices)]
             best = max(best, *proven, certified(reweighed, met, prices))
         return Bound(best, self.duration_s)
@@ -108,19 +111,18 @@ class Clairvoyant:
         other._past = replace(self._past, least_s=nothing, kept=self._past.kept[:0])
         return other
 
-    def _work_s(self, met: IntArray, usd_per_s: FloatArray) -> FloatArray:
-        """`[N, P]` least seconds, by weights that are chosen for prices `[P]`."""
-        world, rows = self._world, self._rows
-        requests, tree = world.workload, world.workload.prefixes
+    def _weighed(self, met: IntArray, usd_per_s: FloatArray) -> Hindsight:
+        """With each request's least work, by weights that are chosen for prices `[P]`."""
+        requests, rows = self._world.workload, self._rows
         prompt, output = requests.prompt_tokens[rows], requests.output_tokens[rows]
-        node = requests.prefix_index[rows]
-        shared = np.where(node >= 0, tree.tokens[node], 0) if len(tree) else np.zeros(len(rows), dtype=np.int64)
-        serves = world.cluster.serves[self._past.class_index]
-        work = np.full(serves.shape, np.inf)
+        serves = self._world.cluster.serves[self._past.class_index]
+        work, owed = np.full(serves.shape, np.inf), np.zeros(serves.shape)
         weights = dearest_weights(self._engines, self._kinds, met, usd_per_s)
         for p, (engine, own) in enumerate(zip(self._engines, serves.T, strict=True)):
-            work[own, p] = least_work_s(weights[p], engine, prompt[own], output[own], shared[own])
-        return work
+            hit = self._sharing.hit_tokens[own]
+            work[own, p] = least_work_s(weights[p], engine, prompt[own], output[own], hit)
+            owed[own, p] = owed_work_s(weights[p], engine, self._sharing)[own]
+        return replace(self._past, work_s=work, owed_s=owed)
 
 
 def stretch_of(time_s: FloatArray, stretch_s: float, count: int) -> IntArray:

@@ -36,6 +36,10 @@ class Hindsight:
     """`[N]` last stretch in which it may still be worked on if it is to meet its targets; none before `first`."""
     work_s: FloatArray
     """`[N, P]` engine seconds that it takes at least; infinite where it cannot be served."""
+    owed_s: FloatArray
+    """`[N, P]` engine seconds on top that others may have spent for it, before it came."""
+    owed_since: IntArray
+    """`[N]` stretch before which they did not."""
     own_usd: FloatArray
     """`[N]` what it costs at least beside a replica's time: bytes sent."""
     length_s: FloatArray
@@ -175,6 +179,8 @@ def _cheapest_usd(past: Hindsight, busy_usd_per_s: FloatArray) -> FloatArray:
     """`[N]` dollars of each request where and when it costs least, a busy second costing `[T, P]`."""
     ranges = _RangeMinima(busy_usd_per_s)
     where = _product(past.work_s, ranges.within(past.first, past.last))
+    if past.owed_s.any():
+        where = where + past.owed_s * ranges.within(past.owed_since, past.last)
     cost: FloatArray = where.min(axis=1) + past.own_usd
     return cost
 
@@ -230,7 +236,8 @@ class _Groups:
 
 def _groups(past: Hindsight) -> _Groups:
     able = np.isfinite(past.work_s)
-    weight = np.where(able, past.work_s, 0.0).sum(axis=1)
+    work_s = np.where(able, past.work_s, 0.0) + past.owed_s
+    weight = work_s.sum(axis=1)
     order = np.lexsort((weight, past.last, past.first, past.class_index))
     keys = np.stack([past.class_index, past.first, past.last], axis=1)[order]
     starts = np.concatenate([[True], (np.diff(keys, axis=0) != 0).any(axis=1)])
@@ -243,7 +250,7 @@ def _groups(past: Hindsight) -> _Groups:
     member[group] = order
     n_pools = past.work_s.shape[1]
     work = np.zeros((len(size), n_pools))
-    np.add.at(work, group, np.where(able, past.work_s, 0.0)[order])
+    np.add.at(work, group, work_s[order])
     own = np.bincount(group, weights=past.own_usd[order], minlength=len(size)) / size
     first, last, serves = past.first[member], past.last[member], able[member]
     tried = np.unique(np.linspace(0.0, 1.0, _MOST_STRETCHES_TRIED))

@@ -26,6 +26,7 @@ from ...env.contract import BoolArray, FloatArray, IntArray
 from ...env.perf.law import TOKENS_GRID, IterationLaw
 from ...env.perf.memory import KV_BLOCK_TOKENS
 from .programs import SparseProgram, solved
+from .sharing import Sharing
 
 _ROUNDING_S = 3e-12
 """An engine counts whole picoseconds: each part of an iteration may be rounded down."""
@@ -60,12 +61,16 @@ class Kinds:
     """`[M]`"""
     prompt_tokens: FloatArray
     """`[M]` of one request, as the following."""
+    uncached_tokens: FloatArray
+    """`[M]` of its prompt, what no prefix cache spares."""
     decodes: FloatArray
     """`[M]`"""
     context_tokens: FloatArray
     """`[M]` KV tokens read by decoding."""
     pairs: FloatArray
     """`[M]` pairs of tokens that prefill attends."""
+    uncached_pairs: FloatArray
+    """`[M]` without those that a prefix cache spares."""
     serves: BoolArray
     """`[M, P]`"""
 
@@ -112,13 +117,17 @@ def dearest_weights(engines: Sequence[Engine], kinds: Kinds, met: IntArray, usd_
     at = len(of) + np.cumsum([0, *map(len, points)])
     kv = np.array([max(engine.kv_tokens, 1.0) for engine in engines])
     scale = np.stack([np.ones(n_pools), np.ones(n_pools), kv], axis=1)  # rows in like units
-    amounts = np.stack([kinds.prompt_tokens + kinds.decodes, kinds.decodes + 1.0, kinds.context_tokens], axis=1)[of]
-    amounts[np.array([engine.prefix_caching for engine in engines])[pool], 2] = 0.0
-    read = np.array([0.0 if engine.prefix_caching and engine.throws_out else 1.0 for engine in engines])
+    cached = np.array([engine.prefix_caching for engine in engines])[pool]
+    prompt = np.where(cached, kinds.uncached_tokens[of], kinds.prompt_tokens[of])
+    read = np.where(cached, 0.0, kinds.context_tokens[of])
+    amounts = np.stack([prompt + kinds.decodes[of], kinds.decodes[of] + 1.0, read], axis=1)
+    reads = np.array([0.0 if engine.prefix_caching and engine.throws_out else 1.0 for engine in engines])
     laws = [engine.law for engine in engines]
-    fixed_s = (read * [law.kv_read_s_per_token for law in laws])[pool] * kinds.context_tokens[of]
-    fixed_s += (read * [law.seq_s for law in laws])[pool] * kinds.decodes[of]
-    fixed_s += np.array([law.attend_s_per_pair for law in laws])[pool] * kinds.pairs[of]
+    fixed_s = (reads * [law.kv_read_s_per_token for law in laws])[pool] * kinds.context_tokens[of]
+    fixed_s += (reads * [law.seq_s for law in laws])[pool] * kinds.decodes[of]
+    fixed_s += np.array([law.attend_s_per_pair for law in laws])[pool] * np.where(
+        cached, kinds.uncached_pairs[of], kinds.pairs[of]
+    )
     # Rows: what each pool computes of the three kinds of work, requests of each kind, requests met of each class.
     at_kind, at_class = 3 * n_pools, 3 * n_pools + n_kinds
     entries = [(3 * pool + k, np.arange(len(of)), -amounts[:, k] / scale[pool, k]) for k in range(3)]
@@ -164,15 +173,8 @@ def _valid(engine: Engine, wanted: FloatArray) -> Weights:
     )
 
 
-def most_cached(prompt_tokens: IntArray, shared_tokens: IntArray) -> IntArray:
-    """`[N]` most tokens of each prompt that a prefix cache can spare: whole blocks of what it shares with any other
-    prompt, never its last token."""
-    hit: IntArray = np.minimum(shared_tokens, prompt_tokens - 1) // KV_BLOCK_TOKENS * KV_BLOCK_TOKENS
-    return hit
-
-
 def least_work_s(
-    weights: Weights, engine: Engine, prompt_tokens: IntArray, output_tokens: IntArray, shared_tokens: IntArray
+    weights: Weights, engine: Engine, prompt_tokens: IntArray, output_tokens: IntArray, hit_tokens: IntArray
 ) -> FloatArray:
     """`[N]` engine seconds that each request takes at least, from an empty start to its last token.
 
@@ -181,12 +183,10 @@ def least_work_s(
     weighs less.
 
     Args:
-        shared_tokens: leading tokens of each prompt that some other prompt begins with, 0 for none.
+        hit_tokens: of each prompt, what a prefix cache may spare (`sharing`).
     """
     prompt = prompt_tokens.astype(np.float64)
-    hit = np.zeros_like(prompt)
-    if engine.prefix_caching:
-        hit = most_cached(prompt_tokens, shared_tokens).astype(np.float64)
+    hit = hit_tokens.astype(np.float64) if engine.prefix_caching else np.zeros_like(prompt)
     prefill_s = weights.token_s * (prompt - hit) + weights.place_s + weights.pair_s * (prompt**2 - hit**2) / 2.0
     further = np.maximum(output_tokens - 1.0, 0.0)
     base, slope = weights.token_s + weights.place_s + weights.sequence_s, weights.context_s
@@ -207,6 +207,12 @@ def least_work_s(
     return work_s
 
 
+def owed_work_s(weights: Weights, engine: Engine, sharing: Sharing) -> FloatArray:
+    """`[N]` engine seconds of each request's share of what it hits in a prefix cache, beside `least_work_s`."""
+    owed_s: FloatArray = weights.token_s * sharing.owed_tokens + weights.pair_s * sharing.owed_pairs
+    return owed_s if engine.prefix_caching else np.zeros_like(owed_s)
+
+
 def may_run_out(kv_tokens: float, max_num_seqs: float, prompt_tokens: IntArray, output_tokens: IntArray) -> bool:
     """Whether the largest of these requests that fit into a batch can need more blocks than there are."""
     held = prompt_tokens + np.maximum(output_tokens - 1, 0)
@@ -216,7 +222,9 @@ def may_run_out(kv_tokens: float, max_num_seqs: float, prompt_tokens: IntArray, 
     return bool(largest.sum() > kv_tokens // KV_BLOCK_TOKENS)
 
 
-def kinds_of(class_index: IntArray, prompt_tokens: IntArray, output_tokens: IntArray, serves: BoolArray) -> Kinds:
+def kinds_of(
+    class_index: IntArray, prompt_tokens: IntArray, output_tokens: IntArray, sharing: Sharing, serves: BoolArray
+) -> Kinds:
     """Requests `[N]` of classes that `serves` `[C, P]`, in kinds by class and quantiles of prompt and output."""
     prompt, output = _rank(prompt_tokens, class_index), _rank(output_tokens, class_index)
     key = (class_index * _QUANTILES + prompt) * _QUANTILES + output
@@ -232,9 +240,11 @@ def kinds_of(class_index: IntArray, prompt_tokens: IntArray, output_tokens: IntA
         class_index=of_class,
         count=count.astype(np.float64),
         prompt_tokens=mean(prompt_tokens.astype(np.float64)),
+        uncached_tokens=mean(prompt_tokens - sharing.hit_tokens + sharing.owed_tokens),
         decodes=mean(further),
         context_tokens=mean(further * prompt_tokens + further * (further + 1.0) / 2.0),
         pairs=mean(prompt_tokens**2 / 2.0),
+        uncached_pairs=mean((prompt_tokens**2 - sharing.hit_tokens**2) / 2.0 + sharing.owed_pairs),
         serves=serves[of_class],
     )
 

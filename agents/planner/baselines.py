@@ -15,7 +15,6 @@ import numpy as np
 from .composition import Composition, Infeasible, Option, Problem
 from .fleet import capacities, list_usd_per_hr
 from .greedy import greedy
-from .layouts import Layout
 from .milp import compose
 
 __all__ = [
@@ -24,6 +23,7 @@ __all__ = [
     "carries_all",
     "homogeneous",
     "most_load",
+    "most_load_alike",
     "most_load_greedily",
     "most_load_homogeneous",
     "of_gpu",
@@ -54,8 +54,7 @@ def homogeneous(problem: Problem) -> dict[str, Composition | Infeasible]:
 
 def alike(problem: Problem) -> dict[str, Composition | Infeasible]:
     """The cheapest fleet of replicas that are all alike, by the layout's name: one GPU type, layout and precision."""
-    layouts = dict.fromkeys(option.layout for option in problem.options)
-    return {layout.name: planned(_of_layout(problem, layout)) for layout in layouts}
+    return {name: planned(own) for name, own in _by_layout(problem).items()}
 
 
 def planned(problem: Problem) -> Composition | Infeasible:
@@ -76,8 +75,11 @@ def of_gpu(problem: Problem, gpu: str) -> Problem:
     return restricted(problem, lambda option: set(option.layout.gpus) == {gpu})
 
 
-def _of_layout(problem: Problem, layout: Layout) -> Problem:
-    return restricted(problem, lambda option: option.layout == layout)
+def _by_layout(problem: Problem) -> dict[str, Problem]:
+    return {
+        layout.name: restricted(problem, lambda option, own=layout: option.layout == own)  # type: ignore[misc]
+        for layout in dict.fromkeys(option.layout for option in problem.options)
+    }
 
 
 def restricted(problem: Problem, allowed: Callable[[Option], bool]) -> Problem:
@@ -122,6 +124,11 @@ def most_load(problem: Problem, budget_usd_per_hr: float, gap: float = 5e-3) -> 
 def most_load_homogeneous(problem: Problem, budget_usd_per_hr: float) -> dict[str, Growth]:
     """`most_load` of each GPU type alone."""
     return {gpu: most_load(of_gpu(problem, gpu), budget_usd_per_hr) for gpu in gpu_types(problem)}
+
+
+def most_load_alike(problem: Problem, budget_usd_per_hr: float) -> dict[str, Growth]:
+    """`most_load` of replicas that are all alike, by the layout's name."""
+    return {name: most_load(own, budget_usd_per_hr) for name, own in _by_layout(problem).items()}
 
 
 def most_load_greedily(problem: Problem, budget_usd_per_hr: float, gap: float = 5e-3) -> Growth:

@@ -19,7 +19,7 @@ from ...env.catalog.gpus import Gpu, gpu
 from ...env.catalog.models import model
 from ...env.perf.kernels import LayoutError
 from ...env.perf.roofline import link_between
-from ...env.perf.stage import check_layout
+from ...env.perf.stage import check_layout, check_split
 from .layouts import Layout
 
 __all__ = ["CHECKPOINTS", "NodeCommand", "ServeCommand", "serve_command"]
@@ -144,6 +144,7 @@ def serve_command(
         LayoutError: no engine runs the layout so; the message says what would do.
     """
     shape = model(layout.model)
+    check_split(shape, layout.layers)
     cards = [gpu(stage.gpu) for stage in layout.stages]
     for stage, card in zip(layout.stages, cards, strict=True):
         check_layout(card, shape, layout.precision, stage.tensor_parallel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -28,6 +29,8 @@ def main(scale: str, parts: tuple[str, ...], as_json: bool, rewrite: bool) -> No
     planner, and simulate what comes out."""
     if rewrite and scale != "full":
         raise click.UsageError("--write: the pages hold runs at full scale; leave --scale out")
+    if rewrite and find_spec("matplotlib") is None:
+        raise click.UsageError("--write: the figures need matplotlib: pip install 'poolpilot[docs]'")
     console = Console(stderr=True)
     done = study(SCALES[scale], parts or PARTS, lambda step: console.print(f"[dim]{step}[/dim]"))
     if as_json:

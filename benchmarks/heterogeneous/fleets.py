@@ -11,6 +11,7 @@ from poolpilot.agents.planner.baselines import (
     carries_all,
     homogeneous,
     most_load,
+    most_load_alike,
     most_load_greedily,
     most_load_homogeneous,
     planned,
@@ -19,6 +20,8 @@ from poolpilot.agents.planner.composition import Composition, Problem
 from poolpilot.agents.planner.greedy import greedy
 
 GREEDY, PLAN = "greedy", "plan"
+ALIKE = "alike"
+"""The best fleet of replicas that are all alike."""
 ALMOST = 0.99
 """Of the load that the best homogeneous fleet carries for the budget: costs are compared there. At all of it, half a per
 cent of solver's gap could ask for a replica more."""
@@ -26,7 +29,7 @@ cent of solver's gap could ask for a replica more."""
 
 @dataclass(frozen=True)
 class Throughput:
-    """Requests per second within a budget, by fleet: GPU types, `GREEDY`, `PLAN`."""
+    """Requests per second within a budget, by fleet: GPU types, `ALIKE`, `GREEDY`, `PLAN`."""
 
     fleets: Mapping[str, Growth]
     """Factors are requests per second of the mix."""
@@ -38,7 +41,7 @@ class Throughput:
     @property
     def best(self) -> str:
         """The best homogeneous fleet."""
-        alone = [name for name in self.fleets if name not in (GREEDY, PLAN)]
+        alone = [name for name in self.fleets if name not in (ALIKE, GREEDY, PLAN)]
         return max(alone, key=self.per_s)
 
     @property
@@ -46,10 +49,9 @@ class Throughput:
         """Of the plan over the best homogeneous fleet, as a share; infinite where there is none."""
         return gain(self.per_s(PLAN), self.per_s(self.best))
 
-    @property
-    def greedy_gain(self) -> float:
-        """Of the plan over the greedy mix."""
-        return gain(self.per_s(PLAN), self.per_s(GREEDY))
+    def gain_over(self, name: str) -> float:
+        """Of the plan over a fleet."""
+        return gain(self.per_s(PLAN), self.per_s(name))
 
 
 def gain(ours: float, theirs: float) -> float:
@@ -62,6 +64,7 @@ def throughput(problem: Problem, budget_usd_per_hr: float) -> Throughput:
     return Throughput(
         {
             **most_load_homogeneous(problem, budget_usd_per_hr),
+            ALIKE: max(most_load_alike(problem, budget_usd_per_hr).values(), key=lambda growth: growth.factor),
             GREEDY: most_load_greedily(problem, budget_usd_per_hr),
             PLAN: most_load(problem, budget_usd_per_hr),
         }

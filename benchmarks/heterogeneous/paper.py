@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from poolpilot.env.scenario.classes import Target
 
 from .fleets import ALMOST, GREEDY, PLAN, Throughput, costs, gain, one_per_s, throughput
 from .loads import drawn, loads_of, scaled, with_loads
-from .simulated import Attained, attained, job_per_s
+from .simulated import Attained, as_believed, attained, job_per_s
 
 SCENARIO = "paper-mix"
 GPUS = ("RTX4090-24GB", "A40-48GB", "A6000-48GB", "L40-48GB", "A100-SXM-80GB", "H100-SXM-80GB")
@@ -115,11 +116,13 @@ def scenario_of(model: str, kind: Kind, mix: str) -> Scenario:
     return with_loads(shipped, loads).model_copy(update={"model": model, "classes": classes})
 
 
-def problem_for(scenario: Scenario, kind: Kind) -> Problem:
-    """What may be rented for it, at exactly the mix's shares; stock is not limited.
+@cache
+def problem_for(model: str, kind: Kind, mix: str) -> Problem:
+    """What may be rented, at exactly the mix's shares; stock is not limited.
 
     A batch has no bursts: it is planned without head-room.
     """
+    scenario = scenario_of(model, kind, mix)
     many = drawn(scaled(scenario, 20.0))
     problem = problem_of(scenario, many, load="mean", headroom=1.0 if kind == "batch" else None)
     demand, loads = problem.demand, loads_of(scenario)
@@ -147,7 +150,7 @@ def cells(
     for model in models:
         for kind in kinds:
             for mix in mixes:
-                free = problem_for(scenario_of(model, kind, mix), kind)
+                free = problem_for(model, kind, mix)
                 for budget in budgets:
                     unlimited = throughput(free, budget)
                     for stock in stocks:
@@ -167,16 +170,20 @@ class Checked:
     mix: str
     fleet: str
     planned_per_s: float
+    believed_per_s: float
+    """Of a batch: requests per second in a world as the planner believes it; 0 under targets."""
     reached_per_s: tuple[float, ...]
-    """Of a batch: requests per second, by world."""
+    """Of a batch, by world."""
+    believed: Attained | None
+    """Under targets: at the planned load, in a world as believed."""
     steady: Attained | None
-    """Under targets: at the planned load."""
+    """In the worlds that differ."""
 
 
 def checked(model: str, kind: Kind, mix: str, stock: str, budget: float, seeds: Sequence[int] = SEEDS) -> list[Checked]:
     """The plan, the greedy mix and the best homogeneous fleet of a cell, simulated."""
     scenario = scenario_of(model, kind, mix)
-    problem = in_stock(problem_for(scenario, kind), stock)
+    problem = in_stock(problem_for(model, kind, mix), stock)
     reached = throughput(problem, budget)
     rows = []
     for fleet in (reached.best, GREEDY, PLAN):
@@ -194,7 +201,9 @@ def checked(model: str, kind: Kind, mix: str, stock: str, budget: float, seeds: 
                 mix=mix,
                 fleet=fleet,
                 planned_per_s=per_s,
+                believed_per_s=job_per_s(as_believed(planned), per_s, JOB_S, seeds[:1])[0] if batch else 0.0,
                 reached_per_s=tuple(job_per_s(planned, per_s, JOB_S, seeds)) if batch else (),
+                believed=None if batch else attained(as_believed(planned), seeds),
                 steady=None if batch else attained(planned, seeds),
             )
         )

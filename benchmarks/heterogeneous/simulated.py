@@ -49,6 +49,11 @@ class Attained:
     e2e_mean_s: dict[str, float]
 
 
+def as_believed(planned: Scenario) -> Scenario:
+    """The scenario in a world in which every pool is just as fast as the planner believes."""
+    return planned.model_copy(update={"world": planned.world.model_copy(update={"performance_error_frac": 0.0})})
+
+
 def attained(planned: Scenario, seeds: Sequence[int]) -> Attained:
     """Run a scenario that holds a plan, as long as it says, once a seed."""
     policy = contender(HELD_PLAN, planned)

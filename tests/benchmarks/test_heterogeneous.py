@@ -48,7 +48,10 @@ def test_no_fleet_of_one_type_and_no_greedy_mix_beats_the_plan(tiny: Study) -> N
 def test_what_is_planned_is_carried_in_worlds_that_differ(tiny: Study) -> None:
     fleets = {(row.kind, row.fleet): row for row in tiny.checked}
     batch, steady = fleets["batch", PLAN], fleets["targets", PLAN]
+    assert batch.believed_per_s == pytest.approx(batch.planned_per_s, rel=0.1)
     assert all(0.75 < rate / batch.planned_per_s < 1.2 for rate in batch.reached_per_s)
+    assert steady.believed is not None
+    assert steady.believed.worst > -0.02
     assert steady.steady is not None
     assert steady.steady.worst > -0.02
     assert steady.steady.goodput_per_s == pytest.approx(steady.planned_per_s, rel=0.1)
@@ -62,7 +65,7 @@ def test_the_steps_of_the_case_study_only_ever_save(tiny: Study) -> None:
     assert max(usd.values()) == usd[case_study.BEFORE]
     assert usd[case_study.AFTER] * SLACK <= min(usd.values())
     before, after = found.steps[case_study.BEFORE], found.steps[case_study.AFTER]
-    assert all(name.startswith("a100") and name.endswith("bf16") for name in before.replicas)
+    assert all(name.startswith("a100") and "bf16" in name for name in before.replicas)
     assert after.growth >= before.growth * SLACK
     assert tiny.case_runs[case_study.BEFORE].usd_per_hr == pytest.approx(before.usd_per_hr, rel=1e-3)
     saved = tiny.prices[case_study.AFTER]

@@ -74,7 +74,7 @@ def paced_server(vllm_python: Path, folder: Path, law: IterationLaw, flags: Flag
     law_file, steps_file, log_file = folder / "law.json", folder / "steps.jsonl", folder / "server.log"
     law_file.write_text(json.dumps(LawFile(schema=1, law=table_of(law)).document()), encoding="utf-8")
     steps_file.unlink(missing_ok=True)
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with open(log_file, "wb") as log:
         process = subprocess.Popen(
@@ -97,19 +97,25 @@ def paced_server(vllm_python: Path, folder: Path, law: IterationLaw, flags: Flag
             start_new_session=True,  # its engine is a process of its own, to be stopped with it
         )
     try:
-        _wait_until_up(process, url, log_file)
+        wait_until_up(process, url, log_file)
         yield Server(url, flags, steps_file)
     finally:
-        _stop(process)
+        stop(process)
 
 
 def _environment(law_file: Path, steps_file: Path) -> dict[str, str]:
-    """A small one: nothing of the test's own Python, no network, one thread for the model."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-    return kept | {
+    """A small one, and where the pacing scheduler reads and writes."""
+    return quiet_environment() | {
         "PYTHONPATH": str(HERE),
         "POOLPILOT_PACING_LAW": str(law_file),
         "POOLPILOT_PACING_LOG": str(steps_file),
+    }
+
+
+def quiet_environment() -> dict[str, str]:
+    """Nothing of the test's own Python, no network, one thread for the model."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+    return kept | {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -120,13 +126,15 @@ def _environment(law_file: Path, steps_file: Path) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
+def wait_until_up(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
+    """Wait for /health; ServerFailed with the log's last words if it ends or takes too long."""
     deadline_s = time.monotonic() + _START_S
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
@@ -143,7 +151,7 @@ def _last_words(log_file: Path) -> str:
     return "\n".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-40:])
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Ask politely, then end whatever is left of its session."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

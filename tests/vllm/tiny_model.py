@@ -10,7 +10,7 @@ VOCABULARY = 512
 MAX_LENGTH = 4096
 
 
-def make_tiny_model(folder: Path) -> Path:
+def make_tiny_model(folder: Path, layers: int = 2) -> Path:
     """Write the model's files into `folder` and return it; vLLM and transformers take it as a local model."""
     folder.mkdir(parents=True, exist_ok=True)
     special = {"<unk>": 0, "<s>": 1, "</s>": 2}
@@ -20,7 +20,7 @@ def make_tiny_model(folder: Path) -> Path:
         "model_type": "llama",
         "hidden_size": 128,  # heads of 32: the smallest that vLLM's CPU attention has
         "intermediate_size": 256,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "vocab_size": VOCABULARY,

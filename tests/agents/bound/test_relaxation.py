@@ -21,11 +21,14 @@ def a_past(rng: np.random.Generator) -> tuple[Hindsight, IntArray]:
     if rng.random() < 0.5:
         work[classes == 1, 0] = np.inf
     scarce = rng.random() < 0.5
+    owed = np.zeros((count, pools))
     past = Hindsight(
         class_index=classes,
         first=first,
         last=np.minimum(first + rng.integers(0, 3, count), stretches - 1),
         work_s=work,
+        owed_s=owed,
+        owed_since=rng.integers(0, first + 1),
         own_usd=rng.uniform(0.0, 0.2, count),
         length_s=np.full(stretches, 10.0),
         rent_usd_per_s=rng.uniform(0.1, 1.0, (stretches, pools)),
@@ -123,6 +126,8 @@ def test_of_each_class_the_dearest_are_missed() -> None:
         first=np.zeros(4, dtype=np.int64),
         last=np.zeros(4, dtype=np.int64),
         work_s=np.array([[1.0], [50.0], [2.0], [3.0]]),
+        owed_s=np.array([[0.0], [0.0], [0.5], [0.0]]),
+        owed_since=np.zeros(4, dtype=np.int64),
         own_usd=np.zeros(4),
         length_s=np.array([100.0]),
         rent_usd_per_s=np.ones((1, 1)),
@@ -131,7 +136,7 @@ def test_of_each_class_the_dearest_are_missed() -> None:
         most_s=np.full((1, 1), np.inf),
         kept=np.zeros((0, 1), dtype=np.bool_),
     )
-    assert certified(past, np.array([3]), no_prices(past)) == pytest.approx(6.0)
+    assert certified(past, np.array([3]), no_prices(past)) == pytest.approx(6.5)
     assert certified(past, np.array([0]), no_prices(past)) == 0.0
     with pytest.raises(ValueError, match="5 of class 0"):
         certified(past, np.array([5]), no_prices(past))

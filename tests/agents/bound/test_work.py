@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poolpilot.agents.bound.sharing import sharing_of
 from poolpilot.agents.bound.work import (
     Engine,
+    Kinds,
     Weights,
     dearest_weights,
     kinds_of,
     least_work_s,
     may_run_out,
-    most_cached,
+    owed_work_s,
 )
-from poolpilot.env.contract import FloatArray
+from poolpilot.env.contract import FloatArray, IntArray
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
+from poolpilot.env.workload.prefixes import NO_PREFIXES, PrefixTree
 
 
 def a_law(rng: np.random.Generator) -> IterationLaw:
@@ -38,11 +43,17 @@ def an_engine(rng: np.random.Generator, **changes: bool) -> Engine:
     )
 
 
+def alone(prompt: IntArray, output: IntArray) -> Kinds:
+    """Kinds of requests of one class for one pool, that share nothing."""
+    nothing = sharing_of(NO_PREFIXES, np.full(len(prompt), -1), prompt, np.zeros(len(prompt)))
+    return kinds_of(np.zeros(len(prompt), dtype=np.int64), prompt, output, nothing, np.ones((1, 1), dtype=np.bool_))
+
+
 def weights_for(engine: Engine, rng: np.random.Generator) -> Weights:
     """As they are chosen for requests drawn at random."""
     count = 50
     prompt, output = rng.integers(1, 2000, count), rng.integers(0, 400, count)
-    kinds = kinds_of(np.zeros(count, dtype=np.int64), prompt, output, np.ones((1, 1), dtype=np.bool_))
+    kinds = alone(prompt, output)
     return dearest_weights((engine,), kinds, np.array([int(rng.integers(1, count + 1))]), np.array([1e-3]))[0]
 
 
@@ -107,7 +118,7 @@ def test_a_batch_of_one_is_weighed_exactly() -> None:
     law = IterationLaw(TOKENS_GRID, 0.01 + 1e-4 * TOKENS_GRID, 0.0, 1e-7, 1e-5)
     engine = Engine(law, 1e6, 1.0, 2048.0, throws_out=False)
     prompt, output = np.full(20, 300), np.full(20, 50)
-    kinds = kinds_of(np.zeros(20, dtype=np.int64), prompt, output, np.ones((1, 1), dtype=np.bool_))
+    kinds = alone(prompt, output)
     (weights,) = dearest_weights((engine,), kinds, np.array([20]), np.array([1.0]))
     least_s = least_work_s(weights, engine, prompt, output, np.zeros(20, dtype=np.int64))
     assert least_s == pytest.approx(np.full(20, alone_s(engine, 300, 50)), rel=1e-3)
@@ -120,7 +131,7 @@ def test_a_full_batch_shares_its_weights() -> None:
 
     def each_s(seqs: float) -> FloatArray:
         engine = Engine(law, 1e6, seqs, 2048.0)
-        kinds = kinds_of(np.zeros(200, dtype=np.int64), prompt, output, np.ones((1, 1), dtype=np.bool_))
+        kinds = alone(prompt, output)
         (weights,) = dearest_weights((engine,), kinds, np.array([200]), np.array([1.0]))
         return least_work_s(weights, engine, prompt, output, np.zeros(200, dtype=np.int64))
 
@@ -128,9 +139,7 @@ def test_a_full_batch_shares_its_weights() -> None:
     np.testing.assert_allclose(each_s(1.0), 101 * 0.02, rtol=1e-3)
 
 
-def test_a_cache_spares_whole_blocks_and_never_the_last_token() -> None:
-    prompt, shared = np.array([100, 64, 16, 17, 5]), np.array([40, 64, 16, 17, 5])
-    np.testing.assert_array_equal(most_cached(prompt, shared), [32, 48, 0, 16, 0])
+def test_what_a_cache_spares_is_owed_in_part() -> None:
     rng = np.random.default_rng(3)
     engine = an_engine(rng, prefix_caching=True)
     weights = weights_for(engine, rng)
@@ -138,6 +147,11 @@ def test_a_cache_spares_whole_blocks_and_never_the_last_token() -> None:
         least_work_s(weights, engine, np.array([400]), np.array([10]), np.array([tokens])) for tokens in (0, 320)
     )
     assert sharing[0] < plain[0]
+    tree = PrefixTree(np.array([-1]), np.array([320 + 5]))
+    shared = sharing_of(tree, np.zeros(8, dtype=np.int64), np.full(8, 400), np.arange(8.0))
+    spared = weights.token_s * 320 + weights.pair_s * 320**2 / 2
+    np.testing.assert_allclose(owed_work_s(weights, engine, shared), spared / 8)
+    assert not owed_work_s(weights, replace(engine, prefix_caching=False), shared).any()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from poolpilot.agents.planner.baselines import (
     carries_all,
     homogeneous,
     most_load,
+    most_load_alike,
     most_load_greedily,
     most_load_homogeneous,
     planned,
@@ -49,8 +50,10 @@ def holds(problem: Problem, mix: Composition) -> None:
         assert work <= mix.replicas[o] + 1e-6
     assert (mix.share.sum(axis=1) <= 1 + 1e-9).all()
     spot = np.array([is_spot(problem, option) for option in problem.options])
-    for b in np.flatnonzero(rate > 0):
-        assert mix.share[b, spot].sum() <= problem.wishes.max_spot_share + 1e-9
+    for c in range(len(problem.demand.class_names)):
+        own = (problem.demand.class_index == c) & (rate > 0)
+        served = rate[own] @ mix.share[own]
+        assert served[spot].sum() <= problem.wishes.max_spot_share * rate[own].sum() + 1e-6
 
 
 @settings(max_examples=80, deadline=None)
@@ -73,7 +76,11 @@ def test_no_baseline_is_cheaper_than_the_plan(seed: int, models: int) -> None:
 def test_no_baseline_carries_more_for_the_budget_than_the_plan(seed: int, budget: float) -> None:
     problem = without_floors(a_problem(seed))
     plan = most_load(problem, budget)
-    rivals = [*most_load_homogeneous(problem, budget).values(), most_load_greedily(problem, budget)]
+    rivals = [
+        *most_load_homogeneous(problem, budget).values(),
+        *most_load_alike(problem, budget).values(),
+        most_load_greedily(problem, budget),
+    ]
     for growth in (plan, *rivals):
         assert growth.factor <= plan.factor * SLACK + 1e-9
         carries(problem, growth, budget)

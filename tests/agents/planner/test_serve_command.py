@@ -94,6 +94,7 @@ def test_what_cannot_be_quantised_while_loading_is_a_placeholder_until_named(pre
         (on("V100", "int8"), "compressed-tensors", "needs compute capability 7.5.*use gptq"),
         (on("H100", "int8"), "awq", "weights in int8 come from compressed-tensors or gptq"),
         (on("H100", "bf16", 3), None, "tensor_parallel 3 does not divide"),
+        (staged("bf16", LayoutStage("H100", 30), LayoutStage("H100", 9)), None, "sum to 39, wanted the 40 layers"),
         (
             staged("fp16", LayoutStage("A100", 20, 2), LayoutStage("L4", 20, 1)),
             None,
