@@ -113,6 +113,8 @@ class Answer:
 
 def solve(mip: Mip, tuning: Tuning, start: FloatArray | None = None) -> Answer:
     """Solve a program, from the point `start` `[V]` where one is known."""
+    if not len(mip.cost):
+        return _empty(mip)
     solver = _solver(tuning)
     solver.passModel(_model(mip, mip.whole))
     if start is not None:
@@ -124,9 +126,18 @@ def solve(mip: Mip, tuning: Tuning, start: FloatArray | None = None) -> Answer:
 
 def relaxed(mip: Mip, time_limit_s: float = 60.0) -> Answer:
     """The program with nothing whole, with its duals."""
+    if not len(mip.cost):
+        return _empty(mip)
     solver = _solver(Tuning(time_limit_s=time_limit_s))
     solver.passModel(_model(mip, None))
     return _answer(solver, mip, linear=True)
+
+
+def _empty(mip: Mip) -> Answer:
+    """A program without columns, of which HiGHS gives no point."""
+    if not mip.holds(np.zeros(0)):
+        return Answer("infeasible", None, INFINITE, INFINITE)
+    return Answer("solved", np.zeros(0), 0.0, 0.0, np.zeros(len(mip.row_lower)), np.zeros(0))
 
 
 def _solver(tuning: Tuning) -> Any:
