@@ -20,6 +20,8 @@ _QUANTILES = 2
 _MOST_STRETCHES_TRIED = 3
 """Stretches of a group's time in which the linear program may serve it, evenly spread."""
 
+_TIME_LIMIT_S = 3600.0
+"""Far beyond what any of these takes: a limit that bites would make the bound depend on what else the machine does."""
 _SHORT_FACTOR = 10.0
 """A request that fits nowhere counts as so many times the dearest."""
 
@@ -96,7 +98,21 @@ def best_prices(past: Hindsight, met: IntArray) -> Prices:
     """Prices under which `certified` is nearly as high as it can be, from a linear program over groups of requests."""
     if not past.least_s.any() and not len(past.kept) and np.isinf(past.most_s).all():
         return no_prices(past)
-    groups = _groups(past)
+    answer = relaxed(_program(past, met, _groups(past)), _TIME_LIMIT_S)
+    if answer.x is None or answer.row_dual is None:
+        return no_prices(past)
+    shape, dual = past.rent_usd_per_s.shape, answer.row_dual
+    scarce = np.isfinite(past.most_s)
+    work_usd = np.maximum(dual[: scarce.size].reshape(shape), 0.0)
+    most = np.zeros(shape)
+    most[scarce] = np.maximum(-dual[scarce.size : scarce.size + int(scarce.sum())], 0.0)
+    kept = np.maximum(dual[len(dual) - shape[0] * len(past.kept) :].reshape(shape[0], len(past.kept)), 0.0)
+    return Prices(np.maximum(past.rent_usd_per_s - work_usd - kept @ past.kept, 0.0), most, kept)
+
+
+def _program(past: Hindsight, met: IntArray, groups: _Groups) -> Mip:
+    """Least rent. Rows: work is within what is rented `[T * P]`, and within what can be had where that is known; no group
+    serves more than it has; every class is met, or short; of every set one is kept `[T * G]`."""
     stretches, n_pools = past.rent_usd_per_s.shape
     n_sets, n_classes, width = len(past.kept), len(met), stretches * n_pools
     # Columns: rented seconds [T * P], then requests of a group in a pool and a stretch.
@@ -129,35 +145,24 @@ def best_prices(past: Hindsight, met: IntArray) -> Prices:
     none = np.full(len(scarce) + len(groups.size), -np.inf)
     usd = past.busy_usd_per_s[groups.pool] * work_s + groups.own_usd[groups.of]
     dearest_usd = float((usd + work_s * past.rent_usd_per_s.max(axis=0)[groups.pool]).max(initial=0.0))
-    answer = relaxed(
-        Mip(
-            cost=np.concatenate([past.rent_usd_per_s.ravel(), usd, np.full(n_classes, _SHORT_FACTOR * dearest_usd)]),
-            lower=np.concatenate([past.least_s.ravel(), np.zeros(len(column) + n_classes)]),
-            upper=np.full(width + len(column) + n_classes, np.inf),
-            whole=np.zeros(width + len(column) + n_classes, dtype=np.bool_),
-            row=np.concatenate(row),
-            column=np.concatenate(columns),
-            value=np.concatenate(value),
-            row_lower=np.concatenate([np.zeros(width), none, counted, np.repeat(past.length_s, n_sets)]),
-            row_upper=np.concatenate(
-                [
-                    np.full(width, np.inf),
-                    past.most_s.ravel()[scarce],
-                    groups.size,
-                    np.full(n_classes + stretches * n_sets, np.inf),
-                ]
-            ),
-        )
+    return Mip(
+        cost=np.concatenate([past.rent_usd_per_s.ravel(), usd, np.full(n_classes, _SHORT_FACTOR * dearest_usd)]),
+        lower=np.concatenate([past.least_s.ravel(), np.zeros(len(column) + n_classes)]),
+        upper=np.full(width + len(column) + n_classes, np.inf),
+        whole=np.zeros(width + len(column) + n_classes, dtype=np.bool_),
+        row=np.concatenate(row),
+        column=np.concatenate(columns),
+        value=np.concatenate(value),
+        row_lower=np.concatenate([np.zeros(width), none, counted, np.repeat(past.length_s, n_sets)]),
+        row_upper=np.concatenate(
+            [
+                np.full(width, np.inf),
+                past.most_s.ravel()[scarce],
+                groups.size,
+                np.full(n_classes + stretches * n_sets, np.inf),
+            ]
+        ),
     )
-    dual = answer.row_dual
-    if answer.x is None or dual is None:
-        return no_prices(past)
-    work_usd = np.clip(dual[:width].reshape(stretches, n_pools), 0.0, None)
-    most = np.zeros(width)
-    most[scarce] = np.maximum(-dual[at_most:at_group], 0.0)
-    kept = np.maximum(dual[at_kept:].reshape(stretches, n_sets), 0.0)
-    least = np.maximum(past.rent_usd_per_s - work_usd - kept @ past.kept, 0.0)
-    return Prices(least, most.reshape(stretches, n_pools), kept)
 
 
 def second_usd(past: Hindsight, prices: Prices) -> FloatArray:

@@ -31,6 +31,8 @@ from .sharing import Sharing
 _ROUNDING_S = 3e-12
 """An engine counts whole picoseconds: each part of an iteration may be rounded down."""
 _ATTEND_ROUNDING_S = 1e-15
+_TIME_LIMIT_S = 3600.0
+"""Far beyond what it takes: a limit that bites would make the bound depend on what else the machine does."""
 _QUANTILES = 6
 """Of prompts and of outputs, by which requests are told apart when weights are chosen."""
 
@@ -150,7 +152,8 @@ def dearest_weights(engines: Sequence[Engine], kinds: Kinds, met: IntArray, usd_
             value=value,
             row_lower=np.concatenate([np.zeros(3 * n_pools), np.full(n_kinds, -np.inf), np.minimum(met, most)]),
             row_upper=np.concatenate([np.full(3 * n_pools, np.inf), kinds.count, np.full(len(met), np.inf)]),
-        )
+        ),
+        _TIME_LIMIT_S,
     )
     if answer.status != "solved" or answer.row_dual is None:
         raise RuntimeError(f"weights: the linear program is {answer.status}, though every request can be served")
@@ -221,6 +224,8 @@ def may_run_out(kv_tokens: float, max_num_seqs: float, prompt_tokens: IntArray, 
     held = prompt_tokens + np.maximum(output_tokens - 1, 0)
     blocks = -(-held // KV_BLOCK_TOKENS)
     count = min(int(max_num_seqs), len(blocks))
+    if not count:
+        return False
     largest = np.partition(blocks, len(blocks) - count)[len(blocks) - count :]
     return bool(largest.sum() > kv_tokens // KV_BLOCK_TOKENS)
 

@@ -239,6 +239,12 @@ def test_machines_that_may_go_are_not_forced_and_cap_what_can_be_done() -> None:
     np.testing.assert_array_equal(most[8:], [2.0] * 4)
 
 
+def test_where_nobody_comes_the_bound_is_what_is_forced() -> None:
+    scenario = edited(workload__classes__chat__rate_per_s=1e-6)
+    result, bound = against_bound(scenario, policy_factory(STATIC, (0.0, 1.0)))
+    assert bound == pytest.approx(result.usd_per_hr) == pytest.approx(1.861)
+
+
 def test_the_bound_is_the_same_each_time() -> None:
     episode = episode_of(edited(), 0, 1.0)
     first, second = (Clairvoyant(episode, 10.0).bound(np.array([200])) for _ in range(2))
