@@ -26,7 +26,7 @@ from .first_run import say_if_it_compiles
 from .planning.asked import Asked, GpuPrice, Load, Number, changed, levers, posed, workload_of
 from .planning.compared import Rival, rivals
 from .planning.document import infeasible_document, plan_document
-from .planning.files import keep_frontier, keep_plan, write_scenario
+from .planning.files import keep_frontier, keep_plan, need_figures, write_scenario
 from .planning.found import Found, found
 from .planning.frontier import ATTAINMENTS, Point, frontier
 from .planning.serving import commands_text, serve_commands
@@ -195,6 +195,8 @@ def plan(
     )
     if goodput and (wants_frontier or wants_compare):
         refuse("--goodput: not with --frontier or --compare, which tell what the whole load costs")
+    if wants_frontier:
+        need_figures()
     loaded = changed(load_scenario(scenario, needs_pools=False), asked)
     with progress(quiet=as_json) as bar:
         task = bar.add_task("what can be rented, and what it carries", total=None)
@@ -277,8 +279,8 @@ def _frontier(scenario: Scenario, requests: Workload, asked: Asked, others: bool
     task = bar.add_task("attainment by attainment", total=len(ATTAINMENTS))
 
     def problem_at(attainment: float) -> Problem:
-        there = replace(asked, attainment=attainment)
-        return posed(changed(scenario, replace(there, without=(), price_usd_per_gpu_hr={})), requests, there)
+        # The other what-ifs stand in the scenario already.
+        return posed(changed(scenario, Asked(attainment=attainment)), requests, asked)
 
     points: list[Point] = []
     for several in frontier(problem_at, others=others):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...env.contract import BoolArray, FloatArray, Targets
+from ...env.contract import BoolArray, FloatArray, IntArray, Targets
 from ...env.perf.crowd import Mix, Replica
 from ...env.perf.law import IterationLaw
 from ...env.perf.mixes import Promises, attained, lone_per_s, most_per_s, work_s
@@ -27,6 +27,8 @@ PASSING = 0.03
 """Share of a replica's time that the other classes take together where one class fills it."""
 WORTH_A_SET = 1.05
 """A smaller set of classes is worth a pool of its own from so many times the capacity on."""
+_PASSING_PROMPTS, _PASSING_ANSWERS = (0.5, 0.8, 0.95), (0.3, 0.7)
+"""Where the lengths of classes that pass by are cut: what fills the replica is known more finely."""
 _TRICKLE = 1e-3
 """Of the rate of a replica that serves one request after the other: too little for anybody to wait."""
 
@@ -38,6 +40,8 @@ class Carried(NamedTuple):
     """Those that may come to it, and that it can serve."""
     capacity_per_s: FloatArray
     """`[B]`"""
+    class_per_s: FloatArray
+    """`[C]` of a whole class by itself, in its own mix of lengths."""
     why_not: tuple[str, ...]
     """`[B]` empty where it carries something."""
     whole: bool
@@ -68,14 +72,34 @@ def carried_by_sets(replica: Replica, demand: Demand, serves: BoolArray, targets
     yield everybody
     strictest_first = sorted(everybody.classes, key=carrying.iteration_s)
     looser = [tuple(sorted(strictest_first[n:])) for n in range(1, len(strictest_first))]
-    best = everybody.capacity_per_s.copy()
+    best = everybody.class_per_s
     for classes in dict.fromkeys([*looser, *((c,) for c in everybody.classes)]):
-        if classes == everybody.classes:
+        # A class carries most where it is alone: often that settles it.
+        if classes == everybody.classes or not carrying.may_beat(best, classes):
             continue
         own = carrying.together(classes)
-        if (own.capacity_per_s > WORTH_A_SET * best).any():
-            best = np.maximum(best, own.capacity_per_s)
+        if (own.class_per_s > WORTH_A_SET * best).any():
+            best = np.maximum(best, own.class_per_s)
             yield own
+
+
+class _Kinds(NamedTuple):
+    """Requests of one class by kind. Symbol: `K` kinds."""
+
+    prompt: FloatArray
+    """`[K]`"""
+    decodes: FloatArray
+    """`[K]`"""
+    share: FloatArray
+    """`[K]` sums to 1."""
+
+
+def _parts(tokens: FloatArray, share: FloatArray, ends: tuple[float, ...]) -> IntArray:
+    """`[K]` which part each kind is in, in the order of the lengths, cut at these shares."""
+    order = np.argsort(tokens, kind="stable")
+    part = np.empty(len(tokens), dtype=np.int64)
+    part[order] = np.searchsorted(ends, np.cumsum(share[order]) - share[order] / 2.0)
+    return part
 
 
 class _Carrying:
@@ -94,49 +118,75 @@ class _Carrying:
         e2e_s, deadline_s = (np.nan_to_num(s, nan=np.inf) for s in (targets.e2e_s, targets.deadline_s))
         ttft_s, tpot_s = (np.nan_to_num(s, nan=np.inf) for s in (targets.ttft_s, targets.tpot_s))
         self._promises = Promises(ttft_s, tpot_s, np.minimum(e2e_s, deadline_s), targets.attainment)
+        self._passing = [self._coarse(c) for c in range(n_classes)]
         self._alone = np.zeros(n_classes)
         for c in np.flatnonzero(serves).tolist():
-            self._alone[c] = most_per_s(self._replica, *self._of((c,), np.ones(1)), 0.0)
+            self._alone[c] = most_per_s(self._replica, *self._of((c,), np.ones(1), c), 0.0)
 
     def together(self, classes: tuple[int, ...] | None = None) -> Carried:
         """For these classes; None: all that it can serve at all."""
         able = tuple(np.flatnonzero(self._alone > 0).tolist()) if classes is None else classes
         replica_s = np.full(len(self._demand.class_index), np.inf)
+        class_per_s = np.zeros(len(self._alone))
         for place, c in enumerate(able):
             # The class fills the replica but for a little of the others, in shares of its time.
             filled = np.full(len(able), PASSING / max(len(able) - 1, 1))
             filled[place] = 1.0 - PASSING if len(able) > 1 else 1.0
             rates = filled * self._alone[list(able)]
-            mix, promises = self._of(able, rates / rates.sum())
-            rate = most_per_s(self._replica, mix, promises, float(rates.sum()))
+            mix, promises = self._of(able, rates / rates.sum(), c)
+            alone = float(rates.sum())
+            rate = alone if len(able) == 1 else most_per_s(self._replica, mix, promises, alone)
             if rate <= 0.0:
                 continue
+            class_per_s[c] = rate * rates[place] / rates.sum() / filled[place]
             works = np.zeros(len(mix.weight))
             work_s(self._replica, mix, rate, works)
             mine = self._class == c
             own = works[mix.class_index == place]
-            own *= filled[place] / (rate * rates[place] / rates.sum()) / (own @ self._share[mine])
+            own /= class_per_s[c] * (own @ self._share[mine])
             buckets = self._bucket[mine]
             replica_s[np.unique(buckets)] = 0.0
             np.add.at(replica_s, buckets, own * self._in_bucket[mine])
         tokens = self._demand.prompt_tokens + self._demand.output_tokens
         replica_s[tokens > self._replica.longest] = np.inf
         told = tuple(self._why_not(b, able, float(replica_s[b])) for b in range(len(tokens)))
-        return Carried(able, 1.0 / replica_s, told, whole=classes is None)
+        return Carried(able, 1.0 / replica_s, class_per_s, told, whole=classes is None)
+
+    def may_beat(self, class_per_s: FloatArray, classes: tuple[int, ...]) -> bool:
+        """Whether one of the classes might carry more than that `[C]` where these have replicas of their own."""
+        own = list(classes)
+        return bool((self._alone[own] > WORTH_A_SET * class_per_s[own]).any())
 
     def iteration_s(self, c: int) -> float:
         """How long an iteration may last for a class: the shorter, the stricter it is."""
         decodes = float(self._decodes[self._class == c] @ self._share[self._class == c])
         return min(float(self._promises.tpot_s[c]), float(self._promises.e2e_s[c]) / max(decodes, 1.0))
 
-    def _of(self, classes: tuple[int, ...], weights: FloatArray) -> tuple[Mix, Promises]:
-        """Requests of some classes with these shares of all, and what is promised to them."""
-        rows = [np.flatnonzero(self._class == c) for c in classes]
-        place = np.repeat(np.arange(len(classes)), [len(own) for own in rows])
-        cell = np.concatenate(rows)
-        share = self._share[cell]
-        mix = Mix(place, self._prompt[cell], self._decodes[cell], weights[place] * share, share)
+    def _of(self, classes: tuple[int, ...], weights: FloatArray, fills: int) -> tuple[Mix, Promises]:
+        """Requests of some classes with these shares of all, and what is promised to them; finely of the one that fills
+        the replica."""
+        kinds = [self._fine(c) if c == fills else self._passing[c] for c in classes]
+        place = np.repeat(np.arange(len(classes)), [len(own.share) for own in kinds])
+        prompt, decodes, share = (np.concatenate(column) for column in zip(*kinds, strict=True))
+        mix = Mix(place, prompt, decodes, weights[place] * share, share)
         return mix, Promises(*(column[list(classes)] for column in self._promises))
+
+    def _fine(self, c: int) -> _Kinds:
+        mine = self._class == c
+        return _Kinds(self._prompt[mine], self._decodes[mine], self._share[mine])
+
+    def _coarse(self, c: int) -> _Kinds:
+        """A class in fewer kinds: by prompt, then by answer, at these shares of its requests."""
+        own = self._fine(c)
+        row = _parts(own.prompt, own.share, _PASSING_PROMPTS)
+        part = row * (len(_PASSING_ANSWERS) + 1)
+        for r in np.unique(row):
+            mine = row == r
+            part[mine] += _parts(own.decodes[mine], own.share[mine] / own.share[mine].sum(), _PASSING_ANSWERS)
+        part = np.unique(part, return_inverse=True)[1]
+        share = np.bincount(part, own.share)
+        prompt, decodes = (np.bincount(part, own.share * tokens) / share for tokens in own[:2])
+        return _Kinds(prompt, decodes, share.astype(np.float64))
 
     def _why_not(self, b: int, able: tuple[int, ...], replica_s: float) -> str:
         """What keeps a bucket from being carried; empty if nothing does."""
@@ -152,7 +202,7 @@ class _Carrying:
 
     def _missed(self, c: int) -> str:
         """Which targets a lone request of a class would miss."""
-        mix, promises = self._of((c,), np.ones(1))
+        mix, promises = self._of((c,), np.ones(1), c)
         none, met = np.full(1, np.inf), np.zeros(1)
         told = []
         for name in ("ttft_s", "tpot_s", "e2e_s"):

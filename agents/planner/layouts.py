@@ -32,7 +32,6 @@ __all__ = [
     "LayoutStage",
     "Rejected",
     "Survey",
-    "enumerate_layouts",
     "gpu_short_name",
     "precision_on",
     "survey_layouts",
@@ -186,34 +185,6 @@ def precision_on(cards: Sequence[Gpu], precision: str) -> str:
     if precision not in PRECISIONS:
         raise CatalogError(f"unknown precision {precision!r}; wanted one of 16-bit, {', '.join(PRECISIONS)}")
     return precision
-
-
-def enumerate_layouts(
-    model_name: str,
-    gpus: Sequence[str],
-    precisions: Sequence[str],
-    *,
-    max_tensor_parallel: int = 8,
-    max_stages: int = 1,
-    mixed: bool = False,
-    machine_gpus: Mapping[str, int] | None = None,
-    load: Load = USUAL_LOAD,
-    flags: Flags = LAYOUT_FLAGS,
-    between_machines: str = BETWEEN_MACHINES,
-) -> tuple[Layout, ...]:
-    """The layouts of `survey_layouts`; arguments and errors as there."""
-    return survey_layouts(
-        model_name,
-        gpus,
-        precisions,
-        max_tensor_parallel=max_tensor_parallel,
-        max_stages=max_stages,
-        mixed=mixed,
-        machine_gpus=machine_gpus,
-        load=load,
-        flags=flags,
-        between_machines=between_machines,
-    ).layouts
 
 
 def survey_layouts(

@@ -139,17 +139,31 @@ def _pools(scenario: Scenario, asked: Asked) -> dict[str, Any]:
         )
     pools = dict(scenario.pools)
     for name, usd in asked.price_usd_per_gpu_hr.items():
-        types = _called("--price", name)
-        of = [key for key, pool in pools.items() if types & set(_gpus_of(pool, scenario))]
-        if not of:
-            refuse(f"--price {name}: no pool has this GPU; pools have {_gpus_in(scenario)}")
-        for key in of:
-            price, gpus = pools[key].price, _gpus_of(pools[key], scenario)
-            # Of unlike GPUs only those named change; the others keep their part of the price.
-            named = sum(count for card, count in gpus.items() if card in types)
-            usd_per_hr = usd * named + price.usd_per_hr * (1.0 - named / sum(gpus.values()))
-            pools[key] = pools[key].model_copy(update={"price": price.scaled(usd_per_hr / price.usd_per_hr)})
+        pools = _priced_pools(scenario, pools, name, usd)
     return pools
+
+
+def _priced_pools(scenario: Scenario, pools: dict[str, Pool], name: str, usd: float) -> dict[str, Pool]:
+    """The pools where a GPU costs this. As for offers: on demand takes the price, spot moves along with the cheapest on
+    demand, if there is any. Of unlike GPUs only those named change; the others keep their part of the price."""
+    types = _called("--price", name)
+    gpus = {key: _gpus_of(pool, scenario) for key, pool in pools.items()}
+    named = [key for key, own in gpus.items() if types & set(own)]
+    if not named:
+        refuse(f"--price {name}: no pool has this GPU; pools have {_gpus_in(scenario)}")
+    each = {key: pools[key].price.usd_per_hr / sum(gpus[key].values()) for key in named}
+    before: dict[str, float] = {}
+    for key in named:
+        if pools[key].price.kind == "on_demand":
+            before.update({card: min(before.get(card, math.inf), each[key]) for card in types & set(gpus[key])})
+    priced_pools = dict(pools)
+    for key in named:
+        price, total = pools[key].price, 0.0
+        for card, count in gpus[key].items():
+            along = each[key] / before[card] if price.kind == "spot" and card in before else 1.0
+            total += count * (usd * along if card in types else each[key])
+        priced_pools[key] = pools[key].model_copy(update={"price": price.scaled(total / price.usd_per_hr)})
+    return priced_pools
 
 
 def _gpus_of(pool: Pool, scenario: Scenario) -> dict[str, int]:

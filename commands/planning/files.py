@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,16 @@ def keep_plan(folder: Path, document: Mapping[str, Any], commands: Mapping[str, 
     return [as_json, as_shell]
 
 
+def need_figures() -> None:
+    """Refuse before any work what could not be drawn after it."""
+    if find_spec("plotly") is None:  # an extra
+        refuse("--frontier draws with plotly, which is not installed: pip install 'poolpilot[figures]'")
+
+
 def keep_frontier(folder: Path, points: Sequence[Point], name: str) -> list[Path]:
     """`frontier.html`, which opens offline, and `frontier.json`."""
-    try:
-        from ...dashboard.figures.frontier import frontier_figure, page
-    except ModuleNotFoundError as error:  # an extra
-        refuse(f"--frontier draws with {error.name}, which is not installed: pip install 'poolpilot[figures]'")
+    from ...dashboard.figures.frontier import frontier_figure, page  # plotly takes long to import
+
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Any] = [point.record() for point in points]
     as_html, as_json = folder / "frontier.html", folder / "frontier.json"

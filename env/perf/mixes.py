@@ -38,12 +38,14 @@ MISS_SHARE = 0.8
 """Share of the misses allowed that is planned for."""
 _EDGES = np.array([0.1, 0.25, 0.4, 0.55, 0.7, 0.82, 0.9, 0.95, 0.98, 0.992, 0.998, 1.0])
 """Where the distribution of running sequences is cut into slices; the fuller, the finer."""
-_EXACT = 0.004
+_EXACT = 0.008
 """Share of the rate to which it is found."""
 _FEW_PROMPTS = 8.0
 """Up to so many prompts during an answer are counted one by one."""
 _PROMPTS_AN_ITERATION = 0.7
 """From so many prompts an iteration on, iterations are what their prompts make them."""
+_BURSTS = 1.25
+"""By which prompts alone swing more than their random arrivals give: calibrated against the simulator."""
 _STARVED = 1e-4
 """Of the rate of a lone request: what is carried below is nothing."""
 
@@ -323,7 +325,7 @@ def _prompts_met(
     if load >= 0.97:
         return False
     # An iteration's length is that of the last one, times the load, and a sum of a random number of prompts.
-    spread_s = math.sqrt(token_s**2 * rate * seconds * square / (1.0 - load**2))
+    spread_s = _BURSTS * math.sqrt(token_s**2 * rate * seconds * square / (1.0 - load**2))
     seen_s = seconds + spread_s**2 / seconds
     under_way = seconds / (seconds + math.exp(-rate * seconds) / rate) if running < 0.5 else 1.0
     decay = prompt_decay(mix, rate, token_s - pairs_s * square / mean, law[ROW_ATTEND_S])
@@ -353,7 +355,7 @@ def _prompts_met(
                 )
                 ok += under_way * 0.05 * normal((target_s - u * last_s - own_s) / noise_s)
         spare_s = target_s - alone_s - 0.5 * seconds * under_way
-        met[c] += mix.share[i] * min(ok, 1.0 - load * math.exp(-decay * max(spare_s, 0.0)))
+        met[c] += mix.share[i] * min(ok, 1.0 - load * math.exp(-decay * max(spare_s, 0.0) / _BURSTS))
     return True
 
 

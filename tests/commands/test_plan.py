@@ -316,6 +316,13 @@ def test_the_frontier_is_a_table_a_page_and_a_document(tmp_path: Path) -> None:
     assert (tmp_path / "serve.sh").read_text().startswith("#!/bin/sh\n")
 
 
+def test_without_plotly_a_frontier_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolpilot.commands.planning.files.find_spec", lambda name: None)
+    result = run("--scenario", "mixed-chat", "--frontier")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "pip install 'poolpilot[figures]'" in result.stderr
+
+
 def test_other_fleets_stand_beside_the_plan() -> None:
     found = document("--scenario", "mixed-chat", "--without", "A100", "--compare")
     fleets = {rival["name"]: rival["usd_per_hr"] for rival in found["compared"]}
@@ -466,6 +473,18 @@ def test_prices_from_a_file_are_used_and_old_ones_warned_of(tmp_path: Path) -> N
     text = said(run(*CASE, "--no-explain", "--prices", priced(tmp_path), "--max-price-age-days", "60"))
     assert "warning: prices: " in text
     assert "(prices of prices.csv)" in text
+
+
+def test_the_frontier_keeps_to_the_other_what_ifs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("plotly")
+    monkeypatch.chdir(tmp_path)
+    asked = (*CASE, "--prices", priced(tmp_path), "--without", "L40S", "--price", "A100=2.0", "--load", "mean")
+    points = document(*asked, "--frontier")["frontier"]
+    fleets = [point["fleet"] for point in points if point["usd_per_hr"] is not None]
+    assert fleets
+    assert not any("l40s" in fleet for fleet in fleets)
+    assert all(point["usd_per_hr"] % 16.0 < 1e-6 for point in points if point["usd_per_hr"] is not None)  # eight at 2 $
+    assert (tmp_path / "frontier.html").is_file()  # where the user stands, without --out
 
 
 def test_whole_machines_are_paid_for_and_what_stands_unused_is_told(tmp_path: Path) -> None:

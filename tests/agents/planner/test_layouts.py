@@ -1,6 +1,7 @@
 """Which layouts run and fit, what they are called, and why others are left out."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from poolpilot.agents.planner.layouts import (
     LayoutError,
     LayoutStage,
     Survey,
-    enumerate_layouts,
     gpu_short_name,
     precision_on,
     survey_layouts,
@@ -24,6 +24,10 @@ from poolpilot.env.perf.roofline import iteration_law, kv_capacity_tokens
 from poolpilot.env.scenario.fields import Name
 
 A100, L4 = "A100-SXM-80GB", "L4-24GB"
+
+
+def offered(*asked: Any, **limits: Any) -> tuple[Layout, ...]:
+    return survey_layouts(*asked, **limits).layouts
 
 
 def why(survey: Survey, what: str) -> str:
@@ -107,7 +111,7 @@ def test_only_what_fits_is_offered_and_the_rest_says_what_it_holds() -> None:
 
 
 def test_tensor_parallel_stays_in_a_machine_and_divides_the_model() -> None:
-    layouts = enumerate_layouts("llama-2-13b", [L4, "H100"], ["fp8"], machine_gpus={"l4": 2}, max_tensor_parallel=4)
+    layouts = offered("llama-2-13b", [L4, "H100"], ["fp8"], machine_gpus={"l4": 2}, max_tensor_parallel=4)
     widest = {
         name: max(s.tensor_parallel for la in layouts for s in la.stages if s.gpu == name)
         for name in (L4, "H100-SXM-80GB")
@@ -118,7 +122,7 @@ def test_tensor_parallel_stays_in_a_machine_and_divides_the_model() -> None:
 
 
 def test_stages_beyond_a_machine_are_joined_by_the_network() -> None:
-    layouts = enumerate_layouts(
+    layouts = offered(
         "llama-2-13b",
         [L4],
         ["bf16"],
@@ -148,8 +152,8 @@ def test_of_the_same_gpus_only_what_nothing_beats_at_every_load_is_kept() -> Non
 
 def test_unlike_gpus_are_joined_only_on_request_and_where_each_alone_lacks_room() -> None:
     cards = ["L40S", L4]
-    assert not any(la.mixed for la in enumerate_layouts("llama-2-13b", cards, ["bf16"], max_stages=3))
-    mixed = [la for la in enumerate_layouts("llama-2-13b", cards, ["bf16"], max_stages=3, mixed=True) if la.mixed]
+    assert not any(la.mixed for la in offered("llama-2-13b", cards, ["bf16"], max_stages=3))
+    mixed = [la for la in offered("llama-2-13b", cards, ["bf16"], max_stages=3, mixed=True) if la.mixed]
     assert mixed
     for layout in mixed:
         assert layout.pipeline_parallel <= 3
@@ -158,7 +162,7 @@ def test_unlike_gpus_are_joined_only_on_request_and_where_each_alone_lacks_room(
         assert not layout.even
         assert layout.kv_tokens() >= 4096
     # Eight bits of 13B and their cache for 16 sequences fit on the L40S alone: an L4 would only slow it down.
-    roomy = enumerate_layouts("llama-2-13b", cards, ["int8"], max_stages=2, mixed=True, load=Load(16))
+    roomy = offered("llama-2-13b", cards, ["int8"], max_stages=2, mixed=True, load=Load(16))
     assert not any(la.mixed for la in roomy)
 
 

@@ -61,8 +61,11 @@ def test_a_price_reaches_every_pool_with_the_gpu_and_of_unlike_ones_its_part_alo
     assert scenario.pools["mixed"].price.usd_per_hr == pytest.approx(3.0 / 3 + 2 * 0.25)
     assert scenario.pools["h100"].price.usd_per_hr == 6.88
     scenario = changed(with_pipeline(), Asked(price_usd_per_gpu_hr={"A100": 2.0}))
-    assert scenario.pools["a100-spot"].price.usd_per_hr == pytest.approx(2.0)
+    # On demand the A100 stands in the pipeline alone, at 1 $/h; spot moves along with that.
     assert scenario.pools["mixed"].price.usd_per_hr == pytest.approx(2.0 + 3.0 * 2 / 3)
+    assert scenario.pools["a100-spot"].price.usd_per_hr == pytest.approx(2.0 * 2.326)
+    alone = changed(load_scenario("mixed-chat"), Asked(price_usd_per_gpu_hr={"A100": 2.0}))
+    assert alone.pools["a100-spot"].price.usd_per_hr == pytest.approx(2.0)
 
 
 def test_own_pools_without_a_gpu_or_precision_stay_empty_and_keep_their_places() -> None:

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poolpilot.benchmarks.replicas import INF, SHAPES, served
 from poolpilot.env.perf.crowd import Mix, Replica, crowd_of
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
 from poolpilot.env.perf.mixes import Promises, attained, most_per_s, work_s
 from poolpilot.env.perf.waits import below, within
-
-from .replicas import INF, SHAPES, served
 
 REPLICAS: dict[str, dict[str, Any]] = {
     "h100": {"gpu_name": "H100-SXM-80GB", "model_name": "llama-2-13b", "precision": "bf16"},

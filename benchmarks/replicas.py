@@ -125,9 +125,14 @@ def served(
         share_of_class[cells.bucket] * cells.share,
         cells.share,
     )
-    targets = [np.array([getattr(SHAPES[name], field) for name in shapes]) for field in ("ttft_s", "tpot_s", "e2e_s")]
+    promises = Promises(
+        ttft_s=np.array([SHAPES[name].ttft_s for name in shapes]),
+        tpot_s=np.array([SHAPES[name].tpot_s for name in shapes]),
+        e2e_s=np.array([SHAPES[name].e2e_s for name in shapes]),
+        attainment=np.array(attainment),
+    )
     replica = Replica(law.as_row(), float(kv_tokens), float(max_num_seqs), float(token_budget), float(kv_tokens))
-    return Served(law, replica, prompt, output, klass, mix, Promises(*targets, np.array(attainment)))
+    return Served(law, replica, prompt, output, klass, mix, promises)
 
 
 def _drawn(lengths: tuple[float, float, int], n: int, rng: np.random.Generator) -> IntArray:
