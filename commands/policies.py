@@ -6,7 +6,7 @@ import click
 from rich.markup import escape
 
 from ..agents.checkpoint import load_checkpoint, shipped_checkpoints
-from ..agents.portfolio import RULES
+from ..agents.portfolio import HELD_PLAN, RULES
 from .bad_input import one_line_errors
 from .printing import console, print_json, table
 
@@ -26,9 +26,10 @@ def policies(checkpoint: str | None, as_json: bool) -> None:
         return
     shipped = {name: load_checkpoint(path) for name, path in shipped_checkpoints().items()}
     if as_json:
-        print_json({"rules": list(RULES), "checkpoints": {name: c.card for name, c in shipped.items()}})
+        print_json({"rules": [*RULES, HELD_PLAN], "checkpoints": {name: c.card for name, c in shipped.items()}})
         return
     rows = [(name, "rule", "") for name in RULES]
+    rows.append((HELD_PLAN, "rule", "for scenarios that carry a plan: poolpilot plan --write"))
     rows += [
         (name, f"checkpoint {c.policy_hash}", escape(str(c.card.get("summary", "")))) for name, c in shipped.items()
     ]

@@ -92,8 +92,7 @@ def tune_threshold(episodes: Sequence[Episode], tick_s: float, on_trial: Callabl
     return Tuned(best=_cheapest(trials), trials=len(trials))
 
 
-TRACKING_SETTINGS = tuple(product((0.9, 1.0, 1.15, 1.3, 1.5), (0.25, 0.4, 0.5, 0.8), (60.0, 120.0, 240.0)))
-"""Head-room may be below 1: what is seen and what is forecast are noisy, and the rule takes the larger of them."""
+TRACKING_SETTINGS = tuple(product((1.15, 1.3, 1.5), (0.5, 0.8), (120.0, 240.0)))
 
 
 def tune_tracking(episodes: Sequence[Episode], tick_s: float, on_trial: Callable[[], None] | None = None) -> Tuned:

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ...agents.planner.baselines import carries_all, homogeneous
+from ...agents.planner.baselines import carries_all, gpu_types, of_gpu
 from ...agents.planner.composition import Composition, Infeasible, Problem
 from ...agents.planner.fleet import chosen
 from ...agents.planner.greedy import greedy
+from ...agents.planner.milp import compose
+from ...agents.planner.search import Unsolved
+
+Answer = Composition | Infeasible | Unsolved
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ def rivals(problem: Problem, plan: Composition, on_fleet: Callable[[], Any] | No
     """The plan, every homogeneous fleet from cheap to dear, and the greedy mix."""
     yield rival(problem, "plan", plan)
     alone = []
-    for name, answer in homogeneous(problem).items():
-        alone.append(rival(problem, f"{name} alone", answer))
+    for gpu in gpu_types(problem):
+        alone.append(rival(problem, f"{gpu} alone", answered(of_gpu(problem, gpu))))
         if on_fleet:
             on_fleet()
     yield from sorted(alone, key=lambda r: (r.usd_per_hr is None, r.usd_per_hr))
@@ -47,9 +51,17 @@ def rivals(problem: Problem, plan: Composition, on_fleet: Callable[[], Any] | No
         yield Rival("greedy mix", None, note="does not carry the load within stock and budget")
 
 
-def rival(problem: Problem, name: str, answer: Composition | Infeasible) -> Rival:
+def answered(problem: Problem) -> Answer:
+    """The cheapest composition; or that there is none, or none was found in time."""
+    try:
+        return compose(problem)
+    except (Infeasible, Unsolved) as why:
+        return why
+
+
+def rival(problem: Problem, name: str, answer: Answer) -> Rival:
     """A fleet under a name."""
-    if isinstance(answer, Infeasible):
+    if not isinstance(answer, Composition):
         return Rival(name, None, note=str(answer))
     counts = {problem.options[o].name: round(float(answer.replicas[o])) for o in chosen(answer)}
     return Rival(name, answer.usd_per_hr, fleet_text(problem, answer), replicas=counts)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...agents.planner.baselines import homogeneous, planned
-from ...agents.planner.composition import Composition, Infeasible, Problem
-from .compared import fleet_text
+from ...agents.planner.baselines import gpu_types, of_gpu
+from ...agents.planner.composition import Composition, Problem
+from .compared import Answer, answered, fleet_text
 
 ATTAINMENTS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 """Wanted of every class, from loose to strict."""
@@ -46,15 +46,13 @@ def frontier(
     """
     for attainment in attainments:
         problem = problem_at(attainment)
-        points = [_point("plan", attainment, problem, planned(problem))]
-        if others:
-            points += [
-                _point(f"{name} alone", attainment, problem, answer) for name, answer in homogeneous(problem).items()
-            ]
+        points = [_point("plan", attainment, problem, answered(problem))]
+        for gpu in gpu_types(problem) if others else ():
+            points.append(_point(f"{gpu} alone", attainment, problem, answered(of_gpu(problem, gpu))))
         yield tuple(points)
 
 
-def _point(series: str, attainment: float, problem: Problem, answer: Composition | Infeasible) -> Point:
-    if isinstance(answer, Infeasible):
+def _point(series: str, attainment: float, problem: Problem, answer: Answer) -> Point:
+    if not isinstance(answer, Composition):
         return Point(series, attainment, None, note=str(answer))
     return Point(series, attainment, answer.usd_per_hr, fleet_text(problem, answer))

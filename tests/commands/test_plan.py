@@ -444,18 +444,18 @@ def test_what_ifs_on_a_market_change_what_they_say() -> None:
     assert {pool["precision"] for pool in before["pools"]} == {"bf16"}
     assert before["usd_per_hr"] > plan["usd_per_hr"]
     assert {c["quality"]["mean_frac"] for c in before["classes"]} == {1.0}
-    cheap = document(*CASE, "--price", "L40S=0.5")
+    cheap = document(*CASE, "--price", "L40S=0.02")
     assert "L40S-48GB" in gpus(cheap)
     assert cheap["usd_per_hr"] < plan["usd_per_hr"]
     rented = {unit["gpu"]: unit["usd_per_hr"] for unit in cheap["units"]}
-    assert rented["L40S-48GB"] == 0.5
+    assert rented["L40S-48GB"] == 0.02
     length = document(*CASE, "--route-by-length", "--buckets", "4")
     assert length["usd_per_hr"] <= document(*CASE, "--buckets", "4")["usd_per_hr"] * 1.006
     assert length["asked"]["route_by_length"] is True
 
 
 def test_quality_floors_keep_quantised_weights_off_a_class() -> None:
-    found = document(*CASE, "--price", "L40S=0.5")
+    found = document(*CASE, "--price", "L40S=0.02")
     chat, summarisation = found["classes"]
     by_name = {pool["name"]: pool for pool in found["pools"]}
     assert {by_name[pool]["precision"] for pool in chat["shares"]} == {"bf16"}

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from poolpilot.agents import checkpoint
 from poolpilot.agents.checkpoint import CARD, ONNX, shipped_checkpoints, write_card
-from poolpilot.agents.portfolio import RULES
+from poolpilot.agents.portfolio import HELD_PLAN, RULES
 from poolpilot.cli import main
 
 
@@ -31,13 +31,13 @@ def folder(tmp_path: Path) -> Path:
 def test_rules_and_shipped_checkpoints_are_listed() -> None:
     result = run()
     assert (result.exit_code, result.stderr) == (0, "")
-    for name in (*RULES, *shipped_checkpoints()):
+    for name in (*RULES, HELD_PLAN, *shipped_checkpoints()):
         assert name in result.stdout
 
 
 def test_the_list_as_json_is_one_document() -> None:
     listed = json.loads(run("--json").stdout)
-    assert listed["rules"] == list(RULES)
+    assert listed["rules"] == [*RULES, HELD_PLAN]
     assert set(listed["checkpoints"]) == set(shipped_checkpoints())
 
 
