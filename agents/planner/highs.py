@@ -86,6 +86,8 @@ class Tuning:
     gap: float = 1e-3
     """Stop when no better point can gain more than this share."""
     time_limit_s: float = 10.0
+    most_nodes: int | None = None
+    """Stop after so many nodes: unlike time, the same on a machine with other work."""
     small: bool = False
     """Programs of a few dozen columns are solved by branching alone sooner than presolve and heuristics are set up."""
 
@@ -111,6 +113,8 @@ class Answer:
 
 def solve(mip: Mip, tuning: Tuning, start: FloatArray | None = None) -> Answer:
     """Solve a program, from the point `start` `[V]` where one is known."""
+    if not len(mip.cost):
+        return _empty(mip)
     solver = _solver(tuning)
     solver.passModel(_model(mip, mip.whole))
     if start is not None:
@@ -122,9 +126,18 @@ def solve(mip: Mip, tuning: Tuning, start: FloatArray | None = None) -> Answer:
 
 def relaxed(mip: Mip, time_limit_s: float = 60.0) -> Answer:
     """The program with nothing whole, with its duals."""
+    if not len(mip.cost):
+        return _empty(mip)
     solver = _solver(Tuning(time_limit_s=time_limit_s))
     solver.passModel(_model(mip, None))
     return _answer(solver, mip, linear=True)
+
+
+def _empty(mip: Mip) -> Answer:
+    """A program without columns, of which HiGHS gives no point."""
+    if not mip.holds(np.zeros(0)):
+        return Answer("infeasible", None, INFINITE, INFINITE)
+    return Answer("solved", np.zeros(0), 0.0, 0.0, np.zeros(len(mip.row_lower)), np.zeros(0))
 
 
 def _solver(tuning: Tuning) -> Any:
@@ -138,6 +151,8 @@ def _solver(tuning: Tuning) -> Any:
         "mip_rel_gap": tuning.gap,
         "mip_abs_gap": 1e-7,
     }
+    if tuning.most_nodes is not None:
+        options["mip_max_nodes"] = tuning.most_nodes
     if tuning.small:
         options |= {"presolve": "off", "mip_heuristic_effort": 0.0, "mip_heuristic_run_feasibility_jump": False}
     for option, value in options.items():

@@ -198,6 +198,19 @@ def test_what_cannot_be_is_infeasible(problem: Problem) -> None:
         compose(problem)
 
 
+@pytest.mark.parametrize("goodput", [False, True])
+@pytest.mark.parametrize("rate", [0.0, 2.0])
+def test_nothing_on_offer_serves_nothing(rate: float, goodput: bool) -> None:
+    problem = replace(plain(rate, wishes=Wishes(budget_usd_per_hr=3.0)), offers=(), options=())
+    if rate and not goodput:
+        with pytest.raises(Infeasible):
+            compose(problem)
+        return
+    plan = compose(problem, goodput=goodput)
+    assert plan.usd_per_hr == 0.0
+    assert plan.served_per_s.tolist() == [0.0]
+
+
 def two_lengths(by_length: bool, rare: float) -> Problem:
     """Short prompts, and a share `rare` of long ones that the cheap GPU cannot serve."""
     offers = (Offer("L4", 1.0), Offer("H100", 5.0))
