@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...env.contract import BoolArray, FloatArray, IntArray
-from .programs import SparseProgram, solved
+from ..planner.highs import Mip, relaxed
 
 _QUANTILES = 2
 """Groups by weight, of the requests of one class that come and end in the same stretches."""
@@ -129,16 +129,17 @@ def best_prices(past: Hindsight, met: IntArray) -> Prices:
     none = np.full(len(scarce) + len(groups.size), -np.inf)
     usd = past.busy_usd_per_s[groups.pool] * work_s + groups.own_usd[groups.of]
     dearest_usd = float((usd + work_s * past.rent_usd_per_s.max(axis=0)[groups.pool]).max(initial=0.0))
-    answer = solved(
-        SparseProgram(
+    answer = relaxed(
+        Mip(
             cost=np.concatenate([past.rent_usd_per_s.ravel(), usd, np.full(n_classes, _SHORT_FACTOR * dearest_usd)]),
-            low=np.concatenate([past.least_s.ravel(), np.zeros(len(column) + n_classes)]),
-            high=np.full(width + len(column) + n_classes, np.inf),
+            lower=np.concatenate([past.least_s.ravel(), np.zeros(len(column) + n_classes)]),
+            upper=np.full(width + len(column) + n_classes, np.inf),
+            whole=np.zeros(width + len(column) + n_classes, dtype=np.bool_),
             row=np.concatenate(row),
             column=np.concatenate(columns),
             value=np.concatenate(value),
-            row_low=np.concatenate([np.zeros(width), none, counted, np.repeat(past.length_s, n_sets)]),
-            row_high=np.concatenate(
+            row_lower=np.concatenate([np.zeros(width), none, counted, np.repeat(past.length_s, n_sets)]),
+            row_upper=np.concatenate(
                 [
                     np.full(width, np.inf),
                     past.most_s.ravel()[scarce],
@@ -149,6 +150,8 @@ def best_prices(past: Hindsight, met: IntArray) -> Prices:
         )
     )
     dual = answer.row_dual
+    if answer.x is None or dual is None:
+        return no_prices(past)
     work_usd = np.clip(dual[:width].reshape(stretches, n_pools), 0.0, None)
     most = np.zeros(width)
     most[scarce] = np.maximum(-dual[at_most:at_group], 0.0)

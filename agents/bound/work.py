@@ -25,7 +25,7 @@ import numpy as np
 from ...env.contract import BoolArray, FloatArray, IntArray
 from ...env.perf.law import TOKENS_GRID, IterationLaw
 from ...env.perf.memory import KV_BLOCK_TOKENS
-from .programs import SparseProgram, solved
+from ..planner.highs import Mip, relaxed
 from .sharing import Sharing
 
 _ROUNDING_S = 3e-12
@@ -139,18 +139,21 @@ def dearest_weights(engines: Sequence[Engine], kinds: Kinds, met: IntArray, usd_
     row, column, value = (np.concatenate(part) for part in zip(*entries, strict=True))
     most = np.bincount(kinds.class_index, weights=kinds.count, minlength=len(met))
     iteration_usd = np.concatenate([own * usd for own, usd in zip(seconds, usd_per_s, strict=True)])
-    answer = solved(
-        SparseProgram(
+    answer = relaxed(
+        Mip(
             cost=np.concatenate([fixed_s * usd_per_s[pool], iteration_usd]),
-            low=np.zeros(at[-1]),
-            high=np.full(at[-1], np.inf),
+            lower=np.zeros(at[-1]),
+            upper=np.full(at[-1], np.inf),
+            whole=np.zeros(at[-1], dtype=np.bool_),
             row=row,
             column=column,
             value=value,
-            row_low=np.concatenate([np.zeros(3 * n_pools), np.full(n_kinds, -np.inf), np.minimum(met, most)]),
-            row_high=np.concatenate([np.full(3 * n_pools, np.inf), kinds.count, np.full(len(met), np.inf)]),
+            row_lower=np.concatenate([np.zeros(3 * n_pools), np.full(n_kinds, -np.inf), np.minimum(met, most)]),
+            row_upper=np.concatenate([np.full(3 * n_pools, np.inf), kinds.count, np.full(len(met), np.inf)]),
         )
     )
+    if answer.status != "solved" or answer.row_dual is None:
+        raise RuntimeError(f"weights: the linear program is {answer.status}, though every request can be served")
     worth = np.maximum(answer.row_dual[:at_kind].reshape(n_pools, 3), 0.0) / scale / usd_per_s[:, None]
     return [_valid(engine, own) for engine, own in zip(engines, worth, strict=True)]
 

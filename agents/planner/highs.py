@@ -86,6 +86,8 @@ class Tuning:
     gap: float = 1e-3
     """Stop when no better point can gain more than this share."""
     time_limit_s: float = 10.0
+    most_nodes: int | None = None
+    """Stop after so many nodes: unlike time, the same on a machine with other work."""
     small: bool = False
     """Programs of a few dozen columns are solved by branching alone sooner than presolve and heuristics are set up."""
 
@@ -149,6 +151,8 @@ def _solver(tuning: Tuning) -> Any:
         "mip_rel_gap": tuning.gap,
         "mip_abs_gap": 1e-7,
     }
+    if tuning.most_nodes is not None:
+        options["mip_max_nodes"] = tuning.most_nodes
     if tuning.small:
         options |= {"presolve": "off", "mip_heuristic_effort": 0.0, "mip_heuristic_run_feasibility_jump": False}
     for option, value in options.items():

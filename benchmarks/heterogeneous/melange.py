@@ -47,6 +47,8 @@ _DOCUMENTS = {
     "output_tokens": {"kind": "lognormal", "mean": 270, "p95": 420, "max": 700},
 }
 _CHAT_SHARE = 0.8
+_CONTEXT = {CHAT: 4608, DOCUMENTS: 12_800, BLEND: 12_800}
+"""Tokens that an engine must take at once, answer included; the KV cache must hold that many."""
 BUCKETS = Edges(prompt_tokens=(100, 250, 500, 1000, 2000, 4000, 8000), output_tokens=(100, 250, 500))
 
 
@@ -94,7 +96,7 @@ def scenario_of(lengths: str, tpot_s: float) -> Scenario:
                 ],
                 "precisions": ["fp16"],
                 "max_tensor_parallel": 1,
-                "engine": {"max_num_seqs": 256, "max_num_batched_tokens": 2048, "max_model_len": 16_384},
+                "engine": {"max_num_seqs": 256, "max_num_batched_tokens": 2048, "max_model_len": _CONTEXT[lengths]},
                 "headroom": 1.0,
                 "route_by_length": True,
             },

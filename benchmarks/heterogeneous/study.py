@@ -29,6 +29,8 @@ class Scale:
     rates_per_s: tuple[float, ...] = melange.RATES_PER_S
     variants: tuple[str, ...] = tuple(case_study.variants())
     seeds: tuple[int, ...] = paper.SEEDS
+    reversed: bool = True
+    """The mixes again, with their types in the other order."""
 
 
 SCALES = {
@@ -42,6 +44,7 @@ SCALES = {
         rates_per_s=(4.0,),
         variants=("as shipped",),
         seeds=(0,),
+        reversed=False,
     ),
 }
 
@@ -153,8 +156,9 @@ def _paper(done: Study, scale: Scale, on_step: Callable[[str], None]) -> None:
     for cell in paper.cells(scale.models, paper.KINDS, scale.mixes, scale.stocks, scale.budgets_usd_per_hr):
         on_step(f"{cell.model}, {cell.kind}, {cell.mix}, stock {cell.stock}, {cell.budget_usd_per_hr:g} $/h")
         done.cells.append(cell)
-    on_step("a batch again, with the types of each mix in the other order")
-    others = [mix + paper.REVERSED for mix in scale.mixes]
+    others = [mix + paper.REVERSED for mix in scale.mixes if scale.reversed]
+    if others:
+        on_step("a batch again, with the types of each mix in the other order")
     done.reversed_cells = list(paper.cells(scale.models, ("batch",), others, scale.stocks, scale.budgets_usd_per_hr))
     budget = min(scale.budgets_usd_per_hr, key=lambda usd: abs(usd - CHECKED_BUDGET_USD_PER_HR))
     for kind in paper.KINDS:

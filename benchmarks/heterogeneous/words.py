@@ -83,8 +83,8 @@ def of_melange(rows: Sequence[melange.Row]) -> Iterator[str]:
     mixed = sum(saving > 0.005 for saving in least)
     yield (
         f"The mix is cheaper than the cheapest fleet of one type in {mixed} of {len(least)} cells, by {_mean(least)} on "
-        f"average over all and up to {_most(least)}; than the dearest by up to {_most(most)}. Published: up to 77 % against "
-        "one type, which is the dearest at a low rate."
+        f"average over all and up to {_most(least)}; than the dearest by up to {_most(most)}, where a type that can hardly "
+        "keep the target needs a crowd of replicas. Published: up to 77 % against one type: the dearest, at a low rate."
     )
     tight = [row for row in rows if row.tpot_s == min(melange.TPOT_S)]
     out = sorted({name.split("-")[0] for row in tight for name, usd in row.usd_per_hr.items() if usd is None})

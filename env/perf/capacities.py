@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import Targets
-from .capacity import KV_FILL, PART_LOADS, loads, tpot_quantile, wait_quantile
+from .capacity import (
+    KV_FILL,
+    PART_LOADS,
+    PROMPT_NOISE,
+    TPOT_SPREAD,
+    loads,
+    tpot_deviations,
+    wait_quantile,
+)
 from .crowd import compiled, linear_s
 from .law import ROW_ATTEND_S, ROW_KV_READ_S, ROW_SEQ_S, FloatArray
 
@@ -47,8 +55,8 @@ class Asked(NamedTuple):
     """`[..., C]` deadlines too."""
     wait: FloatArray
     """`[..., C]` (`capacity.wait_quantile`)"""
-    slower: FloatArray
-    """`[..., C]` (`capacity.tpot_quantile`)"""
+    deviations: FloatArray
+    """`[..., C]` (`capacity.tpot_deviations`)"""
 
 
 def asked_of(targets: Targets) -> Asked:
@@ -59,8 +67,8 @@ def asked_of(targets: Targets) -> Asked:
     )
     wanted, which = np.unique(np.nan_to_num(targets.attainment, nan=0.0), return_inverse=True)
     which = which.reshape(targets.attainment.shape)
-    wait, slower = (np.array([each(float(a)) for a in wanted])[which] for each in (wait_quantile, tpot_quantile))
-    return Asked(ttft_s, tpot_s, np.minimum(e2e_s, deadline_s), wait, slower)
+    wait, deviations = (np.array([each(float(a)) for a in wanted])[which] for each in (wait_quantile, tpot_deviations))
+    return Asked(ttft_s, tpot_s, np.minimum(e2e_s, deadline_s), wait, deviations)
 
 
 def engines_of(
@@ -115,7 +123,7 @@ def capacities_some(
                         asked.tpot_s[b, c],
                         asked.e2e_s[b, c],
                         asked.wait[b, c],
-                        asked.slower[b, c],
+                        asked.deviations[b, c],
                     )
 
 
@@ -132,7 +140,7 @@ def _capacity(
     tpot_s: float,
     e2e_s: float,
     wait: float,
-    slower: float,
+    deviations: float,
 ) -> float:
     if prompt + output > kv_tokens or prompt <= 0.0:
         return 0.0
@@ -151,7 +159,11 @@ def _capacity(
         joining, room = running / decodes, budget - iterating
         seconds = _mean_iteration_s(law, iterating, joining, room, prompt, decodes)
         rate = joining / seconds
-        if rate <= best or seconds * slower > tpot_s:
+        if rate <= best:
+            continue
+        noise_s = PROMPT_NOISE * math.sqrt(running) * _added_s(law, iterating, joining, room, prompt) / decodes
+        slower = seconds + deviations * math.hypot(TPOT_SPREAD * seconds, noise_s)
+        if slower > tpot_s:
             continue
         if math.isfinite(ttft_s) or math.isfinite(e2e_s):
             own = _own_prefill_s(law, iterating, room, prompt, decodes)
@@ -160,7 +172,7 @@ def _capacity(
             holding = (own + decodes * seconds) / (places * max(1.0 - load, 1e-12))
             place_wait = load ** (math.sqrt(2.0 * (places + 1.0)) - 1.0) * holding
             first = own + seconds / 2.0 + wait * (prompts_wait + place_wait)
-            if first > ttft_s or first + decodes * seconds * slower > e2e_s:
+            if first > ttft_s or first + decodes * slower > e2e_s:
                 continue
         best = rate
     return best
@@ -202,6 +214,13 @@ def _mean_iteration_s(
     pairs = joining * prompt**2 / 2.0
     context = running * (prompt + decodes / 2.0)
     return float(tokens + law[ROW_ATTEND_S] * pairs + law[ROW_KV_READ_S] * context + law[ROW_SEQ_S] * running)
+
+
+@compiled
+def _added_s(law: FloatArray, running: float, joining: float, room: float, prompt: float) -> float:
+    chunk = min(max(joining, 1.0) * prompt, room)
+    beside = linear_s(law, running + chunk) - linear_s(law, running)
+    return float(prompt / chunk * beside + law[ROW_ATTEND_S] * prompt**2 / 2.0)
 
 
 @compiled

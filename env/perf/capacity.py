@@ -17,6 +17,9 @@ ATTAINMENT = 0.99
 """Wanted where nothing is said."""
 TPOT_SPREAD = 0.1213
 """Standard deviation over mean of a request's time per token, from swings of the load and of lengths."""
+PROMPT_NOISE = 2.5
+"""Standard deviation of what others' prompts add to an answer, over that of as many prompts as come during it at random:
+they come in bursts."""
 KV_FILL = 0.95
 """Share of the KV cache planned for: lengths vary about their means."""
 PART_LOADS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -42,7 +45,8 @@ def capacity_per_s(
     It tries rising loads and returns the best rate among those that keep the targets, so that a looser target, a lower
     attainment or a faster law never lowers it. A load is kept if the sequences fit into KV cache and batch, and the
     wanted quantiles of three times are within their targets. Time per token: the mean iteration (prompts joining in
-    chunks of the token budget) and its spread, taken as normal. Time to first token: own chunks, half an iteration until
+    chunks of the token budget), taken as normal, with the spread of the load and of how many prompts happen to come
+    during the answer. Time to first token: own chunks, half an iteration until
     the next one starts, and two waits taken as exponential, for earlier prompts (M/D/1 on the token budget) and for a
     place in the batch (M/M/c, Sakasegawa's approximation). End to end: both.
 
@@ -78,7 +82,9 @@ def capacity_per_s(
     joining, room = running / decodes, token_budget - iterating
     seconds = mean_iteration_s(law, iterating, joining, room, prompt_tokens, decodes)
     rates = joining / seconds
-    slower = seconds * tpot_quantile(attainment)
+    prompt_s = added_s(law, iterating, joining, room, prompt_tokens)
+    noise_s = PROMPT_NOISE * np.sqrt(running) * prompt_s / decodes
+    slower = seconds + tpot_deviations(attainment) * np.hypot(TPOT_SPREAD * seconds, noise_s)
     if math.isfinite(tpot_s):
         rates = np.where(slower <= tpot_s, rates, 0.0)
     if math.isfinite(ttft_s) or math.isfinite(e2e_s):
@@ -99,10 +105,19 @@ def wait_quantile(attainment: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def tpot_quantile(attainment: float) -> float:
-    """By which factor a request's time per token exceeds the mean in no more than the share of misses allowed; at least
-    1, for a mean above the target is met by chance only."""
-    return max(1.0, 1.0 + TPOT_SPREAD * NormalDist().inv_cdf(min(max(attainment, 1e-6), SURE)))
+def tpot_deviations(attainment: float) -> float:
+    """By how many standard deviations a request's time per token exceeds the mean in no more than the share of misses
+    allowed; at least 0, for a mean above the target is met by chance only."""
+    return max(0.0, NormalDist().inv_cdf(min(max(attainment, 1e-6), SURE)))
+
+
+def added_s(
+    law: IterationLaw, running: FloatArray, joining: FloatArray, room: FloatArray, prompt_tokens: float
+) -> FloatArray:
+    """`[N]` seconds by which one prompt stretches iterations; arguments as of `mean_iteration_s`."""
+    chunk = np.minimum(np.maximum(joining, 1.0) * prompt_tokens, room)
+    beside = law.linear(running + chunk) - law.linear(running)
+    return np.asarray(prompt_tokens / chunk * beside + law.attend_s_per_pair * prompt_tokens**2 / 2.0)
 
 
 def mean_iteration_s(

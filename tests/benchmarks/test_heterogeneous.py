@@ -93,6 +93,9 @@ def test_the_inputs_are_whole() -> None:
     for shares in paper.MIXES.values():
         assert len(shares) == len(shipped.classes)
         assert sum(shares) == pytest.approx(1.0)
+    for mix, shares in paper.MIXES.items():
+        assert paper.shares_of(mix) == shares
+        assert paper.shares_of(mix + paper.REVERSED) == tuple(reversed(shares))
     assert all(len(stock) == len(paper.GPUS) for stock in paper.STOCK.values())
     assert shipped.planning is not None
     assert dict(zip(paper.GPUS, paper.STOCK["1"], strict=True)) == shipped.planning.stock

@@ -44,7 +44,7 @@ def test_no_schedule_that_carries_the_load_is_cheaper(seed: int) -> None:
     assert (carried >= 0.97 * ahead.load_per_s[:, 0]).all()
     everything = (np.array(counts, dtype=np.float64).reshape(3, 2) for counts in product(range(3), repeat=6))
     able = (counts for counts in everything if (counts @ ahead.capacity_per_s[0] >= ahead.load_per_s[:, 0]).all())
-    assert usd_of(ahead, found.replicas) <= 1.02 * min(usd_of(ahead, counts) for counts in able) + 1e-9
+    assert usd_of(ahead, found.replicas) <= 1.03 * min(usd_of(ahead, counts) for counts in able) + 1e-9
     np.testing.assert_allclose(found.route.sum(axis=-1), 1.0)
 
 
