@@ -6,7 +6,7 @@ Symbols: `C` classes, `B` buckets, `O` options.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -79,7 +79,8 @@ def options_of(
                     )
                     for name, source in zip(names, sources, strict=True)
                 ]
-    return tuple(found)
+    names = _each_once([option.name for option in found])
+    return tuple(replace(option, name=name) for option, name in zip(found, names, strict=True))
 
 
 def why_nobody(
@@ -163,12 +164,17 @@ def _names(layout: Layout, sources: Sequence[tuple[int, ...]], offers: Sequence[
         "-".join([layout.name, *(part for part, said in zip(tag, telling, strict=True) if part and said)])
         for tag in tags
     ]
+    return _each_once([_plain(name) for name in names])
+
+
+def _each_once(names: Sequence[str]) -> list[str]:
+    """The names, later ones of the same numbered."""
     seen: dict[str, int] = {}
-    for i, name in enumerate(names):
-        plain = _plain(name)
-        seen[plain] = seen.get(plain, 0) + 1
-        names[i] = plain if seen[plain] == 1 else f"{plain}-{seen[plain]}"
-    return names
+    once = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        once.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return once
 
 
 def _initials(own: Carried, demand: Demand) -> str:
