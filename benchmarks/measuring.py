@@ -148,16 +148,17 @@ SLICES = 8
 
 def _planning(scale: Scale, on_step: OnStep) -> dict[str, Any]:
     common: dict[str, Any] = {"rate_per_s": PLAN_RATE_PER_S, "gap": PLAN_GAP}
+    # The most buckets that the other formulation is tried on: beyond, the solver's presolve does not look at the clock.
     most, fifty = max(scale.by_gpus), min(50, max(scale.by_buckets))
 
     def beside(gpus: int, buckets: int) -> dict[str, Any]:
         on_step(f"planning, {gpus} GPU types, {buckets} buckets")
         limit = scale.rival_limit_s
         size: dict[str, Any] = {"gpus": gpus, "buckets": buckets}
-        return {
-            **case("composed", **size, **common, seeds=scale.plans),
-            "sliced": case("sliced", **size, **common, slices=SLICES, time_limit_s=limit),
-        }
+        row = case("composed", **size, **common, seeds=scale.plans)
+        if buckets <= fifty:
+            row["sliced"] = case("sliced", **size, **common, slices=SLICES, time_limit_s=limit)
+        return row
 
     rows: dict[str, Any] = {
         "gpus": [beside(gpus, fifty) for gpus in scale.by_gpus],
