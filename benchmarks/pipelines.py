@@ -16,8 +16,8 @@ import click
 import numpy as np
 from rich.console import Console
 
-from poolpilot.agents.planner.chains import Group, best_chain
-from poolpilot.agents.planner.partition import Flags, Load, Place
+from poolpilot.agents.planner.layouts.chains import Group, best_chain
+from poolpilot.agents.planner.layouts.partition import Flags, Load, Place
 from poolpilot.env.catalog.gpus import gpu
 from poolpilot.env.catalog.models import model
 from poolpilot.env.contract import Action

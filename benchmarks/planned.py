@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from poolpilot.agents.planner.milp import compose
 from poolpilot.agents.planner.problem import problem_of
+from poolpilot.agents.planner.solving.milp import compose
 from poolpilot.agents.planner.written import planned_scenario
 from poolpilot.commands.planning.simulated import Simulated, simulate_plan
 from poolpilot.env.scenario.document import parse_scenario

@@ -14,10 +14,10 @@ import numpy as np
 
 from poolpilot.agents.planner.composition import Problem, Wishes
 from poolpilot.agents.planner.demand import Demand
-from poolpilot.agents.planner.layouts import Layout, LayoutError, LayoutStage
-from poolpilot.agents.planner.milp import cheapest_plan, compose
+from poolpilot.agents.planner.layouts.layout import Layout, LayoutError, LayoutStage
 from poolpilot.agents.planner.options import Asked, options_of
-from poolpilot.agents.planner.posing import posed
+from poolpilot.agents.planner.solving.milp import cheapest_plan, compose
+from poolpilot.agents.planner.solving.posing import posed
 from poolpilot.env.catalog.models import model
 from poolpilot.env.catalog.quality import quality_frac
 from poolpilot.env.contract import Cluster, Targets

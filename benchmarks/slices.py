@@ -11,7 +11,7 @@ import numpy as np
 
 from poolpilot.agents.planner.composition import Problem
 from poolpilot.agents.planner.fleet import capacities, gpus_of_offers, list_usd_per_hr
-from poolpilot.agents.planner.highs import Mip, Tuning, solve
+from poolpilot.agents.planner.solving.highs import Mip, Tuning, solve
 
 
 def solve_slices(problem: Problem, slices: int, gap: float, time_limit_s: float) -> tuple[float, float, int]:

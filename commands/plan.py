@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from ..agents.planner.composition import Composition, Infeasible, Problem
-from ..agents.planner.conflict import Conflict
-from ..agents.planner.infeasible import conflict_of
-from ..agents.planner.milp import compose
-from ..agents.planner.sensitivity import sensitivities
+from ..agents.planner.explaining.conflict import Conflict
+from ..agents.planner.explaining.infeasible import conflict_of
+from ..agents.planner.explaining.sensitivity import sensitivities
+from ..agents.planner.solving.milp import compose
 from ..agents.planner.written import PlanNotWritable, planned_scenario
 from ..env.scenario import Scenario, load_scenario
 from ..env.scenario.planning import Planning

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..agents.opponents.plan_tracking import PlanTracking
-from ..agents.planner.together import PlansTogether
+from ..agents.planner.solving.together import PlansTogether
 from ..env.cluster_env import ClusterEnv, VectorClusterEnv
 from ..env.scenario import load_scenario
 from ..env.spaces import SpaceLayout

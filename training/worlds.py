@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..agents.planner.replan import replanner_of
-from ..agents.planner.together import quick
+from ..agents.planner.solving.together import quick
 from ..env.batch import Episode
 from ..env.beliefs import mean_load, opening_load, peak_load
 from ..env.contract import FloatArray

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...env.contract import BoolArray, FloatArray, IntArray
-from ..planner.highs import Mip, relaxed
+from ..planner.solving.highs import Mip, relaxed
 
 _QUANTILES = 2
 """Groups by weight, of the requests of one class that come and end in the same stretches."""

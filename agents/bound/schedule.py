@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...env.contract import FloatArray, IntArray
-from ..planner.highs import Mip, Tuning, solve
+from ..planner.solving.highs import Mip, Tuning, solve
 
 _SHORT_FACTOR = 30.0
 """Load that fits nowhere costs so many times what it would in the dearest pool."""

@@ -25,7 +25,7 @@ import numpy as np
 from ...env.contract import BoolArray, FloatArray, IntArray
 from ...env.perf.law import TOKENS_GRID, IterationLaw
 from ...env.perf.memory import KV_BLOCK_TOKENS
-from ..planner.highs import Mip, relaxed
+from ..planner.solving.highs import Mip, relaxed
 from .sharing import Sharing
 
 _ROUNDING_S = 3e-12

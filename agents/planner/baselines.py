@@ -15,7 +15,7 @@ import numpy as np
 from .composition import Composition, Infeasible, Option, Problem
 from .fleet import capacities, list_usd_per_hr
 from .greedy import greedy
-from .milp import compose
+from .solving.milp import compose
 
 __all__ = [
     "Growth",

@@ -14,7 +14,7 @@ import numpy as np
 from ...env.contract import FloatArray
 from ...env.market.offers import Offer, StockLimit
 from .demand import Demand
-from .layouts import Layout
+from .layouts.layout import Layout
 
 __all__ = ["Bound", "BoundKind", "Composition", "Infeasible", "Option", "Problem", "Wishes"]
 

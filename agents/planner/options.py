@@ -18,7 +18,7 @@ from ...env.scenario.pools import Engine
 from .carrying import Carried, carried_by_sets, replica_of
 from .composition import Option
 from .demand import Demand
-from .layouts import Layout
+from .layouts.layout import Layout
 
 __all__ = ["Asked", "offers_for", "options_of", "why_nobody"]
 

@@ -25,9 +25,9 @@ from ...env.workload.requests import Workload
 from .carrying import carried, replica_of
 from .composition import Option, Problem, Wishes
 from .demand import Demand, Edges, demand_of
-from .layouts import Layout, LayoutStage, Survey, survey_layouts
+from .layouts.layout import Layout, LayoutStage, Survey, survey_layouts
+from .layouts.partition import USUAL_LOAD, Flags, Load
 from .options import Asked, options_of, why_nobody
-from .partition import USUAL_LOAD, Flags, Load
 
 __all__ = ["asked_of", "layout_of_pool", "problem_of"]
 

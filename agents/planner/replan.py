@@ -14,7 +14,7 @@ from ...env.beliefs import believed_capacity, mean_load
 from ...env.contract import BoolArray, Cluster, FloatArray, Plan, Snapshot
 from ...env.scenario import Scenario
 from ...env.workload.requests import Workload
-from .milp import cheapest_plan
+from .solving.milp import cheapest_plan
 from .wishes import FleetWishes, keeps, wishes_of
 
 Capacity = Callable[[FloatArray, FloatArray], FloatArray]

@@ -12,8 +12,8 @@ import numpy as np
 
 from ...env.contract import BoolArray, Cluster, FloatArray, Plan
 from ...env.scenario import Scenario
-from .formulation import Limit
-from .program import Program
+from .solving.formulation import Limit
+from .solving.program import Program
 
 __all__ = ["FleetWishes", "fleet_limits", "keeps", "wishes_of"]
 

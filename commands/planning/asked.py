@@ -11,7 +11,7 @@ from typing import Any, Literal
 import click
 
 from ...agents.planner.composition import Problem
-from ...agents.planner.levers import LOOSER, MISSES, MOST_MISSES, Lever, Setting, levers_of
+from ...agents.planner.explaining.levers import LOOSER, MISSES, MOST_MISSES, Lever, Setting, levers_of
 from ...agents.planner.problem import problem_of
 from ...env.catalog.gpus import gpus_called
 from ...env.catalog.models import model

@@ -10,8 +10,8 @@ from ...agents.planner.baselines import carries_all, gpu_types, of_gpu
 from ...agents.planner.composition import Composition, Infeasible, Problem
 from ...agents.planner.fleet import chosen
 from ...agents.planner.greedy import greedy
-from ...agents.planner.milp import compose
-from ...agents.planner.search import Unsolved
+from ...agents.planner.solving.milp import compose
+from ...agents.planner.solving.search import Unsolved
 
 Answer = Composition | Infeasible | Unsolved
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ...agents.planner.conflict import Conflict
-from ...agents.planner.explain import PlannedPool
+from ...agents.planner.explaining.conflict import Conflict
+from ...agents.planner.explaining.explain import PlannedPool
+from ...agents.planner.explaining.sensitivity import Sensitivity
 from ...agents.planner.fleet import chosen
-from ...agents.planner.sensitivity import Sensitivity
 from ...env.contract import BILL_LAYERS
 from .asked import Asked
 from .compared import Rival

@@ -9,8 +9,8 @@ from datetime import date
 import numpy as np
 
 from ...agents.planner.composition import Composition, Option, Problem
-from ...agents.planner.expected_bill import Running, expected_bill
-from ...agents.planner.explain import (
+from ...agents.planner.explaining.expected_bill import Running, expected_bill
+from ...agents.planner.explaining.explain import (
     NotChosen,
     PlannedClass,
     PlannedPool,
@@ -20,8 +20,8 @@ from ...agents.planner.explain import (
     planned_pools,
     rent_of,
 )
+from ...agents.planner.explaining.sensitivity import Sensitivity
 from ...agents.planner.fleet import chosen, class_shares
-from ...agents.planner.sensitivity import Sensitivity
 from ...agents.planner.written import pool_names
 from ...env.catalog.models import model
 from ...env.catalog.quality import quality_frac

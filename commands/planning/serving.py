@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...agents.planner.fleet import chosen
-from ...agents.planner.layouts import LayoutError
-from ...agents.planner.serve_command import ServeCommand, serve_command
+from ...agents.planner.layouts.layout import LayoutError
+from ...agents.planner.layouts.serve_command import ServeCommand, serve_command
 from .found import Found, engine_of
 
 

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ...agents.planner.explain import PlannedPool
+from ...agents.planner.explaining.explain import PlannedPool
+from ...agents.planner.explaining.sensitivity import BreakEven, Change, Sensitivity
 from ...agents.planner.problem import OWN_POOLS
-from ...agents.planner.sensitivity import BreakEven, Change, Sensitivity
 from ...env.contract import BILL_LAYERS
 from ...env.scenario.classes import RequestClass
 from ..printing import percent, seconds, table

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from poolpilot.agents.planner.chains import Group
-from poolpilot.agents.planner.partition import Place
+from poolpilot.agents.planner.layouts.chains import Group
+from poolpilot.agents.planner.layouts.partition import Place
 from poolpilot.benchmarks import pipelines
 from poolpilot.benchmarks.pipelines import Case, Result, by_memory, record, result_of, sections
 from poolpilot.benchmarks.report import marks

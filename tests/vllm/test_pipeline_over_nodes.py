@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from poolpilot.agents.planner.layouts import Layout, LayoutStage
-from poolpilot.agents.planner.serve_command import serve_command
+from poolpilot.agents.planner.layouts.layout import Layout, LayoutStage
+from poolpilot.agents.planner.layouts.serve_command import serve_command
 
 from .serving import free_port, quiet_environment, stop, wait_until_up
 from .tiny_model import make_tiny_model

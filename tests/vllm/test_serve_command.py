@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from poolpilot.agents.planner.layouts import Layout, LayoutStage
-from poolpilot.agents.planner.serve_command import CAPABILITY, NodeCommand, serve_command
+from poolpilot.agents.planner.layouts.layout import Layout, LayoutStage
+from poolpilot.agents.planner.layouts.serve_command import CAPABILITY, NodeCommand, serve_command
 from poolpilot.env.catalog.gpus import gpu
 from poolpilot.env.catalog.models import model
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from poolpilot.agents.planner.composition import Composition, Option, Problem, Wishes
 from poolpilot.agents.planner.demand import Demand
-from poolpilot.agents.planner.layouts import Layout, LayoutStage
-from poolpilot.agents.planner.milp import compose
+from poolpilot.agents.planner.layouts.layout import Layout, LayoutStage
+from poolpilot.agents.planner.solving.milp import compose
 from poolpilot.env.market.offers import Offer
 from poolpilot.env.scenario import Scenario, load_scenario
 

@@ -11,7 +11,7 @@ from scipy.optimize import linprog
 
 from poolpilot.agents.planner.composition import Composition, Option, Problem, Wishes
 from poolpilot.agents.planner.demand import Demand
-from poolpilot.agents.planner.layouts import Layout, LayoutStage
+from poolpilot.agents.planner.layouts.layout import Layout, LayoutStage
 from poolpilot.env.contract import FloatArray
 from poolpilot.env.market.offers import Offer, StockLimit
 

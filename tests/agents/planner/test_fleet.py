@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from poolpilot.agents.planner.composition import Infeasible
-from poolpilot.agents.planner.explain import rent_of
+from poolpilot.agents.planner.explaining.explain import rent_of
 from poolpilot.agents.planner.fleet import (
     class_shares,
     gpus_of_offers,
@@ -19,7 +19,7 @@ from poolpilot.agents.planner.fleet import (
     usable,
     work_replicas,
 )
-from poolpilot.agents.planner.milp import compose
+from poolpilot.agents.planner.solving.milp import compose
 
 from .markets import a_market, counted
 from .problems import a_problem

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from poolpilot.agents.planner.composition import Composition, Infeasible, Problem
-from poolpilot.agents.planner.milp import compose
 from poolpilot.agents.planner.problem import problem_of
+from poolpilot.agents.planner.solving.milp import compose
 from poolpilot.env.scenario import load_scenario
 from poolpilot.env.workload.load import load_workload
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from poolpilot.agents.planner.demand import Demand
-from poolpilot.agents.planner.layouts import Layout, LayoutStage
+from poolpilot.agents.planner.layouts.layout import Layout, LayoutStage
 from poolpilot.agents.planner.options import Asked, offers_for, options_of, why_nobody
 from poolpilot.env.contract import Targets
 from poolpilot.env.market.offers import Offer

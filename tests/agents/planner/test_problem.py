@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from poolpilot.agents.planner.composition import Problem
-from poolpilot.agents.planner.partition import USUAL_LOAD
+from poolpilot.agents.planner.layouts.partition import USUAL_LOAD
 from poolpilot.agents.planner.problem import load_of, problem_of
 from poolpilot.env.scenario import Scenario, load_scenario, shipped_scenarios
 from poolpilot.env.workload.load import load_workload

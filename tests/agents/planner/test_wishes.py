@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from scipy.optimize import linprog
 
-from poolpilot.agents.planner.milp import cheapest_plan
 from poolpilot.agents.planner.problem import problem_of
-from poolpilot.agents.planner.program import SHORTFALL_FACTOR
 from poolpilot.agents.planner.replan import Replanner, replanner_of
-from poolpilot.agents.planner.together import PlansTogether
+from poolpilot.agents.planner.solving.milp import cheapest_plan
+from poolpilot.agents.planner.solving.program import SHORTFALL_FACTOR
+from poolpilot.agents.planner.solving.together import PlansTogether
 from poolpilot.agents.planner.wishes import FleetWishes, keeps, wishes_of
 from poolpilot.env.batch import ClusterBatch
 from poolpilot.env.contract import Cluster, FloatArray

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from poolpilot.agents.planner.composition import Option, Problem
-from poolpilot.agents.planner.layouts import Layout, LayoutStage
-from poolpilot.agents.planner.milp import compose
+from poolpilot.agents.planner.layouts.layout import Layout, LayoutStage
 from poolpilot.agents.planner.problem import problem_of
+from poolpilot.agents.planner.solving.milp import compose
 from poolpilot.agents.planner.written import PlanNotWritable, planned_scenario, pool_names, scenario_yaml
 from poolpilot.agents.portfolio import held_setting
 from poolpilot.env.market.offers import StockLimit

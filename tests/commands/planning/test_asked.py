@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from poolpilot.agents.planner.milp import compose
+from poolpilot.agents.planner.solving.milp import compose
 from poolpilot.commands.bad_input import BadInput
 from poolpilot.commands.planning.asked import Asked, changed, levers, posed, workload_of
 from poolpilot.env.scenario import Scenario, load_scenario

@@ -1,0 +1,1 @@
+"""What a plan means: its limits, its bill, and what would change it."""

@@ -1,0 +1,1 @@
+"""How a replica lies over GPUs, and what starts it."""

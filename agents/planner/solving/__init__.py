@@ -1,0 +1,1 @@
+"""The planner's program and what solves it."""
