@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -123,10 +125,11 @@ def _workload(content: bytes, folder: Path) -> None:
         raise ScenarioError(one_line(first_problem(error))) from None
     except PlainYamlError as error:
         raise ScenarioError(one_line(str(error))) from None
-    for module in (streams, scaling, generate, jobs, sessions):
-        if hasattr(module, "MAX_REQUESTS"):
-            module.MAX_REQUESTS = FEW_REQUESTS
-    load_workload(spec, ("chat", "batch"), 60.0, 0, folder)
+    with ExitStack() as few:
+        for module in (streams, scaling, generate, jobs, sessions):
+            if hasattr(module, "MAX_REQUESTS"):  # put back afterwards: other tests share the process
+                few.enter_context(patch.object(module, "MAX_REQUESTS", FEW_REQUESTS))
+        load_workload(spec, ("chat", "batch"), 60.0, 0, folder)
 
 
 WORKLOADS = """
