@@ -78,6 +78,7 @@ def evaluate(
                 contenders.append(entrant(name, scenario, tuning=tuning, on_trial=partial(bar.advance, task)))
                 bar.remove_task(task)
             shown = {given_name: c.name for given_name, c in zip(names, contenders, strict=True)}
+            _check_names(shown)
             settings[scenario.name] = {c.name: list(c.tuned.best.setting) for c in contenders if c.tuned}
             task = bar.add_task(f"{scenario.name}: running", total=len(names))
             rows += compare(scenario, contenders, seeds, on_run=partial(bar.advance, task))
@@ -92,6 +93,18 @@ def evaluate(
         print_json({**document, "summary": records, "rows": rows})
         return
     _print(records, base, seeds, wanted)
+
+
+def _check_names(shown: dict[str, str]) -> None:
+    """Refuse policies that tables could not tell apart."""
+    given_by: dict[str, str] = {}
+    for given, name in shown.items():
+        if name in given_by:
+            raise click.UsageError(
+                f"--policy {given}: calls itself {name}, as --policy {given_by[name]} does; wanted names of their own"
+                " (the name in card.json, or `poolpilot train --name`)"
+            )
+        given_by[name] = given
 
 
 def _keep(folder: Path, rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:

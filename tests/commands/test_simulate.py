@@ -1,6 +1,7 @@
 """`poolpilot simulate`, `evaluate`, `train`, `control` and `demo`: they teach, answer in one document, refuse in one line."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+import poolpilot
 from poolpilot.cli import main
 from poolpilot.env.scenario import shipped_scenarios
 
@@ -173,6 +175,9 @@ def test_evaluate_prints_one_document_and_keeps_it(tiny: str, tmp_path: Path) ->
         ("static-round-robin", 0),
         ("static-round-robin", 1),
     ]
+    for row in got["rows"]:  # nobody undercuts the bound
+        assert 0.0 < row["bound_usd_per_hr"] <= row["usd_per_hr"]
+        assert row["above_bound_frac"] == pytest.approx(row["usd_per_hr"] / row["bound_usd_per_hr"] - 1.0)
     assert json.loads((out / "summary.json").read_text()) == got["summary"]
     assert pq.read_table(out / "rows.parquet").num_rows == 4
 
@@ -249,6 +254,15 @@ def test_control_refuses_before_it_starts_anything(
     result = ran(*arguments, "--scenario", tiny, "--folder", str(tmp_path / "run"))
     refused(result, *words)
     assert not (tmp_path / "run" / "roster.json").exists()
+
+
+def test_evaluate_refuses_two_policies_of_one_name(tiny: str, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(Path(poolpilot.__file__).parent / "checkpoints" / "first-light", again)
+    result = ran("evaluate", "--scenario", tiny, "--policy", "first-light", "--policy", str(again))
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert f"--policy {again}: calls itself first-light, as --policy first-light does" in said
 
 
 def test_evaluate_refuses_a_reference_that_does_not_take_part(tiny: str) -> None:
