@@ -45,7 +45,8 @@ def _pool_comments(found: Found, commands: Mapping[str, Serving]) -> dict[str, l
     comments = {}
     for pool in found.pools:
         day = f", price of {pool.price_as_of.isoformat()}" if pool.price_as_of else ""
-        what = f"{pool.replicas} replicas on {pool.layout}, {pool.precision}: {pool.usd_per_hr:.2f} $/h{day}"
+        count = "1 replica" if pool.replicas == 1 else f"{pool.replicas} replicas"
+        what = f"{count} on {pool.layout}, {pool.precision}: {pool.usd_per_hr:.2f} $/h{day}"
         load = f"{pool.share_of_requests * 100:.0f} % of the requests, {pool.used_frac * 100:.0f} % used"
         comments[pool.name] = [f"{what}; {load}."]
         if pool.name in commands:
