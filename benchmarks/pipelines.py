@@ -17,7 +17,8 @@ import numpy as np
 from rich.console import Console
 
 from poolpilot.agents.planner.layouts.chains import Group, best_chain
-from poolpilot.agents.planner.layouts.partition import Flags, Load, Place
+from poolpilot.agents.planner.layouts.layout import LAYOUT_FLAGS
+from poolpilot.agents.planner.layouts.partition import Load, Place
 from poolpilot.env.catalog.gpus import gpu
 from poolpilot.env.catalog.models import model
 from poolpilot.env.contract import Action
@@ -33,7 +34,6 @@ from .report import Section, markdown, print_sections, put
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "pipelines.md"
 TICK_S = 30.0
-FLAGS = Flags(min_kv_tokens=4096)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def scenario_of(
                     "precision": case.precision,
                     "price": {"usd_per_hr": 1.0},
                     "replicas": {"min": 1, "max": 1, "start": 1},
-                    "engine": {"max_num_seqs": case.sequences, "max_model_len": FLAGS.min_kv_tokens},
+                    "engine": {"max_num_seqs": case.sequences, "max_model_len": LAYOUT_FLAGS.min_kv_tokens},
                 }
             },
             "classes": {"chat": {"target": {"e2e_s": 1e6}}},
@@ -198,7 +198,7 @@ def measured(
 def result_of(case: Case, duration_s: float) -> Result:
     """The three splits of a case, in the planner's order of machines."""
     places, planned = best_chain(
-        case.groups, case.model, case.precision, case.load, FLAGS, between_machines=case.between
+        case.groups, case.model, case.precision, case.load, LAYOUT_FLAGS, between_machines=case.between
     )
     layers = model(case.model).layers
     rate_per_s = 2.0 * planned.requests_per_s
@@ -212,7 +212,7 @@ def _best_alone(case: Case, duration_s: float) -> Measured | None:
     found = []
     for group in case.groups if len(case.groups) > 1 else ():
         try:
-            found.append(best_chain([group], case.model, case.precision, case.load, FLAGS))
+            found.append(best_chain([group], case.model, case.precision, case.load, LAYOUT_FLAGS))
         except DoesNotFit:
             continue
     if not found:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from poolpilot.agents.planner.composition import Problem, Wishes
 from poolpilot.agents.planner.demand import Demand
-from poolpilot.agents.planner.layouts.layout import Layout, LayoutError, LayoutStage
+from poolpilot.agents.planner.layouts.layout import DEGREES, Layout, LayoutError, LayoutStage
 from poolpilot.agents.planner.options import Asked, options_of
 from poolpilot.agents.planner.solving.milp import cheapest_plan, compose
 from poolpilot.agents.planner.solving.posing import posed
@@ -40,7 +40,6 @@ GPUS = (
     ("MI300X-192GB", 6.0),
 )
 """$/h of one GPU, near what the clouds and markets ask; the first types are the most rented."""
-DEGREES = (1, 2, 4, 8)
 PRECISIONS = ("bf16", "fp8", "int4")
 SPOT = 0.4
 """Price of a spot machine, as a share of the on-demand one."""
@@ -68,9 +67,9 @@ def problem(gpus: int, buckets: int, rate_per_s: float, seed: int, spot: bool = 
         np.exp(rng.uniform(np.log(16.0), np.log(800.0), buckets)),
         rng.dirichlet(np.ones(buckets)) * rate_per_s,
     )
-    kinds = ("on_demand", "spot") if spot else ("on_demand",)
+    kinds: tuple[Literal["on_demand", "spot"], ...] = ("on_demand", "spot") if spot else ("on_demand",)
     offers = tuple(
-        Offer(name, usd * (1.0 if kind == "on_demand" else SPOT), machine_gpus=8, kind=kind, stock=int(stock))  # type: ignore[arg-type]
+        Offer(name, usd * (1.0 if kind == "on_demand" else SPOT), machine_gpus=8, kind=kind, stock=int(stock))
         for (name, usd), stock in zip(GPUS[:gpus], rng.integers(32, 128, gpus), strict=True)
         for kind in kinds
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +16,14 @@ import numpy as np
 from .composition import Composition, Infeasible, Option, Problem
 from .fleet import capacities, list_usd_per_hr
 from .greedy import greedy
+from .layouts.layout import Layout
 from .solving.milp import compose
 
 __all__ = [
     "Growth",
     "alike",
     "carries_all",
+    "gpu_types",
     "homogeneous",
     "most_load",
     "most_load_alike",
@@ -77,9 +80,13 @@ def of_gpu(problem: Problem, gpu: str) -> Problem:
 
 def _by_layout(problem: Problem) -> dict[str, Problem]:
     return {
-        layout.name: restricted(problem, lambda option, own=layout: option.layout == own)  # type: ignore[misc]
+        layout.name: restricted(problem, partial(_lies_as, layout))
         for layout in dict.fromkeys(option.layout for option in problem.options)
     }
+
+
+def _lies_as(layout: Layout, option: Option) -> bool:
+    return option.layout == layout
 
 
 def restricted(problem: Problem, allowed: Callable[[Option], bool]) -> Problem:

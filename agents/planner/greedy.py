@@ -77,7 +77,7 @@ class _Rented:
 
     def units(self, replicas: FloatArray) -> FloatArray:
         """`[F]` whole units that so many replicas take."""
-        taken: FloatArray = np.ceil(replicas @ self.gpus / self.unit_gpus - _NOTHING)
+        taken: FloatArray = np.ceil(replicas @ self.gpus / self.unit_gpus - _NOTHING) + 0.0  # no minus zeros
         return taken
 
     def bill(self, replicas: FloatArray) -> float:

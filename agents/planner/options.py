@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import count, product
 
 import numpy as np
 
@@ -169,12 +169,11 @@ def _names(layout: Layout, sources: Sequence[tuple[int, ...]], offers: Sequence[
 
 def _each_once(names: Sequence[str]) -> list[str]:
     """The names, later ones of the same numbered."""
-    seen: dict[str, int] = {}
-    once = []
+    once: dict[str, None] = {}
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        once.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return once
+        numbered = (f"{name}-{n}" for n in count(2))
+        once[name if name not in once else next(own for own in numbered if own not in once)] = None
+    return list(once)
 
 
 def _initials(own: Carried, demand: Demand) -> str:

@@ -31,8 +31,6 @@ from .options import Asked, options_of, why_nobody
 
 __all__ = ["asked_of", "layout_of_pool", "problem_of"]
 
-HEADROOM = 1.1
-"""Where a scenario names none: bursts within a minute, and the error of the performance model."""
 OWN_POOLS = "pool"
 """Provider of the offers that stand for a scenario's own pools."""
 _REASONS = 4
@@ -196,7 +194,7 @@ def _own_pools(
                 ),
             )
         )
-    fleet = scenario.asked_of_fleet or Fleet(headroom=HEADROOM)
+    fleet = scenario.asked_of_fleet or Fleet()
     wishes = Wishes(
         budget_usd_per_hr=budget_usd_per_hr or scenario.guard.budget_usd_per_hr,
         max_spot_share=fleet.max_spot_share,

@@ -88,7 +88,7 @@ def planned_scenario(scenario: Scenario, problem: Problem, composition: Composit
         "pools": pools,
         "classes": classes,
         "planning": None,
-        "fleet": scenario.asked_of_fleet,
+        "fleet": _fleet(scenario, problem),
         "guard": _guard(scenario, problem, {n: sum((r.shares or {}).values()) for n, r in classes.items()}),
     }
     return _checked(scenario.model_copy(update=update))
@@ -228,7 +228,8 @@ def _floors(problem: Problem, composition: Composition) -> FloatArray:
 
 def _fleet(scenario: Scenario, problem: Problem) -> Fleet | None:
     """What is asked of all pools together, with the head-room that was planned with."""
-    asked, headroom = scenario.asked_of_fleet, problem.wishes.headroom
+    # Planning for less than comes is an experiment; whoever plans again plans for all of it.
+    asked, headroom = scenario.asked_of_fleet, max(problem.wishes.headroom, 1.0)
     if headroom == (asked or Fleet()).headroom:
         return asked
     return (asked or Fleet()).model_copy(update={"headroom": headroom})

@@ -14,7 +14,6 @@ from .fleets import ALIKE, GREEDY, PLAN
 from .simulated import Attained
 
 NOTHING = "-"
-_BY_MODEL_AND_BUDGET = "model, budget"
 
 
 def paper_summary(cells: Sequence[paper.Cell], others: Sequence[paper.Cell]) -> Section:

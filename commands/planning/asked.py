@@ -115,20 +115,7 @@ def _what_if(option: str, change: Any) -> tuple[Offer, ...]:
 
 
 def _written(offer: Offer) -> InlineOffer:
-    return InlineOffer(
-        gpu=offer.gpu,
-        usd_per_hr=offer.usd_per_hr,
-        gpus=offer.gpus,
-        machine_gpus=offer.machine_gpus,
-        kind=offer.kind,
-        provider=offer.provider,
-        region=offer.region,
-        instance=offer.instance,
-        stock=offer.stock,
-        preemptions_per_hr=offer.preemptions_per_hr,
-        as_of=offer.as_of,
-        source=offer.source,
-    )
+    return InlineOffer(**{name: getattr(offer, name) for name in InlineOffer.model_fields})
 
 
 def _pools(scenario: Scenario, asked: Asked) -> dict[str, Any]:

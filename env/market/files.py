@@ -86,8 +86,6 @@ def _prices(path: Path, as_of: tuple[int, int], kind: str, region: str | None, i
         if wanted not in known:
             raise problem(path, f"{column} {shown(wanted)}: not in the file; wanted one of {some(known)}")
         table = rows(table, table[column] == wanted)
-        if not len(table[column]):
-            raise problem(path, f"instance {shown(instance)}: no row in region {shown(region)}")
     column = "usd_hr_spot" if kind == "spot" else "usd_hr_ondemand"
     # A price list leaves out what is not sold: such rows tell nothing.
     table = rows(table, np.array([value not in ("", "nan") for value in table[column]]))

@@ -46,11 +46,6 @@ class PriceList:
     """What was left out, and why, a line each."""
 
 
-def read_offers(path: Path, provider: str | None = None, as_of: date | None = None) -> tuple[Offer, ...]:
-    """The offers of a file, in its order; arguments and errors as for `read_price_list`."""
-    return read_price_list(path, provider, as_of).offers
-
-
 def read_price_list(
     path: Path, provider: str | None = None, as_of: date | None = None, spot_preemptions_per_hr: float = 0.0
 ) -> PriceList:

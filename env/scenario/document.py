@@ -157,12 +157,7 @@ class Scenario(Strict):
         if self.fleet is not None or self.planning is None:
             return self.fleet
         own = self.planning
-        return Fleet(
-            max_spot_share=own.max_spot_share,
-            min_on_demand_replicas=own.min_on_demand_replicas,
-            min_replicas=own.min_replicas,
-            headroom=own.headroom,
-        )
+        return Fleet(**{name: getattr(own, name) for name in Fleet.model_fields})
 
     @model_validator(mode="after")
     def _joined_up(self) -> Scenario:

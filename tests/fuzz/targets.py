@@ -14,7 +14,7 @@ from unittest.mock import patch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from poolpilot.env.market.price_list import read_offers
+from poolpilot.env.market.price_list import read_price_list
 from poolpilot.env.market.rentable import SHIPPED_PRICES, rentable
 from poolpilot.env.market.series import SeriesError
 from poolpilot.env.one_line import first_problem, one_line
@@ -110,7 +110,7 @@ def _scenario(content: bytes, folder: Path) -> None:
 def _prices(content: bytes, folder: Path) -> None:
     path = folder / "vms.csv"
     path.write_bytes(content)
-    for offer in read_offers(path):
+    for offer in read_price_list(path).offers:
         assert offer.usd_per_hr > 0.0
         assert 1 <= offer.gpus <= offer.machine_gpus
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -192,13 +193,17 @@ def _questions(problem: Problem, composition: Composition) -> Iterator[_Question
     for gpu in (name for name in every if name in rented or composition.objective == "goodput"):
         usd = min(offer.usd_per_gpu_hr for offer in problem.offers if offer.gpu == gpu)
         cheaper = _priced(problem, [f for f, offer in enumerate(problem.offers) if offer.gpu == gpu], CHEAPER)
-        then = Setting(f"{usd * CHEAPER:.4g} $/h", lambda cheaper=cheaper: cheaper)  # type: ignore[misc]
+        then = Setting(f"{usd * CHEAPER:.4g} $/h", partial(_as_it_is, cheaper))
         yield _Question("price", gpu, f"{usd:.4g} $/h", then)
+
+
+def _as_it_is(problem: Problem) -> Problem:
+    return problem
 
 
 def _one_more(problem: Problem, composition: Composition, bound: Bound, subject: str) -> _Question:
     wider, value = loosened(problem, bound, _replica_gpus(problem, composition, bound))
-    then = Setting(f"{value:g} {bound.unit}", lambda: wider)
+    then = Setting(f"{value:g} {bound.unit}", partial(_as_it_is, wider))
     return _Question(bound.kind, subject, f"{bound.limit:g} {bound.unit}", then)
 
 

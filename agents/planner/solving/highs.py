@@ -5,7 +5,6 @@ Symbols: `V` columns, `R` rows, `E` entries of the matrix.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -108,7 +107,6 @@ class Answer:
     """`[R]` of a linear program: what the cost falls by if a row's bound moves up by one, negated."""
     column_dual: FloatArray | None = None
     """`[V]` reduced costs of a linear program."""
-    solve_s: float = 0.0
 
 
 def solve(mip: Mip, tuning: Tuning, start: FloatArray | None = None) -> Answer:
@@ -116,21 +114,17 @@ def solve(mip: Mip, tuning: Tuning, start: FloatArray | None = None) -> Answer:
     if not len(mip.cost):
         return _empty(mip)
     solver = _solver(tuning)
-    solver.passModel(_model(mip, mip.whole))
+    solver.passModel(_model(mip))
     if start is not None:
         point = highspy.HighsSolution()
         point.col_value = start.tolist()
         solver.setSolution(point)
-    return _answer(solver, mip, linear=not mip.whole.any())
+    return _answer(solver, mip)
 
 
 def relaxed(mip: Mip, time_limit_s: float = 60.0) -> Answer:
     """The program with nothing whole, with its duals."""
-    if not len(mip.cost):
-        return _empty(mip)
-    solver = _solver(Tuning(time_limit_s=time_limit_s))
-    solver.passModel(_model(mip, None))
-    return _answer(solver, mip, linear=True)
+    return solve(replace(mip, whole=np.zeros_like(mip.whole)), Tuning(time_limit_s=time_limit_s))
 
 
 def _empty(mip: Mip) -> Answer:
@@ -160,7 +154,7 @@ def _solver(tuning: Tuning) -> Any:
     return solver
 
 
-def _model(mip: Mip, whole: BoolArray | None) -> Any:
+def _model(mip: Mip) -> Any:
     program = highspy.HighsLp()
     program.num_row_, program.num_col_ = len(mip.row_lower), len(mip.cost)
     program.col_cost_ = mip.cost
@@ -172,25 +166,23 @@ def _model(mip: Mip, whole: BoolArray | None) -> Any:
     program.a_matrix_.start_ = starts.astype(np.int32)
     program.a_matrix_.index_ = mip.column[order].astype(np.int32)
     program.a_matrix_.value_ = mip.value[order]
-    if whole is not None and whole.any():
+    if mip.whole.any():
         kinds = highspy.HighsVarType
-        program.integrality_ = [kinds.kInteger if yes else kinds.kContinuous for yes in whole.tolist()]
+        program.integrality_ = [kinds.kInteger if yes else kinds.kContinuous for yes in mip.whole.tolist()]
     return program
 
 
-def _answer(solver: Any, mip: Mip, linear: bool) -> Answer:
-    began = time.monotonic()
+def _answer(solver: Any, mip: Mip) -> Answer:
     solver.run()
-    took_s = time.monotonic() - began
     statuses, status = highspy.HighsModelStatus, solver.getModelStatus()
     if status in (statuses.kInfeasible, statuses.kUnboundedOrInfeasible):
-        return Answer("infeasible", None, INFINITE, INFINITE, solve_s=took_s)
+        return Answer("infeasible", None, INFINITE, INFINITE)
     info, solution = solver.getInfo(), solver.getSolution()
     found = info.primal_solution_status == 2  # kSolutionStatusFeasible
     x = np.asarray(solution.col_value, dtype=np.float64) if found else None
     done = status in (statuses.kOptimal, statuses.kModelEmpty)
     cost = float(mip.cost @ x) if x is not None else INFINITE
-    if linear:
+    if not mip.whole.any():
         return Answer(
             "solved" if done else "stopped",
             x,
@@ -198,6 +190,5 @@ def _answer(solver: Any, mip: Mip, linear: bool) -> Answer:
             cost if done else -INFINITE,
             np.asarray(solution.row_dual, dtype=np.float64),
             np.asarray(solution.col_dual, dtype=np.float64),
-            took_s,
         )
-    return Answer("solved" if done else "stopped", x, cost, float(info.mip_dual_bound), solve_s=took_s)
+    return Answer("solved" if done else "stopped", x, cost, float(info.mip_dual_bound))

@@ -12,6 +12,7 @@ import numpy as np
 
 from ....env.contract import Cluster, FloatArray, Plan
 from ..composition import Composition, Infeasible, Problem
+from ..fleet import capacities
 from ..wishes import FleetWishes, fleet_limits
 from .formulation import mip_of
 from .highs import Tuning, solve
@@ -76,14 +77,15 @@ def _composition(own: Posed, found: Found, value: FloatArray | None, solve_s: fl
     rows = np.divide(rows, total, out=np.zeros_like(rows), where=total > 0.0) * served[:, None]
     buckets = len(problem.demand.rate_per_s)
     share, carried = np.zeros((buckets, len(replicas))), np.zeros(buckets)
+    able = capacities(problem) > 0.0
+    up = able & (replicas > 0.0)
     for b in range(buckets):
-        able = np.array([option.capacity_per_s[b] > 0.0 for option in problem.options], dtype=np.bool_)
         r = int(own.row_of_bucket[b])
         if r >= 0:
             share[b, own.option] = rows[r]
-            carried[b] = problem.demand.rate_per_s[b] * float(share[b, able].sum())
-        elif (able & (replicas > 0)).any():  # nothing is expected; what comes all the same can be served there
-            share[b] = (able & (replicas > 0)) / (able & (replicas > 0)).sum()
+            carried[b] = problem.demand.rate_per_s[b] * float(share[b, able[b]].sum())
+        elif up[b].any():  # nothing is expected; what comes all the same can be served there
+            share[b] = up[b] / up[b].sum()
     usd_per_hr = float(units @ renting.unit_usd_per_hr)
     if value is None:
         # Steadiness costs at most this share of the bill: the rest bounds bill and starts.

@@ -49,15 +49,13 @@ class Posed:
         return spot_options(self.problem)[self.option]
 
 
-def posed(problem: Problem, only: IntArray | None = None) -> Posed:
-    """The arrays of a problem; `only` these of its options."""
+def posed(problem: Problem) -> Posed:
+    """The arrays of a problem."""
     row_of_bucket, row_class, row_rate = _rows(problem)
     work = _work(problem, row_of_bucket, len(row_class))
     usable = np.isfinite(work)
     forced = np.array([option.min_replicas > 0 for option in problem.options], dtype=np.bool_)
     wanted = usable.any(axis=0) | forced
-    if only is not None:
-        wanted &= np.isin(np.arange(len(wanted)), only)
     gpus = gpus_of_offers(problem).T
     wanted &= ~_beaten(problem, work, gpus, wanted)
     kept = np.flatnonzero(wanted)
@@ -213,19 +211,20 @@ def _limits(own: Posed, options: list[Option]) -> Iterator[Limit]:
     if wishes.budget_usd_per_hr is not None:
         rent = own.renting.unit_usd_per_hr
         yield Limit("budget", "", "$/h", True, wishes.budget_usd_per_hr, -1, 0.0, units=rent)
-    if wishes.max_spot_share < 1.0 and own.spot.any():
+    spot = own.spot
+    if wishes.max_spot_share < 1.0 and spot.any():
         for c in np.unique(own.row_class).tolist():
             ours = np.where(own.row_class == c, own.row_rate_per_s, 0.0)
-            every = np.repeat((ours / ours.sum())[:, None], len(own.spot), axis=1)
+            every = np.repeat((ours / ours.sum())[:, None], len(spot), axis=1)
             name, most = problem.demand.class_names[c], wishes.max_spot_share
-            yield Limit("spot share", name, "of requests", True, most, c, 0.0, shares=every * own.spot, shares_of=every)
+            yield Limit("spot share", name, "of requests", True, most, c, 0.0, shares=every * spot, shares_of=every)
     serving = own.program.usable.any(axis=0)
     models = np.array([option.layout.model for option in options])
     for model in dict.fromkeys(models[serving].tolist()):
         ours = np.where((models == model) & serving, 1.0, 0.0)
         least = float(wishes.min_on_demand_replicas)
         if least > 0.0:
-            yield Limit("on-demand floor", model, "replicas", False, least, -1, 1.0, counts=ours * ~own.spot)
+            yield Limit("on-demand floor", model, "replicas", False, least, -1, 1.0, counts=ours * ~spot)
         least = float(wishes.min_replicas)
         if least > 0.0:
             yield Limit("replica floor", model, "replicas", False, least, -1, 1.0, counts=ours)

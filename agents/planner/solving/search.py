@@ -156,7 +156,7 @@ def run(
     if linear.status == "infeasible":
         return linear
     best = Answer("stopped", start, float(mip.cost @ start) if start is not None else np.inf, linear.bound)
-    reduced = _option_costs(mip, columns, linear)
+    reduced = _option_costs(columns, linear)
     order = np.argsort(reduced, kind="stable")
     core = np.zeros(columns.options, dtype=np.bool_)
     core[order[:_CORE_OPTIONS]] = True
@@ -188,7 +188,7 @@ def run(
 def _in_one(mip: Mip, gap: float, time_limit_s: float, start: FloatArray | None, offset: float) -> Answer:
     if offset:
         # A column that is always 1 carries the constant, so that the solver's gap is a share of the whole.
-        mip = replace(mip.with_column(offset, 1.0, False, np.zeros(0, dtype=np.int64), np.zeros(0)))
+        mip = mip.with_column(offset, 1.0, False, np.zeros(0, dtype=np.int64), np.zeros(0))
         mip = replace(mip, lower=np.append(mip.lower[:-1], 1.0))
         start = None if start is None else np.append(start, 1.0)
     answer = solve(mip, Tuning(gap, time_limit_s), start)
@@ -219,7 +219,7 @@ def linked(mip: Mip, columns: Columns, work: FloatArray, until_s: float) -> tupl
     return linear, mip, np.flatnonzero(kept)
 
 
-def _option_costs(mip: Mip, columns: Columns, linear: Answer) -> FloatArray:
+def _option_costs(columns: Columns, linear: Answer) -> FloatArray:
     """`[O]` what one replica of an option adds to the linear program's cost, at least."""
     assert linear.column_dual is not None
     costs: FloatArray = np.maximum(linear.column_dual[: columns.options], 0.0)

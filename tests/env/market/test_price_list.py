@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from poolpilot.env.catalog.gpus import GPUS
 from poolpilot.env.market.offers import Offer
-from poolpilot.env.market.price_list import read_offers, read_price_list
+from poolpilot.env.market.price_list import read_price_list
 from poolpilot.env.market.series import SeriesError
 
 OWN = "provider,region,instance,gpu,n_gpu,usd_hr_ondemand,usd_hr_spot,as_of,source\n"
@@ -33,7 +33,7 @@ def brief(offer: Offer) -> tuple[object, ...]:
 
 def test_a_row_is_an_offer_on_demand_and_one_on_the_spot_market(tmp_path: Path) -> None:
     text = OWN + "gcp,us-central1,a2-ultragpu-8g,A100-80GB,8,40.55,18.61,2026-01-29,list\naws,east,,l4,,0.8,,,\n"
-    dear, spot, l4 = read_offers(written(tmp_path, text))
+    dear, spot, l4 = read_price_list(written(tmp_path, text)).offers
     assert brief(dear) == ("A100-SXM-80GB", 8, "on_demand", 40.55, "us-central1", "a2-ultragpu-8g")
     assert brief(spot) == ("A100-SXM-80GB", 8, "spot", 18.61, "us-central1", "a2-ultragpu-8g")
     assert (dear.machine_gpus, dear.as_of, dear.source, dear.provider) == (8, date(2026, 1, 29), "list", "gcp")
@@ -41,7 +41,9 @@ def test_a_row_is_an_offer_on_demand_and_one_on_the_spot_market(tmp_path: Path) 
 
 
 def test_the_shortest_file_has_a_gpu_and_a_price(tmp_path: Path) -> None:
-    (offer,) = read_offers(written(tmp_path, "gpu,usd_hr_spot\nT4,0.1\n"), provider="mine", as_of=date(2026, 11, 1))
+    (offer,) = read_price_list(
+        written(tmp_path, "gpu,usd_hr_spot\nT4,0.1\n"), provider="mine", as_of=date(2026, 11, 1)
+    ).offers
     assert brief(offer) == ("T4-16GB", 1, "spot", 0.1, "", "")
     assert (offer.provider, offer.as_of) == ("mine", date(2026, 11, 1))
 
@@ -55,7 +57,7 @@ def test_stock_machines_and_preemptions_where_they_are_told(tmp_path: Path) -> N
 
 
 def test_a_spot_price_as_high_as_on_demand_is_no_spot_market(tmp_path: Path) -> None:
-    (offer,) = read_offers(written(tmp_path, OWN + "aws,east,,H100,8,55.04,55.04,,\n"))
+    (offer,) = read_price_list(written(tmp_path, OWN + "aws,east,,H100,8,55.04,55.04,,\n")).offers
     assert offer.kind == "on_demand"
 
 
@@ -69,7 +71,7 @@ def test_a_spot_price_as_high_as_on_demand_is_no_spot_market(tmp_path: Path) -> 
     ],
 )
 def test_an_unclear_date_is_taken_at_its_oldest(tmp_path: Path, text: str, day: date) -> None:
-    (offer,) = read_offers(written(tmp_path, f"{OWN}aws,east,,H100,1,3,,{text},\n"))
+    (offer,) = read_price_list(written(tmp_path, f"{OWN}aws,east,,H100,1,3,,{text},\n")).offers
     assert offer.as_of == day
 
 
@@ -77,7 +79,7 @@ def test_parquet_with_numbers_and_days_reads_as_csv_does(tmp_path: Path) -> None
     columns = {"gpu": ["H100", "L4"], "n_gpu": [8, 1], "usd_hr_ondemand": [40.0, 0.8], "usd_hr_spot": [None, 0.3]}
     path = tmp_path / "prices.parquet"
     pa_parquet.write_table(pa.table({**columns, "as_of": [date(2026, 7, 1), None]}), path)
-    found = [(o.gpu, o.gpus, o.kind, o.usd_per_hr, o.as_of) for o in read_offers(path)]
+    found = [(o.gpu, o.gpus, o.kind, o.usd_per_hr, o.as_of) for o in read_price_list(path).offers]
     assert found == [
         ("H100-SXM-80GB", 8, "on_demand", 40.0, date(2026, 7, 1)),
         ("L4-24GB", 1, "on_demand", 0.8, None),
@@ -163,7 +165,7 @@ def test_skypilot_s_machines_by_zone_with_the_cloud_of_the_folder(tmp_path: Path
     ],
 )
 def test_skypilot_s_names_mean_what_each_cloud_sells(tmp_path: Path, cloud: str, row: str, gpu: str) -> None:
-    (offer, *_) = read_offers(written(tmp_path, SKY + row + "\n", f"{cloud}.csv"))
+    (offer, *_) = read_price_list(written(tmp_path, SKY + row + "\n", f"{cloud}.csv")).offers
     assert (offer.gpu, offer.provider) == (gpu, cloud)
 
 
@@ -195,7 +197,7 @@ def offers_or_one_line(path: Path) -> tuple[Offer, ...]:
     """The offers of a file; none of one that was refused, in one line."""
     said = ""
     try:
-        return read_offers(path)
+        return read_price_list(path).offers
     except SeriesError as error:
         said = str(error)
     assert "\n" not in said
