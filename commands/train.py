@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..agents.blend import DEFAULT_PORTFOLIO
 from .bad_input import one_line_errors, refuse
 from .first_run import say_if_it_compiles
 from .printing import log_console, print_json, progress
@@ -48,6 +49,11 @@ if TYPE_CHECKING:
     default=0,
     show_default=True,
     help="Random worlds to learn from in hindsight before the first step (4 or more).",
+)
+@click.option(
+    "--rules",
+    default=None,
+    help="The rules that are blended, with commas, the neutral one first, at their shipped knobs. Default: as shipped.",
 )
 @click.option("--clusters", type=click.IntRange(1, 4096), default=64, show_default=True, help="Stepped side by side.")
 @click.option("--ticks-per-update", type=click.IntRange(2, 4096), default=64, show_default=True)
@@ -106,6 +112,7 @@ if TYPE_CHECKING:
 def train(
     out: Path | None,
     name: str | None,
+    rules: str | None,
     critic_first: int | None,
     evaluate_on: tuple[str, ...],
     evaluate_seeds: int,
@@ -125,6 +132,7 @@ def train(
         from ..training.best import BestCheckpoint
         from ..training.config import TrainConfig
         from ..training.judging import judge_of
+        from ..training.setting import portfolio_of
     except ModuleNotFoundError as error:
         refuse(f"training needs {error.name}: pip install 'poolpilot[train]'")
     if 0 < options["imitate"] < 4:
@@ -135,7 +143,11 @@ def train(
         critic_first = 20_000 if options["imitate"] else 0
     scenarios: tuple[str, ...] = options["scenarios"]
     out = out or Path("runs") / "-".join((*(Path(name).stem for name in scenarios), f"seed{options['seed']}"))
-    config = TrainConfig(**{f.name: options[f.name] for f in fields(TrainConfig) if f.name in options}, critic_first=critic_first, evaluate_every=options["evaluate_every"])
+    config = TrainConfig(
+        **{field.name: options[field.name] for field in fields(TrainConfig) if field.name in options},
+        portfolio=portfolio_of(rules.split(",")) if rules else DEFAULT_PORTFOLIO,
+        critic_first=critic_first,
+    )
     say_if_it_compiles()
     keeper = BestCheckpoint(out, name or out.name, judge_of(evaluate_on or ("train",), evaluate_seeds), config)
     policy = _run(config, out, resume, keeper, cache, quiet=as_json)

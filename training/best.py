@@ -1,7 +1,7 @@
 """Keeps the best checkpoint of a training run, by the criterion on scenarios that are not trained on.
 
-At every evaluation the policy is scored at three prices of a miss, side by side: the one that looked best so far, half
-and twice as much. At the end `settle` searches the price at which the best one holds its targets.
+At every evaluation the policy is scored at a few prices of a miss, side by side, and counts as good as at the best of
+them. At the end `settle` searches the price at which the best policy holds its targets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from .. import __version__
-from ..agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json, rules_of
+from ..agents.blend import portfolio_as_json, rules_of
 from ..agents.checkpoint import load_checkpoint, write_card
 from ..agents.portfolio import make_rule
 from ..agents.ppo.export import export_checkpoint
@@ -26,15 +26,13 @@ from ..env.contract import Cluster, FloatArray, Policy
 from .acting import ActingNetwork
 from .config import TrainConfig
 from .criterion import Outcome, loss
-from .environments import bending_of
 from .judging import Judge, PricedFactory
 from .learner import LearnerPolicy
 from .miss_price import HALVINGS, PRICES, Settled, settle
+from .setting import bending_of
 
-EVALUATION_SEED: Final = 2_000_000
-"""Seeds from here on choose the best checkpoint; they are neither trained on, nor tuned on, nor scored later."""
-AROUND: Final = (0.5, 1.0, 2.0)
-"""Times the price that looked best so far: what an evaluation tries."""
+CHOOSING_PRICES: Final = (0.1, 0.35, 1.2)
+"""What an evaluation tries: always the same, so that evaluations can be compared."""
 BEST_WEIGHTS: Final = "best.safetensors"
 BEST: Final = "best.json"
 EVALUATIONS: Final = "evaluations.json"
@@ -49,8 +47,6 @@ class BestCheckpoint:
     name: str
     judge: Judge
     config: TrainConfig
-    miss_price: float = 0.4
-    """Where the search for the best price begins."""
     best_loss: float = float("inf")
     best_steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -59,11 +55,11 @@ class BestCheckpoint:
 
     def __post_init__(self) -> None:
         """Go on from the best that an earlier part of the run has left; score the rule that zeros stand for."""
-        self.neutral = self.judge.of_rule(lambda cluster: rules_of(DEFAULT_PORTFOLIO, make_rule)(cluster)[0])
+        self._rules = rules_of(self.config.portfolio, make_rule)
+        self.neutral = self.judge.of_rule(lambda cluster: self._rules(cluster)[0])
         if (self.folder / BEST).is_file():
             kept = json.loads((self.folder / BEST).read_text())
             self.best_loss, self.best_steps = float(kept["loss"]), int(kept["steps"])
-            self.miss_price = float(kept["miss_price"])
         if (self.folder / EVALUATIONS).is_file():
             self.history = json.loads((self.folder / EVALUATIONS).read_text())
 
@@ -79,16 +75,14 @@ class BestCheckpoint:
 
     def __call__(self, policy: LearnerPolicy, steps: int) -> float:
         """The policy's least loss over the prices tried; kept when it is the best so far."""
-        prices = [self.miss_price * factor for factor in AROUND]
-        outcomes = self.judge.by_price(self.making(policy), prices)
+        outcomes = self.judge.by_price(self.making(policy), CHOOSING_PRICES)
         losses = [loss(outcome) for outcome in outcomes]
         at = int(np.argmin(losses))
-        self.miss_price = float(np.clip(prices[at], min(PRICES), max(PRICES)))
         self.history.append(
             {
                 "steps": steps,
                 "loss": losses[at],
-                "miss_price": prices[at],
+                "miss_price": CHOOSING_PRICES[at],
                 "bill_ratio": outcomes[at].bill_ratio,
                 "shortfall": outcomes[at].shortfall,
                 "neutral_loss": loss(self.neutral),
@@ -97,7 +91,7 @@ class BestCheckpoint:
         _write(self.folder / EVALUATIONS, self.history)
         if losses[at] < self.best_loss:
             self.best_loss, self.best_steps = losses[at], steps
-            self._keep(policy, prices[at])
+            self._keep(policy, CHOOSING_PRICES[at])
         return losses[at]
 
     def settle(self, policy: LearnerPolicy, prices: Sequence[float] = PRICES, halvings: int = HALVINGS) -> Settled:
@@ -124,7 +118,7 @@ class BestCheckpoint:
         """The policy as it is now, for rollouts."""
 
         def make(cluster: Cluster, miss_price: FloatArray) -> Policy:
-            bending = bending_of(self.config.acting)(cluster, rules_of(DEFAULT_PORTFOLIO, make_rule)(cluster))
+            bending = bending_of(self.config.acting)(cluster, self._rules(cluster))
             return ActingNetwork(bending, policy.network, miss_price, self.config.history)
 
         return make
@@ -139,7 +133,7 @@ class BestCheckpoint:
             assert isinstance(policy.network, SetNetwork)
             export_checkpoint(policy.network, self.checkpoint, self._card(miss_price))
         _write(
-            self.folder / BEST, {"loss": self.best_loss, "steps": self.best_steps, "miss_price": miss_price}
+            self.folder / BEST, {"loss": self.best_loss, "steps": self.best_steps}
         )
 
     def _card(self, miss_price: float) -> dict[str, Any]:
@@ -149,7 +143,7 @@ class BestCheckpoint:
             "poolpilot": __version__,
             "torch": torch.__version__,
             "miss_price": miss_price,
-            "portfolio": portfolio_as_json(DEFAULT_PORTFOLIO),
+            "portfolio": portfolio_as_json(self.config.portfolio),
             "steps": self.best_steps,
             "loss": self.best_loss,
             "neutral": _as_json(self.neutral),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
-RANDOM: Final = "random"
-"""Stands for clusters drawn at random (`training.clusters`) among the names of scenarios."""
+from ..agents.blend import DEFAULT_PORTFOLIO, Portfolio
+from .environments import RANDOM
 
 Acting = Literal["blend", "residual", "free"]
 Shape = Literal["set", "flat"]
@@ -19,6 +19,8 @@ class TrainConfig:
 
     scenarios: tuple[str, ...] = (RANDOM,)
     """Where worlds come from: `random`, shipped names, or paths; named scenarios are varied."""
+    portfolio: Portfolio = DEFAULT_PORTFOLIO
+    """The rules that are blended, the neutral one first, with every knob."""
     steps: int = 1_000_000
     """Environment steps over all clusters."""
     seed: int = 0
@@ -36,7 +38,7 @@ class TrainConfig:
     """Discount a tick: at 10 s ticks a horizon of 28 minutes, in which a cold start of minutes pays or does not."""
     gae_lambda: float = 0.95
     entropy: float = 0.0
-    width: int = 48
+    width: int = 32
     """Width of the network's embeddings."""
     evaluate_every: int = 100_000
     """Steps between two evaluations on scenarios that are not trained on."""

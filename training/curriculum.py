@@ -33,6 +33,8 @@ class LevelledWorlds:
 
     levels: Mapping[float, EpisodeSource]
     """By difficulty, where its worlds come from."""
+    tick_s: float
+    """Of all of them."""
     hardest: float = 1.0
     """Levels up to here are open; the easiest always is."""
 

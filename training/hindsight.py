@@ -31,8 +31,8 @@ SEEN_EVERY: Final = 45
 SEEN_AT_LEAST: Final = 4
 """Observations kept of a cluster whose episode is short."""
 
-EnvMaker = Callable[[EpisodeSource, int, float], VectorClusterEnv]
-"""Makes an environment of so many clusters with such a tick, which does not restart them."""
+EnvMaker = Callable[[EpisodeSource, int], VectorClusterEnv]
+"""Makes an environment of so many clusters that does not replace them when they end."""
 OutputMaker = Callable[[int, float], NDArray[np.float32]]
 """`[A]` the constant output that trusts one rule alone, at a head-room."""
 
@@ -67,7 +67,6 @@ class Hindsight:
 
 def look_back(
     episodes: Sequence[Episode],
-    tick_s: float,
     n_rules: int,
     output_of: OutputMaker,
     make_env: EnvMaker,
@@ -86,7 +85,7 @@ def look_back(
     at_once = max(1, SEATS // len(constants))
     parts = []
     for first in range(0, len(episodes), at_once):
-        parts.append(_lived(episodes[first : first + at_once], tick_s, constants, make_env))
+        parts.append(_lived(episodes[first : first + at_once], constants, make_env))
         if on_world:
             on_world(min(first + at_once, len(episodes)))
     shape = (len(episodes), n_rules, len(headrooms))
@@ -95,16 +94,16 @@ def look_back(
 
 
 def _lived(
-    episodes: Sequence[Episode], tick_s: float, constants: NDArray[np.float32], make_env: EnvMaker
+    episodes: Sequence[Episode], constants: NDArray[np.float32], make_env: EnvMaker
 ) -> tuple[FloatArray, FloatArray, NDArray[np.float32]]:
     """Bill `[W, R*H]`, misses `[W, R*H]` and observations `[W, S, N]` of some worlds side by side."""
     n_worlds, n_constants = len(episodes), len(constants)
     seats = [episode for episode in episodes for _ in constants]
-    env = make_env(in_turn(seats), len(seats), tick_s)
+    env = make_env(in_turn(seats), len(seats))
     actions = np.tile(constants, (n_worlds, 1))
     bill, missed = np.zeros(len(seats)), np.zeros(len(seats))
     kept: list[list[NDArray[np.float32]]] = [[] for _ in seats]
-    every = min(SEEN_EVERY, max(int(episodes[0].world.duration_s / tick_s) // SEEN_AT_LEAST, 1))
+    every = min(SEEN_EVERY, max(int(episodes[0].world.duration_s / env.tick_s) // SEEN_AT_LEAST, 1))
     observation, done, tick = env.reset(), np.zeros(len(seats), dtype=np.bool_), 0
     while not done.all():
         for seat in range((-tick) % every, len(seats), every):

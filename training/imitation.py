@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from ..env.contract import FloatArray
 from .hindsight import Hindsight
+from .worlds import MISS_PRICE_HIGH, MISS_PRICE_LOW
 
-LEAST_PRICE, MOST_PRICE = 0.02, 3.2
-"""Prices of a miss that the fit is asked for."""
 HELD_OUT_PRICES: Final = (0.05, 0.2, 0.8)
 """Prices that the held-out worlds are judged at."""
 HELD_OUT_SHARE: Final = 0.25
@@ -144,7 +143,7 @@ def _epoch(
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
         worlds, moments = np.divmod(chosen, n_seen)
-        prices = np.exp(rng.uniform(np.log(LEAST_PRICE), np.log(MOST_PRICE), len(chosen)))
+        prices = np.exp(rng.uniform(np.log(MISS_PRICE_LOW), np.log(MISS_PRICE_HIGH), len(chosen)))
         table = on.bill[worlds] + prices[:, None, None] * on.missed[worlds]
         regret = torch.as_tensor(table - table.min(axis=(1, 2), keepdims=True), dtype=torch.float32)
         headroom, trust = answer(torch.as_tensor(priced(on.seen[worlds, moments], prices)))

@@ -14,8 +14,8 @@ import numpy as np
 
 from .criterion import HELD, Outcome, loss
 
-PRICES: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-"""Grid that the search starts from, in reference bills for a whole allowance."""
+PRICES: Final = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0)
+"""Grid that the search starts from, in reference bills for a whole allowance: the range that is trained on."""
 HALVINGS: Final = 3
 """Times that the interval between missed and held is halved, on a logarithmic scale."""
 

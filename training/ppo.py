@@ -15,11 +15,11 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from .config import TrainConfig
-from .environments import training_env, training_sources
 from .learner import LearnerPolicy
 from .multipliers import Multipliers
 from .progress import Evaluate, OnProgress, Progress
 from .run_folder import load_state, prepare, save_state
+from .setting import training_env, training_sources
 from .vec_env import ClusterVecEnv
 
 LAST_RATE = 0.1

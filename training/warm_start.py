@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json
+from ..agents.blend import portfolio_as_json
 from ..env.batch import Episode
 from ..env.cluster_env import EpisodeSource, VectorClusterEnv
 from ..env.codec import BLENDED, WHOLE_FEATURES, miss_price_feature, observation_schema
@@ -21,10 +21,11 @@ from ..env.contract import FloatArray
 from ..env.reward import allowances_missed
 from ..env.spaces import SpaceLayout
 from .config import TrainConfig
-from .environments import still_env, tick_of, training_sources
-from .hindsight import HEADROOMS, Hindsight, in_turn, look_back
+from .curriculum import LevelledWorlds
+from .hindsight import HEADROOMS, EnvMaker, Hindsight, in_turn, look_back
 from .imitation import HELD_OUT_PRICES, HELD_OUT_SHARE, imitate
 from .learner import LearnerPolicy
+from .setting import still_env, training_sources
 
 IMITATION: Final = "imitation.json"
 IMITATION_SEED: Final = 3_000_000
@@ -34,8 +35,7 @@ IMITATION_SEED: Final = 3_000_000
 def warm_start(
     policy: LearnerPolicy,
     config: TrainConfig,
-    draw: EpisodeSource,
-    tick_s: float,
+    worlds: LevelledWorlds,
     cache: Path | None = None,
     on_world: Callable[[int], None] | None = None,
     on_epoch: Callable[[int, float, float], None] | None = None,
@@ -43,7 +43,7 @@ def warm_start(
     """Look back on `config.imitate` worlds, fit the policy's network to them, and try it on those held out.
 
     Args:
-        draw: where the worlds come from.
+        worlds: where the worlds come from.
         cache: a folder to keep what was lived through in, for other runs with the same worlds and rules.
         on_world: told how many worlds were looked back on.
         on_epoch: told the epoch, and the losses on worlds fitted on and held out.
@@ -53,10 +53,15 @@ def warm_start(
         on the held-out worlds when they are lived through again.
     """
     layout = SpaceLayout(policy.layout.max_classes, policy.layout.max_pools)
-    episodes = [draw(IMITATION_SEED + i) for i in range(config.imitate)]
-    hindsight = _kept(cache, config) or look_back(
-        episodes, tick_s, BLENDED, lambda rule, h: constant_output(layout, rule, h), still_env, on_world=on_world
-    )
+    episodes = [worlds(IMITATION_SEED + i) for i in range(config.imitate)]
+
+    def env_of(draw: EpisodeSource, n_clusters: int) -> VectorClusterEnv:
+        return still_env(draw, n_clusters, worlds.tick_s, config.portfolio)
+
+    def output_of(rule: int, headroom: float) -> NDArray[np.float32]:
+        return constant_output(layout, rule, headroom)
+
+    hindsight = _kept(cache, config) or look_back(episodes, BLENDED, output_of, env_of, on_world=on_world)
     _keep(cache, config, hindsight)
 
     def priced(seen: NDArray[np.float32], prices: FloatArray) -> NDArray[np.float32]:
@@ -64,7 +69,7 @@ def warm_start(
 
     fit = imitate(policy.network, policy.answer, priced, hindsight, config.seed, on_epoch=on_epoch)
     held_out = round(HELD_OUT_SHARE * len(episodes))
-    return {**fit.as_json(), "lived_again": _lived_again(policy, episodes[-held_out:], tick_s, hindsight, held_out)}
+    return {**fit.as_json(), "lived_again": _lived_again(policy, episodes[-held_out:], hindsight, env_of)}
 
 
 def constant_output(layout: SpaceLayout, rule: int, headroom: float) -> NDArray[np.float32]:
@@ -85,13 +90,13 @@ def at_price(seen: NDArray[np.float32], prices: FloatArray, layout: SpaceLayout)
 
 
 def _lived_again(
-    policy: LearnerPolicy, episodes: Sequence[Episode], tick_s: float, hindsight: Hindsight, held_out: int
+    policy: LearnerPolicy, episodes: Sequence[Episode], hindsight: Hindsight, env_of: EnvMaker
 ) -> list[dict[str, float]]:
     """Objective by price, on worlds that the fit was not made on: of the policy in fact, of the others by the table."""
-    fitted_on, judged_on = hindsight.of(slice(0, -held_out)), hindsight.of(slice(-held_out, None))
+    fitted_on, judged_on = (hindsight.of(part) for part in (slice(0, -len(episodes)), slice(-len(episodes), None)))
     neutral = int(np.argmin(np.abs(hindsight.headrooms)))
     seats = [replace(episode, miss_price=price) for price in HELD_OUT_PRICES for episode in episodes]
-    costs = _objective(policy, still_env(in_turn(seats), len(seats), tick_s)).reshape(len(HELD_OUT_PRICES), -1)
+    costs = _objective(policy, env_of(in_turn(seats), len(seats))).reshape(len(HELD_OUT_PRICES), -1)
     rows = []
     for price, cost in zip(HELD_OUT_PRICES, costs, strict=True):
         rule, headroom = fitted_on.best_constant(price)
@@ -128,7 +133,7 @@ def _objective(policy: LearnerPolicy, env: VectorClusterEnv) -> FloatArray:
 
 def _cache_path(cache: Path, config: TrainConfig) -> Path:
     """Named by all that the table depends on, the code of the simulator apart."""
-    meaning = [config.imitate, config.scenarios, HEADROOMS, portfolio_as_json(DEFAULT_PORTFOLIO), observation_schema()]
+    meaning = [config.imitate, config.scenarios, HEADROOMS, portfolio_as_json(config.portfolio), observation_schema()]
     return cache / f"hindsight-{hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:12]}.npz"
 
 
@@ -161,8 +166,7 @@ def imitating(
     """`warm_start` for `ppo.train`: its result goes to `keep`, and to `imitation.json` in the run's folder."""
 
     def fit(policy: LearnerPolicy) -> None:
-        worlds = training_sources(config)
-        result = warm_start(policy, config, worlds, tick_of(config), cache, on_world)
+        result = warm_start(policy, config, training_sources(config), cache, on_world)
         (folder / IMITATION).write_text(json.dumps(result, indent=2) + "\n")
         keep(result)
 

@@ -24,7 +24,7 @@ def sources() -> LevelledWorlds:
     def source(level: float):  # type: ignore[no-untyped-def]
         return lambda seed: cast(Episode, Drawn(level, seed))
 
-    return LevelledWorlds({level: source(level) for level in LEVELS})
+    return LevelledWorlds({level: source(level) for level in LEVELS}, tick_s=10.0)
 
 
 def drawn(worlds: LevelledWorlds, seeds: int = 400) -> list[Drawn]:

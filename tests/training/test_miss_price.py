@@ -15,20 +15,20 @@ def frontier(shortfall: Callable[[float], float]) -> Callable[[Sequence[float]],
     return lambda prices: [Outcome(bill_ratio=1.0 + 0.1 * p, shortfall=shortfall(p)) for p in prices]
 
 
-@given(st.floats(0.03, 3.0))
+@given(st.floats(0.035, 1.99))
 def test_it_finds_where_a_monotone_frontier_begins_to_hold(threshold: float) -> None:
     settled = settle(frontier(lambda p: 0.0 if p >= threshold else 0.02), halvings=6)
     assert settled.monotone
     assert settled.chosen.held
     # The grid doubles or more; six halvings leave a 64th of that on the logarithmic scale.
-    assert threshold <= settled.chosen.miss_price <= threshold * 2.5 ** (1.0 / 32.0)
+    assert threshold <= settled.chosen.miss_price <= threshold * 2.2 ** (1.0 / 32.0)
     assert [point.miss_price for point in settled.points] == sorted(point.miss_price for point in settled.points)
     assert len(settled.points) == len(PRICES) + 6
 
 
 def test_a_shortfall_that_counts_as_held_is_held() -> None:
-    settled = settle(frontier(lambda p: HELD if p >= 0.4 else HELD * 1.01), halvings=0)
-    assert settled.chosen.miss_price == 0.4
+    settled = settle(frontier(lambda p: HELD if p >= 0.5 else HELD * 1.01), halvings=0)
+    assert settled.chosen.miss_price == 0.5
 
 
 def test_the_cheapest_price_is_enough_where_everything_holds() -> None:
@@ -46,9 +46,9 @@ def test_where_nothing_holds_the_least_loss_is_taken() -> None:
 
 def test_a_price_that_holds_below_one_that_does_not_is_luck() -> None:
     """A dent in the frontier: nothing below it is trusted, and the result says that it is not monotone."""
-    settled = settle(frontier(lambda p: 0.02 if p < 0.1 or p == 0.8 else 0.0), halvings=2)
+    settled = settle(frontier(lambda p: 0.02 if p < 0.1 or p == 0.5 else 0.0), halvings=2)
     assert not settled.monotone
-    assert settled.chosen.miss_price > 0.8
+    assert settled.chosen.miss_price > 0.5
     assert settled.chosen.held
 
 
