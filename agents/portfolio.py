@@ -10,11 +10,12 @@ import numpy as np
 from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
 from .checkpoint import load_checkpoint
-from .learned import learned_policy
+from .learned import learned_policies
 from .opponents.held_plan import HeldPlan
 from .opponents.plan_tracking import PlanTracking
 from .opponents.static_round_robin import StaticRoundRobin
 from .opponents.threshold import Threshold
+from .rules import Knobs, Rule
 
 PolicyFactory = Callable[[Cluster], Policy]
 """Makes a policy for a cluster, or for a batch of clusters."""
@@ -72,7 +73,23 @@ def policy_factory(name: str, setting: Sequence[float] = (), miss_price: float |
     if setting:
         raise SettingError(f"{name}: a checkpoint takes no setting, got {tuple(setting)}")
     checkpoint = load_checkpoint(name)
-    return lambda cluster: learned_policy(checkpoint, cluster, PlanTracking(cluster), miss_price)
+    return learned_policies(checkpoint, make_rule, miss_price)
+
+
+def make_rule(name: str, knobs: Knobs | None = None) -> Callable[[Cluster], Rule]:
+    """A rule by name, with knobs instead of its own where they are given.
+
+    Raises:
+        SettingError: there is no such rule, or it has no such knob.
+    """
+    if name != PLAN_TRACKING:
+        raise SettingError(f"no rule {name!r} that can be blended; there is {PLAN_TRACKING}")
+    settled = {"headroom": 1.3, "burst": 0.5, "hold_s": 120.0}
+    for knob, value in (knobs or {}).items():
+        if knob not in settled:
+            raise SettingError(f"{name}: no knob {knob!r}; its knobs are {', '.join(settled)}")
+        settled[knob] = value
+    return lambda cluster: PlanTracking(cluster, settled["headroom"], settled["burst"], settled["hold_s"])
 
 
 def held_setting(scenario: Scenario) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class PlanTracking:
     backlog_drain_s: float = 60.0
     """A queue is to be worked off within this time."""
     name: str = "plan-tracking"
+    follows_plan: ClassVar[bool] = True
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The rule as a policy of its own."""
