@@ -59,7 +59,7 @@ def policies(scenario: Scenario, seed: int) -> list[PolicyFactory]:
         policy_factory(STATIC, [0.0] * len(pools)),
         policy_factory(STATIC, [float(pool.replicas.start) for pool in pools]),
         policy_factory(STATIC, [float(pool.replicas.max) for pool in pools]),
-        policy_factory(THRESHOLD, (0.5, 30.0)),
+        policy_factory(THRESHOLD, {"share": 0.5, "window_s": 30.0}),
         policy_factory(PLAN_TRACKING),
         wild(1.0),
         wild(0.4),
