@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..agents.blend import Member, Portfolio, PortfolioError, rules_of
 from ..agents.planner.solving.together import PlansTogether
 from ..agents.portfolio import make_rule, tuned_knobs
 from ..env.bending import Bending
-from ..env.cluster_env import EpisodeSource, VectorClusterEnv
-from ..env.codec import BLENDED, Proposer
-from ..env.contract import Cluster
+from ..env.cluster_env import BendingFactory, EpisodeSource, VectorClusterEnv
+from ..env.codec import BLENDED
 from ..env.spaces import SpaceLayout
 from .config import Acting, TrainConfig
 from .curriculum import LEVELS, LevelledWorlds
 from .environments import RANDOM, check_room, training_worlds
 from .free import FreeActing
-
-MakeBending = Callable[[Cluster, tuple[Proposer, ...]], Bending]
-"""What stands between a network and the rules."""
-
 
 def training_sources(config: TrainConfig) -> LevelledWorlds:
     """The worlds of a run, level by level; half of the bank is for the hardest.
@@ -70,7 +65,7 @@ def still_env(draw: EpisodeSource, n_clusters: int, tick_s: float, portfolio: Po
     )
 
 
-def bending_of(acting: Acting) -> MakeBending:
+def bending_of(acting: Acting) -> BendingFactory:
     """What outputs are turned into actions by."""
     return FreeActing if acting == "free" else Bending
 
