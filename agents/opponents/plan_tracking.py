@@ -9,11 +9,13 @@ Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from ...env.codec import Proposal, whole_replicas
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
+from ..rules import Knob, RuleSpec
 
 QUEUE_AVERSION = 4.0
 """A queue of a quarter of a replica's batch halves the weight of its pool."""
@@ -36,6 +38,7 @@ class PlanTracking:
     backlog_drain_s: float = 60.0
     """A queue is to be worked off within this time."""
     name: str = "plan-tracking"
+    follows_plan: ClassVar[bool] = True
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The rule as a policy of its own."""
@@ -117,3 +120,20 @@ class PlanTracking:
 def _over(over: FloatArray, under: FloatArray) -> FloatArray:
     over, under = np.broadcast_arrays(over, under)
     return np.divide(over, under, out=np.zeros(over.shape), where=under > 0)
+
+
+SPEC = RuleSpec(
+    name="plan-tracking",
+    summary="The plan's mix, at the size that load and forecast ask for now",
+    source="NVIDIA Dynamo, SLA planner; the mix of Melange (arXiv:2404.14527)",
+    make=lambda cluster, knobs: PlanTracking(
+        cluster, knobs["headroom"], knobs["burst"], knobs["hold_s"], knobs["backlog_drain_s"]
+    ),
+    knobs=(
+        Knob("headroom", 1.3, 1.0, 2.0, "need is load times this", log=True),
+        Knob("burst", 0.5, 0.0, 1.5, "plus this times the square root of the load in replicas"),
+        Knob("hold_s", 120.0, 20.0, 600.0, "a load that has passed fades over about this long", log=True),
+        Knob("backlog_drain_s", 60.0, 10.0, 240.0, "a queue is to be worked off within this time", log=True),
+    ),
+    headroom="headroom",
+)

@@ -12,7 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from ...env.codec import Proposal
 from ...env.contract import Action, BoolArray, Cluster, FloatArray, Memory, Plan, Snapshot
+from ..rules import Knob, Knobs, RuleSpec
 
 TOLERANCE = 0.1
 """No change while metric / target is this close to 1 (the autoscaler's default)."""
@@ -34,6 +36,13 @@ class Threshold:
     name: str = "threshold"
     follows_plan: ClassVar[bool] = False
     """It never looks at the plan: nobody need make new ones for it."""
+
+    def propose(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Proposal, Memory]:
+        """Its counts are its need, shared between classes as they are routed."""
+        action, memory = self.decide(snapshot, plan, memory)
+        total = action.route.sum(axis=-2, keepdims=True)
+        share = np.divide(action.route, total, out=np.zeros(action.route.shape), where=total > 0)
+        return Proposal(action=action, need=share * action.replicas[..., None, :]), memory
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """Counts from load over target, weights from free places."""
@@ -78,3 +87,22 @@ class Threshold:
         total = weights.sum(axis=-1, keepdims=True)
         routed: FloatArray = np.divide(weights, total, out=np.zeros(weights.shape), where=total > 0)  # padding: zero
         return routed
+
+
+def _made(cluster: Cluster, knobs: Knobs) -> Threshold:
+    places = np.maximum(knobs["share"] * cluster.max_batch_cap, 1.0)
+    return Threshold(cluster, places, cluster.pool_mask, knobs["window_s"])
+
+
+SPEC = RuleSpec(
+    name="threshold",
+    summary="Scales each pool on requests per replica, with a stabilisation window",
+    source="Kubernetes documentation, Horizontal Pod Autoscaling",
+    make=_made,
+    knobs=(
+        Knob("share", 0.5, 0.05, 0.95, "of the batch cap that a replica should have running and waiting", log=True),
+        Knob("window_s", 120.0, 10.0, 600.0, "scale down to the highest wish of this long", log=True),
+    ),
+    headroom="share",
+    inverse=True,
+)
