@@ -24,11 +24,13 @@ from poolpilot.training.best import BestCheckpoint
 from poolpilot.training.clusters import random_scenario
 from poolpilot.training.config import TrainConfig
 from poolpilot.training.criterion import Outcome, loss, mean_outcome
+from poolpilot.training.days import CHOOSING_SEED
 from poolpilot.training.evaluate import bootstrap
-from poolpilot.training.judging import Judge, judge_of, scenarios_of
+from poolpilot.training.judging import Judge
 from poolpilot.training.learner import LearnerPolicy
 from poolpilot.training.ppo import train
 from poolpilot.training.run_folder import ARGUMENTS, STATE_COUNTERS
+from poolpilot.training.suites import load_suite
 from poolpilot.training.warm_start import imitating
 
 from .measuring import machine
@@ -38,6 +40,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "agents.md"
 PART: Final = "study"
 RESULT: Final = "result.json"
+CHOOSING_DAYS: Final = 2
+"""Of each scenario that chooses a checkpoint."""
 IMITATED: Final = 96
 """Worlds that are looked back on."""
 HELD_OUT_SEED: Final = 5_000_000
@@ -72,7 +76,7 @@ class Scores:
     def __init__(self, random_worlds: int, seeds: int) -> None:
         """So many random clusters, a day each, and so many days of each scenario of the suite `train`."""
         drawn = [random_scenario(HELD_OUT_SEED + i) for i in range(random_worlds)]
-        self.judges = {"random": Judge(drawn, 0, 1), "train": Judge(scenarios_of("train"), 0, seeds)}
+        self.judges = {"random": Judge(drawn, 0, 1), "train": Judge(load_suite("train").scenarios, 0, seeds)}
 
     def of(self, outcomes: Callable[[Judge], list[Outcome]]) -> dict[str, list[dict[str, float]]]:
         """Scenario by scenario, for each set of worlds."""
@@ -233,7 +237,7 @@ def _study(
     if kept.is_file() and json.loads(kept.read_text()) != asked:
         raise click.UsageError(f"{out} holds a study with {kept.read_text().strip()}; name another --out for {asked}")
     kept.write_text(json.dumps(asked) + "\n")
-    choosing, scores = judge_of(("train",), 2), Scores(random_worlds, days)
+    choosing, scores = Judge(load_suite("train").scenarios, CHOOSING_SEED, CHOOSING_DAYS), Scores(random_worlds, days)
     if not (out / "rules.json").is_file():
         (out / "rules.json").write_text(json.dumps(scores.of_rules(), indent=2) + "\n")
     for seed in range(seeds):

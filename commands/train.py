@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..agents.blend import DEFAULT_PORTFOLIO
+from ..env.scenario import load_scenario
+from ..training.suites import load_suite
 from .bad_input import one_line_errors, refuse
 from .first_run import say_if_it_compiles
 from .printing import log_console, print_json, progress
@@ -100,10 +102,12 @@ if TYPE_CHECKING:
 )
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps.")
 @click.option(
-    "--evaluate-on",
-    multiple=True,
-    help="A suite, or scenarios, that choose the checkpoint and its price of a miss. Default: the suite `train`.",
+    "--evaluate-suite",
+    default="train",
+    show_default=True,
+    help="Its scenarios choose the checkpoint and its price of a miss; a name or a file.",
 )
+@click.option("--evaluate-on", multiple=True, help="Scenarios that do so instead of a suite; repeatable.")
 @click.option("--evaluate-seeds", type=click.IntRange(1, 100), default=2, show_default=True, help="Days of each.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keeps what imitation looked back on.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
@@ -114,6 +118,7 @@ def train(
     name: str | None,
     rules: str | None,
     critic_first: int | None,
+    evaluate_suite: str,
     evaluate_on: tuple[str, ...],
     evaluate_seeds: int,
     cache: Path | None,
@@ -131,7 +136,8 @@ def train(
     try:
         from ..training.best import BestCheckpoint
         from ..training.config import TrainConfig
-        from ..training.judging import judge_of
+        from ..training.days import CHOOSING_SEED
+        from ..training.judging import Judge
         from ..training.setting import portfolio_of
     except ModuleNotFoundError as error:
         refuse(f"training needs {error.name}: pip install 'poolpilot[train]'")
@@ -149,7 +155,8 @@ def train(
         critic_first=critic_first,
     )
     say_if_it_compiles()
-    keeper = BestCheckpoint(out, name or out.name, judge_of(evaluate_on or ("train",), evaluate_seeds), config)
+    choosing = tuple(map(load_scenario, evaluate_on)) or load_suite(evaluate_suite).scenarios
+    keeper = BestCheckpoint(out, name or out.name, Judge(choosing, CHOOSING_SEED, evaluate_seeds), config)
     policy = _run(config, out, resume, keeper, cache, quiet=as_json)
     log = log_console()
     settled = keeper.settle(policy)

@@ -31,6 +31,8 @@ EPOCHS: Final = 60
 PATIENCE: Final = 8
 """Epochs without a better held-out objective after which the fit stops."""
 BATCH: Final = 256
+BATCHES: Final = 60
+"""Minibatches of an epoch."""
 LEARNING_RATE: Final = 1e-3
 PULL: Final = 2e-3
 """Weight of the squared outputs: among what costs the same, the neutral output is preferred."""
@@ -135,13 +137,14 @@ def _epoch(
     on: Hindsight,
     rng: np.random.Generator,
 ) -> float:
-    """Every observation once, each at a price drawn for it; the mean weighted regret beside each world's own best."""
+    """`BATCHES` minibatches, each observation at a price drawn for it; the mean weighted regret beside each world's
+    own best."""
     n_worlds, n_seen = on.seen.shape[:2]
     spread = [float(part.std(axis=(1, 2)).mean()) + 1e-6 for part in (on.bill, on.missed)]
     headrooms = torch.as_tensor(on.headrooms, dtype=torch.float32)
-    order, losses = rng.permutation(n_worlds * n_seen), []
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
+    losses = []
+    for _ in range(BATCHES):
+        chosen = rng.integers(n_worlds * n_seen, size=BATCH)
         worlds, moments = np.divmod(chosen, n_seen)
         prices = np.exp(rng.uniform(np.log(MISS_PRICE_LOW), np.log(MISS_PRICE_HIGH), len(chosen)))
         table = on.bill[worlds] + prices[:, None, None] * on.missed[worlds]

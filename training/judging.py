@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,9 +11,8 @@ import numpy as np
 from ..agents.portfolio import PolicyFactory
 from ..env.batch import Episode
 from ..env.contract import Cluster, FloatArray, Policy
-from ..env.scenario import Scenario, load_scenario
+from ..env.scenario import Scenario
 from .criterion import Outcome, mean_outcome, outcome_of
-from .days import CHOOSING_SEED
 from .rollout import RunResult, rollout
 from .worlds import episode_of
 
@@ -80,17 +78,3 @@ class Judge:
             [outcome_of(*zip(*results[m, i], strict=True)) for i in range(len(self.names))]
             for m in range(len(miss_prices))
         ]
-
-
-def judge_of(names: Sequence[str], seeds: int, data: Path | None = None) -> Judge:
-    """Of the scenarios of suites, or scenarios, by name or path; on the days that choose a checkpoint.
-
-    Raises:
-        ValueError: there is no such suite or scenario, or none could be read.
-    """
-    return Judge([scenario for name in names for scenario in scenarios_of(name, data)], CHOOSING_SEED, seeds)
-
-
-def scenarios_of(name: str, data: Path | None = None) -> tuple[Scenario, ...]:
-    """Those of a suite, or the one scenario, of that name or path."""
-    return (load_scenario(name),)
