@@ -23,8 +23,8 @@ from ...agents.tuned import Reached, TunedRule
 from ...env.scenario import Scenario
 from ...env.scenario.fingerprint import fingerprint
 from ..criterion import Outcome, loss, mean_outcome
-from ..days import tuning_episodes
-from .ground import Days, Ground
+from ..days import TUNING_DAYS
+from .ground import Ground, ground_of, scenarios_of
 
 SEED: Final = 0
 DIGITS: Final = 4
@@ -51,9 +51,9 @@ class Found:
         return TunedRule(
             knobs=dict(self.knobs),
             trials=self.trials,
-            seeds=len(ground[0].episodes),
+            seeds=len(ground[0].episodes[0]),
             suite=suite,
-            suite_hash=fingerprint(*(days.scenario for days in ground)),
+            suite_hash=fingerprint(*scenarios_of(ground)),
             reached=_reached(self.outcome),
             reached_by_defaults=_reached(self.by_defaults),
             versions={"poolpilot": __version__, "optuna": version("optuna"), "numpy": np.__version__},
@@ -97,7 +97,7 @@ def knobs_for(
     rule: str, scenario: Scenario, trials: int = TRIALS_OF_ONE, on_trial: Callable[[], None] | None = None
 ) -> Mapping[str, float]:
     """A rule's knobs tuned for one scenario, on days of it that are never scored (KnobError: no such rule)."""
-    return search(spec_of(rule), (Days(scenario, tuning_episodes(scenario)),), trials, on_trial).knobs
+    return search(spec_of(rule), ground_of([scenario], TUNING_DAYS), trials, on_trial).knobs
 
 
 def _loss(trial: optuna.Trial, study: optuna.Study, spec: RuleSpec, ground: Ground) -> float:
@@ -107,10 +107,12 @@ def _loss(trial: optuna.Trial, study: optuna.Study, spec: RuleSpec, ground: Grou
     whole = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
     least = min((float(own.value) for own in whole if own.value is not None), default=float("inf"))
     outcomes: list[Outcome] = []
-    for step, days in enumerate(ground):
-        outcomes.append(days.outcome(spec.name, knobs))
-        trial.report(loss(outcomes[-1]), step)
-        if step + 1 < len(ground) and (loss_at_least(outcomes, len(ground)) > least or trial.should_prune()):
+    scenarios = len(scenarios_of(ground))
+    for days in ground:
+        for outcome in days.outcomes(spec.name, knobs):
+            trial.report(loss(outcome), len(outcomes))
+            outcomes.append(outcome)
+        if len(outcomes) < scenarios and (loss_at_least(outcomes, scenarios) > least or trial.should_prune()):
             raise optuna.TrialPruned
     mean = mean_outcome(outcomes)
     trial.set_user_attr(_OUTCOME, (mean.bill_ratio, mean.shortfall))

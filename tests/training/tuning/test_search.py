@@ -40,10 +40,10 @@ def test_bad_knobs_become_better_and_the_first_trial_is_the_defaults(ground: Gro
     seen: list[None] = []
     found = search(lavish, ground, 10, lambda: seen.append(None))
     assert found.trials == len(seen) == 10
-    defaults = mean_outcome([days.outcome(PLAN_TRACKING, lavish.defaults) for days in ground])
+    defaults = mean_outcome([o for days in ground for o in days.outcomes(PLAN_TRACKING, lavish.defaults)])
     assert found.by_defaults == defaults
     assert loss(found.outcome) < loss(defaults) - 0.01
-    assert found.outcome == mean_outcome([days.outcome(PLAN_TRACKING, found.knobs) for days in ground])
+    assert found.outcome == mean_outcome([o for days in ground for o in days.outcomes(PLAN_TRACKING, found.knobs)])
 
 
 def test_knobs_found_lie_in_their_range_and_are_short(ground: Ground) -> None:
