@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..agents.opponents.plan_tracking import PlanTracking
+from ..agents.blend import DEFAULT_PORTFOLIO, rules_of
 from ..agents.planner.solving.together import PlansTogether
+from ..agents.portfolio import make_rule
 from ..env.cluster_env import ClusterEnv, VectorClusterEnv
 from ..env.scenario import load_scenario
 from ..env.spaces import SpaceLayout
@@ -45,10 +46,10 @@ def training_worlds(
 
 
 def make_cluster_env(scenario: str = DEFAULT_SCENARIO, varied: bool = True) -> ClusterEnv:
-    """The environment behind `gymnasium.make("poolpilot/Cluster-v0", scenario=...)`."""
+    """The environment behind `gymnasium.make("poolpilot/Cluster-v1", scenario=...)`."""
     worlds = training_worlds([scenario], varied)
     _check_room(worlds, SpaceLayout())
-    return ClusterEnv(worlds, max(worlds.ticks_s), PlanTracking)
+    return ClusterEnv(worlds, max(worlds.ticks_s), rules_of(DEFAULT_PORTFOLIO, make_rule))
 
 
 def make_vector_env(
@@ -91,7 +92,7 @@ def vector_env_of(
         worlds,
         n_clusters,
         max(ticks),
-        PlanTracking,
+        rules_of(DEFAULT_PORTFOLIO, make_rule),
         layout or SpaceLayout(),
         seed,
         make_planning=PlansTogether,
