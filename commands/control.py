@@ -32,7 +32,7 @@ from .printing import log_console
 @click.option(
     "--setting",
     default="",
-    help="Of a rule, comma-separated: replica counts of static-round-robin; share, window_s and pools used (1/0) of threshold; head-room, burst, hold_s of plan-tracking.",
+    help="Of a rule, comma-separated: replica counts of static-round-robin, or knobs in place of those shipped, as in headroom=1.2,hold_s=90 (`poolpilot policies RULE` lists them).",
 )
 @click.option("--miss-price", type=click.FloatRange(min=0.01), help="What a checkpoint acts by instead of its card's.")
 @click.option(
@@ -102,7 +102,7 @@ def control(
     loaded = load_scenario(scenario)
     if speed_up > 1 and any(pool.command for pool in loaded.pools.values()):
         refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has a command")
-    own_setting = _numbers(setting)
+    own_setting = _setting(setting)
     if policy == HELD_PLAN and not own_setting:
         own_setting = held_setting(loaded)
     make_policy = policy_factory(policy, own_setting, miss_price)
@@ -140,11 +140,16 @@ async def _run(scenario: Scenario, make_policy: PolicyFactory, settings: Control
     log_console().print(f"{status.ticks} ticks, the fallback decided {status.fallback_ticks} of them")
 
 
-def _numbers(setting: str) -> tuple[float, ...]:
+def _setting(text: str) -> tuple[float, ...] | dict[str, float]:
+    """Numbers, or numbers by name."""
+    parts = [part for part in text.split(",") if part.strip()]
+    named = [part.partition("=") for part in parts]
     try:
-        return tuple(float(part) for part in setting.split(",") if part.strip())
+        if any(equals for _, equals, _ in named):
+            return {name.strip(): float(value) for name, _, value in named}
+        return tuple(float(part) for part in parts)
     except ValueError:
-        refuse(f"--setting {setting}: wanted numbers with commas between them")
+        refuse(f"--setting {text}: wanted numbers, or name=number, with commas between them")
 
 
 def _file_of(scenario: str) -> Path:

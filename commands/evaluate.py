@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..agents.checkpoint import add_to_card
-from ..agents.portfolio import HELD_PLAN, RULES
+from ..agents.portfolio import HELD_PLAN, RULES, USUAL
 from ..env.scenario import load_scenario
 from ..training.clairvoyant_plan import CLAIRVOYANT
-from ..training.evaluate import compare, entrant, summary, tuning_episodes
+from ..training.contenders import contender
+from ..training.evaluate import compare, summary
 from .bad_input import one_line_errors
 from .first_run import say_if_it_compiles
 from .printing import console, percent, print_json, progress, table
@@ -30,7 +31,7 @@ from .printing import console, percent, print_json, progress, table
     "policies",
     multiple=True,
     help=f"One of {', '.join(RULES)}, {HELD_PLAN}, {CLAIRVOYANT} (no policy but a mark: each world's own plan, known"
-    " ahead), or a checkpoint's name or folder; repeatable. Default: the rules.",
+    " ahead), or a checkpoint's name or folder; repeatable. Default: {', '.join(USUAL)}.",
 )
 @click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Worlds for each scenario.")
 @click.option("--reference", help="The policy that bills are compared with. Default: the first.")
@@ -55,31 +56,30 @@ def evaluate(
 ) -> None:
     """Compare policies over scenarios and seeds, with 95 % bootstrap intervals.
 
-    Every policy meets the same worlds (paired by seed). Rules with knobs are tuned on other days of the scenario
-    first; their knobs are then frozen.
+    Every policy meets the same worlds (paired by seed). Rules have the knobs that are shipped (docs/tuning.md); fixed
+    counts are searched on other days of the scenario.
     """
-    names = policies or RULES
+    names = policies or USUAL
     base = reference or names[0]
     if base not in names:
         raise click.UsageError(f"--reference {base}: not among the policies compared ({', '.join(names)})")
     rows: list[dict[str, Any]] = []
     wanted: dict[str, dict[str, float]] = {}
     shown: dict[str, str] = {}
-    settings: dict[str, dict[str, list[float]]] = {}
+    settings: dict[str, dict[str, dict[str, float]]] = {}
     say_if_it_compiles()
     with progress(quiet=as_json) as bar:
         for given in scenarios:
             scenario = load_scenario(given)
             wanted[scenario.name] = {name: c.target.attainment for name, c in scenario.classes.items()}
-            tuning = tuning_episodes(scenario) if set(RULES) & set(names) else None
             contenders = []
             for name in names:
                 task = bar.add_task(f"{scenario.name}: tuning {name}", total=None)
-                contenders.append(entrant(name, scenario, tuning=tuning, on_trial=partial(bar.advance, task)))
+                contenders.append(contender(name, scenario, on_trial=partial(bar.advance, task)))
                 bar.remove_task(task)
             shown = {given_name: c.name for given_name, c in zip(names, contenders, strict=True)}
             _check_names(shown)
-            settings[scenario.name] = {c.name: list(c.tuned.best.setting) for c in contenders if c.tuned}
+            settings[scenario.name] = {c.name: dict(c.knobs) for c in contenders if c.knobs}
             task = bar.add_task(f"{scenario.name}: running", total=len(names))
             rows += compare(scenario, contenders, seeds, on_run=partial(bar.advance, task))
     base = shown[base]
@@ -87,9 +87,9 @@ def evaluate(
     if out is not None:
         _keep(out, rows, records)
     if onto_card is not None:
-        add_to_card(onto_card, {"seeds": seeds, "reference": base, "summary": records, "tuned": settings})
+        add_to_card(onto_card, {"seeds": seeds, "reference": base, "summary": records, "knobs": settings})
     if as_json:
-        document = {"reference": base, "seeds": seeds, "wanted": wanted, "tuned": settings}
+        document = {"reference": base, "seeds": seeds, "wanted": wanted, "knobs": settings}
         print_json({**document, "summary": records, "rows": rows})
         return
     _print(records, base, seeds, wanted)
@@ -149,7 +149,7 @@ def _print(records: list[dict[str, Any]], reference: str, seeds: int, wanted: di
             "$ per 1,000 met",
             *(f"{c} met ({wanted[scenario][c] * 100:g} %)" for c in classes),
         )
-        caption = f"{seeds} seeds, paired; mean [95 % interval]. Knobs frozen after tuning on other days."
+        caption = f"{seeds} seeds, paired; mean [95 % interval]. Knobs frozen after tuning."
         caption += (
             " Calibrated: share of the tokens served inside the range that the performance model was measured over."
         )

@@ -8,91 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from ..agents.checkpoint import load_checkpoint
-from ..agents.portfolio import HELD_PLAN, PLAN_TRACKING, STATIC, THRESHOLD, PolicyFactory, held_setting, policy_factory
-from ..env.batch import Episode
 from ..env.contract import FloatArray
 from ..env.scenario import Scenario
 from ..env.window import MET
 from .bounding import Clairvoyant
-from .clairvoyant_plan import CLAIRVOYANT, replayed
-from .rollout import RunResult, rollout
-from .tuning import Tuned, tune_static, tune_threshold, tune_tracking
-from .worlds import episode_of
+from .contenders import Contender
+from .days import scored_episodes
+from .rollout import RunResult
 
-TUNING_SEED = 1_000_000
-"""Seeds from here on are for tuning; those scored are below."""
-TUNING_EPISODES = 3
 BOOTSTRAP_DRAWS = 2000
-TUNERS = {STATIC: tune_static, THRESHOLD: tune_threshold, PLAN_TRACKING: tune_tracking}
-"""How each rule's knobs are chosen."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A policy that can be run on a scenario's clusters, and how it came by its setting."""
-
-    name: str
-    make: PolicyFactory
-    tuned: Tuned | None = None
-
-    def run(self, episodes: Sequence[Episode], tick_s: float) -> list[RunResult]:
-        """Every episode under the policy."""
-        return rollout(episodes, self.make, tick_s)
-
-
-@dataclass(frozen=True)
-class Foreseeing:
-    """The mark beside the contenders: each episode's own clairvoyant plan, replayed."""
-
-    name: str = CLAIRVOYANT
-    tuned: Tuned | None = None
-
-    def run(self, episodes: Sequence[Episode], tick_s: float) -> list[RunResult]:
-        """Every episode under the cheapest of its plans that meets its targets."""
-        return [own.result for own in replayed(episodes, tick_s)]
-
-
-def entrant(
-    name: str,
-    scenario: Scenario,
-    tuning: Sequence[Episode] | None = None,
-    on_trial: Callable[[], None] | None = None,
-) -> Contender | Foreseeing:
-    """A contender by name, or the mark."""
-    return Foreseeing() if name == CLAIRVOYANT else contender(name, scenario, tuning=tuning, on_trial=on_trial)
-
-
-def contender(
-    name: str,
-    scenario: Scenario,
-    miss_price: float | None = None,
-    tuning: Sequence[Episode] | None = None,
-    on_trial: Callable[[], None] | None = None,
-) -> Contender:
-    """A policy by name; rules with knobs are tuned on `tuning` (drawn from the scenario when left out)."""
-    if name == HELD_PLAN:
-        return Contender(name, policy_factory(name, held_setting(scenario)))
-    tuner = TUNERS.get(name)
-    if tuner is None:
-        return Contender(load_checkpoint(name).name, policy_factory(name, miss_price=miss_price))
-    tuned = tuner(tuning or tuning_episodes(scenario), scenario.tick_s, on_trial)
-    return Contender(name, policy_factory(name, tuned.best.setting), tuned)
-
-
-def tuning_episodes(scenario: Scenario) -> list[Episode]:
-    """Days of the scenario that are never scored."""
-    return [episode_of(scenario, TUNING_SEED + i, miss_price=1.0) for i in range(TUNING_EPISODES)]
-
-
-def scored_episodes(scenario: Scenario, seeds: int) -> list[Episode]:
-    """The days that are scored: seeds 0, 1, 2, ..."""
-    return [episode_of(scenario, seed, miss_price=1.0) for seed in range(seeds)]
 
 
 def compare(
     scenario: Scenario,
-    contenders: Sequence[Contender | Foreseeing],
+    contenders: Sequence[Contender],
     seeds: int,
     on_run: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ def _made(cluster: Cluster, knobs: Knobs) -> Saturation:
 
 SPEC = RuleSpec(
     name="saturation",
-    summary="Grows the cheapest pool when spare KV, queue or concurrency runs low, not while replicas are pending; shrinks the dearest.",
+    summary="Grows the cheapest pool when spare KV, queue or concurrency runs low, not while its replicas are pending; shrinks the dearest",
     source="llm-d workload variant autoscaler: saturation analyser and cost-aware optimiser",
     make=_made,
     knobs=(

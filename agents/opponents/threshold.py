@@ -1,9 +1,10 @@
-"""Threshold autoscaling on several metrics at once: concurrency, queue and KV use per replica; the largest wins.
+"""Threshold autoscaling on several metrics at once: concurrency, rate, queue and KV use per replica; the largest wins.
 
 Source: the Kubernetes horizontal pod autoscaler ("Horizontal Pod Autoscaling", Kubernetes documentation): wanted =
 ceil(current x metric / target), the largest of the metrics' recommendations, a tolerance of 10 %, a stabilisation
 window for scaling down and a policy for scaling up. The metrics are those that GKE's guide to autoscaling inference and
-vLLM's and KEDA's examples scale on. Which pool the replicas come from is the cluster autoscaler's question: as with its
+vLLM's and KEDA's examples scale on, and requests per second, without which a fleet that answers fast because it is half
+empty looks emptier than it is. Which pool the replicas come from is the cluster autoscaler's question: as with its
 price expander, the cheapest for the work that has room, then the next.
 
 Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
@@ -17,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...env.codec import Proposal
-from ...env.contract import Action, BoolArray, Cluster, FloatArray, Memory, Plan, Snapshot
+from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, Knobs, RuleSpec
 from .parts.figures import Pools, capacity_of, elapsed_s, load_seen, looked_at, over, pools_seen
 from .parts.filling import filled_cheapest_first, usd_per_request, with_overflow
@@ -37,19 +38,14 @@ class Threshold:
     """The rule and its knobs."""
 
     cluster: Cluster
-    target_per_replica: FloatArray | None = None
-    """`[..., P]` requests running and waiting that one replica should have. None: `share` of what a load test of the
-    present mix would find within targets."""
-    used: BoolArray | None = None
-    """`[..., P]` pools that it scales at all; the others stay at their minimum. None: all."""
-    stabilisation_s: float = 120.0
-    """Scale down to the highest recommendation of this long only (the autoscaler's own default is 300 s)."""
     share: float = 0.7
-    """Target concurrency, of what is just within targets."""
+    """Target of concurrency and rate, of what is just within targets."""
     queue: float = 4.0
     """Target requests waiting per replica."""
     kv_used: float = 0.7
     """Target share of the KV cache in use."""
+    window_s: float = 120.0
+    """Scale down to the highest recommendation of this long only (the autoscaler's own default is 300 s)."""
     name: str = "threshold"
     follows_plan: ClassVar[bool] = True
     """Of the plan it takes what a replica can carry, which changes with the length of requests."""
@@ -62,17 +58,15 @@ class Threshold:
     def propose(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Proposal, Memory]:
         """Counts from the largest recommendation, cheapest pools first; weights from free capacity."""
         cluster = self.cluster
-        pools, capacity = pools_seen(snapshot, plan, cluster), self._capacity(plan)
+        pools, capacity = pools_seen(snapshot, plan, cluster), capacity_of(plan, cluster)
         load = load_seen(snapshot, plan, cluster)
         work = work_of(snapshot, plan, cluster, pools, load, capacity)
         target = np.maximum(self.share * work.concurrency, 1.0)
-        if self.target_per_replica is not None:
-            target = np.maximum(self.target_per_replica, 1e-3)
         rate = snapshot.plausible("arrival_rate_per_s", 0.0)
         recommended = self._recommended(pools, target)
         asked = demand_per_s(recommended, work, load, rate, pools, capacity)
         asked = np.maximum(asked, load / self.share)
-        stable, window = highest_of_window(asked, plan.load_per_s, snapshot.time_s, self.stabilisation_s, memory)
+        stable, window = highest_of_window(asked, plan.load_per_s, snapshot.time_s, self.window_s, memory)
         room, reach = within_reach(pools, cluster, elapsed_s(snapshot, memory), memory)
         cost = usd_per_request(stable, capacity, pools.usd_per_hr, pools.up)
         need = with_overflow(*filled_cheapest_first(stable, capacity, cost, room), capacity, cost)
@@ -87,10 +81,6 @@ class Threshold:
             replicas=within_limits(np.minimum(wanted, at_most), cluster),
         )
         return Proposal(action=action, need=need), {**window, **reach, **looked_at(snapshot)}
-
-    def _capacity(self, plan: Plan) -> FloatArray:
-        capacity = capacity_of(plan, self.cluster)
-        return capacity if self.used is None else np.where(self.used[..., None, :], capacity, 0.0)
 
     def _recommended(self, pools: Pools, target: FloatArray) -> FloatArray:
         """`[..., P]` replicas by the metric that asks for most; as many as there are where no metric is known."""
@@ -108,20 +98,20 @@ def _made(cluster: Cluster, knobs: Knobs) -> Threshold:
         share=knobs["share"],
         queue=knobs["queue"],
         kv_used=knobs["kv_used"],
-        stabilisation_s=knobs["stabilisation_s"],
+        window_s=knobs["window_s"],
     )
 
 
 SPEC = RuleSpec(
     name="threshold",
-    summary="Scales on concurrency, queue and KV use per replica, the largest recommendation winning; least loaded routing.",
+    summary="Scales on concurrency, rate, queue and KV use per replica, the largest recommendation wins; least-loaded routing",
     source="Kubernetes documentation, Horizontal Pod Autoscaling; GKE's guide to autoscaling LLM inference; KEDA on vLLM's metrics",
     make=_made,
     knobs=(
-        Knob("share", 0.7, 0.3, 1.2, "target concurrency, of what is just within targets"),
+        Knob("share", 0.7, 0.3, 1.2, "target of concurrency and rate, of what is just within targets"),
         Knob("queue", 4.0, 0.5, 16.0, "target requests waiting per replica", log=True),
         Knob("kv_used", 0.7, 0.4, 0.95, "target share of the KV cache in use"),
-        Knob("stabilisation_s", 120.0, 30.0, 600.0, "scale down to the highest recommendation of this long", log=True),
+        Knob("window_s", 120.0, 10.0, 600.0, "scale down to the highest recommendation of this long", log=True),
     ),
     headroom="share",
     inverse=True,

@@ -76,7 +76,7 @@ def refused(result: Result, *words: str) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("simulate", ["--scenario", "--policy", "plan-tracking", "--seed", "--json", "tuned first"]),
+        ("simulate", ["--scenario", "--policy", "plan-tracking", "--seed", "--json", "docs/tuning.md"]),
         ("evaluate", ["--scenario", "--reference", "--seeds", "bootstrap", "paired", "--json"]),
         ("train", ["--scenario", "--steps", "--resume", "best", "--miss-price", "usual bills", "extra `train`"]),
         ("control", ["--scenario", "--mode", "advise", "--folder", "takes over", "--speed-up", "drains"]),
@@ -242,11 +242,21 @@ def test_an_unknown_policy_is_refused(command: str, tiny: str, tmp_path: Path, m
     [
         (("control", "--policy", "static-round-robin", "--setting", "1,two"), ("--setting 1,two", "numbers")),
         (("control", "--policy", "static-round-robin"), ("static-round-robin", "replica count")),
-        (("control", "--policy", "plan-tracking", "--setting", "1"), ("plan-tracking", "head-room")),
+        (("control", "--policy", "plan-tracking", "--setting", "1"), ("plan-tracking", "knobs by name: headroom")),
+        (("control", "--setting", "headroom=1.2,nerve=2"), ("no knob 'nerve'", "backlog_drain_s")),
+        (("control", "--setting", "headroom=a lot"), ("headroom=a lot", "name=number")),
         (("control", "--store", "mailto:me"), ("store URL", "redis://")),
         (("control", "--store", "redis://127.0.0.1:1"), ("redis://127.0.0.1:1", "is the server up")),
     ],
-    ids=["words for numbers", "no counts", "too few", "no store's URL", "a store that is gone"],
+    ids=[
+        "words for numbers",
+        "no counts",
+        "by place",
+        "unknown knob",
+        "no number",
+        "no store's URL",
+        "a store that is gone",
+    ],
 )
 def test_control_refuses_before_it_starts_anything(
     arguments: Sequence[str], words: Sequence[str], tiny: str, tmp_path: Path

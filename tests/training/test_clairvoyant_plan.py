@@ -10,7 +10,9 @@ from poolpilot.env.scenario import load_scenario
 from poolpilot.env.window import MET
 from poolpilot.training.bounding import Clairvoyant
 from poolpilot.training.clairvoyant_plan import CLAIRVOYANT, HEADROOMS, known_ahead, replayed
-from poolpilot.training.evaluate import compare, entrant, scored_episodes, summary, tuning_episodes
+from poolpilot.training.contenders import contender
+from poolpilot.training.days import scored_episodes
+from poolpilot.training.evaluate import compare, summary
 from poolpilot.training.rollout import rollout
 from poolpilot.training.worlds import episode_of
 
@@ -47,7 +49,7 @@ def test_its_load_is_what_comes_weighed_by_tokens() -> None:
 
 
 def test_it_stands_in_comparisons_beside_the_rules_with_the_distance_to_the_bound() -> None:
-    entries = [entrant(STATIC, SCENARIO, tuning=tuning_episodes(SCENARIO)[:1]), entrant(CLAIRVOYANT, SCENARIO)]
+    entries = [contender(STATIC, SCENARIO), contender(CLAIRVOYANT, SCENARIO)]
     rows = compare(SCENARIO, entries, seeds=2)
     assert [row["policy"] for row in rows] == [STATIC, STATIC, CLAIRVOYANT, CLAIRVOYANT]
     for row in rows:

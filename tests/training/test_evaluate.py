@@ -1,4 +1,4 @@
-"""Comparisons: paired by seed, intervals that hold what they should, opponents tuned as hard as they can be."""
+"""Comparisons: paired by seed, intervals that hold what they should."""
 
 from itertools import product
 from typing import Any
@@ -8,25 +8,8 @@ import pytest
 
 from poolpilot.agents.portfolio import PLAN_TRACKING, STATIC, policy_factory
 from poolpilot.env.scenario import load_scenario
-from poolpilot.training.evaluate import (
-    BOOTSTRAP_DRAWS,
-    Contender,
-    bootstrap,
-    compare,
-    contender,
-    scored_episodes,
-    summary,
-    tuning_episodes,
-)
-from poolpilot.training.rollout import attainment_of, rollout
-from poolpilot.training.tuning import (
-    TOLERATED_SHORTFALL,
-    TRACKING_SETTINGS,
-    Trial,
-    _cheapest,
-    tune_static,
-    tune_tracking,
-)
+from poolpilot.training.contenders import Steered
+from poolpilot.training.evaluate import BOOTSTRAP_DRAWS, bootstrap, compare, summary
 
 SCENARIO = load_scenario("mixed-chat").model_copy(update={"duration_s": 120.0})
 
@@ -98,64 +81,10 @@ def test_a_bootstrap_is_the_same_each_time_and_knows_certainty() -> None:
 
 def test_every_policy_meets_the_same_days() -> None:
     entries = [
-        Contender(PLAN_TRACKING, policy_factory(PLAN_TRACKING)),
-        Contender(STATIC, policy_factory(STATIC, (1.0, 2.0, 0.0))),
+        Steered(PLAN_TRACKING, policy_factory(PLAN_TRACKING)),
+        Steered(STATIC, policy_factory(STATIC, (1.0, 2.0, 0.0))),
     ]
     rows = compare(SCENARIO, entries, seeds=2)
     assert [(row["policy"], row["seed"]) for row in rows] == list(product([PLAN_TRACKING, STATIC], range(2)))
     alone = compare(SCENARIO, entries[1:], seeds=2)
     assert alone == rows[2:]
-
-
-def test_days_to_tune_on_are_never_scored() -> None:
-    tuned = {episode.world.workload.arrival_s.tobytes() for episode in tuning_episodes(SCENARIO)}
-    scored = {episode.world.workload.arrival_s.tobytes() for episode in scored_episodes(SCENARIO, 5)}
-    assert len(tuned) == 3
-    assert len(scored) == 5
-    assert not tuned & scored
-
-
-@pytest.mark.parametrize(
-    ("trials", "best"),
-    [
-        ([(1.0, 0.1), (2.0, 0.0), (3.0, 0.0)], 1),
-        ([(1.0, TOLERATED_SHORTFALL), (2.0, 0.0)], 0),
-        ([(1.0, 0.3), (2.0, 0.1), (3.0, 0.2)], 1),
-        ([(3.0, 0.0), (2.0, 0.0)], 1),
-    ],
-    ids=["the cheapest that reaches", "a hair is tolerated", "the nearest if none reaches", "in any order"],
-)
-def test_the_cheapest_setting_that_reaches_wins(trials: list[tuple[float, float]], best: int) -> None:
-    tried = [Trial((float(i),), usd, short) for i, (usd, short) in enumerate(trials)]
-    assert _cheapest(tried) is tried[best]
-
-
-def test_static_counts_are_the_cheapest_of_all_that_reach() -> None:
-    """Against trying every combination of counts."""
-    episodes = tuning_episodes(SCENARIO)
-    tuned = tune_static(episodes, SCENARIO.tick_s)
-    assert tuned.best.reached
-    cluster, cheaper = SCENARIO.cluster(), 0
-    rent = np.array(tuned.best.setting) @ cluster.usd_per_hr
-    for counts in product(*(range(int(high) + 1) for high in cluster.max_replicas)):
-        if 0 < np.array(counts) @ cluster.usd_per_hr < rent - 1e-9:
-            results = rollout(episodes, policy_factory(STATIC, tuple(map(float, counts))), SCENARIO.tick_s)
-            together = attainment_of(np.sum([r.tally for r in results], axis=0))
-            shortfall = float(np.nan_to_num(results[0].attainment_wanted - together).max())
-            assert shortfall > TOLERATED_SHORTFALL, f"{counts} reaches the targets and is cheaper"
-            cheaper += 1
-    assert cheaper > 0
-
-
-def test_plan_tracking_is_tried_at_every_setting() -> None:
-    seen: list[None] = []
-    tuned = tune_tracking(tuning_episodes(SCENARIO), SCENARIO.tick_s, lambda: seen.append(None))
-    assert len(seen) == tuned.trials == len(TRACKING_SETTINGS)
-    assert tuned.best.setting in TRACKING_SETTINGS
-
-
-def test_a_contender_is_tuned_only_where_it_has_knobs() -> None:
-    tuning = tuning_episodes(SCENARIO)[:1]
-    assert contender(STATIC, SCENARIO, tuning=tuning).tuned is not None
-    with pytest.raises(ValueError, match="no-such"):
-        contender("no-such", SCENARIO, tuning=tuning)

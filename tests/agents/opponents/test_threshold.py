@@ -15,8 +15,9 @@ from .small import small, told
 
 NAN = np.nan
 CLUSTER, PLAN = small()
-EIGHT_EACH = Threshold(CLUSTER, np.full(2, 8.0))
-# A replica of the small pool holds 2/s x (100 x 0.1 x 0.78) s = 15.6 sequences at its limit, and 11 are its target.
+FULL = 2.0 * 100.0 * 0.1 * 0.78
+"""Sequences that a replica of the first pool holds at the limit of its targets: by Little's law, rate x residence."""
+EIGHT_EACH = Threshold(CLUSTER, share=8.0 / FULL)
 
 
 def counts(rule: Threshold, **columns: Any) -> list[float]:
@@ -48,12 +49,12 @@ def test_the_largest_recommendation_wins(columns: dict[str, Any], wanted: float)
 
 
 def test_it_never_recommends_less_than_the_rate_needs() -> None:
-    assert counts(EIGHT_EACH, ready=[8.0, 0.0], arrival_rate_per_s=7.0) == [5.0, 0.0]  # 7 / 2 / 0.7
+    assert counts(EIGHT_EACH, ready=[8.0, 0.0], arrival_rate_per_s=7.0) == [7.0, 0.0]  # 7 / 2 x 15.6 / 8
 
 
 def test_its_own_target_is_a_share_of_what_is_within_targets() -> None:
     rule = Threshold(CLUSTER)
-    at_target = 2.0 * 100.0 * 0.1 * 0.78 * rule.share
+    at_target = FULL * rule.share
     assert counts(rule, ready=[4.0, 0.0], running=[4.0 * at_target, 0.0], arrival_rate_per_s=1.0) == [4.0, 0.0]
     assert counts(rule, ready=[4.0, 0.0], running=[4.8 * at_target, 0.0], arrival_rate_per_s=1.0) == [5.0, 0.0]
     tight = replace(rule, share=rule.share / 2.0)
@@ -73,10 +74,9 @@ def test_the_next_pool_is_used_while_the_cheapest_cannot_be_had() -> None:
         assert action.replicas.tolist() == ([5.0, 0.0] if tick < 3 else [2.0, 1.0])
 
 
-def test_a_pool_that_is_not_used_stays_at_its_minimum() -> None:
-    cluster = replace(CLUSTER, min_replicas=np.ones(2))
-    rule = replace(EIGHT_EACH, cluster=cluster, used=np.array([False, True]))
-    assert counts(rule, ready=[4.0, 1.0], running=[64.0, 8.0], arrival_rate_per_s=1.0) == [1.0, 1.0]
+def test_it_keeps_the_minima() -> None:
+    rule = replace(EIGHT_EACH, cluster=replace(CLUSTER, min_replicas=np.array([3.0, 1.0])))
+    assert counts(rule, ready=[3.0, 1.0], arrival_rate_per_s=1.0) == [3.0, 1.0]
 
 
 def test_down_only_to_the_highest_of_the_window() -> None:
@@ -117,5 +117,5 @@ def test_work_that_may_wait_counts_at_its_mean_rate() -> None:
     ids=["by capacity", "half full", "more replicas", "none ready", "none at all", "overfull keeps a trickle"],
 )  # fmt: skip
 def test_weights_follow_free_capacity(ready: list[float], running: list[float], share: float) -> None:
-    route = EIGHT_EACH.decide(told(ready=ready, running=running), PLAN, {})[0].route
+    route = EIGHT_EACH.decide(told(ready=ready, running=running, arrival_rate_per_s=1.0), PLAN, {})[0].route
     assert route[0] == pytest.approx([share, 1.0 - share])

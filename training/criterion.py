@@ -1,0 +1,60 @@
+"""What is better: one number for a policy on worlds. Tuning and the choice of a checkpoint go by it, and nothing else.
+
+Symbol: `C` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ..env.batch import Episode
+from .rollout import RunResult, attainment_of
+
+HELD: Final = 0.0025
+"""A mean shortfall up to this counts as targets that are held."""
+SHORTFALL_PRICE: Final = 40.0
+"""In reference bills for all requests: one percent beyond `HELD` costs 40 % of the bill, more than any scaling saves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a policy came to."""
+
+    bill_ratio: float
+    """The bill, in usual bills (`Episode.reference_usd`)."""
+    shortfall: float
+    """By how much a class misses its wanted attainment, on the mean over classes; one that reaches it counts 0."""
+
+
+def outcome_of(results: Sequence[RunResult], episodes: Sequence[Episode]) -> Outcome:
+    """The outcome on one scenario: attainment is that of all its episodes' requests together.
+
+    Args:
+        results: of one policy, in the order of `episodes`.
+        episodes: worlds of one scenario.
+    """
+    bills = [
+        float(result.bill.total_usd) / (max(episode.reference_usd, 1e-9) * len(result.replicas))
+        for result, episode in zip(results, episodes, strict=True)
+    ]
+    reached = attainment_of(np.sum([result.tally for result in results], axis=0))
+    short = np.maximum(results[0].attainment_wanted - reached, 0.0)
+    asked = ~np.isnan(short)  # a class without requests neither reaches nor misses its target
+    return Outcome(float(np.mean(bills)), float(short[asked].mean()) if asked.any() else 0.0)
+
+
+def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
+    """Over scenarios, each counting the same."""
+    return Outcome(
+        float(np.mean([outcome.bill_ratio for outcome in outcomes])),
+        float(np.mean([outcome.shortfall for outcome in outcomes])),
+    )
+
+
+def loss(outcome: Outcome) -> float:
+    """The less, the better: the bill, and a steep price of shortfall beyond what counts as held."""
+    return outcome.bill_ratio + SHORTFALL_PRICE * max(0.0, outcome.shortfall - HELD)
