@@ -12,7 +12,7 @@ import numpy as np
 from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
 from .checkpoint import load_checkpoint
-from .learned import learned_policy
+from .learned import learned_policies
 from .opponents import plan_tracking, saturation, threshold
 from .opponents.held_plan import HeldPlan
 from .opponents.static_round_robin import StaticRoundRobin
@@ -128,7 +128,7 @@ def policy_factory(
         raise SettingError(f"{name}: a checkpoint takes no setting, got {tuple(setting)}")
     checkpoint = load_checkpoint(name)
     price = (checkpoint.miss_price if miss_price is None else miss_price) * headroom**FRONTIER_POWER
-    return lambda cluster: learned_policy(checkpoint, cluster, make_rule(PLAN_TRACKING, {})(cluster), price)
+    return learned_policies(checkpoint, make_rule, price)
 
 
 def held_setting(scenario: Scenario) -> tuple[float, ...]:

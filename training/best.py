@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
+from ..agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json
 from ..agents.checkpoint import load_checkpoint
 from ..agents.portfolio import PLAN_TRACKING, PolicyFactory, policy_factory
 from ..agents.ppo.export import export_checkpoint
@@ -87,9 +88,10 @@ class BestCheckpoint:
     def _export(self, policy: MaskedSetPolicy, folder: Path, steps: int, score: float | None) -> None:
         card = {
             "name": self.name,
-            "summary": f"PPO over plan-tracking, {steps} steps on {', '.join(self.config.scenarios)}",
+            "summary": f"PPO over a blend of rules, {steps} steps on {', '.join(self.config.scenarios)}",
             "poolpilot": __version__,
             "miss_price": self.miss_price,
+            "portfolio": portfolio_as_json(DEFAULT_PORTFOLIO),
             "steps": steps,
             "score": score,
             "rule_score": self.rule_score,

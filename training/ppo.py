@@ -52,7 +52,7 @@ class TrainConfig:
     """Discount a tick: at 10 s ticks a horizon of about 5 minutes, which is as long as a decision's effects last."""
     gae_lambda: float = 0.9
     entropy: float = 0.0
-    width: int = 48
+    width: int = 32
     """Width of the network's embeddings."""
     evaluate_every: int = 50_000
     """Steps between two evaluations on worlds that are not trained on."""

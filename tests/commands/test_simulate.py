@@ -268,11 +268,11 @@ def test_control_refuses_before_it_starts_anything(
 
 def test_evaluate_refuses_two_policies_of_one_name(tiny: str, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    shutil.copytree(Path(poolpilot.__file__).parent / "checkpoints" / "first-light", again)
-    result = ran("evaluate", "--scenario", tiny, "--policy", "first-light", "--policy", str(again))
+    shutil.copytree(Path(poolpilot.__file__).parent / "checkpoints" / "steady-hand", again)
+    result = ran("evaluate", "--scenario", tiny, "--policy", "steady-hand", "--policy", str(again))
     assert result.exit_code == 2
     said = " ".join(result.stderr.split())
-    assert f"--policy {again}: calls itself first-light, as --policy first-light does" in said
+    assert f"--policy {again}: calls itself steady-hand, as --policy steady-hand does" in said
 
 
 def test_evaluate_refuses_a_reference_that_does_not_take_part(tiny: str) -> None:

@@ -269,6 +269,6 @@ def test_the_bound_is_the_same_each_time() -> None:
 
 def test_a_shipped_scenario_is_bounded_for_rules_and_the_shipped_checkpoint() -> None:
     scenario = load_scenario("spot-storm").model_copy(update={"duration_s": 300.0})
-    for name in (PLAN_TRACKING, "first-light"):
+    for name in (PLAN_TRACKING, "steady-hand"):
         result, bound = against_bound(scenario, policy_factory(name))
         assert 0.1 * result.usd_per_hr < bound < result.usd_per_hr
