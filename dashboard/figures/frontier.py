@@ -90,8 +90,10 @@ def frontier_figure(rows: Sequence[FrontierRow], title: str) -> go.Figure:
 
 
 def page(figure: go.Figure) -> str:
-    """The figure as one HTML page that needs nothing from outside."""
-    html: str = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+    """The figure as one HTML page that needs nothing from outside; the same figure makes the same bytes."""
+    html: str = figure.to_html(
+        include_plotlyjs=True, full_html=True, div_id="figure", config={"displaylogo": False, "responsive": True}
+    )
     return html
 
 
