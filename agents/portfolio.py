@@ -13,7 +13,7 @@ from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
 from .checkpoint import load_checkpoint
 from .learned import learned_policies
-from .opponents import plan_tracking, threshold
+from .opponents import plan_tracking, saturation, threshold
 from .opponents.held_plan import HeldPlan
 from .opponents.static_round_robin import StaticRoundRobin
 from .rules import KnobError, Knobs, Rule, RuleSpec
@@ -27,6 +27,7 @@ RULE_SPECS: Final[Mapping[str, RuleSpec]] = MappingProxyType(
         spec.name: spec
         for spec in (
             threshold.SPEC,
+            saturation.SPEC,
             plan_tracking.SPEC,
         )
     }
