@@ -25,7 +25,7 @@ from poolpilot.training.clusters import random_scenario
 from poolpilot.training.config import TrainConfig
 from poolpilot.training.criterion import Outcome, loss, mean_outcome
 from poolpilot.training.days import CHOOSING_SEED
-from poolpilot.training.evaluate import bootstrap
+from poolpilot.training.evaluation.bootstrap import bootstrap
 from poolpilot.training.judging import Judge
 from poolpilot.training.learner import LearnerPolicy
 from poolpilot.training.ppo import train
@@ -33,8 +33,8 @@ from poolpilot.training.run_folder import ARGUMENTS, STATE_COUNTERS
 from poolpilot.training.suites import load_suite
 from poolpilot.training.warm_start import imitating
 
-from .measuring import machine
 from .report import Section, markdown, print_sections, put
+from .timing import machine
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "agents.md"
@@ -134,7 +134,8 @@ def sections(study: dict[str, Any]) -> Iterator[Section]:
         ("train", "The suite `train`, on days that neither tuning nor choosing has seen."),
     ):
         rows = [
-            _row(name, "", [scores[where]], study["rules"], where, ["-", "-"]) for name, scores in study["rules"].items()
+            _row(name, "", [scores[where]], study["rules"], where, ["-", "-"])
+            for name, scores in study["rules"].items()
         ]
         for variant, (summary, _) in VARIANTS.items():
             runs = [run for run in study["runs"] if run["variant"] == variant]
@@ -212,9 +213,7 @@ def gathered(folder: Path) -> dict[str, Any]:
     help="Folder of the runs; finished ones are not run again.",
 )
 @click.option("--write", is_flag=True, help=f"Put what is finished into {PAGE.relative_to(ROOT)}; run nothing.")
-def main(
-    steps: int, seeds: int, only: tuple[str, ...], random_worlds: int, days: int, out: Path, write: bool
-) -> None:
+def main(steps: int, seeds: int, only: tuple[str, ...], random_worlds: int, days: int, out: Path, write: bool) -> None:
     """Train variants of the agent and compare them."""
     console = Console(stderr=True)
     out.mkdir(parents=True, exist_ok=True)

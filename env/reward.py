@@ -41,9 +41,7 @@ def reward(
     return dollars - penalty
 
 
-def allowances_missed(
-    tally: FloatArray, wanted_attainment: FloatArray, reference_requests: FloatArray
-) -> FloatArray:
+def allowances_missed(tally: FloatArray, wanted_attainment: FloatArray, reference_requests: FloatArray) -> FloatArray:
     """`[..., C]` misses of one tick in usual ticks' allowances, at most `WORST_TICK`; arguments as for `reward`."""
     missed = tally[..., FINISHED] + tally[..., LOST] - tally[..., MET]
     allowed = np.maximum(1.0 - wanted_attainment, 1e-3) * reference_requests

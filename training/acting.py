@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class ActingNetwork:
     def _stacked(self, now: Observation, memory: Memory) -> tuple[list[Tensor], Memory]:
         """The network's inputs, features of the newest tick first, and what to remember of them."""
         parts = {name: np.asarray(getattr(now, name), dtype=np.float32) for name in PARTS}
-        kept: dict[str, FloatArray] = {}
+        kept: dict[str, Any] = {}
         if self.history > 1:
             for name in FEATURES:
                 size = parts[name].shape[-1]

@@ -132,9 +132,7 @@ class BestCheckpoint:
         if self.exports:
             assert isinstance(policy.network, SetNetwork)
             export_checkpoint(policy.network, self.checkpoint, self._card(miss_price))
-        _write(
-            self.folder / BEST, {"loss": self.best_loss, "steps": self.best_steps}
-        )
+        _write(self.folder / BEST, {"loss": self.best_loss, "steps": self.best_steps})
 
     def _card(self, miss_price: float) -> dict[str, Any]:
         return {

@@ -6,6 +6,7 @@ the cheapest price that holds the targets (`criterion.HELD`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -55,7 +56,7 @@ class Settled:
     def monotone(self) -> bool:
         """Whether a higher price never misses more: if not, the frontier is noisy, and more seeds are due."""
         shortfalls = [point.outcome.shortfall for point in self.points]
-        return all(b <= a + 1e-9 for a, b in zip(shortfalls, shortfalls[1:], strict=False))
+        return all(b <= a + 1e-9 for a, b in itertools.pairwise(shortfalls))
 
     def table(self) -> list[dict[str, float | bool]]:
         """For a card."""

@@ -54,7 +54,8 @@ class Multipliers:
 
     def prices(self, deferrable: BoolArray) -> FloatArray:
         """`[..., C]` the multiplier of each class."""
-        return np.where(deferrable, self.values[1], self.values[0])
+        prices: FloatArray = np.where(deferrable, self.values[1], self.values[0])
+        return prices
 
     def as_json(self) -> dict[str, list[float]]:
         """To resume from (`from_json`)."""

@@ -38,7 +38,7 @@ class FlatNetwork(nn.Module):
     def forward(self, classes: Tensor, pools: Tensor, whole: Tensor, class_mask: Tensor, pool_mask: Tensor) -> Answers:
         """The outputs, in (-1, 1), zero for padding."""
         answer = torch.tanh(self.acting(self._flat(classes, pools, whole, class_mask, pool_mask)))
-        by_class, by_pool, of_whole = answer.split(self.layout.action_sizes, dim=1)
+        by_class, by_pool, of_whole = torch.split(answer, list(self.layout.action_sizes), dim=1)
         c, p = classes.shape[1], pools.shape[1]
         return (
             by_class.reshape(len(answer), self.layout.max_classes, -1)[:, :c] * class_mask.unsqueeze(-1),
@@ -107,12 +107,12 @@ class HistoryNetwork(nn.Module):
         """What `forward` and `value` give."""
         return self.inner.act_and_value(*self._mixed(classes, pools, whole), class_mask, pool_mask)
 
-    def _mixed(self, *parts: Tensor) -> tuple[Tensor, ...]:
+    def _mixed(self, *parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mixed = []
         for rows, mix in zip(parts, self.mixing, strict=True):
             newest = rows[..., : rows.shape[-1] // self.ticks]
             mixed.append(newest + mix(rows))
-        return tuple(mixed)
+        return mixed[0], mixed[1], mixed[2]
 
 
 def _two_layers(inputs: int, width: int, outputs: int) -> nn.Sequential:

@@ -62,7 +62,8 @@ class Sums:
     @property
     def allowances(self) -> FloatArray:
         """`[K]` allowances that a class of each kind missed a tick; NaN without such a class."""
-        return np.divide(self.missed, self.asked, out=np.full(len(KINDS), np.nan), where=self.asked > 0)
+        mean: FloatArray = np.divide(self.missed, self.asked, out=np.full(len(KINDS), np.nan), where=self.asked > 0)
+        return mean
 
     def figures(self) -> dict[str, float]:
         """By name; kinds of class that no cluster has are left out."""

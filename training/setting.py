@@ -17,6 +17,7 @@ from .curriculum import LEVELS, LevelledWorlds
 from .environments import RANDOM, check_room, training_worlds
 from .free import FreeActing
 
+
 def training_sources(config: TrainConfig) -> LevelledWorlds:
     """The worlds of a run, level by level; half of the bank is for the hardest.
 

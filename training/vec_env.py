@@ -73,7 +73,7 @@ class ClusterVecEnv(VecEnv):
                 self.last.bill_usd, self.last.tally, wanted, np.zeros(len(done)), self.last.reference_usd, usual
             )
             rewards = (free - (prices * self.missed).sum(axis=-1)).astype(np.float32)
-        self.rewards = rewards
+        self.rewards = np.asarray(rewards, dtype=np.float64)
         self._returns += rewards
         self._lengths += 1
         infos = [_NOTHING] * self.num_envs

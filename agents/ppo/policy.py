@@ -72,7 +72,8 @@ class MaskedSetPolicy(ActorCriticPolicy):
 
     def predict_values(self, obs: Any) -> Tensor:
         """Values `[B, 1]`."""
-        return self.network.value(*self.layout.parts(obs))
+        value: Tensor = self.network.value(*self.layout.parts(obs))
+        return value
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self.forward(observation, deterministic)[0]

@@ -108,7 +108,9 @@ def test_a_policy_that_answers_zeros_is_the_first_rule(tmp_path: Path, policy: L
 def test_another_portfolio_is_another_neutral_policy(tmp_path: Path) -> None:
     judge = Judge([load_scenario(str(tiny(tmp_path)))], CHOOSING_SEED, 2)
     config = a_config(tmp_path)
-    lavish = tuple(Member(m.rule, {**m.knobs, "headroom": 3.0}) if k == 0 else m for k, m in enumerate(config.portfolio))
+    lavish = tuple(
+        Member(m.rule, {**m.knobs, "headroom": 3.0}) if k == 0 else m for k, m in enumerate(config.portfolio)
+    )
     plain = BestCheckpoint(tmp_path / "a", "a", judge, config).neutral
     dear = BestCheckpoint(tmp_path / "b", "b", judge, replace(config, portfolio=lavish)).neutral
     assert dear.bill_ratio > plain.bill_ratio

@@ -1,5 +1,6 @@
 """Hard worlds open as training goes on, and none closes again."""
 
+import itertools
 from dataclasses import dataclass
 from typing import cast
 
@@ -51,7 +52,7 @@ def test_worlds_harder_than_what_is_open_are_not_met() -> None:
         levels = {one.level for one in drawn(worlds)}
         assert levels == {level for level in LEVELS if level <= hardest}
         seen.append(levels)
-    assert all(before <= after for before, after in zip(seen, seen[1:], strict=False))
+    assert all(before <= after for before, after in itertools.pairwise(seen))
 
 
 def test_half_of_the_worlds_are_of_the_hardest_level_and_easy_ones_stay() -> None:

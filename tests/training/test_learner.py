@@ -122,7 +122,11 @@ def test_what_is_rolled_out_remembers_as_training_stacks() -> None:
     for tick in range(1, 5):
         value = float(tick)
         seen = Observation(
-            np.full((1, 2, 1), value), np.full((1, 3, 1), value), np.full((1, 1), value), np.ones((1, 2)), np.ones((1, 3))
+            np.full((1, 2, 1), value),
+            np.full((1, 3, 1), value),
+            np.full((1, 1), value),
+            np.ones((1, 2)),
+            np.ones((1, 3)),
         )
         inputs, memory = acting._stacked(seen, memory)
         wanted = [max(value - k, 0.0) for k in range(3)]
@@ -149,7 +153,9 @@ def test_a_flat_network_answers_for_clusters_up_to_its_maxima(classes: int, pool
         assert torch.equal(own, other[:, : own.shape[1]])
 
 
-@pytest.mark.parametrize("changes", [{"shape": "flat"}, {"history": 3}, {"acting": "free"}, {"constraint": "multipliers"}])
+@pytest.mark.parametrize(
+    "changes", [{"shape": "flat"}, {"history": 3}, {"acting": "free"}, {"constraint": "multipliers"}]
+)
 def test_every_variant_learns(tmp_path: Path, changes: dict[str, object]) -> None:
     model = a_model(tmp_path, **changes)
     policy = policy_of(model)
