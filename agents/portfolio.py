@@ -77,6 +77,12 @@ def tuned_knobs(name: str) -> dict[str, float]:
     return spec.settled(tuned.knobs if tuned else None)
 
 
+def completed(name: str, knobs: Knobs) -> dict[str, float]:
+    """A rule's knobs with those that `knobs` lacks as shipped (KnobError if there is no such rule)."""
+    lacks = spec_of(name).defaults.keys() - knobs.keys()
+    return {**tuned_knobs(name), **knobs} if lacks else dict(knobs)
+
+
 def make_rule(name: str, knobs: Knobs | None = None, headroom: float = 1.0) -> Callable[[Cluster], Rule]:
     """A rule with knobs, by name.
 
@@ -118,9 +124,11 @@ def policy_factory(
                     f"{name}: setting {tuple(setting)}, wanted knobs by name: {', '.join(spec_of(name).defaults)}"
                 )
             setting = {}
-        return make_rule(name, {**tuned_knobs(name), **setting}, headroom)
+        return make_rule(name, completed(name, setting), headroom)
     if isinstance(setting, Mapping):
-        raise SettingError(f"{name}: it has no knobs, got {', '.join(setting)}")
+        if setting:
+            raise SettingError(f"{name}: it has no knobs, got {', '.join(setting)}")
+        setting = ()
     if name == STATIC:
         if not setting or min(setting) < 0:
             raise SettingError(f"{STATIC}: setting {tuple(setting)}, wanted a replica count of 0 or more for each pool")
