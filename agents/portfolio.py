@@ -13,7 +13,7 @@ from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
 from .checkpoint import load_checkpoint
 from .learned import learned_policies
-from .opponents import plan_tracking, threshold
+from .opponents import plan_tracking, saturation, threshold
 from .opponents.held_plan import HeldPlan
 from .opponents.static_round_robin import StaticRoundRobin
 from .rules import KnobError, Knobs, Rule, RuleSpec
@@ -27,6 +27,7 @@ RULE_SPECS: Final[Mapping[str, RuleSpec]] = MappingProxyType(
         spec.name: spec
         for spec in (
             threshold.SPEC,
+            saturation.SPEC,
             plan_tracking.SPEC,
         )
     }
@@ -73,6 +74,12 @@ def tuned_knobs(name: str) -> dict[str, float]:
     return spec.settled(tuned.knobs if tuned else None)
 
 
+def completed(name: str, knobs: Knobs) -> dict[str, float]:
+    """A rule's knobs with those that `knobs` lacks as shipped (KnobError if there is no such rule)."""
+    lacks = spec_of(name).defaults.keys() - knobs.keys()
+    return {**tuned_knobs(name), **knobs} if lacks else dict(knobs)
+
+
 def make_rule(name: str, knobs: Knobs | None = None, headroom: float = 1.0) -> Callable[[Cluster], Rule]:
     """A rule with knobs, by name.
 
@@ -114,9 +121,11 @@ def policy_factory(
                     f"{name}: setting {tuple(setting)}, wanted knobs by name: {', '.join(spec_of(name).defaults)}"
                 )
             setting = {}
-        return make_rule(name, {**tuned_knobs(name), **setting}, headroom)
+        return make_rule(name, completed(name, setting), headroom)
     if isinstance(setting, Mapping):
-        raise SettingError(f"{name}: it has no knobs, got {', '.join(setting)}")
+        if setting:
+            raise SettingError(f"{name}: it has no knobs, got {', '.join(setting)}")
+        setting = ()
     if name == STATIC:
         if not setting or min(setting) < 0:
             raise SettingError(f"{STATIC}: setting {tuple(setting)}, wanted a replica count of 0 or more for each pool")

@@ -6,7 +6,7 @@ One JSON object, rule by rule, each with its own evidence: rules may be tuned on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -57,8 +57,13 @@ class TunedRule(BaseModel):
 _FILE = TypeAdapter(dict[str, TunedRule])
 
 
-def read_tuned(path: Path, spec_of: Callable[[str], RuleSpec]) -> dict[str, TunedRule]:
+def read_tuned(path: Path, spec_of: Callable[[str], RuleSpec], without: Collection[str] = ()) -> dict[str, TunedRule]:
     """The rules of a file; nothing if there is no such file.
+
+    Args:
+        path: of the file.
+        spec_of: a rule by name; a ValueError of one line if there is none.
+        without: rules that are not asked for; what the file says of them may be wrong.
 
     Raises:
         TunedError: not JSON, a field that is missing, unknown or no number, a rule or knob that does not exist, a
@@ -72,12 +77,13 @@ def read_tuned(path: Path, spec_of: Callable[[str], RuleSpec]) -> dict[str, Tune
         tuned = _FILE.validate_json(path.read_bytes())
     except ValidationError as error:
         raise TunedError(one_line(f"{path}: {first_problem(error)}")) from None
-    for name, rule in tuned.items():
+    asked = {name: rule for name, rule in tuned.items() if name not in without}
+    for name, rule in asked.items():
         try:
             _check(spec_of(name), rule.knobs)
         except ValueError as error:
             raise TunedError(one_line(f"{path}: {error}")) from None
-    return tuned
+    return asked
 
 
 def write_tuned(path: Path, tuned: Mapping[str, TunedRule]) -> None:

@@ -18,6 +18,7 @@ from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from ..telemetry.store import StoreError
 from ..telemetry.valkey import ValkeyError, valkey_url
 from .bad_input import one_line_errors, refuse
+from .knobs import KnobsOf, knobs_option
 from .printing import log_console
 
 
@@ -34,6 +35,7 @@ from .printing import log_console
     default="",
     help="Of a rule, comma-separated: replica counts of static-round-robin, or knobs in place of those shipped, as in headroom=1.2,hold_s=90 (`poolpilot policies RULE` lists them).",
 )
+@knobs_option
 @click.option("--miss-price", type=click.FloatRange(min=0.01), help="What a checkpoint acts by instead of its card's.")
 @click.option(
     "--mode",
@@ -79,6 +81,7 @@ def control(
     scenario: str,
     policy: str,
     setting: str,
+    knobs: Path | None,
     miss_price: float | None,
     mode: str,
     folder: Path,
@@ -105,7 +108,10 @@ def control(
     own_setting = _setting(setting)
     if policy == HELD_PLAN and not own_setting:
         own_setting = held_setting(loaded)
-    make_policy = policy_factory(policy, own_setting, miss_price)
+    of_file = KnobsOf(knobs).of_file(policy) or {}
+    if isinstance(own_setting, dict):
+        own_setting = {**of_file, **own_setting}
+    make_policy = policy_factory(policy, own_setting or of_file, miss_price)
     settings = ControlSettings(
         folder=folder,
         scenario_file=_file_of(scenario),

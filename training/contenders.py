@@ -13,10 +13,10 @@ from ..agents.portfolio import (
     STATIC,
     PolicyFactory,
     SettingError,
+    completed,
     held_setting,
     policy_factory,
     spec_of,
-    tuned_knobs,
 )
 from ..agents.rules import Knobs
 from ..env.batch import Episode
@@ -104,9 +104,8 @@ def contender(
     if name in MARKS:
         return Foreseeing()
     if name in RULE_SPECS:
-        settled = {**tuned_knobs(name), **(knobs or {})}
-        made = policy_factory(name, settled, headroom=headroom)
-        return Steered(name, made, spec_of(name).settled(settled, headroom))
+        own = completed(name, knobs or {})
+        return Steered(name, policy_factory(name, own, headroom=headroom), spec_of(name).settled(own, headroom))
     if knobs:
         raise SettingError(f"{name}: it has no knobs, got {', '.join(knobs)}")
     if name == HELD_PLAN:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from ..env.batch import Episode
+from ..env.contract import FloatArray
 from .rollout import RunResult, attainment_of
 
 HELD: Final = 0.0025
@@ -42,9 +43,16 @@ def outcome_of(results: Sequence[RunResult], episodes: Sequence[Episode]) -> Out
         for result, episode in zip(results, episodes, strict=True)
     ]
     reached = attainment_of(np.sum([result.tally for result in results], axis=0))
-    short = np.maximum(results[0].attainment_wanted - reached, 0.0)
-    asked = ~np.isnan(short)  # a class without requests neither reaches nor misses its target
-    return Outcome(float(np.mean(bills)), float(short[asked].mean()) if asked.any() else 0.0)
+    return Outcome(float(np.mean(bills)), float(shortfall_of(reached, results[0].attainment_wanted)))
+
+
+def shortfall_of(reached: FloatArray, wanted: FloatArray) -> FloatArray:
+    """`[...]` from attainments `[..., C]`, those reached NaN where a class had no requests: it neither reaches nor misses
+    its target. 0 where no class had any."""
+    short = np.maximum(wanted - reached, 0.0)
+    asked = ~np.isnan(short)
+    mean: FloatArray = np.where(asked, short, 0.0).sum(axis=-1) / np.maximum(asked.sum(axis=-1), 1)
+    return mean
 
 
 def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:

@@ -13,26 +13,43 @@ from ..env.spaces import SpaceLayout
 from .worlds import TrainingWorlds, Variation
 
 DEFAULT_SCENARIO = "mixed-chat"
-
+RANDOM = "random"
+"""Stands for clusters drawn at random, in place of a scenario's name."""
 
 BANK = 1024
 """Different worlds that a training run meets (see `TrainingWorlds.bank`)."""
 
 
 def training_worlds(
-    names: Sequence[str], varied: bool = True, bank: int = 0, bank_seed: int = 0, quickly: bool = False
+    names: Sequence[str],
+    varied: bool = True,
+    bank: int = 0,
+    bank_seed: int = 0,
+    quickly: bool = False,
+    difficulty: float = 1.0,
 ) -> TrainingWorlds:
-    """Episodes of the named scenarios (shipped names or paths); `varied` off keeps their own figures."""
+    """Episodes of the named scenarios (shipped names or paths); `varied` off keeps their own figures.
+
+    The name `random`, as often as any other name, is a cluster drawn at random, of this difficulty.
+    """
     still = Variation(load=0.0, price=0.0, cold_start=0.0, target=0.0, drop_pool=0.0)
-    scenarios = [load_scenario(name) for name in names]
-    return TrainingWorlds(scenarios, Variation() if varied else still, bank, bank_seed, quickly)
+    scenarios = [load_scenario(name) for name in names if name != RANDOM]
+    return TrainingWorlds(
+        scenarios,
+        Variation() if varied else still,
+        bank,
+        bank_seed,
+        quickly,
+        random_frac=list(names).count(RANDOM) / len(names),
+        difficulty=difficulty,
+    )
 
 
 def make_cluster_env(scenario: str = DEFAULT_SCENARIO, varied: bool = True) -> ClusterEnv:
     """The environment behind `gymnasium.make("poolpilot/Cluster-v1", scenario=...)`."""
     worlds = training_worlds([scenario], varied)
     _check_room(worlds, SpaceLayout())
-    return ClusterEnv(worlds, worlds.scenarios[0].tick_s, rules_of(DEFAULT_PORTFOLIO, make_rule))
+    return ClusterEnv(worlds, max(worlds.ticks_s), rules_of(DEFAULT_PORTFOLIO, make_rule))
 
 
 def make_vector_env(
@@ -43,12 +60,13 @@ def make_vector_env(
     bank: int = BANK,
     layout: SpaceLayout | None = None,
     threads: int | None = None,
+    difficulty: float = 1.0,
 ) -> VectorClusterEnv:
-    """Many clusters of the named scenarios in one batch, for training; all must have the same tick.
+    """Many clusters of the named scenarios (or `random` ones) in one batch, for training; all must have the same tick.
 
     Two things differ from evaluation, for speed: worlds come from a bank, and plans are made by compiled code.
     """
-    worlds = training_worlds(names, varied, bank, seed, quickly=True)
+    worlds = training_worlds(names, varied, bank, seed, quickly=True, difficulty=difficulty)
     return vector_env_of(worlds, n_clusters, seed, layout, threads)
 
 
@@ -66,14 +84,14 @@ def vector_env_of(
         SpaceError: one has more classes or pools than the observation has room for.
     """
     _check_room(worlds, layout or SpaceLayout())
-    ticks = {scenario.tick_s for scenario in worlds.scenarios}
+    ticks = worlds.ticks_s
     if len(ticks) != 1:
         names = ", ".join(scenario.name for scenario in worlds.scenarios)
         raise ValueError(f"scenarios {names} have ticks of {sorted(ticks)} s; wanted one and the same")
     return VectorClusterEnv(
         worlds,
         n_clusters,
-        ticks.pop(),
+        max(ticks),
         rules_of(DEFAULT_PORTFOLIO, make_rule),
         layout or SpaceLayout(),
         seed,

@@ -16,6 +16,7 @@ import numpy as np
 from ...env.codec import Proposal, whole_replicas
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, RuleSpec
+from .parts.figures import load_seen
 
 QUEUE_AVERSION = 4.0
 """A queue of a quarter of a replica's batch halves the weight of its pool."""
@@ -66,11 +67,7 @@ class PlanTracking:
 
     def _load(self, snapshot: Snapshot, plan: Plan) -> FloatArray:
         """`[..., C]` requests per second to be ready for: what is seen or expected soon."""
-        ahead = snapshot.forecast_per_s[..., :2].max(axis=-1)
-        seen = np.fmax(snapshot.arrival_rate_per_s, ahead)
-        # Work that may wait is carried at its mean rate: its peaks are what waiting is for.
-        seen = np.where(self.cluster.targets.deferrable, np.fmin(seen, snapshot.forecast_per_s[..., -1]), seen)
-        return np.where(np.isnan(seen), plan.load_per_s, seen)
+        return load_seen(snapshot, plan, self.cluster, ahead=2)
 
     def _need(self, load: FloatArray, snapshot: Snapshot, plan: Plan) -> FloatArray:
         """`[..., C, P]` replicas needed: load over capacity, head-room for bursts, and the queue's share."""
@@ -79,7 +76,7 @@ class PlanTracking:
         need = bare * (self.headroom + self.burst * _over(np.sqrt(size), size))[..., None, :]
         per_pool = need.sum(axis=-2)
         replica_s_per_request = _over(per_pool, (load[..., None] * plan.route).sum(axis=-2))
-        waiting = np.nan_to_num(snapshot.waiting)
+        waiting = snapshot.plausible("waiting", 0.0)
         backlog = waiting * replica_s_per_request / self.backlog_drain_s
         return self._overflowed(need * (1.0 + _over(backlog, per_pool))[..., None, :], plan)
 
@@ -89,24 +86,25 @@ class PlanTracking:
         per_pool = need.sum(axis=-2)
         within = need * np.minimum(_over(cluster.max_replicas, per_pool), 1.0)[..., None, :]
         left_per_s = ((need - within) * plan.capacity_per_s).sum(axis=-1, keepdims=True)
-        room = np.maximum(cluster.max_replicas - within.sum(axis=-2), 0.0)
+        # In a full pool there is none, whatever is left of a last digit.
+        room = np.where(per_pool < cluster.max_replicas, cluster.max_replicas - per_pool, 0.0)
         worth = np.where(cluster.serves, plan.capacity_per_s * _over(room, cluster.usd_per_hr)[..., None, :], 0.0)
         share = _over(worth, worth.sum(axis=-1, keepdims=True))
         return within + _over(left_per_s * share, plan.capacity_per_s)
 
     def _made_before_broken(self, wanted: FloatArray, need: FloatArray, snapshot: Snapshot) -> FloatArray:
         """While a pool is short of ready replicas the others keep theirs: they carry what it cannot yet."""
-        ready = np.nan_to_num(snapshot.ready)
+        ready = snapshot.plausible("ready", 0.0)
         short = (need - ready > SHORT_OF).any(axis=-1, keepdims=True)
         return np.where(short, np.maximum(wanted, ready), wanted)
 
     def _route(self, snapshot: Snapshot, plan: Plan, need: FloatArray) -> FloatArray:
         """The plan's weights as far as its replicas are ready; the rest goes where ready replicas have room."""
-        ready = np.where(snapshot.known("ready"), snapshot.ready, plan.replicas)
+        ready = snapshot.plausible("ready", plan.replicas)
         covered = np.clip(_over(ready, need), 0.0, 1.0)
         covered = np.where((need <= 0) & (ready > 0), 1.0, covered)
         # A pool with a queue gets less until it has worked it off.
-        queue = _over(np.nan_to_num(snapshot.waiting), ready * self.cluster.max_batch_cap)
+        queue = _over(snapshot.plausible("waiting", 0.0), ready * self.cluster.max_batch_cap)
         ease = 1.0 / (1.0 + QUEUE_AVERSION * queue)
         kept = plan.route * (covered * ease)[..., None, :]
         spare = (np.maximum(ready - need, 0.0) + 0.05 * ready) * ease

@@ -13,11 +13,17 @@ import numpy as np
 
 from ...agents.portfolio import STATIC, policy_factory
 from ...env.batch import Episode
+from ...env.beliefs import peak_load
 from ...env.contract import Cluster, FloatArray
 from ..criterion import Outcome, loss, outcome_of
 from ..rollout import rollout
 
 MOST_TRIALS = 60
+MOST_COMBINATIONS = 200_000
+"""Of counts, up to which all are looked at."""
+LOADS_PLANNED = 30
+BEYOND_PEAK = 1.6
+"""The largest load that is planned for is as many times as far above the mean as the peak is."""
 MOST_BELIEVED_USE = 1.1
 """Counts that the mean load would fill beyond this are not worth a trial: true speeds differ by about 15 %."""
 
@@ -35,7 +41,8 @@ def fixed_counts(episodes: Sequence[Episode], tick_s: float, on_trial: Callable[
     """The fixed counts of least loss (`training.criterion`) on the episodes; counts are tried from cheap to dear.
 
     Counts that could not carry the mean load are left out, and the search ends where the rent of the counts alone is
-    more than the least loss so far.
+    more than the least loss so far. Of a large cluster only those counts are tried that the planner would choose for
+    some load from the mean to beyond the peak.
 
     Raises:
         ValueError: no counts within the pools' limits could carry the load.
@@ -44,7 +51,8 @@ def fixed_counts(episodes: Sequence[Episode], tick_s: float, on_trial: Callable[
     usual_usd_per_hr = float(np.mean([episode.reference_usd for episode in episodes])) * 3600.0 / tick_s
     best: FixedCounts | None = None
     trials = 0
-    for counts in _counts_by_rent(cluster, episodes, tick_s):
+    few = float(np.prod(cluster.max_replicas + 1.0)) <= MOST_COMBINATIONS
+    for counts in (_counts_by_rent if few else _planned_by_rent)(cluster, episodes, tick_s):
         dear = float(counts @ cluster.usd_per_hr) / usual_usd_per_hr
         if trials >= MOST_TRIALS or (best is not None and dear >= loss(best.outcome)):
             break
@@ -74,3 +82,15 @@ def _counts_by_rent(cluster: Cluster, episodes: Sequence[Episode], tick_s: float
             if used <= MOST_BELIEVED_USE:
                 kept.append(counts)
     return sorted(kept, key=lambda counts: float(counts @ cluster.usd_per_hr))
+
+
+def _planned_by_rent(cluster: Cluster, episodes: Sequence[Episode], tick_s: float) -> list[FloatArray]:
+    """What the planner would rent for loads from the mean to beyond the peak, cheapest first."""
+    world, planner = episodes[0].world, episodes[0].planner
+    mean_per_s = np.mean([episode.reference_requests for episode in episodes], axis=0) / tick_s
+    peak_per_s = peak_load(world.workload, world.duration_s)
+    planned = {
+        tuple(planner.first(mean_per_s + beyond * np.maximum(peak_per_s - mean_per_s, 0.0)).replicas.tolist())
+        for beyond in np.linspace(0.0, BEYOND_PEAK, LOADS_PLANNED)
+    }
+    return sorted(map(np.array, sorted(planned)), key=lambda counts: float(counts @ cluster.usd_per_hr))

@@ -9,7 +9,7 @@ from poolpilot.env.scenario import load_scenario
 from poolpilot.training.criterion import HELD, loss, outcome_of
 from poolpilot.training.days import tuning_episodes
 from poolpilot.training.rollout import rollout
-from poolpilot.training.tuning.counts import fixed_counts
+from poolpilot.training.tuning.counts import LOADS_PLANNED, fixed_counts
 
 SCENARIO = load_scenario("mixed-chat").model_copy(update={"duration_s": 120.0})
 
@@ -29,3 +29,16 @@ def test_they_are_better_than_all_cheaper_ones() -> None:
             assert loss(outcome_of(results, episodes)) >= loss(found.outcome), f"{counts} is better and cheaper"
             cheaper += 1
     assert cheaper > 0
+
+
+def test_of_a_large_cluster_the_planners_counts_are_tried() -> None:
+    """A million combinations and more would take hours."""
+    pools = {
+        name: pool.model_copy(update={"replicas": pool.replicas.model_copy(update={"max": 120})})
+        for name, pool in SCENARIO.pools.items()
+    }
+    large = SCENARIO.model_copy(update={"pools": pools})
+    found = fixed_counts(tuning_episodes(large), large.tick_s)
+    assert found.trials <= LOADS_PLANNED
+    assert 0 < sum(found.counts) < 12
+    assert found.outcome.shortfall < 0.1
