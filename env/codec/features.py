@@ -290,7 +290,7 @@ def _whole_features(
     target, ready, starting, needed, own, *others = np.moveaxis(usd_per_hr, -1, 0)
     budget = cluster.targets.budget_usd_per_hr
     features = {
-        "miss_price": np.broadcast_to(np.log10(np.maximum(miss_price, 1e-3)) / 2.0, target.shape),
+        "miss_price": np.broadcast_to(miss_price_feature(miss_price), target.shape),
         "rent_of_proposed": np.log(_ratio(target, own) + 1e-3),
         **{f"rent_proposed_by_{k}": np.log(_ratio(others[k - 1], own) + 1e-3) for k in OTHERS},
         "utilisation": _ratio(needed, ready) - 0.7,
@@ -299,6 +299,11 @@ def _whole_features(
         "budget_room": np.where(np.isfinite(budget), 1.0 - target / budget, 1.0),
     }
     return np.stack([features[name] for name in WHOLE_FEATURES], axis=-1)
+
+
+def miss_price_feature(miss_price: FloatArray) -> FloatArray:
+    """How the network is told the price of a miss; all else in an observation is the same at any price."""
+    return _bounded(np.log10(np.maximum(miss_price, 1e-3)) / 2.0)
 
 
 def _ratio(over: FloatArray, under: FloatArray) -> FloatArray:
