@@ -291,7 +291,7 @@ def _whole_features(
     proposed = [(price * proposal.action.replicas).sum(axis=-1) for proposal in proposals]
     budget = cluster.targets.budget_usd_per_hr
     features = {
-        "miss_price": np.log10(np.maximum(miss_price, 1e-3)) / 2.0,
+        "miss_price": miss_price_feature(miss_price),
         "rent_of_proposed": np.log(_ratio(rent, proposed[0]) + 1e-3),
         **{f"rent_proposed_by_{k}": np.log(_ratio(proposed[k], proposed[0]) + 1e-3) for k in OTHERS},
         "utilisation": _ratio((price * need).sum(axis=-1), (price * known["ready"]).sum(axis=-1)) - 0.7,
@@ -302,6 +302,11 @@ def _whole_features(
         ),
     }
     return np.stack([np.broadcast_to(features[name], rent.shape) for name in WHOLE_FEATURES], axis=-1)
+
+
+def miss_price_feature(miss_price: FloatArray) -> FloatArray:
+    """How the network is told the price of a miss; all else in an observation is the same at any price."""
+    return _bounded(np.log10(np.maximum(miss_price, 1e-3)) / 2.0)
 
 
 def _ratio(over: FloatArray, under: FloatArray) -> FloatArray:
