@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..env.codec import observation_schema
+from .blend import Portfolio, PortfolioError, portfolio_from_json
 
 CARD: Final = "card.json"
 ONNX: Final = "policy.onnx"
@@ -55,6 +56,11 @@ class Checkpoint:
         """The price of a miss that the policy should act by, unless the user asks otherwise."""
         return float(self.card["miss_price"])
 
+    @property
+    def portfolio(self) -> Portfolio:
+        """The rules that the network blends."""
+        return portfolio_from_json(self.card["portfolio"])
+
 
 def shipped_checkpoints() -> dict[str, Path]:
     """The checkpoints that come with the package, by name."""
@@ -89,6 +95,10 @@ def load_checkpoint(name_or_path: str | Path) -> Checkpoint:
             f" {observation_schema()}; train again, or install the poolpilot {card.get('poolpilot', 'version')} it"
             " was trained with"
         )
+    try:
+        portfolio_from_json(card.get("portfolio"))
+    except PortfolioError as error:
+        raise CheckpointError(f"{folder / CARD}: {error}") from None
     return Checkpoint(folder=folder, card=card)
 
 

@@ -1,17 +1,27 @@
-"""The learned policy as the sidecar runs it: a rule's proposal, bent by a network in ONNX Runtime. No torch here."""
+"""The learned policy as the sidecar runs it: rules' proposals, blended and bent by a network in ONNX Runtime.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 
 from ..env.bending import Bending
-from ..env.codec import Proposer
+from ..env.codec import Outputs
 from ..env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
-from .checkpoint import ONNX, Checkpoint, CheckpointError
+from .blend import MakeRule, PortfolioError, rules_of
+from .checkpoint import CARD, ONNX, Checkpoint, CheckpointError
+
+INPUTS: Final = ("classes", "pools", "whole", "class_mask", "pool_mask")
+"""Of the network, as the parts of an `Observation` are called."""
+OUTPUTS: Final = ("class_output", "pool_output", "whole_output")
+"""Of the network, in the order of the parts of `Outputs`."""
 
 
 @dataclass(frozen=True)
@@ -25,32 +35,51 @@ class LearnedPolicy:
     policy_hash: str
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
-        """The bent proposal. A network output that is not finite is passed on: the guard refuses it, loudly."""
+        """The bent blend. A network output that is not finite is passed on: the guard refuses it, loudly."""
         price = np.full(snapshot.time_s.shape, self.miss_price)
-        seen, proposal, memory = self.bending.look(snapshot, plan, memory, price)
-        inputs = {
-            "classes": seen.classes,
-            "pools": seen.pools,
-            "whole": seen.whole,
-            "class_mask": seen.class_mask,
-            "pool_mask": seen.pool_mask,
-        }
-        single = seen.whole.ndim == 1  # the network takes batches: one cluster is a batch of one
-        rows = {name: value[None] if single else value for name, value in inputs.items()}
-        outputs = self.session.run(None, {name: value.astype(np.float32) for name, value in rows.items()})
-        class_output, pool_output = (_double(output[0] if single else output) for output in outputs)
-        action = self.bending.act(class_output, pool_output, proposal)
-        return action, memory
+        look, memory = self.bending.look(snapshot, plan, memory, price)
+        single = look.seen.whole.ndim == 1  # the network takes batches: one cluster is a batch of one
+        rows = {name: getattr(look.seen, name).astype(np.float32) for name in INPUTS}
+        answers = self.session.run(OUTPUTS, {name: row[None] if single else row for name, row in rows.items()})
+        outputs = Outputs(*(_double(answer[0] if single else answer) for answer in answers))
+        return self.bending.act(outputs, look), memory
+
+
+def learned_policies(
+    checkpoint: Checkpoint, make_rule: MakeRule, miss_price: float | None = None
+) -> Callable[[Cluster], LearnedPolicy]:
+    """What sets a checkpoint to work on a cluster, or on a batch of clusters.
+
+    Args:
+        make_rule: makes the rules of the checkpoint's portfolio.
+        miss_price: what it should act by instead of its card's.
+
+    Raises:
+        CheckpointError: the network cannot be loaded, or does not have the inputs and outputs of the codec, or there is
+            no rule or knob that its card names.
+    """
+    session = _session(checkpoint)
+    try:
+        make_rules = rules_of(checkpoint.portfolio, make_rule)
+    except PortfolioError as error:
+        raise CheckpointError(f"{checkpoint.folder / CARD}: {error}") from None
+    return lambda cluster: LearnedPolicy(
+        bending=Bending(cluster, make_rules(cluster)),
+        session=session,
+        miss_price=checkpoint.miss_price if miss_price is None else miss_price,
+        name=checkpoint.name,
+        policy_hash=checkpoint.policy_hash,
+    )
 
 
 def learned_policy(
-    checkpoint: Checkpoint, cluster: Cluster, rule: Proposer, miss_price: float | None = None
+    checkpoint: Checkpoint, cluster: Cluster, make_rule: MakeRule, miss_price: float | None = None
 ) -> LearnedPolicy:
-    """A checkpoint on a cluster; `rule` is the proposer that it was trained to bend.
+    """A checkpoint on one cluster, or on one batch of clusters; see `learned_policies`."""
+    return learned_policies(checkpoint, make_rule, miss_price)(cluster)
 
-    Raises:
-        CheckpointError: the network cannot be loaded or does not have the inputs that the codec makes.
-    """
+
+def _session(checkpoint: Checkpoint) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # the network is tiny; threads only add jitter
     options.log_severity_level = 3
@@ -58,18 +87,12 @@ def learned_policy(
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  # onnxruntime's own exception types share no public base
-        raise CheckpointError(f"{path}: ONNX Runtime cannot load it: {str(error)[:200]}") from None
-    wanted = {"classes", "pools", "whole", "class_mask", "pool_mask"}
-    seen = {item.name for item in session.get_inputs()}
-    if seen != wanted:
-        raise CheckpointError(f"{path}: inputs {sorted(seen)}, wanted {sorted(wanted)}")
-    return LearnedPolicy(
-        bending=Bending(cluster, rule),
-        session=session,
-        miss_price=checkpoint.miss_price if miss_price is None else miss_price,
-        name=checkpoint.name,
-        policy_hash=checkpoint.policy_hash,
-    )
+        raise CheckpointError(f"{path}: ONNX Runtime cannot load it: {' '.join(str(error).split())[:200]}") from None
+    for kind, wanted, items in (("inputs", INPUTS, session.get_inputs()), ("outputs", OUTPUTS, session.get_outputs())):
+        seen = sorted(item.name for item in items)
+        if seen != sorted(wanted):
+            raise CheckpointError(f"{path}: {kind} {seen}, wanted {sorted(wanted)}")
+    return session
 
 
 def _double(values: Any) -> FloatArray:

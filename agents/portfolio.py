@@ -1,8 +1,10 @@
-"""Policies by name: the rules with their settings, and checkpoints. One place for sidecar, simulator and evaluation."""
+"""Policies by name: the rules with their knobs, and checkpoints. One place for sidecar, simulator and evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -10,69 +12,143 @@ import numpy as np
 from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
 from .checkpoint import load_checkpoint
-from .learned import learned_policy
+from .learned import learned_policies
+from .opponents import (
+    cheapest_fit,
+    least_loaded,
+    plan_tracking,
+    saturation,
+    spot_fallback,
+    threshold,
+    workload_aware,
+)
 from .opponents.held_plan import HeldPlan
-from .opponents.plan_tracking import PlanTracking
 from .opponents.static_round_robin import StaticRoundRobin
-from .opponents.threshold import Threshold
+from .rules import KnobError, Knobs, Rule, RuleSpec
+from .tuned import SHIPPED, TunedRule, read_tuned
 
 PolicyFactory = Callable[[Cluster], Policy]
 """Makes a policy for a cluster, or for a batch of clusters."""
 
+RULE_SPECS: Final[Mapping[str, RuleSpec]] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            cheapest_fit.SPEC,
+            least_loaded.SPEC,
+            workload_aware.SPEC,
+            threshold.SPEC,
+            saturation.SPEC,
+            plan_tracking.SPEC,
+            spot_fallback.SPEC,
+        )
+    }
+)
+"""The rules that have knobs, by name."""
+
 STATIC: Final = "static-round-robin"
 THRESHOLD: Final = "threshold"
 PLAN_TRACKING: Final = "plan-tracking"
-RULES: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
+RULES: Final = (STATIC, *RULE_SPECS)
 """The rules that any scenario can be steered by."""
+USUAL: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
+"""Those compared when nobody says which."""
 HELD_PLAN: Final = "held-plan"
 """The rule for scenarios that carry a plan. Anything else names a checkpoint."""
+FRONTIER_POWER: Final = 8
+"""A checkpoint's one knob is the price of a miss; head-room times 1.2 is about four times that price."""
 
 
 class SettingError(ValueError):
     """A rule was given a setting that it cannot have."""
 
 
-def policy_factory(name: str, setting: Sequence[float] = (), miss_price: float | None = None) -> PolicyFactory:
+def spec_of(name: str) -> RuleSpec:
+    """A rule with knobs, by name.
+
+    Raises:
+        KnobError: there is none of that name.
+    """
+    if name not in RULE_SPECS:
+        raise KnobError(f"no rule {name!r} that has knobs; there are {', '.join(RULE_SPECS)}")
+    return RULE_SPECS[name]
+
+
+@cache
+def shipped_tuned() -> Mapping[str, TunedRule]:
+    """The tuned rules that come with the package (TunedError if the file was spoilt)."""
+    return MappingProxyType(read_tuned(SHIPPED, spec_of))
+
+
+def tuned_knobs(name: str) -> dict[str, float]:
+    """Every knob of a rule as it was tuned; at its default if it was not (KnobError if there is no such rule)."""
+    spec, tuned = spec_of(name), shipped_tuned().get(name)
+    return spec.settled(tuned.knobs if tuned else None)
+
+
+def completed(name: str, knobs: Knobs) -> dict[str, float]:
+    """A rule's knobs with those that `knobs` lacks as shipped (KnobError if there is no such rule)."""
+    lacks = spec_of(name).defaults.keys() - knobs.keys()
+    return {**tuned_knobs(name), **knobs} if lacks else dict(knobs)
+
+
+def make_rule(name: str, knobs: Knobs | None = None, headroom: float = 1.0) -> Callable[[Cluster], Rule]:
+    """A rule with knobs, by name.
+
+    Args:
+        name: one of `RULE_SPECS`.
+        knobs: those left out are at their defaults; None: as shipped (`tuned_knobs`).
+        headroom: times the head-room that its knobs give it.
+
+    Raises:
+        KnobError: no such rule, no such knob, or a value that it cannot take.
+    """
+    spec = spec_of(name)
+    settled = spec.settled(tuned_knobs(name) if knobs is None else knobs, headroom)
+    return lambda cluster: spec.make(cluster, settled)
+
+
+def policy_factory(
+    name: str, setting: Sequence[float] | Knobs = (), miss_price: float | None = None, headroom: float = 1.0
+) -> PolicyFactory:
     """A policy by name.
 
     Args:
         name: one of `RULES`, `HELD_PLAN`, or a checkpoint's name or folder.
-        setting: of held-plan what `held_setting` gives; of static-round-robin a replica count for each pool; of threshold the target concurrency (share of
-            the batch cap), the stabilisation window in seconds, and for each pool whether it is used (1 or 0; left
-            out: all are); of plan-tracking nothing, or head-room, burst and hold_s.
+        setting: of held-plan what `held_setting` gives; of static-round-robin a replica count for each pool; of
+            another rule knobs by name in place of those shipped.
         miss_price: what a checkpoint should act by instead of its card's.
+        headroom: how far to either side of its setting, between bill and attainment: times a rule's head-room, times
+            fixed counts, or, to the power `FRONTIER_POWER`, times a checkpoint's price of a miss.
 
     Raises:
         SettingError: the setting does not fit the rule.
+        KnobError: no such knob, or a value that it cannot take.
         CheckpointError: no such checkpoint, or one that does not fit this build.
     """
+    if name in RULE_SPECS:
+        if not isinstance(setting, Mapping):
+            if setting:
+                raise SettingError(
+                    f"{name}: setting {tuple(setting)}, wanted knobs by name: {', '.join(spec_of(name).defaults)}"
+                )
+            setting = {}
+        return make_rule(name, completed(name, setting), headroom)
+    if isinstance(setting, Mapping):
+        if setting:
+            raise SettingError(f"{name}: it has no knobs, got {', '.join(setting)}")
+        setting = ()
     if name == STATIC:
         if not setting or min(setting) < 0:
             raise SettingError(f"{STATIC}: setting {tuple(setting)}, wanted a replica count of 0 or more for each pool")
-        return lambda cluster: StaticRoundRobin(cluster, padded(setting, cluster))
-    if name == THRESHOLD:
-        share, window_s, *used = setting or (0.5, 120.0)
-        if not 0 < share <= 1 or window_s < 0:
-            raise SettingError(f"{THRESHOLD}: share {share}, window {window_s}; wanted 0 < share <= 1 and window >= 0")
-        return lambda cluster: Threshold(
-            cluster,
-            target_per_replica=np.maximum(share * cluster.max_batch_cap, 1.0),
-            stabilisation_s=window_s,
-            used=padded(used, cluster) > 0 if used else cluster.pool_mask,
-        )
-    if name == PLAN_TRACKING:
-        if len(setting) not in (0, 3):
-            raise SettingError(f"{PLAN_TRACKING}: setting {tuple(setting)}, wanted none, or head-room, burst, hold_s")
-        if not setting:
-            return PlanTracking
-        headroom, burst, hold_s = setting
-        return lambda cluster: PlanTracking(cluster, headroom, burst, hold_s)
+        return lambda cluster: StaticRoundRobin(cluster, np.rint(headroom * padded(setting, cluster)))
     if name == HELD_PLAN:
-        return lambda cluster: HeldPlan(cluster, *_held(setting, cluster))
+        return lambda cluster: HeldPlan(cluster, *_held(setting, cluster, headroom))
     if setting:
         raise SettingError(f"{name}: a checkpoint takes no setting, got {tuple(setting)}")
     checkpoint = load_checkpoint(name)
-    return lambda cluster: learned_policy(checkpoint, cluster, PlanTracking(cluster), miss_price)
+    price = (checkpoint.miss_price if miss_price is None else miss_price) * headroom**FRONTIER_POWER
+    return learned_policies(checkpoint, make_rule, price)
 
 
 def held_setting(scenario: Scenario) -> tuple[float, ...]:
@@ -94,8 +170,8 @@ def held_setting(scenario: Scenario) -> tuple[float, ...]:
     return (*counts, *shares)
 
 
-def _held(setting: Sequence[float], cluster: Cluster) -> tuple[FloatArray, FloatArray]:
-    """Counts `[..., P]` and shares `[..., C, P]` out of a setting."""
+def _held(setting: Sequence[float], cluster: Cluster, headroom: float) -> tuple[FloatArray, FloatArray]:
+    """Counts `[..., P]`, times `headroom`, and shares `[..., C, P]` out of a setting."""
     classes, pools = (
         int(mask.reshape(-1, mask.shape[-1])[0].sum()) for mask in (cluster.class_mask, cluster.pool_mask)
     )
@@ -106,7 +182,7 @@ def _held(setting: Sequence[float], cluster: Cluster) -> tuple[FloatArray, Float
         )
     shares = np.zeros(cluster.serves.shape)
     shares[..., :classes, :pools] = np.reshape(setting[pools:], (classes, pools))
-    return padded(setting[:pools], cluster), shares
+    return np.rint(headroom * padded(setting[:pools], cluster)), shares
 
 
 def padded(values: Sequence[float], cluster: Cluster) -> FloatArray:

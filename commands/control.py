@@ -18,6 +18,7 @@ from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from ..telemetry.store import StoreError
 from ..telemetry.valkey import ValkeyError, valkey_url
 from .bad_input import one_line_errors, refuse
+from .knobs import KnobsOf, knobs_option
 from .printing import log_console
 
 
@@ -32,8 +33,9 @@ from .printing import log_console
 @click.option(
     "--setting",
     default="",
-    help="Of a rule, comma-separated: replica counts of static-round-robin; share, window_s and pools used (1/0) of threshold; head-room, burst, hold_s of plan-tracking.",
+    help="Of a rule, comma-separated: replica counts of static-round-robin, or knobs in place of those shipped, as in headroom=1.2,hold_s=90 (`poolpilot policies RULE` lists them).",
 )
+@knobs_option
 @click.option("--miss-price", type=click.FloatRange(min=0.01), help="What a checkpoint acts by instead of its card's.")
 @click.option(
     "--mode",
@@ -79,6 +81,7 @@ def control(
     scenario: str,
     policy: str,
     setting: str,
+    knobs: Path | None,
     miss_price: float | None,
     mode: str,
     folder: Path,
@@ -102,10 +105,13 @@ def control(
     loaded = load_scenario(scenario)
     if speed_up > 1 and any(pool.command for pool in loaded.pools.values()):
         refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has a command")
-    own_setting = _numbers(setting)
+    own_setting = _setting(setting)
     if policy == HELD_PLAN and not own_setting:
         own_setting = held_setting(loaded)
-    make_policy = policy_factory(policy, own_setting, miss_price)
+    of_file = KnobsOf(knobs).of_file(policy) or {}
+    if isinstance(own_setting, dict):
+        own_setting = {**of_file, **own_setting}
+    make_policy = policy_factory(policy, own_setting or of_file, miss_price)
     settings = ControlSettings(
         folder=folder,
         scenario_file=_file_of(scenario),
@@ -140,11 +146,16 @@ async def _run(scenario: Scenario, make_policy: PolicyFactory, settings: Control
     log_console().print(f"{status.ticks} ticks, the fallback decided {status.fallback_ticks} of them")
 
 
-def _numbers(setting: str) -> tuple[float, ...]:
+def _setting(text: str) -> tuple[float, ...] | dict[str, float]:
+    """Numbers, or numbers by name."""
+    parts = [part for part in text.split(",") if part.strip()]
+    named = [part.partition("=") for part in parts]
     try:
-        return tuple(float(part) for part in setting.split(",") if part.strip())
+        if any(equals for _, equals, _ in named):
+            return {name.strip(): float(value) for name, _, value in named}
+        return tuple(float(part) for part in parts)
     except ValueError:
-        refuse(f"--setting {setting}: wanted numbers with commas between them")
+        refuse(f"--setting {text}: wanted numbers, or name=number, with commas between them")
 
 
 def _file_of(scenario: str) -> Path:

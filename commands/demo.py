@@ -29,7 +29,7 @@ from .demonstration.tracing import with_trace
 from .demonstration.watching import watch
 from .printing import console, log_console, percent, print_json, seconds, table
 
-DEFAULT_POLICIES = ("first-light", STATIC, THRESHOLD)
+DEFAULT_POLICIES = ("steady-hand", STATIC, THRESHOLD)
 
 
 @click.command()

@@ -1,41 +1,76 @@
-"""`poolpilot evaluate`: policies side by side over scenarios and seeds."""
+"""`poolpilot evaluate`: policies side by side over suites of scenarios and seeds."""
 
 from __future__ import annotations
 
-import json
-from functools import partial
+import os
 from pathlib import Path
-from typing import Any
 
 import click
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..agents.checkpoint import add_to_card
-from ..agents.portfolio import HELD_PLAN, RULES
-from ..env.scenario import load_scenario
-from ..training.clairvoyant_plan import CLAIRVOYANT
-from ..training.evaluate import compare, entrant, summary, tuning_episodes
+from ..agents.portfolio import HELD_PLAN, RULES, USUAL
+from ..training.contenders import MARKS
+from ..training.evaluation.entrants import listed_all
+from ..training.evaluation.jobs import Job, Plan, jobs_of
+from ..training.evaluation.manifest import manifest_of
+from ..training.evaluation.rows import Row
+from ..training.evaluation.run_folder import RunFolder
+from ..training.evaluation.running import run_evaluation
+from ..training.evaluation.summary import summary_of
 from .bad_input import one_line_errors
+from .evaluating.asked import command_line, headrooms_asked, policies_asked, suites_asked
+from .evaluating.kept import keep_on_card, keep_summary
+from .evaluating.tables import evaluation_tables
 from .first_run import say_if_it_compiles
-from .printing import console, percent, print_json, progress, table
+from .printing import console, print_json, progress
 
 
-@click.command()
-@click.option(
-    "--scenario", "scenarios", multiple=True, required=True, help="A shipped scenario's name, or a file; repeatable."
+@click.command(
+    epilog="""\b
+Examples:
+  poolpilot evaluate --suite unseen --policies plan-tracking,steady-hand --seeds 5 --out runs/unseen
+  poolpilot evaluate --suite traces --data DIR --policies saturation,steady-hand,perfect-forecast --workers 8
+  poolpilot evaluate --scenario two-models --policy threshold --policy plan-tracking --headroom 0.8,1,1.2
+
+A run that is cut off goes on when it is started again with the same --out. docs/evaluation.md says how to read what
+is printed and kept."""
 )
+@click.option("--suite", "suites", multiple=True, help="A shipped suite's name, or a file; repeatable.")
+@click.option("--scenario", "scenarios", multiple=True, help="A shipped scenario's name, or a file; repeatable.")
+@click.option("--policies", "lists", multiple=True, help="Policies, with commas between them.")
 @click.option(
     "--policy",
-    "policies",
+    "single",
     multiple=True,
-    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, {CLAIRVOYANT} (no policy but a mark: each world's own plan, known"
-    " ahead), or a checkpoint's name or folder; repeatable. Default: the rules.",
+    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, {', '.join(MARKS)} (no policies but marks: they know what comes), or"
+    f" a checkpoint's name or folder; repeatable. Default: {', '.join(USUAL)}.",
 )
 @click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Worlds for each scenario.")
+@click.option(
+    "--headroom",
+    help="Factors on every policy's one head-room knob to sweep, with commas between them. Default: 0.7, 0.85, 1, 1.2,"
+    " 1.5 with --suite, else 1.",
+)
+@click.option(
+    "--refine",
+    type=click.IntRange(0, 20),
+    default=2,
+    show_default=True,
+    help="More head-rooms to try for each level of attainment where the sweep does not reach it, or could come closer.",
+)
 @click.option("--reference", help="The policy that bills are compared with. Default: the first.")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Keep rows.parquet and summary.json there."
+    "--bound/--no-bound", default=True, show_default=True, help="Tell how far bills are above the clairvoyant bound."
+)
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the public traces that suites ask for. Default: what POOLPILOT_DATA says.",
+)
+@click.option("--workers", type=click.IntRange(1, 512), help="Processes. Default: as many as there are cores.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep rows.parquet, summary.json and frontier.html there; goes on with a run that was cut off.",
 )
 @click.option(
     "--onto-card",
@@ -43,115 +78,64 @@ from .printing import console, percent, print_json, progress, table
     help="A checkpoint's folder: keep the summary on its card.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
 @one_line_errors
 def evaluate(
+    context: click.Context,
+    suites: tuple[str, ...],
     scenarios: tuple[str, ...],
-    policies: tuple[str, ...],
+    lists: tuple[str, ...],
+    single: tuple[str, ...],
     seeds: int,
+    headroom: str | None,
+    refine: int,
     reference: str | None,
+    bound: bool,
+    data: Path | None,
+    workers: int | None,
     out: Path | None,
     onto_card: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare policies over scenarios and seeds, with 95 % bootstrap intervals.
+    """Compare policies over suites of scenarios and seeds, with 95 % bootstrap intervals.
 
-    Every policy meets the same worlds (paired by seed). Rules with knobs are tuned on other days of the scenario
-    first; their knobs are then frozen.
+    Every policy meets the same worlds (paired by seed), with its shipped knobs. Two readings: as shipped, and at
+    equal attainment, for which each policy's one head-room knob is swept.
     """
-    names = policies or RULES
-    base = reference or names[0]
-    if base not in names:
-        raise click.UsageError(f"--reference {base}: not among the policies compared ({', '.join(names)})")
-    rows: list[dict[str, Any]] = []
-    wanted: dict[str, dict[str, float]] = {}
-    shown: dict[str, str] = {}
-    settings: dict[str, dict[str, list[float]]] = {}
-    say_if_it_compiles()
-    with progress(quiet=as_json) as bar:
-        for given in scenarios:
-            scenario = load_scenario(given)
-            wanted[scenario.name] = {name: c.target.attainment for name, c in scenario.classes.items()}
-            tuning = tuning_episodes(scenario) if set(RULES) & set(names) else None
-            contenders = []
-            for name in names:
-                task = bar.add_task(f"{scenario.name}: tuning {name}", total=None)
-                contenders.append(entrant(name, scenario, tuning=tuning, on_trial=partial(bar.advance, task)))
-                bar.remove_task(task)
-            shown = {given_name: c.name for given_name, c in zip(names, contenders, strict=True)}
-            _check_names(shown)
-            settings[scenario.name] = {c.name: list(c.tuned.best.setting) for c in contenders if c.tuned}
-            task = bar.add_task(f"{scenario.name}: running", total=len(names))
-            rows += compare(scenario, contenders, seeds, on_run=partial(bar.advance, task))
-    base = shown[base]
-    records = summary(rows, base)
-    if out is not None:
-        _keep(out, rows, records)
+    names = policies_asked(lists, single, USUAL)
+    if reference is not None and reference not in names:
+        raise click.UsageError(f"--reference {reference}: not among the policies compared ({', '.join(names)})")
+    asked = suites_asked(suites, scenarios, data)
+    policies = listed_all(names)
+    shown = {own.given: own.name for own in policies}
+    headrooms = headrooms_asked(headroom, swept=bool(suites))
+    plan = Plan(asked.scenarios, {own.name: own for own in policies}, seeds, bound)
+    manifest = manifest_of(
+        asked.scenarios, asked.skipped, policies, headrooms, refine, seeds, bound, command_line(context)
+    )
+    folder = RunFolder(out, manifest) if out is not None else None
+    rows = _run(plan, jobs_of(plan, headrooms), refine, workers or os.cpu_count() or 1, folder, as_json)
+    document = summary_of(rows, shown[reference or names[0]], asked.skipped)
+    if folder is not None:
+        keep_summary(folder, document)
     if onto_card is not None:
-        add_to_card(onto_card, {"seeds": seeds, "reference": base, "summary": records, "tuned": settings})
+        keep_on_card(onto_card, document, manifest)
     if as_json:
-        document = {"reference": base, "seeds": seeds, "wanted": wanted, "tuned": settings}
-        print_json({**document, "summary": records, "rows": rows})
+        print_json({"manifest": manifest, **document, "rows": rows})
         return
-    _print(records, base, seeds, wanted)
+    out_console = console()
+    for shown_table in evaluation_tables(document):
+        out_console.print(shown_table)
 
 
-def _check_names(shown: dict[str, str]) -> None:
-    """Refuse policies that tables could not tell apart."""
-    given_by: dict[str, str] = {}
-    for given, name in shown.items():
-        if name in given_by:
-            raise click.UsageError(
-                f"--policy {given}: calls itself {name}, as --policy {given_by[name]} does; wanted names of their own"
-                " (the name in card.json, or `poolpilot train --name`)"
+def _run(plan: Plan, jobs: list[Job], refine: int, workers: int, folder: RunFolder | None, quiet: bool) -> list[Row]:
+    say_if_it_compiles()
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task("evaluating", total=len(jobs))
+
+        def on_progress(done: int, known: int, last: Job | None) -> None:
+            bar.update(
+                task, completed=done, total=known, description=f"{last.suite}: {last.scenario}" if last else None
             )
-        given_by[name] = given
 
-
-def _keep(folder: Path, rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    flat = [{**row, "vetoes": json.dumps(row["vetoes"])} for row in rows]
-    columns = list(dict.fromkeys(key for row in flat for key in row))
-    pq.write_table(pa.table({key: [row.get(key) for row in flat] for key in columns}), folder / "rows.parquet")
-    (folder / "summary.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
-
-
-def _print(records: list[dict[str, Any]], reference: str, seeds: int, wanted: dict[str, dict[str, float]]) -> None:
-    for scenario in dict.fromkeys(r["scenario"] for r in records):
-        mine = [r for r in records if r["scenario"] == scenario]
-        classes = list(mine[0]["attainment"])
-        rows = []
-        for r in mine:
-            against = r.get("bill_against_reference")
-            difference = "-"
-            if against:
-                difference = (
-                    f"{against['mean'] * 100:+.1f} % [{against['low'] * 100:+.1f}, {against['high'] * 100:+.1f}]"
-                )
-            usd = r["usd_per_hr"]
-            rows.append(
-                (
-                    r["policy"],
-                    f"{usd['mean']:.2f} [{usd['low']:.2f}, {usd['high']:.2f}]",
-                    difference,
-                    f"{r['above_bound_frac']['mean'] * 100:+.0f} %" if r["above_bound_frac"] else "-",
-                    f"{r['usd_per_1000_met']['mean']:.3f}" if r["usd_per_1000_met"] else "-",
-                    *(percent(r["attainment"].get(c), 2) for c in classes),
-                    str(r["lost"]),
-                    f"{r['replica_changes']:.0f}",
-                    percent(r["covered_frac"]["mean"] if r["covered_frac"] else None),
-                )
-            )
-        columns = (
-            "policy",
-            "$/h",
-            f"against {reference}",
-            "above bound",
-            "$ per 1,000 met",
-            *(f"{c} met ({wanted[scenario][c] * 100:g} %)" for c in classes),
-        )
-        caption = f"{seeds} seeds, paired; mean [95 % interval]. Knobs frozen after tuning on other days."
-        caption += (
-            " Calibrated: share of the tokens served inside the range that the performance model was measured over."
-        )
-        caption += " Above bound: how much dearer than any policy must be that meets as many requests (docs/bound.md)."
-        console().print(table(scenario, (*columns, "lost", "scalings", "calibrated"), rows, caption))
+        return run_evaluation(plan, jobs, refine, workers, folder, on_progress)

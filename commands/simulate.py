@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import click
 from rich.progress import Progress, TaskID
 
-from ..agents.portfolio import HELD_PLAN, RULES
+from ..agents.portfolio import HELD_PLAN, RULES, USUAL
 from ..env.contract import BILL_LAYERS, IDLE_PARTS
 from ..env.scenario import Scenario, load_scenario
 from ..env.window import TPOT, TTFT
-from ..training.evaluate import contender, tuning_episodes
-from ..training.rollout import RunResult, rollout
+from ..training.contenders import contender
+from ..training.rollout import RunResult
 from ..training.worlds import episode_of
 from .bad_input import one_line_errors
 from .first_run import say_if_it_compiles
+from .knobs import KnobsOf, knobs_option
 from .printing import console, percent, print_json, progress, seconds, table
 
 _DECISIONS_SHOWN = 5
@@ -40,34 +42,46 @@ _EVENTS = {
     "--policy",
     "policies",
     multiple=True,
-    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, or a checkpoint's name or folder; repeat for several. Default: the rules.",
+    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, or a checkpoint's name or folder; repeat for several. Default: {', '.join(USUAL)}.",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Of the world: requests, true speeds, preemptions."
 )
 @click.option("--duration", type=click.FloatRange(min=10), help="Seconds to simulate instead of the scenario's own.")
+@click.option("--tune", is_flag=True, help="Search each rule's knobs for this scenario first. Needs the extra `tune`.")
+@knobs_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @one_line_errors
-def simulate(scenario: str, policies: tuple[str, ...], seed: int, duration: float | None, as_json: bool) -> None:
+def simulate(
+    scenario: str,
+    policies: tuple[str, ...],
+    seed: int,
+    duration: float | None,
+    tune: bool,
+    knobs: Path | None,
+    as_json: bool,
+) -> None:
     """Run policies over a scenario in the simulator and print what they cost and reach.
 
-    Rules with knobs are tuned first, on days of the same scenario that are not the one shown.
+    Rules have the knobs that are shipped (docs/tuning.md); fixed counts, and with `--tune` knobs, are searched first, on
+    days of the same scenario that are not the one shown.
     """
     loaded = load_scenario(scenario)
     if duration is not None:
         loaded = loaded.model_copy(update={"duration_s": duration})
-    names = policies or RULES
+    names = policies or USUAL
     ticks = int(loaded.duration_s / loaded.tick_s)
+    own_knobs = KnobsOf(knobs, tune)
     results: dict[str, RunResult] = {}
     say_if_it_compiles()
     with progress(quiet=as_json) as bar:
-        tuning = tuning_episodes(loaded) if set(RULES) & set(names) else None
         for name in names:
             task = bar.add_task(f"tuning {name}", total=None)
-            entry = contender(name, loaded, tuning=tuning, on_trial=partial(bar.advance, task))
+            on_trial = partial(bar.advance, task)
+            entry = contender(name, loaded, knobs=own_knobs(name, loaded, on_trial), on_trial=on_trial)
             bar.update(task, description=f"running {name}", total=ticks, completed=0)
             episode = episode_of(loaded, seed, miss_price=1.0)
-            (results[name],) = rollout([episode], entry.make, loaded.tick_s, on_tick=partial(_completed, bar, task))
+            (results[name],) = entry.run([episode], loaded.tick_s, on_tick=partial(_completed, bar, task))
     if as_json:
         print_json(
             {

@@ -1,4 +1,4 @@
-"""From snapshot to observation and from outputs to action, around the rule that is bent.
+"""From snapshot to observation and from outputs to action, around the rules that are blended and bent.
 
 The same in training and live.
 """
@@ -7,30 +7,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .codec import Observation, Proposal, Proposer, decode, encode, track_budget
+from .codec import BLENDED, Observation, Outputs, Proposal, Proposer, decode, encode, look_back
 from .contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 
-RULE_PREFIX = "rule."
-"""The bent rule's own memory is kept under names that start so."""
+
+@dataclass(frozen=True)
+class Look:
+    """A tick as it is looked at: what the network sees, and what its answer will be about."""
+
+    seen: Observation
+    proposals: tuple[Proposal, ...]
+    snapshot: Snapshot
+    plan: Plan
 
 
 @dataclass(frozen=True)
 class Bending:
-    """A rule and the cluster it proposes for."""
+    """A portfolio of rules and the cluster they propose for."""
 
     cluster: Cluster
-    rule: Proposer
+    rules: tuple[Proposer, ...]
+    """`BLENDED` of them, the neutral one first."""
 
-    def look(
-        self, snapshot: Snapshot, plan: Plan, memory: Memory, miss_price: FloatArray
-    ) -> tuple[Observation, Proposal, Memory]:
-        """What the network sees now, the proposal it may bend, and what to remember."""
-        own: Memory = {k.removeprefix(RULE_PREFIX): v for k, v in memory.items() if k.startswith(RULE_PREFIX)}
-        proposal, own = self.rule.propose(snapshot, plan, own)
-        left, budget = track_budget(snapshot, self.cluster, memory)
-        seen = encode(snapshot, plan, proposal, self.cluster, miss_price, left)
-        return seen, proposal, {**{RULE_PREFIX + k: v for k, v in own.items()}, **budget}
+    def __post_init__(self) -> None:
+        """ValueError for another number of rules than the codec blends."""
+        if len(self.rules) != BLENDED:
+            raise ValueError(f"{len(self.rules)} rules to blend, wanted {BLENDED}")
 
-    def act(self, class_output: FloatArray, pool_output: FloatArray, proposal: Proposal) -> Action:
+    def look(self, snapshot: Snapshot, plan: Plan, memory: Memory, miss_price: FloatArray) -> tuple[Look, Memory]:
+        """What the network sees now, what its answer will blend and bend, and what to remember."""
+        proposals, remembered = self._propose(snapshot, plan, memory)
+        past, own = look_back(snapshot, self.cluster, memory)
+        seen = encode(snapshot, plan, proposals, self.cluster, miss_price, past)
+        return Look(seen, proposals, snapshot, plan), {**remembered, **own}
+
+    def act(self, outputs: Outputs, look: Look) -> Action:
         """The action that the outputs mean (see `codec.decode`)."""
-        return decode(class_output, pool_output, proposal, self.cluster)
+        return decode(outputs, look.proposals, look.snapshot, look.plan, self.cluster)
+
+    def _propose(
+        self, snapshot: Snapshot, plan: Plan, memory: Memory
+    ) -> tuple[tuple[Proposal, ...], dict[str, FloatArray]]:
+        proposals, remembered = [], {}
+        for k, rule in enumerate(self.rules):
+            prefix = rule_prefix(k)
+            own: Memory = {n.removeprefix(prefix): v for n, v in memory.items() if n.startswith(prefix)}
+            proposal, own = rule.propose(snapshot, plan, own)
+            proposals.append(proposal)
+            remembered.update({prefix + n: v for n, v in own.items()})
+        return tuple(proposals), remembered
+
+
+def rule_prefix(k: int) -> str:
+    """What the names of rule `k`'s own memory begin with."""
+    return f"rule_{k}."

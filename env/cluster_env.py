@@ -1,7 +1,7 @@
 """The cluster as a Gymnasium environment, and its natively vectorised twin. No physics here.
 
 Neither knows a planner or a rule: both are handed in by whoever composes the environment
-(`training.environments` does it for `poolpilot/Cluster-v0`).
+(`training.environments` does it for `poolpilot/Cluster-v1`).
 
 Symbols: `B` clusters, `A`/`N` sizes of action and observation.
 """
@@ -26,8 +26,11 @@ from .spaces import SpaceLayout
 
 EpisodeSource = Callable[[int], Episode]
 """Draws an episode from a seed."""
-RuleFactory = Callable[[Cluster], Proposer]
-"""The rule that actions bend, for a batch of clusters."""
+RuleFactory = Callable[[Cluster], tuple[Proposer, ...]]
+"""The rules that actions blend and bend, the neutral one first, for a batch of clusters."""
+
+BendingFactory = Callable[[Cluster, tuple[Proposer, ...]], Bending]
+"""What turns actions into the clusters' own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +54,8 @@ class StepInfo:
 class VectorClusterEnv:
     """`B` clusters stepped in one call. An episode that ends is replaced in the same step.
 
-    One step is one tick: the rule proposes, the action bends the proposal, the guard limits it, the simulated
-    clusters run for `tick_s`. Observation, action and reward are those of `ClusterEnv`.
+    One step is one tick: the rules propose, the action blends and bends what they propose, the guard limits it, the
+    simulated clusters run for `tick_s`. Observation, action and reward are those of `ClusterEnv`.
     """
 
     def __init__(
@@ -60,22 +63,24 @@ class VectorClusterEnv:
         draw: EpisodeSource,
         n_clusters: int,
         tick_s: float,
-        make_rule: RuleFactory,
+        make_rules: RuleFactory,
         layout: SpaceLayout | None = None,
         seed: int = 0,
         restart: bool = True,
         make_planning: Callable[[], Planning] = PlansOneByOne,
+        make_bending: BendingFactory = Bending,
         threads: int | None = None,
     ) -> None:
         """`draw` is asked for episode after episode with seeds derived from `seed`.
 
-        With `restart` off an episode that ended is not replaced: call `reset`. `make_planning` and `threads` as for
+        With `restart` off an episode that ended is not replaced: call `reset`. `make_bending` is what stands between actions and rules; `make_planning` and `threads` as for
         `ClusterBatch`; the number of threads changes no bit of what comes out.
         """
         self.layout = layout or SpaceLayout()
         self.n_clusters = n_clusters
         self.tick_s = tick_s
-        self._draw, self._make_rule, self._restarts = draw, make_rule, restart
+        self._draw, self._make_rules, self._restarts = draw, make_rules, restart
+        self._make_bending = make_bending
         self._make_planning, self._threads = make_planning, threads
         # Two, taken in turn: whoever learns keeps the last observation until after the next step.
         self._pages = [np.zeros((n_clusters, sum(self.layout.sizes)), dtype=np.float32) for _ in range(2)]
@@ -93,7 +98,7 @@ class VectorClusterEnv:
             episodes, self.tick_s, layout.max_classes, layout.max_pools, self._make_planning(), self._threads
         )
         self._memory: Memory = {}
-        self._bending = Bending(self.batch.cluster, self._make_rule(self.batch.cluster))
+        self._bending = self._make_bending(self.batch.cluster, self._make_rules(self.batch.cluster))
         return self._look()
 
     def step(
@@ -109,9 +114,8 @@ class VectorClusterEnv:
             came of it. Where an episode ended, the observation is the first of the next. The observations are
             overwritten by the step after the next: copy what is to be kept longer.
         """
-        class_output, pool_output = self.layout.outputs(actions)
-        proposed = self._bending.act(class_output, pool_output, self._proposal)
-        outcome, _, changes = self.batch.advance(proposed, self._snapshot)
+        proposed = self._bending.act(self.layout.outputs(actions), self._looked)
+        outcome, _, changes = self.batch.advance(proposed, self._looked.snapshot)
         rewards = self._rewards(outcome)
         vetoes: dict[str, IntArray] = {}
         for change in changes:
@@ -131,7 +135,7 @@ class VectorClusterEnv:
         """Put new episodes in the places of those that ended."""
         self.batch.restart(ended, [self._next_episode() for _ in ended])
         self._memory = {name: _zeroed(value, ended) for name, value in self._memory.items()}
-        self._bending = Bending(self.batch.cluster, self._make_rule(self.batch.cluster))
+        self._bending = self._make_bending(self.batch.cluster, self._make_rules(self.batch.cluster))
         self._pages.reverse()  # the second look of a step goes where the first went
 
     def _next_episode(self) -> Episode:
@@ -139,12 +143,11 @@ class VectorClusterEnv:
 
     def _look(self) -> NDArray[np.float32]:
         """Take a snapshot and lay out what the network sees; looking twice at the same moment changes nothing."""
-        self._snapshot = self.batch.snapshot()
-        seen, self._proposal, self._memory = self._bending.look(
-            self._snapshot, self.batch.plan, self._memory, self.batch.miss_price
+        self._looked, self._memory = self._bending.look(
+            self.batch.snapshot(), self.batch.plan, self._memory, self.batch.miss_price
         )
         self._pages.reverse()
-        return self.layout.flatten(seen, self._pages[0])
+        return self.layout.flatten(self._looked.seen, self._pages[0])
 
     def _rewards(self, outcome: TickOutcome) -> NDArray[np.float32]:
         batch = self.batch
@@ -160,29 +163,30 @@ class VectorClusterEnv:
 
 
 class ClusterEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
-    """One cluster of mixed GPU pools. `poolpilot/Cluster-v0`.
+    """One cluster of mixed GPU pools. `poolpilot/Cluster-v1`.
 
     **Observation** `Box(-1, 1, (N,), float32)`: class features, pool features, features of the whole, class mask,
     pool mask, row by row (`env.spaces.SpaceLayout`; names in `env.codec`). Unknown values and padding are 0.
 
-    **Action** `Box(-1, 1, (A,), float32)`: per class head-room and admission, per pool replicas, routing tilt and
-    batch cap. Zeros are the rule's own proposal. The guard limits what comes out.
+    **Action** `Box(-1, 1, (A,), float32)`: per class head-room and admission, per pool replicas, tilt of work, batch
+    cap and hold, and how far each rule but the first is trusted. Zeros are the first rule's own proposal. The guard
+    limits what comes out.
 
     **Reward**: minus the tick's bill over a reference bill, minus the price of missed targets (`env.reward`).
 
     **Start**: a world drawn from `seed` (requests, true speeds, cold starts, preemptions). **End**: truncated when
     the scenario's duration is over; never terminated.
 
-    **Versions**: v0, first.
+    **Versions**: v1, four rules instead of one, and how far each is trusted; v0, one rule.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # as gymnasium declares it
 
     def __init__(
-        self, draw: EpisodeSource, tick_s: float, make_rule: RuleFactory, layout: SpaceLayout | None = None
+        self, draw: EpisodeSource, tick_s: float, make_rules: RuleFactory, layout: SpaceLayout | None = None
     ) -> None:
         """Parameters as for `VectorClusterEnv`."""
-        self._twin = VectorClusterEnv(draw, 1, tick_s, make_rule, layout, restart=False)
+        self._twin = VectorClusterEnv(draw, 1, tick_s, make_rules, layout, restart=False)
         self.observation_space = self._twin.layout.observation_space
         self.action_space = self._twin.layout.action_space
 

@@ -120,6 +120,13 @@ class Snapshot:
         block: FloatArray = getattr(self, described.block)
         return ~np.isnan(block[..., described.index])
 
+    def plausible(self, column: str, instead: FloatArray | float) -> FloatArray:
+        """A column (`[..., C]` or `[..., P]`), with `instead` where it is unknown or cannot be."""
+        described: Any = vars(Snapshot)[column]
+        block: FloatArray = getattr(self, described.block)
+        values = block[..., described.index]
+        return np.where((values >= 0.0) & (values <= described.high), values, instead)
+
     def check(self, cluster: Cluster) -> Snapshot:
         """The same snapshot, or SchemaError naming the first field whose shape or value cannot be."""
         n_classes, n_pools = len(cluster.class_names), len(cluster.pool_names)

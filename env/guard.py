@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .contract import Action, BoolArray, Cluster, Column, FloatArray, Plan, Reason, ReasonCode, Snapshot
+from .contract import Action, BoolArray, Cluster, FloatArray, Plan, Reason, ReasonCode, Snapshot
 
 FLOOR_FRAC = 0.8
 """A pool keeps at least this share of the replicas that its present load needs within target."""
@@ -122,13 +122,6 @@ def _note(
     return applied
 
 
-def _plausible(snapshot: Snapshot, name: str, instead: FloatArray) -> FloatArray:
-    """A column, with `instead` where it is unknown or cannot be."""
-    values: FloatArray = getattr(snapshot, name)
-    column: Column = vars(Snapshot)[name]
-    return np.where((values >= 0.0) & (values <= column.high), values, instead)
-
-
 def _finite(proposed: Action, last: Action, changes: list[Change]) -> Action:
     """Every number that is not finite becomes the last good one."""
 
@@ -206,14 +199,14 @@ def _replicas(
     """The wanted counts within all limits, and the counts that were wanted until now."""
     low = np.where(cluster.pool_mask, cluster.min_replicas, 0.0)
     high = np.where(cluster.pool_mask, cluster.max_replicas, 0.0)
-    current: FloatArray = np.round(_plausible(snapshot, "target", state.applied.replicas))
+    current: FloatArray = np.round(snapshot.plausible("target", state.applied.replicas))
     wanted: FloatArray = np.asarray(np.round(np.clip(proposed, -1e6, 1e6)))
     wanted = _note(changes, ReasonCode.MIN_REPLICAS, "pool", wanted, np.maximum(wanted, 0.0))
     wanted = _note(changes, ReasonCode.MAX_REPLICAS, "pool", wanted, np.minimum(wanted, high))
 
     up_to = np.minimum(current + limits.scale_up_step[..., None], high)
     wanted = _note(changes, ReasonCode.SCALE_STEP, "pool", wanted, np.minimum(wanted, up_to))
-    ready: FloatArray = np.round(_plausible(snapshot, "ready", current))
+    ready: FloatArray = np.round(snapshot.plausible("ready", current))
     # Starts that are under way count as pending: asking again for the same load would rent it twice.
     pending = np.maximum(current, ready + limits.scale_up_step[..., None])
     wanted = _note(changes, ReasonCode.PENDING_STARTS, "pool", wanted, np.minimum(wanted, pending))
@@ -247,7 +240,7 @@ def _last_kept(wanted: FloatArray, ready: FloatArray, cluster: Cluster) -> Float
 
 def _floor(route: FloatArray, snapshot: Snapshot, plan: Plan) -> FloatArray:
     """`[..., P]` replicas that the present load needs at least, by the plan's own capacities."""
-    rate = _plausible(snapshot, "arrival_rate_per_s", np.zeros(()))
+    rate = snapshot.plausible("arrival_rate_per_s", np.zeros(()))
     load = rate[..., None] * route
     need = np.divide(load, plan.capacity_per_s, out=np.zeros_like(load), where=plan.capacity_per_s > 0)
     floor: FloatArray = np.floor(np.minimum(need.sum(axis=-2) * FLOOR_FRAC, 1e6))
@@ -258,7 +251,7 @@ def _within_budget(
     wanted: FloatArray, low: FloatArray, snapshot: Snapshot, cluster: Cluster, limits: Limits
 ) -> FloatArray:
     """Take replicas away, dearest first, until the rent is within budget or only minimum replicas are left."""
-    price = _plausible(snapshot, "usd_per_hr", cluster.usd_per_hr)
+    price = snapshot.plausible("usd_per_hr", cluster.usd_per_hr)
     wanted = wanted.copy()
     while True:
         over = (wanted * price).sum(axis=-1) > limits.budget_usd_per_hr * (1 + 1e-9)

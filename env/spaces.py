@@ -13,8 +13,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from .codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_FEATURES, POOL_OUTPUTS, WHOLE_FEATURES, Observation
-from .contract import FloatArray
+from .codec import (
+    CLASS_FEATURES,
+    CLASS_OUTPUTS,
+    POOL_FEATURES,
+    POOL_OUTPUTS,
+    WHOLE_FEATURES,
+    WHOLE_OUTPUTS,
+    Observation,
+    Outputs,
+)
 
 MAX_CLASSES = 6
 MAX_POOLS = 8
@@ -26,7 +34,7 @@ class SpaceError(ValueError):
 
 @dataclass(frozen=True)
 class SpaceLayout:
-    """Order: classes, pools, whole, class mask, pool mask; actions: classes, pools. All row by row."""
+    """Order: classes, pools, whole, class mask, pool mask; actions: classes, pools, whole. All row by row."""
 
     max_classes: int = MAX_CLASSES
     max_pools: int = MAX_POOLS
@@ -44,14 +52,19 @@ class SpaceLayout:
         return c * len(CLASS_FEATURES), p * len(POOL_FEATURES), len(WHOLE_FEATURES), c, p
 
     @property
+    def action_sizes(self) -> tuple[int, int, int]:
+        """How many numbers each part of an action takes."""
+        return self.max_classes * CLASS_OUTPUTS, self.max_pools * POOL_OUTPUTS, WHOLE_OUTPUTS
+
+    @property
     def observation_space(self) -> spaces.Box:
         """All in [-1, 1], float32."""
         return spaces.Box(-1.0, 1.0, (sum(self.sizes),), np.float32)
 
     @property
     def action_space(self) -> spaces.Box:
-        """All in [-1, 1], float32; zeros are the rule's proposal."""
-        return spaces.Box(-1.0, 1.0, (self.max_classes * CLASS_OUTPUTS + self.max_pools * POOL_OUTPUTS,), np.float32)
+        """All in [-1, 1], float32; zeros are the first rule's proposal."""
+        return spaces.Box(-1.0, 1.0, (sum(self.action_sizes),), np.float32)
 
     def flatten(self, seen: Observation, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """`[B, ...]` parts, already padded to the maxima, as `[B, N]`; written into `out` if it is given."""
@@ -72,11 +85,12 @@ class SpaceLayout:
         pools = pieces[1].reshape(-1, self.max_pools, len(POOL_FEATURES))
         return classes, pools, pieces[2], pieces[3], pieces[4]
 
-    def outputs(self, actions: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-        """`[B, A]` actions as class outputs `[B, C, CLASS_OUTPUTS]` and pool outputs `[B, P, POOL_OUTPUTS]`."""
-        split = self.max_classes * CLASS_OUTPUTS
+    def outputs(self, actions: NDArray[Any]) -> Outputs:
+        """`[B, A]` actions as the network's outputs."""
         wide = np.asarray(actions, dtype=np.float64)
-        return (
-            wide[:, :split].reshape(-1, self.max_classes, CLASS_OUTPUTS),
-            wide[:, split:].reshape(-1, self.max_pools, POOL_OUTPUTS),
+        by_class, by_pool, whole = np.split(wide, np.cumsum(self.action_sizes)[:-1], axis=1)
+        return Outputs(
+            by_class.reshape(-1, self.max_classes, CLASS_OUTPUTS),
+            by_pool.reshape(-1, self.max_pools, POOL_OUTPUTS),
+            whole,
         )

@@ -3,7 +3,7 @@
 Every tick yields one *tally* per class: plain counts and sums that add up over ticks and over proxies. A window is
 the sum of the last few tallies, and `class_columns` turns it into the class block of a Snapshot.
 
-Symbols: `C` classes, `N` latency buckets, `W` = `TALLY_WIDTH`; `...` optional leading axes.
+Symbols: `C` classes, `N` latency buckets, `W` = `TALLY_WIDTH`, `V` = `WINDOW_WIDTH`; `...` optional leading axes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ TTFT: Final = 10
 """First of `N_BUCKETS` counts of times to first token."""
 TPOT: Final = TTFT + N_BUCKETS
 """First of `N_BUCKETS` counts of mean times per output token."""
-TALLY_WIDTH: Final = TPOT + N_BUCKETS
+WINDOW_WIDTH: Final = TPOT + N_BUCKETS
+"""So many columns are looked at through the sliding window; what follows is summed up over whole runs only."""
+MET_OUTPUT_SUM: Final = WINDOW_WIDTH
+"""Output tokens of the requests in `MET`."""
+E2E: Final = MET_OUTPUT_SUM + 1
+"""First of `N_BUCKETS` counts of times from the first knock to the last byte."""
+TALLY_WIDTH: Final = E2E + N_BUCKETS
 
 
 def empty_tally(*shape: int) -> FloatArray:
@@ -73,7 +79,7 @@ def class_columns(tally: FloatArray, window_s: FloatArray | float, in_flight: Fl
     """The class block of a Snapshot from a window's tally.
 
     Args:
-        tally: `[..., C, W]` sum of the window's tallies.
+        tally: `[..., C, V]`, or `[..., C, W]`, sum of the window's tallies.
         window_s: length of the window, `[...]` or a number.
         in_flight: `[..., C]`, NaN where unknown.
 

@@ -18,10 +18,12 @@ import numpy as np
 from ..env.contract import CLASS_COLUMNS, Cluster, FloatArray, Targets
 from ..env.window import (
     ARRIVED,
+    E2E,
     E2E_SUM_S,
     FINISHED,
     LOST,
     MET,
+    MET_OUTPUT_SUM,
     OUTPUT_SQUARES,
     OUTPUT_SUM,
     PROMPT_SQUARES,
@@ -108,6 +110,7 @@ def tally(
     told = [r for r in finished if not math.isnan(r.prompt_tokens + _output_tokens(r))]
     _add_latencies(counts, finished, class_of, speed_up)
     _add_tokens(counts, told, class_of)
+    _add_met_tokens(counts, [r for r, f in zip(ends, fates, strict=True) if f == MET], class_of)
     return TickTally(
         counts=counts,
         told=_per_class((r.class_name for r in told), class_of),
@@ -184,10 +187,14 @@ def _add_latencies(
 ) -> None:
     rows = _rows(finished, class_of)
     np.add.at(counts[:, E2E_SUM_S], rows, np.array([r.total_s for r in finished]) * speed_up)
-    for first_column, measure in ((TTFT, first_token_s), (TPOT, tpot_s)):
+    for first_column, measure in ((TTFT, first_token_s), (TPOT, tpot_s), (E2E, _total_s)):
         seconds = np.array([measure(r) for r in finished], dtype=np.float64) * speed_up
         known = ~np.isnan(seconds)
         np.add.at(counts, (rows[known], first_column + bucket_of(seconds[known])), 1.0)
+
+
+def _total_s(record: RequestRecord) -> float:
+    return record.total_s
 
 
 def _add_tokens(counts: FloatArray, told: Sequence[RequestRecord], class_of: Mapping[str, int]) -> None:
@@ -196,6 +203,11 @@ def _add_tokens(counts: FloatArray, told: Sequence[RequestRecord], class_of: Map
     output = np.array([_output_tokens(r) for r in told], dtype=np.float64)
     for column, values in zip(_TOKEN_SUMS, (prompt, prompt**2, output, output**2), strict=True):
         np.add.at(counts[:, column], rows, values)
+
+
+def _add_met_tokens(counts: FloatArray, met: Sequence[RequestRecord], class_of: Mapping[str, int]) -> None:
+    output = np.array([_output_tokens(r) for r in met], dtype=np.float64)
+    np.add.at(counts[:, MET_OUTPUT_SUM], _rows(met, class_of), np.nan_to_num(output))
 
 
 def _by_pool(records: Sequence[RequestRecord], amounts: Sequence[float], cluster: Cluster) -> FloatArray:

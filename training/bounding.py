@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..agents.bound.relaxation import Hindsight, best_prices, certified, no_prices, second_usd
+from ..agents.bound.relaxation import Certificate, Hindsight, best_prices, certificate, no_prices, second_usd
 from ..agents.bound.sharing import sharing_of
 from ..agents.bound.work import Engine, dearest_weights, kinds_of, least_work_s, may_run_out, owed_work_s
 from ..env.batch import Episode
@@ -70,6 +70,7 @@ class Clairvoyant:
         rent = rent_usd_per_hr(world, ticks, tick_s) / SECONDS_PER_HOUR
         least = least_replicas(world, episode.limits, safe, ticks, tick_s)
         most = most_replicas(world, episode.limits, latest_finish_s(world), ticks, tick_s)
+        self._usual: list[Certificate] | None = None
         self._past = Hindsight(
             class_index=world.workload.class_index[self._rows],
             first=first,
@@ -93,22 +94,42 @@ class Clairvoyant:
 
         Every choice of weights and prices proves a bound; the highest of a few is taken.
         """
+        return self._highest(self._certificates(met), met)
+
+    def near(self, met: IntArray) -> Bound:
+        """As `bound`, but by the weights and prices that are best where just the wanted attainment is met.
+
+        They prove a bound for any `met`, a little lower the further off it is, and are looked for only once: for
+        many policies on one episode.
+        """
+        if self._usual is None:
+            wanted = self._world.cluster.targets.attainment
+            came = np.bincount(self._past.class_index, minlength=len(wanted))
+            self._usual = self._certificates(np.ceil(wanted * came).astype(np.int64))
+        return self._highest(self._usual, met)
+
+    def _highest(self, certificates: list[Certificate], met: IntArray) -> Bound:
+        return Bound(max(0.0, *(own.usd(met) for own in certificates)), self.duration_s)
+
+    def _certificates(self, met: IntArray) -> list[Certificate]:
+        """What a few choices of weights and prices prove, those that look best where `met` is met."""
         rent = self._past.rent_usd_per_s
-        best = 0.0
+        found = []
         for usd_per_s in (rent.mean(axis=0), rent.min(axis=0))[: 1 + self._prices_move]:
             past = self._weighed(met, usd_per_s + self._past.busy_usd_per_s)
             prices = best_prices(past, met)
             again = np.maximum(second_usd(past, prices).mean(axis=0), _LEAST_SHARE * usd_per_s)
             reweighed = self._weighed(met, again)
-            proven = [certified(past, met, no_prices(past)), certified(past, met, prices)]
-            best = max(best, *proven, certified(reweighed, met, prices))
-        return Bound(best, self.duration_s)
+            for own, at in ((past, no_prices(past)), (past, prices), (reweighed, prices)):
+                found.append(certificate(own, at, len(met)))
+        return found
 
     def unforced(self) -> Clairvoyant:
         """The same episode, as if the guard kept no replica: what is left of the bound is the work's alone."""
         other = copy(self)
         nothing = np.zeros_like(self._past.least_s)
         other._past = replace(self._past, least_s=nothing, kept=self._past.kept[:0])
+        other._usual = None
         return other
 
     def _weighed(self, met: IntArray, usd_per_s: FloatArray) -> Hindsight:

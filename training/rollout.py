@@ -17,7 +17,25 @@ from ..env.ledger import JOULES_PER_KWH, ScalingCosts, dearest, joined
 from ..env.perf.power import Draw
 from ..env.sim.clusters import TickOutcome
 from ..env.sim.state import EVENTS
-from ..env.window import FINISHED, LOST, MET, N_BUCKETS, SHED, TPOT, TTFT, empty_tally, percentile_s
+from ..env.window import (
+    ARRIVED,
+    E2E,
+    FINISHED,
+    LOST,
+    MET,
+    MET_OUTPUT_SUM,
+    N_BUCKETS,
+    SHED,
+    TPOT,
+    TTFT,
+    empty_tally,
+    percentile_s,
+)
+
+LATENCIES = {"ttft": TTFT, "tpot": TPOT, "e2e": E2E}
+"""Where each latency's buckets begin in a tally."""
+PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+"""Shares of the requests, by label."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,8 @@ class RunResult:
     """`[P, len(EVENTS)]` what happened to the pools' replicas (`env.sim.state.EVENTS`)."""
     asleep_hr: FloatArray
     """`[P]` replica-hours asleep."""
+    gpu_hr: FloatArray
+    """`[P]` hours of all GPUs that were held: starting, serving, draining and asleep."""
     energy_j: FloatArray
     """`[P]` joules drawn by the GPUs."""
     pue: float
@@ -83,6 +103,16 @@ class RunResult:
         return _share(float(self.covered_tokens.sum()), float(self.tokens.sum()))
 
     @property
+    def goodput_requests_per_s(self) -> float:
+        """Requests that met their target."""
+        return float(self.tally[:, MET].sum()) / self.duration_s
+
+    @property
+    def goodput_tokens_per_s(self) -> float:
+        """Output tokens of the requests that met their target."""
+        return float(self.tally[:, MET_OUTPUT_SUM].sum()) / self.duration_s
+
+    @property
     def cooling_usd(self) -> float:
         """Of the energy layer, what is beyond the GPUs' own draw: cooling and losses."""
         return float(self.bill.layer_usd("energy")) * (1.0 - 1.0 / self.pue)
@@ -104,38 +134,83 @@ class RunResult:
         }
 
     def latency_s(self, first_bucket: int, share: float) -> FloatArray:
-        """`[C]` percentile of TTFT (`window.TTFT`) or TPOT (`window.TPOT`)."""
+        """`[C]` percentile of one of `LATENCIES`: TTFT (`window.TTFT`), TPOT (`window.TPOT`) or E2E (`window.E2E`)."""
         return percentile_s(self.tally[:, first_bucket : first_bucket + N_BUCKETS], share)
 
     def row(self) -> dict[str, object]:
-        """The result as one flat, JSON-ready record."""
-        record: dict[str, object] = {
+        """The result as one flat, JSON-ready record: `totals`, and what is of single classes and pools by their name."""
+        record = self.totals()
+        record["fleet"] = self.fleet
+        for pool, share in zip(self.pool_names, self._covered_by_pool(), strict=True):
+            record[f"covered_frac_{pool}"] = share
+        for own in self.by_class():
+            name = own["name"]
+            record[f"attainment_{name}"] = own["attainment"]
+            for label in LATENCIES:
+                for at in PERCENTILES:
+                    record[f"{label}_{at}_s_{name}"] = own[f"{label}_{at}_s"]
+        return record
+
+    def totals(self) -> dict[str, object]:
+        """What is of the whole cluster."""
+        return {
             "usd_per_hr": self.usd_per_hr,
             "usd_per_1000_met": _number(self.usd_per_1000_met),
             "worst_shortfall": self.worst_shortfall,
             "replica_changes": self.replica_changes,
             "covered_frac": _number(self.covered_frac),
-            **{
-                f"covered_frac_{name}": _number(_share(float(self.covered_tokens[p]), float(self.tokens[p])))
-                for p, name in enumerate(self.pool_names)
-            },
             "finished": int(self.tally[:, FINISHED].sum()),
             "met": int(self.tally[:, MET].sum()),
             "lost": int(self.tally[:, LOST].sum()),
             "shed": int(self.tally[:, SHED].sum()),
+            "goodput_requests_per_s": self.goodput_requests_per_s,
+            "goodput_tokens_per_s": self.goodput_tokens_per_s,
             "vetoes": dict(self.vetoes),
-            "fleet": self.fleet,
             **{f"usd_{layer}": float(self.bill.layer_usd(layer)) for layer in BILL_LAYERS},
             **{f"usd_idle_{part}": float(self.bill.idle_part_usd(part)) for part in IDLE_PARTS},
             "usd_cooling": self.cooling_usd,
             "energy_kwh": float(self.energy_j.sum()) / JOULES_PER_KWH,
+            "gpu_hours": float(self.gpu_hr.sum()),
         }
-        for c, name in enumerate(self.class_names):
-            record[f"attainment_{name}"] = _number(self.attainment[c])
-            for label, first in (("ttft", TTFT), ("tpot", TPOT)):
-                for share in (0.5, 0.95):
-                    record[f"{label}_p{int(share * 100)}_s_{name}"] = _number(self.latency_s(first, share)[c])
-        return record
+
+    def by_class(self) -> list[dict[str, object]]:
+        """What is of each class, JSON-ready."""
+        counts = {"arrived": ARRIVED, "finished": FINISHED, "met": MET, "lost": LOST, "shed": SHED}
+        latencies = {
+            f"{label}_{at}_s": self.latency_s(first, share)
+            for label, first in LATENCIES.items()
+            for at, share in PERCENTILES.items()
+        }
+        return [
+            {
+                "name": name,
+                "wanted": float(self.attainment_wanted[c]),
+                "attainment": _number(self.attainment[c]),
+                **{key: int(self.tally[c, column]) for key, column in counts.items()},
+                "met_output_tokens": float(self.tally[c, MET_OUTPUT_SUM]),
+                **{key: _number(values[c]) for key, values in latencies.items()},
+            }
+            for c, name in enumerate(self.class_names)
+        ]
+
+    def by_pool(self) -> list[dict[str, object]]:
+        """What is of each pool, JSON-ready."""
+        return [
+            {
+                "name": name,
+                "covered_frac": self._covered_by_pool()[p],
+                **self.fleet[name],
+                "gpu_hours": float(self.gpu_hr[p]),
+                "energy_kwh": float(self.energy_j[p]) / JOULES_PER_KWH,
+                "usd": float(self.bill.usd[p].sum()),
+                "mean_replicas": float(self.replicas[:, p].mean()),
+            }
+            for p, name in enumerate(self.pool_names)
+        ]
+
+    def _covered_by_pool(self) -> list[float | None]:
+        """`[P]` as `covered_frac`."""
+        return [_number(_share(*pair)) for pair in zip(self.covered_tokens.tolist(), self.tokens.tolist(), strict=True)]
 
 
 def attainment_of(tally: FloatArray) -> FloatArray:
@@ -173,6 +248,7 @@ def rollout(
         covered_tokens=np.zeros((n, p)),
         events=np.zeros((n, p, len(EVENTS)), dtype=np.int64),
         asleep_hr=np.zeros((n, p)),
+        replica_hr=np.zeros((n, p)),
     )
     scaling: list[ScalingCosts] = []
     vetoes: list[dict[str, int]] = [{} for _ in episodes]
@@ -190,7 +266,7 @@ def rollout(
                     vetoes[b][change.code.value] = vetoes[b].get(change.code.value, 0) + int(hits)
         done, tick = outcome.done, tick + 1
         snapshot = batch.snapshot()
-        sums.add(outcome, snapshot, tick_s)
+        sums.add(outcome, batch.truth, tick_s)
         if on_tick:
             on_tick(tick)
     counts, costs = np.stack(replicas, axis=1), joined(scaling)
@@ -209,9 +285,13 @@ class _Sums:
     covered_tokens: FloatArray
     events: IntArray
     asleep_hr: FloatArray
+    replica_hr: FloatArray
+    """`[B, P]` hours of replicas held, asleep or not."""
 
     def add(self, outcome: TickOutcome, after: Snapshot, tick_s: float) -> None:
         """One tick, and what is seen after it."""
+        used = outcome.meter
+        awake_s = used.useful_s + used.wasted_s + used.starting_s + used.waiting_s + used.draining_s
         processed = np.where(after.known("coverage_frac"), after.tokens_per_s * tick_s, 0.0)
         for held, more in (
             (self.usd, outcome.bill.usd),
@@ -222,6 +302,7 @@ class _Sums:
             (self.covered_tokens, processed * np.nan_to_num(after.coverage_frac)),
             (self.events, outcome.events),
             (self.asleep_hr, outcome.asleep_s / 3600.0),
+            (self.replica_hr, (awake_s + outcome.asleep_s) / 3600.0),
         ):
             held += more
 
@@ -251,6 +332,7 @@ def _result(
         covered_tokens=sums.covered_tokens[b, :p],
         events=sums.events[b, :p],
         asleep_hr=sums.asleep_hr[b, :p],
+        gpu_hr=sums.replica_hr[b, :p] * [sum(draw.gpus for draw in own) for own in world.draws],
         energy_j=sums.energy_j[b, :p],
         pue=float(world.tariff.pue),
         power_basis={name: _basis(draws) for name, draws in zip(cluster.pool_names, world.draws, strict=True)},

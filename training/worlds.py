@@ -1,4 +1,5 @@
-"""Worlds to train and evaluate in: a scenario, or scenarios varied at random so that one policy learns from many.
+"""Worlds to train and evaluate in: clusters drawn at random, and scenarios varied at random, so that one policy learns
+from many.
 
 Randomness comes from one seed an episode; the same seed gives the same world for every policy.
 """
@@ -18,9 +19,13 @@ from ..env.contract import FloatArray
 from ..env.scenario import Scenario
 from ..env.sim.world import WorldSpec, world_from_scenario
 from ..env.workload.spec import GeneratedSpec, MixSpec
+from .clusters import TICK_S, random_scenario
 
-MISS_PRICE_LOW, MISS_PRICE_HIGH = 0.05, 1.0
+MISS_PRICE_LOW, MISS_PRICE_HIGH = 0.03, 2.0
 """Range of the price of a miss in training, in reference bills for a whole allowance (see `env.reward`)."""
+
+FIRST_TRAINING_SEED = 2**32
+"""Random clusters of training have seeds from here on: suites name smaller ones, so that none is ever trained on."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,10 @@ def varied(scenario: Scenario, variation: Variation, rng: np.random.Generator) -
 
 @dataclass(frozen=True)
 class TrainingWorlds:
-    """Draws episodes: a scenario at random, varied at random, with the price of a miss at random."""
+    """Draws episodes: a random cluster (`clusters.random_scenario`), or one of `scenarios` varied at random, with the
+    price of a miss at random."""
 
-    scenarios: Sequence[Scenario]
+    scenarios: Sequence[Scenario] = ()
     variation: Variation = Variation()
     bank: int = 0
     """So many worlds, each met again and again with other coin tosses (admission, routing, cold starts, preemptions)
@@ -112,8 +118,26 @@ class TrainingWorlds:
     """Which worlds the bank holds."""
     quickly: bool = False
     """Plan by compiled code (see `episode_of`)."""
+    random_frac: float = 0.0
+    """Share of the episodes whose cluster is drawn at random; all of them where there are no scenarios."""
+    difficulty: float = 1.0
+    """Of random clusters, 0 to 1: the curriculum (`at`)."""
     drawn: dict[int, Episode] = field(default_factory=dict, repr=False, compare=False)
     """The bank as far as it is filled."""
+
+    @property
+    def ticks_s(self) -> frozenset[float]:
+        """The ticks of the worlds: a batch has one."""
+        random = frozenset({TICK_S}) if self._share_of_random > 0.0 else frozenset()
+        return random | {scenario.tick_s for scenario in self.scenarios}
+
+    def at(self, difficulty: float) -> TrainingWorlds:
+        """The same at another difficulty, with a bank of its own."""
+        return replace(self, difficulty=difficulty, drawn={})
+
+    @property
+    def _share_of_random(self) -> float:
+        return self.random_frac if self.scenarios else 1.0
 
     def __call__(self, seed: int) -> Episode:
         """The episode of a seed, whatever was drawn before."""
@@ -130,8 +154,11 @@ class TrainingWorlds:
 
     def _drawn(self, seed: int) -> Episode:
         rng = np.random.default_rng(seed)
-        base = self.scenarios[int(rng.integers(len(self.scenarios)))]
-        scenario = varied(base, self.variation, rng)
+        if self._share_of_random >= 1.0 or (self.random_frac > 0.0 and rng.random() < self.random_frac):
+            scenario = random_scenario(int(rng.integers(FIRST_TRAINING_SEED, 2**62)), self.difficulty)
+        else:
+            base = self.scenarios[int(rng.integers(len(self.scenarios)))]
+            scenario = varied(base, self.variation, rng)
         price = _miss_price(rng)
         return episode_of(scenario, int(rng.integers(2**62)), price, self.quickly)
 

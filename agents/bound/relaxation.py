@@ -81,17 +81,36 @@ def certified(past: Hindsight, met: IntArray, prices: Prices) -> float:
 
     Whichever requests they are: of each class the cheapest are taken.
     """
+    return certificate(past, prices, len(met)).usd(met)
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What prices prove of an episode, for any number of requests met."""
+
+    fixed_usd: float
+    """Whatever is met; may be below 0."""
+    cheapest_usd: tuple[FloatArray, ...]
+    """For each class `[n + 1]`: what its cheapest 0, 1, 2, ... requests cost together."""
+
+    def usd(self, met: IntArray) -> float:
+        """Dollars that meeting `met` `[C]` requests of each class costs at least."""
+        total = self.fixed_usd
+        for c, (count, own) in enumerate(zip(met.tolist(), self.cheapest_usd, strict=True)):
+            if count >= len(own):
+                raise ValueError(f"met: {count} of class {c}, wanted at most the {len(own) - 1} that came in time")
+            total += float(own[count])
+        return max(total, 0.0)
+
+
+def certificate(past: Hindsight, prices: Prices, n_classes: int) -> Certificate:
+    """What these prices prove, whatever is met."""
     least, kept, most = _within_rent(past, prices)
     cost = _cheapest_usd(past, second_usd(past, prices))
-    total = float((least * past.least_s).sum() + (kept * past.length_s[:, None]).sum())
-    total -= float(np.where(most > 0, most * np.where(most > 0, past.most_s, 0.0), 0.0).sum())
-    for c, count in enumerate(met.tolist()):
-        own = cost[past.class_index == c]
-        if count > len(own):
-            raise ValueError(f"met: {count} of class {c}, wanted at most the {len(own)} that came in time")
-        if count > 0:
-            total += float(np.partition(own, count - 1)[:count].sum())
-    return max(total, 0.0)
+    fixed = float((least * past.least_s).sum() + (kept * past.length_s[:, None]).sum())
+    fixed -= float(np.where(most > 0, most * np.where(most > 0, past.most_s, 0.0), 0.0).sum())
+    by_class = (np.sort(cost[past.class_index == c]) for c in range(n_classes))
+    return Certificate(fixed, tuple(np.concatenate([[0.0], np.cumsum(own)]) for own in by_class))
 
 
 def best_prices(past: Hindsight, met: IntArray) -> Prices:

@@ -84,8 +84,8 @@ class Integral:
         error = np.clip(AIM - left, -MOST_SPARE, MOST_OVERDRAWN)
         cluster = self.cluster
         used = proposal.need > 0
-        target = np.where(np.isnan(snapshot.target), proposal.action.replicas, snapshot.target)
-        pending = target > np.where(np.isnan(snapshot.ready), target, snapshot.ready) + 0.5
+        target = snapshot.plausible("target", proposal.action.replicas)
+        pending = target > snapshot.plausible("ready", target) + 0.5
         exhausted = proposal.action.replicas >= cluster.max_replicas
         waits = (used & pending[..., None, :]).any(axis=-1)
         stuck = ~(cluster.serves & ~exhausted[..., None, :]).any(axis=-1)

@@ -20,33 +20,15 @@ import numpy as np
 from ...env.codec import Proposal
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, Knobs, RuleSpec
-from .sizing import (
-    backlog,
-    burst_factor,
-    capacity_of,
-    carries,
-    dealt,
-    in_hand,
-    load_ahead,
-    load_now,
-    made_before_broken,
-    over,
-    price_now,
-    routed,
-    steady_fleet,
-    unanswered,
-)
+from .parts.dealing import carries, dealt, evenly_routed, needed
+from .parts.figures import Pools, capacity_of, elapsed_s, load_seen, looked_at, over, pools_seen
+from .parts.fleet import REVIEW_S, backlog_per_s, burst_factor, kept_until_carried, standing, steady_fleet
+from .parts.holding import faded, within_limits
 
 STEPS_AHEAD: Final = 3
 """Forecast steps that it is ready for: up to five minutes, which a cold start seldom exceeds."""
-REVIEW_S: Final = 30.0
-"""How often it looks for a cheaper mix than one that carries the load."""
 KEPT_HEADROOM: Final = 0.5
 """Share of the head-room that replicas which stay must have left before others go."""
-DRAIN_S: Final = 60.0
-"""A queue is to be worked off within this time."""
-DEADBAND: Final = 0.1
-"""A smaller fleet must carry this much more than the load."""
 SLOWER_S: Final = 120.0
 """Over about how long engines are found slower than believed."""
 FASTER_S: Final = 600.0
@@ -94,66 +76,51 @@ class PlanTracking:
     def propose(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Proposal, Memory]:
         """Counts from the program, shares that fill the ready replicas alike; zeros in memory mean nothing was seen."""
         cluster = self.cluster
-        time_s = np.asarray(snapshot.time_s, dtype=np.float64)
-        memory = memory or self._nothing(time_s)
-        elapsed_s = np.maximum(time_s - memory["time_s"], 0.0)
-        capacity = capacity_of(plan, cluster)
-        ready, hand, target = in_hand(snapshot, plan, cluster)
-        now = load_now(snapshot, plan)
-        fade = np.exp(-over(elapsed_s, np.asarray(self.hold_s)))[..., None] if self.hold_s > 0 else 0.0
-        load = np.maximum(load_ahead(snapshot, plan, cluster, STEPS_AHEAD), memory["load"] * fade)
-        now = np.minimum(now, load)
-        slow = self._slowness(snapshot, now, capacity, ready, memory["slow"], elapsed_s)
-        lost = unanswered(snapshot)
-        shy_s = np.where(lost, self.memory_s, np.maximum(memory["shy_s"] - elapsed_s[..., None], 0.0))
-        until_review_s = memory["until_review_s"] - elapsed_s
+        pools, capacity = pools_seen(snapshot, plan, cluster), capacity_of(plan, cluster)
+        memory = memory or self._nothing()
+        gone_s = elapsed_s(snapshot, memory)
+        load = faded(load_seen(snapshot, plan, cluster, STEPS_AHEAD), gone_s, self.hold_s, memory)
+        now = np.minimum(load_seen(snapshot, plan, cluster, 1), load)
+        slow = self._slowness(snapshot, now, capacity, pools, memory["slow"], gone_s)
+        hand, current, unanswered = standing(pools, cluster)
+        shy_s = np.where(unanswered, self.memory_s, np.maximum(memory["shy_s"] - gone_s[..., None], 0.0))
+        until_review_s = memory["until_review_s"] - gone_s
+        review = np.asarray(until_review_s <= 0)
 
         need_per_s = load * burst_factor(load, capacity, self.headroom, self.burst) * np.exp(slow)
-        need_per_s = need_per_s + backlog(snapshot, memory["route"], now, cluster) / DRAIN_S
-        price = price_now(snapshot, cluster)
-        counts = steady_fleet(
-            need_per_s,
-            capacity,
-            cluster,
-            most=self._most(need_per_s, capacity, hand, shy_s),
-            usd_per_hr=price * np.where(cluster.spot, 1.0 + self.spot_risk, 1.0),
-            hand=hand,
-            current=np.maximum(np.where(lost, np.minimum(hand, target), target), cluster.min_replicas),
-            review=np.asarray(until_review_s <= 0),
-            payback_s=self.payback_s,
-            deadband=DEADBAND,
-        )
-        shares, _ = dealt(need_per_s, capacity, counts)
-        kept = 1.0 / (1.0 + KEPT_HEADROOM * max(self.headroom - 1.0, 0.0))
-        wanted = made_before_broken(counts, now, capacity, ready, hand, kept)
+        need_per_s = need_per_s + backlog_per_s(pools, memory["route"], now, cluster)
+        price = pools.usd_per_hr * np.where(cluster.spot, 1.0 + self.spot_risk, 1.0)
+        most = self._most(need_per_s, capacity, hand, shy_s)
+        counts = steady_fleet(need_per_s, capacity, cluster, most, price, hand, current, review, self.payback_s)
+        kept_full = 1.0 / (1.0 + KEPT_HEADROOM * max(self.headroom - 1.0, 0.0))
         action = Action(
-            route=routed(now, capacity, ready, snapshot, plan, cluster),
+            route=evenly_routed(now, capacity, pools, plan, cluster),
             admit=np.ones(cluster.class_mask.shape),
             batch_cap=plan.batch_cap,
             token_budget=cluster.max_token_budget,
-            replicas=np.clip(wanted, cluster.min_replicas, cluster.max_replicas),
+            replicas=within_limits(kept_until_carried(counts, now, capacity, pools, cluster, kept_full), cluster),
         )
         remembered = {
-            "time_s": time_s,
             "load": load,
             "slow": slow,
             "shy_s": shy_s,
-            "until_review_s": np.where(until_review_s <= 0, REVIEW_S, until_review_s),
+            "until_review_s": np.where(review, REVIEW_S, until_review_s),
             "route": action.route,
+            **looked_at(snapshot),
         }
-        return Proposal(action=action, need=over(need_per_s[..., None] * shares, capacity)), remembered
+        return Proposal(action=action, need=needed(need_per_s, capacity, counts, cluster)), remembered
 
-    def _nothing(self, time_s: FloatArray) -> Memory:
+    def _nothing(self) -> Memory:
         shape = self.cluster.serves.shape
-        zeros: Memory = {
-            "time_s": time_s,
+        return {
             "load": np.zeros(shape[:-1]),
             "slow": np.zeros(shape[:-1]),
             "shy_s": np.zeros(self.cluster.max_replicas.shape),
-            "until_review_s": np.zeros(time_s.shape),
+            "until_review_s": np.zeros(shape[:-2]),
             "route": np.zeros(shape),
+            "time_s": np.zeros(shape[:-2]),
+            "seen": np.zeros(shape[:-2]),
         }
-        return zeros
 
     def _most(self, need_per_s: FloatArray, capacity: FloatArray, hand: FloatArray, shy_s: FloatArray) -> FloatArray:
         """`[..., P]` replicas that may be wanted: within stock as far as known, no spot pool with too much of the work.
@@ -173,7 +140,7 @@ class PlanTracking:
         snapshot: Snapshot,
         now_per_s: FloatArray,
         capacity: FloatArray,
-        ready: FloatArray,
+        pools: Pools,
         slow: FloatArray,
         elapsed_s: FloatArray,
     ) -> FloatArray:
@@ -184,9 +151,12 @@ class PlanTracking:
         """
         targets = self.cluster.targets
         with np.errstate(over="ignore"):
-            measured = np.fmax(snapshot.tpot_p95_s / targets.tpot_s, snapshot.ttft_p50_s / targets.ttft_s)
+            measured = np.fmax(
+                snapshot.plausible("tpot_p95_s", np.nan) / targets.tpot_s,
+                snapshot.plausible("ttft_p50_s", np.nan) / targets.ttft_s,
+            )
         measured = np.where(np.isfinite(measured), measured, 1.0)  # without a target or a figure: as expected
-        shares, full = dealt(now_per_s, capacity, ready)
+        shares, full = dealt(now_per_s, capacity, pools.ready)
         fullest = np.where(shares > 0, full[..., None, :], 0.0).max(axis=-1)
         by_s = np.minimum(elapsed_s, SLOWER_S)[..., None]
         surprise = np.clip(np.log(np.maximum(measured, 1e-3)), 0.0, MOST_SURPRISE)

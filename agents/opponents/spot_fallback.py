@@ -21,31 +21,13 @@ import numpy as np
 from ...env.codec import Proposal
 from ...env.contract import Action, BoolArray, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, Knobs, RuleSpec
-from .sizing import (
-    backlog,
-    burst_factor,
-    capacity_of,
-    carries,
-    dealt,
-    in_hand,
-    load_ahead,
-    load_now,
-    made_before_broken,
-    over,
-    price_now,
-    routed,
-    steady_fleet,
-    unanswered,
-)
+from .parts.dealing import carries, dealt, evenly_routed, needed
+from .parts.figures import capacity_of, elapsed_s, load_seen, looked_at, over, pools_seen
+from .parts.fleet import REVIEW_S, backlog_per_s, burst_factor, kept_until_carried, standing, steady_fleet
+from .parts.holding import faded, within_limits
 
 STEPS_AHEAD: Final = 2
 """Forecast steps that it is ready for: three minutes."""
-REVIEW_S: Final = 30.0
-"""How often it looks for a cheaper mix than one that carries the load."""
-DRAIN_S: Final = 60.0
-"""A queue is to be worked off within this time."""
-DEADBAND: Final = 0.1
-"""A smaller fleet must carry this much more than the load."""
 PAYBACK_S: Final = 150.0
 """A change of mix must earn its cold starts within about this long."""
 FEWEST_ZONES: Final = 2
@@ -81,86 +63,62 @@ class SpotFallback:
     def propose(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Proposal, Memory]:
         """Spot for need and spares, on-demand for what ready spot is short of; zeros in memory: nothing was seen."""
         cluster = self.cluster
-        time_s = np.asarray(snapshot.time_s, dtype=np.float64)
-        memory = memory or self._nothing(time_s)
-        elapsed_s = np.maximum(time_s - memory["time_s"], 0.0)
-        capacity = capacity_of(plan, cluster)
-        ready, hand, target = in_hand(snapshot, plan, cluster)
-        now = load_now(snapshot, plan)
-        fade = np.exp(-elapsed_s / max(self.hold_s, 1e-9))[..., None]
-        load = np.maximum(load_ahead(snapshot, plan, cluster, STEPS_AHEAD), memory["load"] * fade)
-        now = np.minimum(now, load)
-        lost = unanswered(snapshot)
-        shy_s = np.where(lost, self.memory_s, np.maximum(memory["shy_s"] - elapsed_s[..., None], 0.0))
-        until_review_s = memory["until_review_s"] - elapsed_s
+        pools, capacity = pools_seen(snapshot, plan, cluster), capacity_of(plan, cluster)
+        memory = memory or self._nothing()
+        gone_s = elapsed_s(snapshot, memory)
+        load = faded(load_seen(snapshot, plan, cluster, STEPS_AHEAD), gone_s, self.hold_s, memory)
+        now = np.minimum(load_seen(snapshot, plan, cluster, 1), load)
+        hand, current, unanswered = standing(pools, cluster)
+        shy_s = np.where(unanswered, self.memory_s, np.maximum(memory["shy_s"] - gone_s[..., None], 0.0))
+        until_review_s = memory["until_review_s"] - gone_s
         review = np.asarray(until_review_s <= 0)
+        price, least = pools.usd_per_hr, cluster.min_replicas
 
         need_per_s = load * burst_factor(load, capacity, self.headroom, self.burst)
-        need_per_s = need_per_s + backlog(snapshot, memory["route"], now, cluster) / DRAIN_S
-        price = price_now(snapshot, cluster)
-        current = np.maximum(np.where(lost, np.minimum(hand, target), target), cluster.min_replicas)
-
+        need_per_s = need_per_s + backlog_per_s(pools, memory["route"], now, cluster)
         worth = self._worth_it(need_per_s, capacity, price)
         on_spot = np.where(worth[..., None, :], capacity, 0.0)
-        trusted = _trusted(worth, shy_s <= 0, capacity)
-        most = self._zone_most(need_per_s, on_spot, trusted, hand, shy_s)
-        spot = steady_fleet(
-            need_per_s * (1.0 + self.overprovision) * _served(on_spot),
-            on_spot,
-            cluster,
-            np.where(worth, most, cluster.min_replicas),
-            price,
-            hand,
-            np.where(worth, current, cluster.min_replicas),
-            review,
-            PAYBACK_S,
-            DEADBAND,
-        )
-        on_demand_capacity = np.where(cluster.spot[..., None, :], 0.0, capacity)
-        carried = _carried(need_per_s, on_spot, np.minimum(ready, spot))
-        missing = need_per_s * np.clip(1.0 + self.overprovision * _served(on_spot) - carried, 0.0, 1.0)
-        stock = np.where(shy_s > 0, hand, cluster.max_replicas)
-        on_demand = steady_fleet(
-            missing * _served(on_demand_capacity),
-            on_demand_capacity,
-            cluster,
-            np.where(cluster.spot, cluster.min_replicas, np.maximum(stock, cluster.min_replicas)),
-            price,
-            hand,
-            np.where(cluster.spot, cluster.min_replicas, current),
-            review,
-            PAYBACK_S,
-            DEADBAND,
-        )
+        spares = np.where((on_spot > 0).any(axis=-1), self.overprovision, 0.0)
+        most = np.where(worth, self._zone_most(need_per_s, on_spot, shy_s, hand), least)
+        wanted = np.where((on_spot > 0).any(axis=-1), need_per_s * (1.0 + spares), 0.0)
+        mine = np.where(worth, current, least)
+        spot = steady_fleet(wanted, on_spot, cluster, most, price, hand, mine, review, PAYBACK_S)
+
+        elsewhere = np.where(cluster.spot[..., None, :], 0.0, capacity)
+        missing = np.clip(1.0 + spares - _carried(need_per_s, on_spot, np.minimum(pools.ready, spot)), 0.0, 1.0)
+        missing = np.where((elsewhere > 0).any(axis=-1), need_per_s * missing, 0.0)
+        stock = np.where(shy_s > 0, np.maximum(hand, least), cluster.max_replicas)
+        most = np.where(cluster.spot, least, stock)
+        mine = np.where(cluster.spot, least, current)
+        on_demand = steady_fleet(missing, elsewhere, cluster, most, price, hand, mine, review, PAYBACK_S)
+
         counts = np.where(cluster.spot, spot, on_demand)
-        shares, _ = dealt(need_per_s, capacity, counts)
-        wanted = made_before_broken(counts, now, capacity, ready, hand, 1.0)
         action = Action(
-            route=routed(now, capacity, ready, snapshot, plan, cluster),
+            route=evenly_routed(now, capacity, pools, plan, cluster),
             admit=np.ones(cluster.class_mask.shape),
             batch_cap=plan.batch_cap,
             token_budget=cluster.max_token_budget,
-            replicas=np.clip(wanted, cluster.min_replicas, cluster.max_replicas),
+            replicas=within_limits(kept_until_carried(counts, now, capacity, pools, cluster, 1.0), cluster),
         )
         remembered = {
-            "time_s": time_s,
             "load": load,
             "shy_s": shy_s,
             "until_review_s": np.where(review, REVIEW_S, until_review_s),
             "route": action.route,
+            **looked_at(snapshot),
         }
-        return Proposal(action=action, need=over(need_per_s[..., None] * shares, capacity)), remembered
+        return Proposal(action=action, need=needed(need_per_s, capacity, counts, cluster)), remembered
 
-    def _nothing(self, time_s: FloatArray) -> Memory:
+    def _nothing(self) -> Memory:
         shape = self.cluster.serves.shape
-        zeros: Memory = {
-            "time_s": time_s,
+        return {
             "load": np.zeros(shape[:-1]),
             "shy_s": np.zeros(self.cluster.max_replicas.shape),
-            "until_review_s": np.zeros(time_s.shape),
+            "until_review_s": np.zeros(shape[:-2]),
             "route": np.zeros(shape),
+            "time_s": np.zeros(shape[:-2]),
+            "seen": np.zeros(shape[:-2]),
         }
-        return zeros
 
     def _worth_it(self, need_per_s: FloatArray, capacity: FloatArray, price: FloatArray) -> BoolArray:
         """`[..., P]` spot pools that serve some class cheaper than any on-demand pool does.
@@ -175,30 +133,22 @@ class SpotFallback:
         return np.asarray(cluster.spot & (cheaper | ~alone))
 
     def _zone_most(
-        self, need_per_s: FloatArray, on_spot: FloatArray, trusted: BoolArray, hand: FloatArray, shy_s: FloatArray
+        self, need_per_s: FloatArray, on_spot: FloatArray, shy_s: FloatArray, hand: FloatArray
     ) -> FloatArray:
-        """`[..., P]` replicas for each zone: about an even share of the work; none more than in hand where not trusted."""
-        cluster = self.cluster
-        zones = ((on_spot > 0) & trusted[..., None, :]).sum(axis=-1)  # that serve each class
-        share = over(np.full(need_per_s.shape, SPREAD), zones.astype(np.float64))
-        share = np.minimum(share, 1.0) * (1.0 + self.overprovision)
+        """`[..., P]` replicas for each zone: about an even share of the work of those that are trusted.
+
+        One that is not may keep what it has. Where fewer than two zones of a class are trusted, all of them are again.
+        """
+        cluster, usable = self.cluster, on_spot > 0
+        unblamed = shy_s <= 0
+        few = (usable & unblamed[..., None, :]).sum(axis=-1, keepdims=True) < FEWEST_ZONES
+        trusted = unblamed | (usable & few).any(axis=-2)
+        zones = (usable & trusted[..., None, :]).sum(axis=-1).astype(np.float64)  # that serve each class
+        share = np.minimum(over(np.full(zones.shape, SPREAD), zones), 1.0) * (1.0 + self.overprovision)
         even = np.ceil(over((need_per_s * share)[..., None], on_spot).sum(axis=-2) - 1e-9)
-        open_to = np.where(trusted, np.minimum(even, cluster.max_replicas), np.minimum(hand, even))
-        least: FloatArray = np.maximum(open_to, cluster.min_replicas)
-        return least
-
-
-def _served(capacity: FloatArray) -> FloatArray:
-    """`[..., C]` 1 for a class that some of these pools serve."""
-    return np.where((capacity > 0).any(axis=-1), 1.0, 0.0)
-
-
-def _trusted(worth: BoolArray, unblamed: BoolArray, capacity: FloatArray) -> BoolArray:
-    """`[..., P]` zones that may grow: those not blamed; all of a class's where fewer than two of its are left."""
-    usable = (capacity > 0) & worth[..., None, :]
-    few = (usable & unblamed[..., None, :]).sum(axis=-1, keepdims=True) < FEWEST_ZONES
-    again = (usable & few).any(axis=-2)
-    return np.asarray(worth & (unblamed | again))
+        most = np.where(trusted, np.minimum(even, cluster.max_replicas), np.minimum(hand, even))
+        allowed: FloatArray = np.maximum(most, cluster.min_replicas)
+        return allowed
 
 
 def _carried(need_per_s: FloatArray, capacity: FloatArray, replicas: FloatArray) -> FloatArray:

@@ -9,31 +9,21 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from ...env.codec import CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES
 from ..checkpoint import ONNX, WEIGHTS, Checkpoint, CheckpointError, write_card
+from ..learned import INPUTS, OUTPUTS
 from .network import SetNetwork
 
 OPSET = 17
 
 
-class _Acting(nn.Module):
-    """The acting half of the network: what the sidecar runs."""
-
-    def __init__(self, network: SetNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(
-        self, classes: Tensor, pools: Tensor, whole: Tensor, class_mask: Tensor, pool_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        by_class, by_pool = self.network(classes, pools, whole, class_mask, pool_mask)
-        return by_class, by_pool
-
-
 def export_checkpoint(network: SetNetwork, folder: Path, card: dict[str, Any]) -> None:
-    """Write `network` to `folder`; the card, with every file's hash, comes last."""
+    """Write `network` to `folder`; the card, with every file's hash, comes last.
+
+    `card` must name what the network blends (`blend.portfolio_as_json`) and the price of a miss it is to act by: nobody
+    loads a checkpoint that does not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().clone().contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
     _export_onnx(network, folder / ONNX)
@@ -57,7 +47,6 @@ def load_network(checkpoint: Checkpoint) -> SetNetwork:
 
 
 def _export_onnx(network: SetNetwork, path: Path) -> None:
-    acting = _Acting(network).eval()
     example = (
         torch.zeros(1, 3, len(CLASS_FEATURES)),
         torch.zeros(1, 4, len(POOL_FEATURES)),
@@ -65,25 +54,20 @@ def _export_onnx(network: SetNetwork, path: Path) -> None:
         torch.ones(1, 3),
         torch.ones(1, 4),
     )
-    names = ["classes", "pools", "whole", "class_mask", "pool_mask"]
+    rows = {"class": {1: "n_classes"}, "pool": {1: "n_pools"}, "whole": {}}
     axes = {
-        "classes": {0: "batch", 1: "n_classes"},
-        "pools": {0: "batch", 1: "n_pools"},
-        "whole": {0: "batch"},
-        "class_mask": {0: "batch", 1: "n_classes"},
-        "pool_mask": {0: "batch", 1: "n_pools"},
-        "class_output": {0: "batch", 1: "n_classes"},
-        "pool_output": {0: "batch", 1: "n_pools"},
+        name: {0: "batch", **next(own for kind, own in rows.items() if name.startswith(kind))}
+        for name in (*INPUTS, *OUTPUTS)
     }
     temporary = path.with_suffix(".part")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter for TorchScript is frozen, and needs one package less
         torch.onnx.export(
-            acting,
+            network.eval(),
             example,
             str(temporary),
-            input_names=names,
-            output_names=["class_output", "pool_output"],
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
             dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,

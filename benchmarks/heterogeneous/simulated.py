@@ -16,8 +16,8 @@ from poolpilot.env.scenario import Scenario
 from poolpilot.env.sim.clusters import SimulatedClusters
 from poolpilot.env.sim.world import WorldSpec, world_from_scenario
 from poolpilot.env.window import E2E_SUM_S, FINISHED, LOST, MET, OUTPUT_SUM, PROMPT_SUM, TPOT, TTFT
-from poolpilot.training.evaluate import contender
-from poolpilot.training.rollout import RunResult, rollout
+from poolpilot.training.contenders import contender
+from poolpilot.training.rollout import RunResult
 from poolpilot.training.worlds import episode_of
 
 from .loads import rate_per_s, scaled
@@ -56,9 +56,8 @@ def as_believed(planned: Scenario) -> Scenario:
 
 def attained(planned: Scenario, seeds: Sequence[int]) -> Attained:
     """Run a scenario that holds a plan, as long as it says, once a seed."""
-    policy = contender(HELD_PLAN, planned)
     episodes = [episode_of(planned, seed, miss_price=1.0, quickly=True) for seed in seeds]
-    return summed(rollout(episodes, policy.make, planned.tick_s))
+    return summed(contender(HELD_PLAN, planned).run(episodes, planned.tick_s))
 
 
 def summed(runs: Sequence[RunResult]) -> Attained:

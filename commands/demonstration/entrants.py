@@ -1,8 +1,7 @@
-"""Who takes part in the demo, each as well set as it can be."""
+"""Who takes part in the demo: rules at their shipped knobs, fixed counts as well chosen as they can be."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any, Final
 from rich.console import Console
 
 from ...agents.checkpoint import load_checkpoint
-from ...agents.portfolio import RULES
-from ...env.scenario import Scenario
+from ...agents.portfolio import RULES, STATIC
+from ...env.scenario import Scenario, load_scenario
+from ...env.scenario.fingerprint import fingerprint
 from .stack import Entrant
 
 TUNED_FILE: Final = Path(__file__).with_name("tuned.json")
-"""Settings of the rules for the demo's own scenario, as `tune` found them; made by `python -m
+"""The best fixed counts for the demo's own scenario, as `tune` found them; made by `python -m
 poolpilot.commands.demonstration.entrants`. Checked against a new search in the tests."""
 DEMO_SCENARIO: Final = "mixed-chat"
 
@@ -29,61 +29,51 @@ class GivenUp(RuntimeError):
 def entrants_for(
     scenario: Scenario, policies: Sequence[str], out: Console, giving_up: Event | None = None
 ) -> list[Entrant]:
-    """The policies with their settings: rules are tuned on the scenario's other days, unless that was done before.
+    """The policies as they are shipped; fixed counts are searched on the scenario's other days, unless that was done.
 
     Raises:
-        GivenUp: `giving_up` was set while a rule was tuned.
+        GivenUp: `giving_up` was set while counts were searched.
     """
-    known = json.loads(TUNED_FILE.read_text(encoding="utf-8"))
-    settings = known["settings"] if known["scenario"] == fingerprint(scenario) else {}
     entrants = []
     for name in policies:
-        if name not in RULES:
-            entrants.append(Entrant(load_checkpoint(name).name, name))
-            continue
-        if name not in settings:
-            out.print(f"tuning {name} in the simulator (compiles it first, once per machine) ...")
-            settings = {**settings, name: tune(scenario, name, giving_up)["setting"]}
-        entrants.append(Entrant(name, name, tuple(settings[name])))
+        if name == STATIC:
+            entrants.append(Entrant(name, name, _counts(scenario, out, giving_up)))
+        else:
+            entrants.append(Entrant(name if name in RULES else load_checkpoint(name).name, name))
     return entrants
 
 
-def tune(scenario: Scenario, name: str, giving_up: Event | None = None) -> dict[str, Any]:
-    """A rule's best setting on days of the scenario that are not replayed, and what it came to there."""
-    from ...training.evaluate import TUNERS, tuning_episodes  # the simulator takes seconds to load
+def _counts(scenario: Scenario, out: Console, giving_up: Event | None) -> tuple[float, ...]:
+    known = json.loads(TUNED_FILE.read_text(encoding="utf-8"))
+    if known["scenario"] != fingerprint(scenario):
+        out.print("searching fixed counts in the simulator (compiles it first, once per machine) ...")
+        known = tune(scenario, giving_up)
+    return tuple(known["counts"])
+
+
+def tune(scenario: Scenario, giving_up: Event | None = None) -> dict[str, Any]:
+    """The best fixed counts on days of the scenario that are not replayed, and what they came to there."""
+    from ...training.days import tuning_episodes  # the simulator takes seconds to load
+    from ...training.tuning.counts import fixed_counts
 
     def go_on() -> None:
         if giving_up is not None and giving_up.is_set():
-            raise GivenUp(f"tuning {name} was given up")
+            raise GivenUp(f"the search for counts of {STATIC} was given up")
 
-    tuned = TUNERS[name](tuning_episodes(scenario), scenario.tick_s, go_on)
-    best = tuned.best
+    found = fixed_counts(tuning_episodes(scenario), scenario.tick_s, go_on)
     return {
-        "setting": list(best.setting),
-        "usd_per_hr": round(best.usd_per_hr, 4),
-        "shortfall": round(best.shortfall, 5),
-        "trials": tuned.trials,
+        "scenario": fingerprint(scenario),
+        "counts": list(found.counts),
+        "bill_ratio": round(found.outcome.bill_ratio, 4),
+        "shortfall": round(found.outcome.shortfall, 5),
+        "trials": found.trials,
     }
-
-
-def fingerprint(scenario: Scenario) -> str:
-    """A hash of everything in a scenario that settings depend on."""
-    document = scenario.model_dump(mode="json", by_alias=True, exclude={"summary", "name"})
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def main() -> None:
-    """Tune every rule for the demo's scenario and keep what was found."""
-    from ...env.scenario import load_scenario
-
-    scenario = load_scenario(DEMO_SCENARIO)
-    found = {name: tune(scenario, name) for name in RULES}
-    document = {
-        "scenario": fingerprint(scenario),
-        "settings": {name: result["setting"] for name, result in found.items()},
-        "evidence": found,
-    }
-    TUNED_FILE.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    """Search the counts for the demo's scenario and keep what was found."""
+    found = tune(load_scenario(DEMO_SCENARIO))
+    TUNED_FILE.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

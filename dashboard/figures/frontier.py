@@ -1,23 +1,18 @@
 """The frontier of a plan's cost against the attainment that is wanted.
 
-Pure: plain rows in, a Plotly figure out. Colours are Okabe and Ito's, told apart by every common kind of colour
-blindness; each line also has a marker and a dash of its own.
+Pure: plain rows in, a Plotly figure out. Lines are told apart as in `palette`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import TypedDict
 
 import plotly.graph_objects as go
 
-__all__ = ["FrontierRow", "frontier_figure", "page"]
+from .palette import COLOURS, DASHES, MARKERS, missed, plain
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito (2008), "Color Universal Design"."""
-MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "dash")
+__all__ = ["FrontierRow", "frontier_figure", "page"]
 
 
 class FrontierRow(TypedDict):
@@ -48,11 +43,11 @@ def frontier_figure(rows: Sequence[FrontierRow], title: str) -> go.Figure:
         known = [row for row in own if row["usd_per_hr"] is not None]
         figure.add_trace(
             go.Scatter(
-                x=[_missed(row["attainment"]) for row in known],
+                x=[missed(row["attainment"]) for row in known],
                 y=[row["usd_per_hr"] for row in known],
-                customdata=[[f"{row['attainment'] * 100:g}", _plain(row["fleet"])] for row in known],
+                customdata=[[f"{row['attainment'] * 100:g}", plain(row["fleet"])] for row in known],
                 mode="lines+markers",
-                name=_plain(series),
+                name=plain(series),
                 line={"color": colour, "dash": DASHES[i % len(DASHES)], "shape": "linear", "width": 2},
                 marker={"symbol": MARKERS[i % len(MARKERS)], "size": 9, "color": colour},
                 hovertemplate="%{customdata[0]} % within target<br>%{y:.2f} $/h<br>%{customdata[1]}<extra>%{fullData.name}</extra>",
@@ -62,18 +57,18 @@ def frontier_figure(rows: Sequence[FrontierRow], title: str) -> go.Figure:
         if missing:
             figure.add_trace(
                 go.Scatter(
-                    x=[_missed(row["attainment"]) for row in missing],
+                    x=[missed(row["attainment"]) for row in missing],
                     y=[0.0] * len(missing),
-                    customdata=[[f"{row['attainment'] * 100:g}", _plain(row["note"])] for row in missing],
+                    customdata=[[f"{row['attainment'] * 100:g}", plain(row["note"])] for row in missing],
                     mode="markers",
-                    name=f"{_plain(series)}: no fleet",
+                    name=f"{plain(series)}: no fleet",
                     marker={"symbol": "x-open", "size": 10, "color": colour},
                     hovertemplate="%{customdata[0]} % within target: no fleet<br>%{customdata[1]}<extra></extra>",
                 )
             )
     ticks = sorted({row["attainment"] for row in rows})
     figure.update_layout(
-        title={"text": _plain(title)},
+        title={"text": plain(title)},
         template="plotly_white",
         font={"size": 14},
         legend={"title": {"text": "Fleet"}},
@@ -81,7 +76,7 @@ def frontier_figure(rows: Sequence[FrontierRow], title: str) -> go.Figure:
             "title": {"text": "Wanted attainment: share of requests within their targets (%)"},
             "type": "log",
             "autorange": "reversed",
-            "tickvals": [_missed(at) for at in ticks],
+            "tickvals": [missed(at) for at in ticks],
             "ticktext": [f"{at * 100:g}" for at in ticks],
         },
         yaxis={"title": {"text": "Rent of the plan ($/h)"}, "rangemode": "tozero"},
@@ -90,16 +85,8 @@ def frontier_figure(rows: Sequence[FrontierRow], title: str) -> go.Figure:
 
 
 def page(figure: go.Figure) -> str:
-    """The figure as one HTML page that needs nothing from outside."""
-    html: str = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+    """The figure as one HTML page that needs nothing from outside; the same figure makes the same bytes."""
+    html: str = figure.to_html(
+        include_plotlyjs=True, full_html=True, div_id="figure", config={"displaylogo": False, "responsive": True}
+    )
     return html
-
-
-def _missed(attainment: float) -> float:
-    """What may be missed; an attainment of 1 is drawn as a tenth of a thousandth."""
-    return max(1.0 - attainment, 1e-4)
-
-
-def _plain(text: str) -> str:
-    """Text that Plotly shows as it stands: it takes a few HTML tags as such."""
-    return escape(text, quote=False)

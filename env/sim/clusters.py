@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import forecast, ledger
 from ..contract import Action, Bill, BoolArray, Cluster, FloatArray, IntArray, Snapshot
-from ..window import ARRIVED, TALLY_WIDTH
+from ..window import ARRIVED, WINDOW_WIDTH
 from .advance import advance_some, open_one, rows_needed
 from .engine_state import PS_PER_S
 from .loading import batched_cluster, batched_ranges, load_world, padded, size_of, whole_ps
@@ -88,9 +88,9 @@ class SimulatedClusters:
         self.threads = threads or max(1, min(os.cpu_count() or 1, count // _CLUSTERS_PER_THREAD))
         self._threads = ThreadPoolExecutor(self.threads, "clusters") if self.threads > 1 else None
         self._every: Clusters = room_for({**largest, "B": count, "M": _FEWEST_ROWS})
-        self._recent = np.zeros((max(1, round(window_s / tick_s)), *shape, TALLY_WIDTH))
+        self._recent = np.zeros((max(1, round(window_s / tick_s)), *shape, WINDOW_WIDTH))
         self._place = 0
-        self._window = np.zeros((*shape, TALLY_WIDTH))
+        self._window = np.zeros((*shape, WINDOW_WIDTH))
         self._ticks = np.zeros(count, dtype=np.int64)
         self._forecast = forecast.start(*shape)
         for b, spec in enumerate(specs):

@@ -25,10 +25,12 @@ from ..window import (
     ARRIVED,
     BUCKET_LOW_S,
     BUCKETS_PER_E,
+    E2E,
     E2E_SUM_S,
     FINISHED,
     LOST,
     MET,
+    MET_OUTPUT_SUM,
     N_BUCKETS,
     OUTPUT_SQUARES,
     OUTPUT_SUM,
@@ -243,6 +245,7 @@ def _record(tally: NDArray[np.float64], klass: int, targets: Any, row: Any, firs
     tally[klass, OUTPUT_SUM] += row.output
     tally[klass, OUTPUT_SQUARES] += float(row.output) ** 2
     tally[klass, E2E_SUM_S] += e2e_s
+    tally[klass, E2E + bucket_of(e2e_s)] += 1.0
     tally[klass, TTFT + bucket_of(ttft_s)] += 1.0
     if row.output > 1:
         tpot_s = (row.finish_ps - row.first_token_ps) / PS_PER_S / (row.output - 1)
@@ -252,6 +255,7 @@ def _record(tally: NDArray[np.float64], klass: int, targets: Any, row: Any, firs
     missed = missed or e2e_s > targets.e2e_s or e2e_s > targets.deadline_s
     if not missed:
         tally[klass, MET] += 1.0
+        tally[klass, MET_OUTPUT_SUM] += row.output
 
 
 @compiled

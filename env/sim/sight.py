@@ -1,6 +1,6 @@
 """What a controller would see of a batch of clusters.
 
-Symbols: `B` clusters, `C` classes, `P` pools, `H` horizons, `W` tally width, `K` ticks of the window.
+Symbols: `B` clusters, `C` classes, `P` pools, `H` horizons, `W` tally width, `V` window width, `K` ticks of the window.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def remember_some(tally: FloatArray, recent: FloatArray, window: FloatArray, fir
     """Slide the window of clusters `first` to `last` - 1 by a tick: `tally` `[B, C, W]` in, the oldest out.
 
     Args:
-        recent: `[B, C, W]` the window's oldest tick, replaced by the tally.
-        window: `[B, C, W]` sum of the window's ticks.
+        recent: `[B, C, V]` the window's oldest tick, replaced by the tally's first columns.
+        window: `[B, C, V]` sum of the window's ticks.
     """
     for b in range(first, last):
         for c in range(tally.shape[1]):
-            for i in range(tally.shape[2]):
+            for i in range(window.shape[2]):
                 fresh = tally[b, c, i]
                 window[b, c, i] += fresh - recent[b, c, i]
                 recent[b, c, i] = fresh
@@ -130,7 +130,7 @@ def snapshot_of(
     GPU figures and tokens per second are of the last tick, and unknown before the first.
 
     Args:
-        window_tally: `[B, C, W]` over the last `window_s` `[B]`.
+        window_tally: `[B, C, V]` over the last `window_s` `[B]`.
         forecast_per_s: `[B, C, H]`
         usd_per_hr: `[B, P]` now.
         preemptions_per_hr: `[B, P]` what is believed of each pool.

@@ -11,8 +11,9 @@ Sources
 - Mooncake: `conversation_trace.jsonl` of kvcache-ai/Mooncake, Apache-2.0; 12 031 requests of one hour of the Kimi
   service. Qin et al., FAST 2025. Its arrival times are rounded to 3 s: they say nothing of the gaps between requests.
 - ServeGen: `m-large` and `m-small` of alibaba/ServeGen, Apache-2.0; ten days of Alibaba Cloud Model Studio as
-  rates and quantiles by client. Xiang et al., arXiv:2505.09999. Lengths of several clients are pooled by their number
-  of requests in each 6 hours. What its clients ask for is not published: here they are told apart by their lengths.
+  rates and quantiles by client, and `deepseek-r1`, one day of a reasoning model. Xiang et al., arXiv:2505.09999.
+  Lengths of several clients are pooled by their number of requests in each 6 hours. What its clients ask for is not
+  published: here they are told apart by their lengths.
 """
 
 from __future__ import annotations
@@ -74,6 +75,20 @@ CLASSIFICATION_LENGTHS = Lengths(
 """ServeGen m-large: the 29 clients whose mean output has 20 tokens or fewer (35.9 million requests). Half of their
 outputs have at most 3 tokens."""
 
+SHORT_ANSWER_LENGTHS = Lengths(
+    Lognormal(mean=1085.3, p95=2619, min=9, max=30_701),
+    Lognormal(mean=57.7, p95=144, min=1, max=8568),
+)
+"""ServeGen m-large: the 27 clients whose mean prompt has 800 to 4 000 tokens and whose mean answer has 20 to 100 (15.1
+million requests): as long as completions of code are."""
+
+REASONING_LENGTHS = Lengths(
+    Lognormal(median=208, sigma=1.9, min=1, max=53_763),
+    Lognormal(mean=1527.4, p95=5716, min=1, max=31_856),
+)
+"""ServeGen deepseek-r1, all 73 clients; answers with their reasoning. Prompts by their median and, through sigma, their
+mean of 1 268: no log-normal has also their 95th percentile, 6 761."""
+
 CHAT_CV = 1.04
 """Azure: coefficient of variation of the gaps between arrivals, median of the five whole 10-minute windows: nearly
 Poisson once the slow movement of the rate (3.2 to 8.4 requests/s in single minutes) is set aside."""
@@ -82,6 +97,21 @@ CLIENT_CV_MEDIAN = 1.21
 CLIENT_CV_P75 = 2.25
 """ServeGen m-large: coefficient of variation of the gaps of a single client in 10-minute windows; half and three
 quarters of the requests are in windows with at most this. 78 % of the windows are best fitted by gamma gaps."""
+
+CLIENT_ZIPF = 1.14
+"""ServeGen m-large and deepseek-r1: minus the slope of the logarithm of a client's requests over that of its rank,
+first 40 clients. The largest has 14 % and 29 % of all requests, the five largest 44 % and 53 %."""
+
+CLIENT_BURSTS_PER_DAY, CLIENT_BURST_S = 2.6, 1230.0
+CLIENT_BURST_FACTORS = (2.0, 7.6)
+"""ServeGen m-large: of a single client, runs of 10-minute windows above 1.5 times the median of the 3 hours around:
+how many a day, their mean length, and their height over that median (median and ninth decile, weighed by requests).
+deepseek-r1: 1.5 a day, 1 160 s, 2.1 and 20."""
+
+TEN_MINUTE_MOVES = {"m-large": (0.047, 0.226, 0.591), "deepseek-r1": (0.102, 0.351, 0.672)}
+"""ServeGen: by how much the logarithm of a service's total rate moves from one 10-minute window to the next: median,
+90th and 99th percentile. Moves of a t distribution with 2 degrees of freedom, scaled to the median, have the same
+ninth decile within a quarter, and a 99th percentile of 0.57 and 1.2."""
 
 DAY = Diurnal(period_s=86_400, amplitude=0.25, peak_at_s=61_750)
 """ServeGen m-small: least-squares cosine through ten days of the total rate. It explains 32 % of the variance; the

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from poolpilot.agents import checkpoint
+from poolpilot.agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json
 from poolpilot.agents.checkpoint import (
     CARD,
     MAX_CARD_BYTES,
@@ -23,6 +24,9 @@ from poolpilot.agents.checkpoint import (
 )
 from poolpilot.env.codec import observation_schema
 
+PORTFOLIO = portfolio_as_json(DEFAULT_PORTFOLIO)
+A_RULE = {"rule": "plan-tracking", "knobs": {"headroom": 1.2}}
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -31,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     mine.mkdir()
     (mine / ONNX).write_bytes(b"network")
     (mine / WEIGHTS).write_bytes(b"weights")
-    write_card(mine, {"name": "steady", "miss_price": 0.5})
+    write_card(mine, {"name": "steady", "miss_price": 0.5, "portfolio": PORTFOLIO})
     return mine
 
 
@@ -132,6 +136,40 @@ def test_a_card_without_what_is_needed_is_refused(folder: Path, field: str, valu
 
 
 @pytest.mark.parametrize(
+    ("portfolio", "said"),
+    [
+        (None, "portfolio: None, wanted a list of 4 rules with their knobs"),
+        ({}, "portfolio: {}, wanted a list of 4 rules with their knobs"),
+        ([], "portfolio: 0 rules, wanted 4"),
+        ([A_RULE] * 3, "portfolio: 3 rules, wanted 4"),
+        ([A_RULE] * 5, "portfolio: 5 rules, wanted 4"),
+        ([A_RULE] * 3 + ["threshold"], r"portfolio\[3\]: 'threshold', wanted {\"rule\": name"),
+        ([A_RULE] * 3 + [{"rule": "threshold"}], r"portfolio\[3\]: {'rule': 'threshold'}, wanted"),
+        ([A_RULE] * 3 + [{**A_RULE, "more": 1}], r"portfolio\[3\]: .*more.*, wanted"),
+        ([{**A_RULE, "rule": 7}] + [A_RULE] * 3, r"portfolio\[0\].rule: 7, wanted a rule's name"),
+        ([{**A_RULE, "knobs": [1]}] + [A_RULE] * 3, r"portfolio\[0\].knobs: \[1\], wanted numbers by name"),
+        ([{**A_RULE, "knobs": {"hold_s": "long"}}] + [A_RULE] * 3, r"portfolio\[0\].knobs.hold_s: 'long', wanted"),
+        ([{**A_RULE, "knobs": {"hold_s": True}}] + [A_RULE] * 3, r"portfolio\[0\].knobs.hold_s: True, wanted"),
+        ([{**A_RULE, "knobs": {"hold_s": -1.0}}] + [A_RULE] * 3, r"portfolio\[0\].knobs.hold_s: -1.0, wanted"),
+        ([{**A_RULE, "knobs": {"hold_s": 10**400}}] + [A_RULE] * 3, r"portfolio\[0\].knobs.hold_s: 1000.*, wanted"),
+        ([{**A_RULE, "knobs": {"k" * 5000: None}}] + [A_RULE] * 3, r"portfolio\[0\].knobs.kkkk.*: None, wanted"),
+    ],
+)
+def test_a_card_that_does_not_say_what_it_blends_is_refused_in_one_line(
+    folder: Path, portfolio: Any, said: str
+) -> None:
+    rewrite(folder, portfolio=portfolio)
+    with pytest.raises(CheckpointError, match=rf"card\.json: {said}") as caught:
+        load_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_card_says_what_is_blended(folder: Path) -> None:
+    assert load_checkpoint(folder).portfolio == DEFAULT_PORTFOLIO
+
+
+@pytest.mark.parametrize(
     "name",
     ["../secret", "/etc/hostname", "sub/policy.onnx", "..", ".", "", "..\\secret", "n" * 5000, "nul\x00byte"],
     ids=["up", "absolute", "down", "parent", "itself", "nothing", "backslash", "very long", "a null byte"],
@@ -147,7 +185,7 @@ def test_a_card_cannot_name_files_outside_its_folder(folder: Path, name: str) ->
 
 def test_the_card_is_written_last_and_at_once(folder: Path) -> None:
     assert not list(folder.glob("*.part"))
-    write_card(folder, {"miss_price": 1.0})
+    write_card(folder, {"miss_price": 1.0, "portfolio": PORTFOLIO})
     assert set(load_checkpoint(folder).card["files"]) == {ONNX, WEIGHTS}
 
 

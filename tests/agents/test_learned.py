@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from poolpilot.agents.blend import DEFAULT_PORTFOLIO
+from poolpilot.agents.checkpoint import CARD as CARD_FILE
 from poolpilot.agents.checkpoint import ONNX, CheckpointError, load_checkpoint, write_card
 from poolpilot.agents.learned import LearnedPolicy, learned_policy
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
-from poolpilot.env.contract import Memory
+from poolpilot.agents.portfolio import make_rule
+from poolpilot.env.contract import Cluster, Memory
 from poolpilot.env.wire import memory_from_json, memory_to_json
 from poolpilot.tests.env.clusters import Situation, a_cluster, a_plan, a_snapshot, row, same
 
@@ -41,13 +46,18 @@ def day(seed: int, b: int = 1, c: int = 2, p: int = 3, ticks: int = 6) -> list[S
 
 
 def policy(folder: Path, at: Situation, **settings: float) -> LearnedPolicy:
-    return learned_policy(load_checkpoint(folder), at.cluster, PlanTracking(at.cluster), **settings)
+    return learned_policy(load_checkpoint(folder), at.cluster, make_rule, **settings)
+
+
+def first_rule(cluster: Cluster) -> PlanTracking:
+    """The one that a neutral network follows."""
+    return PlanTracking(cluster, *DEFAULT_PORTFOLIO[0].knobs.values())
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (4, 2)], ids=str)
 def test_a_neutral_network_is_the_rule_through_a_real_export(neutral: Path, shape: tuple[int, int]) -> None:
     ticks = [row(at, 0) for at in day(0, 1, *shape)]
-    rule, learned = PlanTracking(ticks[0].cluster), policy(neutral, ticks[0])
+    rule, learned = first_rule(ticks[0].cluster), policy(neutral, ticks[0])
     own: Memory = {}
     memory: Memory = {}
     for at in ticks:
@@ -58,7 +68,7 @@ def test_a_neutral_network_is_the_rule_through_a_real_export(neutral: Path, shap
 
 def test_a_trained_network_bends_the_rule(lively: Path) -> None:
     at = row(day(1)[0], 0)
-    expected, _ = PlanTracking(at.cluster).decide(at.snapshot, at.plan, {})
+    expected, _ = first_rule(at.cluster).decide(at.snapshot, at.plan, {})
     action, _ = policy(lively, at).decide(at.snapshot, at.plan, {})
     differs = [f.name for f in fields(action) if not same(getattr(action, f.name), getattr(expected, f.name))]
     assert "route" in differs
@@ -112,3 +122,44 @@ def test_a_network_that_is_none_is_refused(tmp_path: Path) -> None:
     write_card(tmp_path, CARD)
     with pytest.raises(CheckpointError, match=rf"{ONNX}: ONNX Runtime cannot load it"):
         policy(tmp_path, row(day(0)[0], 0))
+
+
+def test_a_network_with_other_outputs_is_refused(neutral: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(neutral, tmp_path / "copy"))
+    network = onnx.load(str(folder / ONNX))
+    del network.graph.output[2]
+    onnx.save(network, str(folder / ONNX))
+    write_card(folder, CARD)
+    with pytest.raises(CheckpointError, match=rf"{ONNX}: outputs \['class_output', 'pool_output'\], wanted"):
+        policy(folder, row(day(0)[0], 0))
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        ({"rule": "wishful-thinking", "knobs": {}}, r"portfolio\[2\]: .*wishful-thinking"),
+        ({"rule": "plan-tracking", "knobs": {"courage": 1.0}}, r"portfolio\[2\]: plan-tracking: no knob 'courage'"),
+    ],
+    ids=["rule", "knob"],
+)
+def test_a_card_with_unknown_rules_or_knobs_is_refused_in_one_line(
+    neutral: Path, tmp_path: Path, member: dict[str, object], said: str
+) -> None:
+    folder = Path(shutil.copytree(neutral, tmp_path / "copy"))
+    portfolio = list(CARD["portfolio"])
+    portfolio[2] = member
+    write_card(folder, {**CARD, "portfolio": portfolio})
+    with pytest.raises(CheckpointError, match=rf"{CARD_FILE}: {said}") as caught:
+        policy(folder, row(day(0)[0], 0))
+    assert "\n" not in str(caught.value)
+
+
+def test_rules_that_are_tuned_anew_do_not_change_what_a_checkpoint_blends(neutral: Path, tmp_path: Path) -> None:
+    """The card's knobs count, not those that a rule has by itself."""
+    folder = Path(shutil.copytree(neutral, tmp_path / "copy"))
+    roomy = {"rule": "plan-tracking", "knobs": {"headroom": 5.0, "burst": 0.0, "hold_s": 60.0}}
+    write_card(folder, {**CARD, "portfolio": [roomy, *CARD["portfolio"][1:]]})
+    for at in day(4, 1, 2, 3):
+        alone = row(at, 0)
+        expected, _ = PlanTracking(alone.cluster, 5.0, 0.0, 60.0).decide(alone.snapshot, alone.plan, {})
+        assert same(policy(folder, alone).decide(alone.snapshot, alone.plan, {})[0], expected)

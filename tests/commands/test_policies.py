@@ -9,9 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from poolpilot.agents import checkpoint
+from poolpilot.agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json
 from poolpilot.agents.checkpoint import CARD, ONNX, shipped_checkpoints, write_card
 from poolpilot.agents.portfolio import HELD_PLAN, RULES
 from poolpilot.cli import main
+
+PORTFOLIO = portfolio_as_json(DEFAULT_PORTFOLIO)
 
 
 def run(*arguments: str) -> Result:
@@ -24,7 +27,9 @@ def folder(tmp_path: Path) -> Path:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / ONNX).write_bytes(b"network")
-    write_card(mine, {"name": "mine", "miss_price": 0.5, "summary": "[/red] cheaper [bold]by half"})
+    write_card(
+        mine, {"name": "mine", "miss_price": 0.5, "summary": "[/red] cheaper [bold]by half", "portfolio": PORTFOLIO}
+    )
     return mine
 
 

@@ -44,6 +44,8 @@ def row(value: T, b: int) -> T:
     """Cluster `b` of a batched contract value."""
     if isinstance(value, np.ndarray):
         return value[b]
+    if isinstance(value, tuple) and value and is_dataclass(value[0]):
+        return type(value)(row(item, b) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: row(getattr(value, f.name), b) for f in fields(value)})
     return value

@@ -9,13 +9,14 @@ import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
-from poolpilot.agents.opponents.plan_tracking import PlanTracking
 from poolpilot.env.batch import ClusterBatch, Episode
 from poolpilot.env.cluster_env import ClusterEnv, VectorClusterEnv
 from poolpilot.env.scenario import Scenario, load_scenario
 from poolpilot.training.registration import ENV_ID, register_envs
 from poolpilot.training.vec_env import REWARD_SCALE, ClusterVecEnv
 from poolpilot.training.worlds import TrainingWorlds, Variation, episode_of
+
+from .portfolios import unlike_rules
 
 TICKS = 4
 SHORT = load_scenario("mixed-chat").model_copy(update={"duration_s": 10.0 * TICKS})
@@ -30,7 +31,7 @@ def draw(seed: int) -> Episode:
 
 
 def vector(n: int, seed: int = 5) -> VectorClusterEnv:
-    return VectorClusterEnv(draw, n, SHORT.tick_s, PlanTracking, seed=seed)
+    return VectorClusterEnv(draw, n, SHORT.tick_s, unlike_rules, seed=seed)
 
 
 def some_actions(env: VectorClusterEnv, steps: int, seed: int = 1) -> np.ndarray:
@@ -56,12 +57,12 @@ def test_registering_twice_is_no_error_and_the_id_says_which_version() -> None:
     register_envs()
     register_envs()
     spec = gymnasium.spec(ENV_ID)
-    assert (spec.namespace, spec.name, spec.version) == ("poolpilot", "Cluster", 0)
+    assert (spec.namespace, spec.name, spec.version) == ("poolpilot", "Cluster", 1)
     assert isinstance(gymnasium.make(ENV_ID).unwrapped, ClusterEnv)
 
 
 def test_an_episode_lasts_as_long_as_its_scenario_and_is_truncated() -> None:
-    env = ClusterEnv(lambda seed: episode_of(SHORT, seed, 1.0), SHORT.tick_s, PlanTracking)
+    env = ClusterEnv(lambda seed: episode_of(SHORT, seed, 1.0), SHORT.tick_s, unlike_rules)
     env.reset(seed=3)
     for tick in range(1, TICKS + 1):
         _, _, terminated, truncated, _ = env.step(np.zeros(env.action_space.shape, np.float32))
@@ -80,9 +81,9 @@ def played(env: ClusterEnv, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_same_seed_is_the_same_world_and_another_seed_is_not() -> None:
     worlds = TrainingWorlds([SHORT])
-    env = ClusterEnv(worlds, SHORT.tick_s, PlanTracking)
+    env = ClusterEnv(worlds, SHORT.tick_s, unlike_rules)
     first, again, other = played(env, 4), played(env, 4), played(env, 5)
-    fresh = played(ClusterEnv(worlds, SHORT.tick_s, PlanTracking), 4)
+    fresh = played(ClusterEnv(worlds, SHORT.tick_s, unlike_rules), 4)
     for same in (again, fresh):
         np.testing.assert_array_equal(first[0], same[0])
         np.testing.assert_array_equal(first[1], same[1])
@@ -112,7 +113,7 @@ def test_a_batch_is_its_clusters_one_by_one() -> None:
             waiting[int(b)].append(int(drawn.integers(2**62)))
     for b in range(n):
         seeds = iter(waiting[b])
-        single = VectorClusterEnv(lambda _, s=seeds: draw(next(s)), 1, SHORT.tick_s, PlanTracking)
+        single = VectorClusterEnv(lambda _, s=seeds: draw(next(s)), 1, SHORT.tick_s, unlike_rules)
         np.testing.assert_array_equal(single.reset()[0], observations[0][b])
         for t in range(steps):
             observation, reward, done, info = single.step(actions[t, b : b + 1])
@@ -122,12 +123,12 @@ def test_a_batch_is_its_clusters_one_by_one() -> None:
                 np.testing.assert_array_equal(info.terminal_observation[0], terminals[t][b])
 
 
-def test_the_neutral_action_is_the_rule() -> None:
-    """Zeros through the environment give the bills and tallies of the rule run by itself."""
-    env = VectorClusterEnv(lambda seed: episode_of(OTHER, 11, 1.0), 1, OTHER.tick_s, PlanTracking, restart=False)
+def test_the_neutral_action_is_the_first_rule() -> None:
+    """Zeros through the environment give the bills and tallies of the first rule run by itself."""
+    env = VectorClusterEnv(lambda seed: episode_of(OTHER, 11, 1.0), 1, OTHER.tick_s, unlike_rules, restart=False)
     env.reset()
     batch = ClusterBatch([episode_of(OTHER, 11, 1.0)], OTHER.tick_s, env.layout.max_classes, env.layout.max_pools)
-    rule, memory = PlanTracking(batch.cluster), {}
+    rule, memory = unlike_rules(batch.cluster)[0], {}
     done = np.array([False])
     while not done.all():
         _, _, done, info = env.step(np.zeros((1, *env.layout.action_space.shape), np.float32))

@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolpilot.env.codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_FEATURES, POOL_OUTPUTS, WHOLE_FEATURES, Observation
+from poolpilot.env.codec import (
+    CLASS_FEATURES,
+    CLASS_OUTPUTS,
+    POOL_FEATURES,
+    POOL_OUTPUTS,
+    WHOLE_FEATURES,
+    WHOLE_OUTPUTS,
+    Observation,
+)
 from poolpilot.env.spaces import SpaceError, SpaceLayout
 
 COUNT = st.integers(1, 5)
@@ -40,13 +48,16 @@ def test_the_parts_of_a_flat_observation_are_those_it_was_made_of(b: int, c: int
 
 @settings(deadline=None)
 @given(COUNT, COUNT, COUNT)
-def test_actions_are_class_outputs_then_pool_outputs(b: int, c: int, p: int) -> None:
-    layout = SpaceLayout(c, p)
-    by_class = np.random.default_rng(0).uniform(-1, 1, (b, c, CLASS_OUTPUTS))
-    by_pool = np.random.default_rng(1).uniform(-1, 1, (b, p, POOL_OUTPUTS))
-    actions = np.concatenate([by_class.reshape(b, -1), by_pool.reshape(b, -1)], axis=1)
+def test_actions_are_outputs_of_classes_then_pools_then_the_whole(b: int, c: int, p: int) -> None:
+    layout, rng = SpaceLayout(c, p), np.random.default_rng(0)
+    by_class, by_pool = rng.uniform(-1, 1, (b, c, CLASS_OUTPUTS)), rng.uniform(-1, 1, (b, p, POOL_OUTPUTS))
+    whole = rng.uniform(-1, 1, (b, WHOLE_OUTPUTS))
+    actions = np.concatenate([by_class.reshape(b, -1), by_pool.reshape(b, -1), whole], axis=1)
     assert actions.shape[1:] == layout.action_space.shape
-    assert all(np.array_equal(a, e) for a, e in zip(layout.outputs(actions), (by_class, by_pool), strict=True))
+    seen = layout.outputs(actions)
+    assert np.array_equal(seen.classes, by_class)
+    assert np.array_equal(seen.pools, by_pool)
+    assert np.array_equal(seen.whole, whole)
 
 
 def test_an_observation_of_another_size_is_not_taken_for_ours() -> None:

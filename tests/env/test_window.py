@@ -23,9 +23,9 @@ from poolpilot.env.window import (
     PROMPT_SQUARES,
     PROMPT_SUM,
     SHED,
-    TALLY_WIDTH,
     TPOT,
     TTFT,
+    WINDOW_WIDTH,
     bucket_of,
     class_columns,
     empty_tally,
@@ -91,7 +91,7 @@ def tally_of(ttft_s: list[float], prompts: list[float], met: int) -> np.ndarray:
     tally[0, [PROMPT_SUM, PROMPT_SQUARES]] = [sum(prompts), sum(p * p for p in prompts)]
     tally[0, [OUTPUT_SUM, OUTPUT_SQUARES]] = [2.0 * sum(prompts), 4.0 * sum(p * p for p in prompts)]
     tally[0, TTFT : TTFT + N_BUCKETS] = counted(ttft_s)
-    tally[0, TPOT:TALLY_WIDTH] = counted([0.1 * s for s in ttft_s])
+    tally[0, TPOT:WINDOW_WIDTH] = counted([0.1 * s for s in ttft_s])
     return tally
 
 

@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolpilot.env.contract import CLASS_COLUMNS, FloatArray, Snapshot
-from poolpilot.env.window import ARRIVED, E2E_SUM_S, FINISHED, LOST, MET, SHED, TPOT, TTFT
+from poolpilot.env.window import (
+    ARRIVED,
+    E2E,
+    E2E_SUM_S,
+    FINISHED,
+    LOST,
+    MET,
+    MET_OUTPUT_SUM,
+    SHED,
+    TPOT,
+    TTFT,
+    WINDOW_WIDTH,
+)
 from poolpilot.telemetry.envoy_log import LogRecord
 from poolpilot.telemetry.tally import LONGEST_OPEN_S, ClassWindow, TickTally, tally
 
@@ -120,7 +132,14 @@ def test_durations_are_in_emulated_seconds() -> None:
 def test_latencies_are_of_finished_requests() -> None:
     counts = tallied(ANSWERED, replace(ANSWERED, code=500), replace(ANSWERED, completion_tokens=NAN)).counts
     assert counts[CHAT, TTFT:TPOT].sum() == 2
-    assert counts[CHAT, TPOT:].sum() == 1
+    assert counts[CHAT, TPOT:WINDOW_WIDTH].sum() == 1
+    assert counts[CHAT, E2E:].sum() == 2
+
+
+def test_goodput_is_of_requests_in_time() -> None:
+    counts = tallied(ANSWERED, replace(ANSWERED, first_body_s=0.6), replace(ANSWERED, completion_tokens=NAN)).counts
+    assert counts[CHAT, MET] == 2
+    assert counts[CHAT, MET_OUTPUT_SUM] == ANSWERED.completion_tokens
 
 
 def test_work_and_bytes_go_to_the_pool_that_answered() -> None:

@@ -10,7 +10,11 @@ from poolpilot.env.scenario import load_scenario
 from poolpilot.env.window import MET
 from poolpilot.training.bounding import Clairvoyant
 from poolpilot.training.clairvoyant_plan import CLAIRVOYANT, HEADROOMS, known_ahead, replayed
-from poolpilot.training.evaluate import compare, entrant, scored_episodes, summary, tuning_episodes
+from poolpilot.training.days import scored_episodes
+from poolpilot.training.evaluation.entrants import listed_all
+from poolpilot.training.evaluation.jobs import Plan, jobs_of
+from poolpilot.training.evaluation.running import run_evaluation
+from poolpilot.training.evaluation.summary import summary_of
 from poolpilot.training.rollout import rollout
 from poolpilot.training.worlds import episode_of
 
@@ -47,11 +51,12 @@ def test_its_load_is_what_comes_weighed_by_tokens() -> None:
 
 
 def test_it_stands_in_comparisons_beside_the_rules_with_the_distance_to_the_bound() -> None:
-    entries = [entrant(STATIC, SCENARIO, tuning=tuning_episodes(SCENARIO)[:1]), entrant(CLAIRVOYANT, SCENARIO)]
-    rows = compare(SCENARIO, entries, seeds=2)
+    entries = {own.name: own for own in listed_all([STATIC, CLAIRVOYANT])}
+    plan = Plan({("suite", SCENARIO.name): SCENARIO}, entries, seeds=2)
+    rows = run_evaluation(plan, jobs_of(plan, (1.0,)))
     assert [row["policy"] for row in rows] == [STATIC, STATIC, CLAIRVOYANT, CLAIRVOYANT]
     for row in rows:
         assert 0.0 < row["bound_usd_per_hr"] <= row["usd_per_hr"]
         assert row["above_bound_frac"] == pytest.approx(row["usd_per_hr"] / row["bound_usd_per_hr"] - 1.0)
-    for record in summary(rows, STATIC):
+    for record in summary_of(rows, STATIC)["suites"]["suite"]["as_shipped"]["policies"]:
         assert record["above_bound_frac"]["low"] <= record["above_bound_frac"]["mean"]

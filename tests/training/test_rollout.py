@@ -9,7 +9,7 @@ import pytest
 from poolpilot.agents.portfolio import PLAN_TRACKING, STATIC, policy_factory
 from poolpilot.env.contract import BILL_LAYERS
 from poolpilot.env.scenario import load_scenario
-from poolpilot.env.window import ARRIVED, FINISHED, LOST, MET, SHED
+from poolpilot.env.window import ARRIVED, FINISHED, LOST, MET, MET_OUTPUT_SUM, OUTPUT_SUM, SHED
 from poolpilot.training.rollout import RunResult, rollout
 from poolpilot.training.worlds import Variation, episode_of, varied
 
@@ -43,6 +43,37 @@ def test_the_bill_is_the_sum_of_its_parts() -> None:
     assert result.usd_per_hr == pytest.approx(layers * 3600.0 / 180.0)
     assert layers > 0.0
     json.dumps(row, allow_nan=False)
+
+
+def test_goodput_and_gpu_hours_are_of_what_was_met_and_rented() -> None:
+    (result,) = runs([3])
+    rent = sum(float(result.bill.layer_usd(layer)) for layer in ("compute", "software", "idle"))
+    gpus = np.array([sum(draw.gpus for draw in own) for own in episode_of(SCENARIO, 3, 1.0).world.draws])
+    assert float(result.gpu_hr / gpus @ SCENARIO.cluster().usd_per_hr) == pytest.approx(rent)
+    row = result.totals()
+    assert row["goodput_requests_per_s"] == pytest.approx(float(result.tally[:, MET].sum()) / 180.0)
+    met_tokens = result.tally[:, MET_OUTPUT_SUM]
+    assert row["goodput_tokens_per_s"] == pytest.approx(float(met_tokens.sum()) / 180.0)
+    assert (met_tokens <= result.tally[:, OUTPUT_SUM]).all()
+    assert float(met_tokens.sum()) > 0.0
+
+
+def test_every_class_tells_its_counts_and_percentiles() -> None:
+    (result,) = runs([3])
+    flat = result.row()
+    for c, own in enumerate(result.by_class()):
+        assert own["met"] == result.tally[c, MET]
+        assert own["wanted"] == result.attainment_wanted[c]
+        assert own["attainment"] == flat[f"attainment_{own['name']}"]
+        for label in ("ttft", "tpot", "e2e"):
+            p50, p95, p99 = (own[f"{label}_{at}_s"] for at in ("p50", "p95", "p99"))
+            assert 0.0 < float(p50) <= float(p95) <= float(p99)  # type: ignore[arg-type]
+            assert flat[f"{label}_p99_s_{own['name']}"] == p99
+        assert float(own["ttft_p50_s"]) <= float(own["e2e_p50_s"])  # type: ignore[arg-type]
+    pools = result.by_pool()
+    assert sum(float(own["usd"]) for own in pools) == pytest.approx(float(result.bill.total_usd))  # type: ignore[arg-type]
+    assert [own["name"] for own in pools] == list(result.pool_names)
+    json.dumps([result.by_class(), pools], allow_nan=False)
 
 
 def test_the_share_of_calibrated_traffic_is_weighed_by_tokens() -> None:

@@ -10,7 +10,7 @@ import pytest
 from poolpilot.env.batch import Episode
 from poolpilot.env.scenario import load_scenario
 from poolpilot.tests.training.clusters import tiny
-from poolpilot.training.environments import vector_env_of
+from poolpilot.training.environments import make_vector_env, vector_env_of
 from poolpilot.training.worlds import MISS_PRICE_HIGH, MISS_PRICE_LOW, TrainingWorlds
 
 
@@ -53,6 +53,38 @@ def test_another_bank_holds_other_worlds(tmp_path: Path) -> None:
     scenarios = [load_scenario(str(tiny(tmp_path)))]
     first, second = (TrainingWorlds(scenarios, bank=3, bank_seed=seed, quickly=True)(2) for seed in (0, 1))
     assert not same_requests(first, second)
+
+
+def test_without_scenarios_every_cluster_is_drawn_at_random() -> None:
+    draw = TrainingWorlds(quickly=True)
+    first, again, other = draw(8), TrainingWorlds(quickly=True)(8), draw(9)
+    assert first.world.cluster.pool_names == again.world.cluster.pool_names
+    assert same_requests(first, again)
+    assert not same_requests(first, other)
+    assert draw.ticks_s == {10.0}
+
+
+def test_random_clusters_and_named_ones_mix(tmp_path: Path) -> None:
+    draw = TrainingWorlds([load_scenario(str(tiny(tmp_path)))], quickly=True, random_frac=0.5)
+    lengths = [draw(seed).world.duration_s for seed in range(12)]
+    assert set(lengths) == {120.0, 3600.0}
+
+
+def test_an_easier_course_has_a_bank_of_its_own() -> None:
+    hard = TrainingWorlds(bank=2, quickly=True)
+    hard(0)
+    easy = hard.at(0.0)
+    assert not easy.drawn
+    assert not easy(0).world.cluster.spot.any()
+    assert len(hard.drawn) == 1
+
+
+def test_the_name_random_trains_on_random_clusters(tmp_path: Path) -> None:
+    env = make_vector_env(("random", str(tiny(tmp_path))), n_clusters=3, seed=1, bank=4, difficulty=0.5)
+    observation = env.reset()
+    assert observation.shape[0] == 3
+    _, rewards, _, _ = env.step(np.zeros((3, env.layout.action_space.shape[0])))
+    assert np.isfinite(rewards).all()
 
 
 def test_scenarios_of_one_batch_have_one_tick(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from poolpilot.agents.portfolio import HELD_PLAN, SettingError, held_setting, po
 from poolpilot.env.contract import Cluster, blank_snapshot
 from poolpilot.env.scenario import Scenario, ScenarioError, load_scenario, shipped_scenarios
 from poolpilot.tests.env.clusters import SEEDS, Situation, situations
-from poolpilot.training.evaluate import contender
+from poolpilot.training.contenders import contender
 from poolpilot.training.rollout import rollout
 from poolpilot.training.worlds import episode_of
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from poolpilot.agents.opponents.plan_tracking import DRAIN_S, PlanTracking
+from poolpilot.agents.opponents.parts.fleet import DRAIN_S
+from poolpilot.agents.opponents.plan_tracking import PlanTracking
 from poolpilot.env.contract import Cluster, FloatArray, Memory, Plan, Snapshot, blank_snapshot
 from poolpilot.env.wire import memory_from_json, memory_to_json
 from poolpilot.tests.env.clusters import SEEDS, Situation, a_cluster, a_plan, row, same, situations, with_columns

@@ -8,12 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poolpilot.agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json
 from poolpilot.agents.ppo.export import export_checkpoint
 from poolpilot.agents.ppo.network import SetNetwork
 from poolpilot.env.codec import CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-CARD: dict[str, Any] = {"name": "untrained", "miss_price": 0.7, "summary": "never trained"}
+CARD: dict[str, Any] = {
+    "name": "untrained",
+    "miss_price": 0.7,
+    "summary": "never trained",
+    "portfolio": portfolio_as_json(DEFAULT_PORTFOLIO),
+}
 
 
 def a_network(seed: int = 0, width: int = 8, lively: bool = True) -> SetNetwork:
@@ -22,9 +28,9 @@ def a_network(seed: int = 0, width: int = 8, lively: bool = True) -> SetNetwork:
     network = SetNetwork(width)
     if lively:
         with torch.no_grad():
-            for head in (network.class_head, network.pool_head):
-                head[-1].weight.normal_(std=1.0)
-                head[-1].bias.normal_(std=0.5)
+            for last in network.last_layers():
+                last.weight.normal_(std=1.0)
+                last.bias.normal_(std=0.5)
     return network
 
 
@@ -32,8 +38,8 @@ def a_zero_network(width: int = 8) -> SetNetwork:
     """A network whose outputs are all neutral."""
     network = a_network(lively=False, width=width)
     with torch.no_grad():
-        for head in (network.class_head, network.pool_head):
-            head[-1].weight.zero_()
+        for last in network.last_layers():
+            last.weight.zero_()
     return network
 
 

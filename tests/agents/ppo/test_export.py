@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from poolpilot.agents.checkpoint import CARD, ONNX, WEIGHTS, Checkpoint, CheckpointError, load_checkpoint, write_card
+from poolpilot.agents.learned import INPUTS, OUTPUTS
 from poolpilot.agents.ppo.export import load_network
 
 from . import networks
@@ -26,10 +27,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_onnx_answers_as_torch_for_any_number_of_classes_and_pools(folder: Path, shape: tuple[int, int, int]) -> None:
     session = onnxruntime.InferenceSession(str(folder / ONNX), providers=["CPUExecutionProvider"])
     pieces = parts(*shape, padding=shape[1] > 1)
-    names = ("classes", "pools", "whole", "class_mask", "pool_mask")
-    answers = session.run(None, {name: piece.numpy() for name, piece in zip(names, pieces, strict=True)})
+    answers = session.run(None, {name: piece.numpy() for name, piece in zip(INPUTS, pieces, strict=True)})
     with torch.no_grad():
         expected = a_network(width=8)(*pieces)
+    assert [output.name for output in session.get_outputs()] == list(OUTPUTS)
     for answer, exact in zip(answers, expected, strict=True):
         assert answer.shape == exact.shape
         assert np.allclose(answer, exact.numpy(), atol=1e-5)

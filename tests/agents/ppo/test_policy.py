@@ -10,13 +10,14 @@ import torch
 from torch.distributions import Normal
 
 from poolpilot.agents.ppo.policy import DEFERRABLE, LOG_STD_START, MaskedSetPolicy
-from poolpilot.env.codec import CLASS_OUTPUTS, POOL_OUTPUTS, Observation
+from poolpilot.env.codec import CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTPUTS, Observation
 from poolpilot.env.spaces import SpaceLayout
 
 from .networks import Parts, parts
 
 C, P = 2, 3
 LAYOUT = SpaceLayout(C, P)
+SIZE = C * CLASS_OUTPUTS + P * POOL_OUTPUTS + WHOLE_OUTPUTS
 
 
 def a_policy() -> MaskedSetPolicy:
@@ -44,6 +45,7 @@ def live_dimensions(pieces: Parts) -> torch.Tensor:
             row += [there, there and bool(classes[b, c, DEFERRABLE] > 0.5)]
         for p in range(P):
             row += [bool(pool_mask[b, p])] * POOL_OUTPUTS
+        row += [True] * WHOLE_OUTPUTS
         rows.append(row)
     return torch.tensor(rows)
 
@@ -58,7 +60,7 @@ PIECES = {
 @pytest.mark.parametrize("pieces", PIECES.values(), ids=PIECES)
 def test_only_live_dimensions_count_in_log_probability_and_entropy(pieces: Parts) -> None:
     policy, live = a_policy(), live_dimensions(pieces)
-    actions = torch.rand(4, C * CLASS_OUTPUTS + P * POOL_OUTPUTS) * 2 - 1
+    actions = torch.rand(4, SIZE) * 2 - 1
     mean = policy.forward(flat(pieces), deterministic=True)[0]
     each = Normal(mean, torch.full_like(mean, math.exp(LOG_STD_START)))
     values, log_prob, entropy = policy.evaluate_actions(flat(pieces), actions)
@@ -81,19 +83,26 @@ def test_masked_dimensions_have_no_gradient_and_no_exploration(pieces: Parts) ->
     torch.testing.assert_close(policy.predict_values(flat(pieces)), values)
 
 
-def test_the_spread_is_shared_by_all_rows_of_a_kind() -> None:
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        *((kind, C) for kind in range(CLASS_OUTPUTS)),
+        *((kind, P) for kind in range(CLASS_OUTPUTS, CLASS_OUTPUTS + POOL_OUTPUTS)),
+        *((CLASS_OUTPUTS + POOL_OUTPUTS + k, 1) for k in range(WHOLE_OUTPUTS)),
+    ],
+)
+def test_each_kind_of_output_has_a_spread_of_its_own_that_its_rows_share(kind: int, rows: int) -> None:
     policy = a_policy()
-    assert policy.log_std.shape == (CLASS_OUTPUTS + POOL_OUTPUTS,)
+    assert policy.log_std.shape == (CLASS_OUTPUTS + POOL_OUTPUTS + WHOLE_OUTPUTS,)
     with torch.no_grad():
-        policy.log_std[CLASS_OUTPUTS] = 1.0  # the first output of every pool
-    _, _, before = a_policy().evaluate_actions(flat(PIECES["all there"]), torch.zeros(4, 13))
-    _, _, after = policy.evaluate_actions(flat(PIECES["all there"]), torch.zeros(4, 13))
-    torch.testing.assert_close(after - before, torch.full((4,), P * (1.0 - LOG_STD_START)))
+        policy.log_std[kind] = 1.0
+    _, _, before = a_policy().evaluate_actions(flat(PIECES["all there"]), torch.zeros(4, SIZE))
+    _, _, after = policy.evaluate_actions(flat(PIECES["all there"]), torch.zeros(4, SIZE))
+    torch.testing.assert_close(after - before, torch.full((4,), rows * (1.0 - LOG_STD_START)))
 
 
 def test_predict_gives_the_network_without_noise() -> None:
     policy, pieces = a_policy(), PIECES["padding"]
     actions, _ = policy.predict(flat(pieces).numpy(), deterministic=True)
-    by_class, by_pool = policy.network(*pieces)
-    expected = torch.cat([by_class.flatten(1), by_pool.flatten(1)], dim=1).detach().numpy()
+    expected = torch.cat([answer.flatten(1) for answer in policy.network(*pieces)], dim=1).detach().numpy()
     assert np.allclose(actions, expected, atol=1e-6)

@@ -68,13 +68,23 @@ def test_a_request_meets_its_target_only_if_it_meets_all(target: AClass, met: in
     outcome = clusters.advance(an_action(clusters))
     assert outcome.tally[0, 0, FINISHED] == 1
     assert outcome.tally[0, 0, MET] == met
+    assert outcome.tally[0, 0, window.MET_OUTPUT_SUM] == 11 * met
+
+
+def test_end_to_end_latencies_are_counted_as_they_are_summed() -> None:
+    clusters = SimulatedClusters([a_world(requests_at((1.0, 100, 11, 0), (4.0, 100, 400, 0)))], tick_s=60.0)
+    tally = clusters.advance(an_action(clusters)).tally[0, 0]
+    buckets = tally[window.E2E : window.TALLY_WIDTH]
+    assert buckets.sum() == tally[FINISHED] == 2
+    shortest, longest = (float(window.percentile_s(buckets, share)) for share in (0.5, 1.0))
+    assert shortest + longest == pytest.approx(tally[window.E2E_SUM_S], rel=0.13)
 
 
 def test_prefill_only_requests_finish_with_their_prefill() -> None:
     clusters = SimulatedClusters([a_world(requests_at((1.0, 100, 0, 0)))], tick_s=10.0)
     outcome = clusters.advance(an_action(clusters))
     assert outcome.tally[0, 0, window.E2E_SUM_S] == pytest.approx(0.02 + 100 * 1e-5)
-    assert outcome.tally[0, 0, window.TPOT :].sum() == 0
+    assert outcome.tally[0, 0, window.TPOT : window.WINDOW_WIDTH].sum() == 0
     assert outcome.meter.egress_bytes.sum() == 0
 
 

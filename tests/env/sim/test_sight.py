@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from poolpilot.env.contract import CLASS_COLUMNS
 from poolpilot.env.sim.sight import remember_some, see_classes
-from poolpilot.env.window import FINISHED, TALLY_WIDTH, TTFT, class_columns
+from poolpilot.env.window import FINISHED, TALLY_WIDTH, TTFT, WINDOW_WIDTH, class_columns
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 4), st.sampled_from([0.0, 10.0, 60.0]))
@@ -32,8 +32,8 @@ def test_the_class_block_is_that_of_the_window(seed: int, b: int, c: int, window
 def test_the_window_is_the_sum_of_its_last_ticks() -> None:
     rng = np.random.default_rng(4)
     ticks = rng.integers(0, 9, (20, 3, 2, TALLY_WIDTH)).astype(float)
-    recent, window = np.zeros((6, 3, 2, TALLY_WIDTH)), np.zeros((3, 2, TALLY_WIDTH))
+    recent, window = np.zeros((6, 3, 2, WINDOW_WIDTH)), np.zeros((3, 2, WINDOW_WIDTH))
     for t, tally in enumerate(ticks):
         remember_some(tally, recent[t % 6], window, 0, 2)
         remember_some(tally, recent[t % 6], window, 2, 3)
-        np.testing.assert_array_equal(window, ticks[max(0, t - 5) : t + 1].sum(axis=0))
+        np.testing.assert_array_equal(window, ticks[max(0, t - 5) : t + 1, ..., :WINDOW_WIDTH].sum(axis=0))

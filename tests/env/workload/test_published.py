@@ -106,8 +106,9 @@ def pooled_lengths(shared_data: Path) -> Callable[[Callable[[float, float], bool
     [
         (lambda i, o: i >= 2000 and 4 * o <= i and o > 50, 13, published.SUMMARISATION_LENGTHS),
         (lambda i, o: o <= 20, 29, published.CLASSIFICATION_LENGTHS),
+        (lambda i, o: 800 <= i <= 4000 and 20 < o <= 100, 27, published.SHORT_ANSWER_LENGTHS),
     ],
-    ids=["summarisation", "classification"],
+    ids=["summarisation", "classification", "short answers"],
 )
 def test_lengths_of_servegen_clients(
     pooled_lengths: Callable[[Callable[[float, float], bool]], dict[str, Any]],
@@ -134,6 +135,46 @@ def test_arrivals_of_the_chat_trace_are_nearly_poisson(shared_data: Path) -> Non
 def total_rate(shared_data: Path, service: str) -> Floats:
     window, rate = columns(shared_data / "traces" / f"servegen_{service}_clients.parquet", "window_start_s", "rate_rps")
     return np.bincount(window // WINDOW_S, weights=rate)
+
+
+@pytest.mark.parametrize(("service", "known"), [("m_large", "m-large"), ("deepseek_r1", "deepseek-r1")])
+def test_how_far_a_service_moves_in_ten_minutes(shared_data: Path, service: str, known: str) -> None:
+    moves = np.abs(np.diff(np.log(total_rate(shared_data, service))))
+    np.testing.assert_allclose(np.quantile(moves, [0.5, 0.9, 0.99]), published.TEN_MINUTE_MOVES[known], atol=0.0006)
+
+
+@pytest.mark.parametrize("service", ["m_large", "deepseek_r1"])
+def test_how_unequal_clients_are(shared_data: Path, service: str) -> None:
+    path = shared_data / "traces" / f"servegen_{service}_clients.parquet"
+    client, rate = columns(path, "client", "rate_rps")
+    sizes = np.sort(np.bincount(client, weights=rate))[::-1][:40]
+    slope = np.polyfit(np.log(np.arange(1, 41)), np.log(sizes), 1)[0]
+    assert -slope == pytest.approx(published.CLIENT_ZIPF, abs=0.01)
+
+
+def test_bursts_of_single_clients(shared_data: Path) -> None:
+    path = shared_data / "traces" / "servegen_m_large_clients.parquet"
+    window, client, rate = columns(path, "window_start_s", "client", "rate_rps")
+    index, windows = window // WINDOW_S, int(window.max() // WINDOW_S) + 1
+    lengths_s, heights, sizes = [], [], []
+    for c in np.unique(client):
+        series = np.bincount(index[client == c], weights=rate[client == c], minlength=windows)
+        if series.mean() * WINDOW_S < 20:
+            continue
+        around = np.median(np.lib.stride_tricks.sliding_window_view(series, 19), axis=1)
+        high = np.zeros(windows, dtype=bool)
+        high[9:-9] = (around > 0) & (series[9:-9] > 1.5 * around)
+        edges = np.flatnonzero(np.diff(high.astype(int), prepend=0, append=0))
+        for start, end in edges.reshape(-1, 2):
+            lengths_s.append((end - start) * WINDOW_S)
+            heights.append(series[start:end].mean() / around[start - 9])
+            sizes.append(series.mean())
+    assert len(lengths_s) / len(np.unique(client)) / 10 == pytest.approx(published.CLIENT_BURSTS_PER_DAY, rel=0.05)
+    assert np.average(lengths_s, weights=sizes) == pytest.approx(published.CLIENT_BURST_S, rel=0.1)
+    order = np.argsort(heights)
+    share = np.cumsum(np.array(sizes)[order]) / np.sum(sizes)
+    typical, high_ones = (np.array(heights)[order][np.searchsorted(share, at)] for at in (0.5, 0.9))
+    assert (typical, high_ones) == pytest.approx(published.CLIENT_BURST_FACTORS, rel=0.1)
 
 
 def test_cv_of_single_clients(shared_data: Path) -> None:

@@ -1,0 +1,49 @@
+"""Which knobs a command gives to rules: those shipped, those of a file, or those found for a scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from ..agents.portfolio import RULE_SPECS, spec_of
+from ..agents.tuned import read_tuned
+from ..env.scenario import Scenario
+from .bad_input import refuse
+
+knobs_option = click.option(
+    "--knobs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of `poolpilot tune --out`: its rules have its knobs instead of those shipped.",
+)
+
+
+class KnobsOf:
+    """A rule's knobs where they are not those shipped."""
+
+    def __init__(self, file: Path | None, tune: bool = False) -> None:
+        """`file` as `knobs_option` gives it; `tune`: search the knobs of rules that it lacks.
+
+        Raises:
+            TunedError: the file cannot be used.
+        """
+        self._of_file = read_tuned(file, spec_of) if file else {}
+        self._tune = tune
+
+    def of_file(self, name: str) -> Mapping[str, float] | None:
+        """What the file says of a rule; None: nothing."""
+        rule = self._of_file.get(name)
+        return rule.knobs if rule else None
+
+    def __call__(
+        self, name: str, scenario: Scenario, on_trial: Callable[[], None] | None = None
+    ) -> Mapping[str, float] | None:
+        """What a rule is set to on a scenario; None: as shipped, or it has no knobs."""
+        if name in self._of_file or not self._tune or name not in RULE_SPECS:
+            return self.of_file(name)
+        try:
+            from ..training.tuning.search import knobs_for
+        except ModuleNotFoundError as error:
+            refuse(f"--tune needs {error.name}: pip install 'poolpilot[tune]'")
+        return knobs_for(name, scenario, on_trial=on_trial)

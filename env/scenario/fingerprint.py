@@ -1,0 +1,23 @@
+"""Which scenarios are the same but for their names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from .document import Scenario
+
+DIGITS = 16
+
+
+def fingerprint(*scenarios: Scenario) -> str:
+    """A hash of everything in the scenarios that results depend on, in whatever order they come."""
+    own = sorted(_of_one(scenario) for scenario in scenarios)
+    return own[0] if len(own) == 1 else hashlib.sha256(json.dumps(own).encode()).hexdigest()[:DIGITS]
+
+
+def _of_one(scenario: Scenario) -> str:
+    document = scenario.model_dump(mode="json", by_alias=True, exclude={"summary", "name"})
+    if document["telemetry"] is None:  # a part that says nothing changes nothing, nor what was hashed before it came
+        del document["telemetry"]
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -1,0 +1,19 @@
+"""Scenarios are the same where results are."""
+
+from poolpilot.env.scenario import load_scenario
+from poolpilot.env.scenario.fingerprint import fingerprint
+
+ONE, OTHER = load_scenario("mixed-chat"), load_scenario("two-models")
+
+
+def test_the_name_and_the_summary_are_not_part_of_it() -> None:
+    assert fingerprint(ONE.model_copy(update={"name": "n", "summary": "s"})) == fingerprint(ONE)
+
+
+def test_what_results_depend_on_is() -> None:
+    assert len({fingerprint(ONE), fingerprint(OTHER), fingerprint(ONE.model_copy(update={"duration_s": 60.0}))}) == 3
+
+
+def test_of_several_the_order_does_not_matter_but_each_does() -> None:
+    assert fingerprint(ONE, OTHER) == fingerprint(OTHER, ONE)
+    assert len({fingerprint(ONE, OTHER), fingerprint(ONE, ONE), fingerprint(ONE), fingerprint(OTHER)}) == 4

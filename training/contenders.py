@@ -1,0 +1,121 @@
+"""Who can be compared: rules at their shipped knobs, fixed counts, checkpoints, and the marks that no policy can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..agents.checkpoint import load_checkpoint
+from ..agents.portfolio import (
+    HELD_PLAN,
+    RULE_SPECS,
+    STATIC,
+    PolicyFactory,
+    SettingError,
+    completed,
+    held_setting,
+    policy_factory,
+    spec_of,
+)
+from ..agents.rules import Knobs
+from ..env.batch import Episode
+from ..env.scenario import Scenario
+from .clairvoyant_plan import CLAIRVOYANT, replayed
+from .days import tuning_episodes
+from .rollout import RunResult, rollout
+from .tuning.counts import fixed_counts
+
+MARKS = (CLAIRVOYANT,)
+"""No policies: they know what comes."""
+
+
+class Contender(Protocol):
+    """Whoever can be run on worlds of a scenario."""
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        ...
+
+    @property
+    def knobs(self) -> Knobs:
+        """What it is set to, where that can be said in numbers."""
+        ...
+
+    def run(
+        self, episodes: Sequence[Episode], tick_s: float, on_tick: Callable[[int], None] | None = None
+    ) -> list[RunResult]:
+        """Every episode under it, in the order of `episodes`; `on_tick` is told the ticks done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A policy: it sees what a sidecar would see."""
+
+    name: str
+    make: PolicyFactory
+    knobs: Knobs = field(default_factory=dict)
+
+    def run(
+        self, episodes: Sequence[Episode], tick_s: float, on_tick: Callable[[int], None] | None = None
+    ) -> list[RunResult]:
+        """See `Contender`."""
+        return rollout(episodes, self.make, tick_s, on_tick)
+
+
+@dataclass(frozen=True)
+class Foreseeing:
+    """A mark: each episode's own clairvoyant plan, replayed at the least head-room that meets its targets."""
+
+    name: str = CLAIRVOYANT
+    knobs: Knobs = field(default_factory=dict)
+
+    def run(
+        self, episodes: Sequence[Episode], tick_s: float, on_tick: Callable[[int], None] | None = None
+    ) -> list[RunResult]:
+        """See `Contender`."""
+        return [own.result for own in replayed(episodes, tick_s)]
+
+
+def contender(
+    name: str,
+    scenario: Scenario,
+    headroom: float = 1.0,
+    miss_price: float | None = None,
+    knobs: Knobs | None = None,
+    on_trial: Callable[[], None] | None = None,
+) -> Contender:
+    """Whoever is called `name`, set for a scenario.
+
+    Args:
+        name: a rule, `held-plan`, a checkpoint's name or folder, or one of `MARKS`.
+        scenario: fixed counts are searched on its tuning days, a held plan is read from it.
+        headroom: how far to either side of the setting, between bill and attainment (`policy_factory`); a mark finds
+            its own.
+        miss_price: what a checkpoint acts by instead of its card's.
+        knobs: of a rule, in place of those shipped; left out ones stay as shipped.
+        on_trial: told of every trial of a search.
+
+    Raises:
+        ValueError: no such policy, or a knob that it does not have; one line.
+    """
+    if name in MARKS:
+        return Foreseeing()
+    if name in RULE_SPECS:
+        own = completed(name, knobs or {})
+        return Steered(name, policy_factory(name, own, headroom=headroom), spec_of(name).settled(own, headroom))
+    if knobs:
+        raise SettingError(f"{name}: it has no knobs, got {', '.join(knobs)}")
+    if name == HELD_PLAN:
+        return Steered(name, policy_factory(name, held_setting(scenario), headroom=headroom))
+    if name == STATIC:
+        counts = fixed_counts(tuning_episodes(scenario), scenario.tick_s, on_trial).counts
+        return Steered(name, policy_factory(name, counts, headroom=headroom), _by_pool(counts, scenario))
+    made = policy_factory(name, miss_price=miss_price, headroom=headroom)
+    return Steered(load_checkpoint(name).name, made)
+
+
+def _by_pool(counts: Sequence[float], scenario: Scenario) -> Mapping[str, float]:
+    return dict(zip(scenario.pool_names, counts, strict=True))

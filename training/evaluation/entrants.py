@@ -1,0 +1,85 @@
+"""Who is compared, by name: what tables call them, what kind they are, and what they are set to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...agents.checkpoint import load_checkpoint
+from ...agents.portfolio import HELD_PLAN, RULE_SPECS, STATIC, tuned_knobs
+from ...agents.rules import Knobs
+from ..contenders import MARKS
+
+RULE, FIXED, MARK, CHECKPOINT = "rule", "fixed", "mark", "checkpoint"
+"""Kinds: rules with knobs; counts that never change; what no policy can be; what was learned."""
+STATIC_PEAK = "static-peak"
+INTEGRAL = "+integral"
+UNSWEPT = (HELD_PLAN, "clairvoyant-plan")
+"""Those without a head-room knob of their own."""
+
+
+class EntrantError(ValueError):
+    """Policies that cannot be compared; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A policy as the evaluation lists it."""
+
+    name: str
+    """For tables."""
+    given: str
+    """What was asked for: a name, or a checkpoint's folder."""
+    kind: str
+    swept: bool
+    """Whether it has a head-room that can be swept."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Of a checkpoint's files."""
+    knobs: Knobs = field(default_factory=dict)
+    """As shipped, at head-room 1; of a checkpoint its miss price."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {"kind": self.kind, "swept": self.swept, "files": self.hashes, "knobs": dict(self.knobs)}
+
+
+def listed(given: str) -> Listed:
+    """A policy by name.
+
+    Raises:
+        CheckpointError: neither a rule, a mark nor a checkpoint.
+    """
+    if given in MARKS:
+        return Listed(given, given, MARK, given not in UNSWEPT)
+    if given in (STATIC, STATIC_PEAK, HELD_PLAN):
+        return Listed(given, given, FIXED, given not in UNSWEPT)
+    if given.removesuffix(INTEGRAL) in RULE_SPECS:
+        return Listed(given, given, RULE, True, knobs=tuned_knobs(given))
+    checkpoint = load_checkpoint(given)
+    return Listed(
+        checkpoint.name,
+        given,
+        CHECKPOINT,
+        True,
+        hashes={name: str(value) for name, value in checkpoint.card["files"].items()},
+        knobs={"miss_price": checkpoint.miss_price},
+    )
+
+
+def listed_all(names: Sequence[str]) -> list[Listed]:
+    """All of them, in order.
+
+    Raises:
+        EntrantError: two that tables could not tell apart.
+    """
+    entrants = [listed(name) for name in names]
+    given_by: dict[str, str] = {}
+    for own in entrants:
+        if own.name in given_by:
+            raise EntrantError(
+                f"policy {own.given}: calls itself {own.name}, as {given_by[own.name]} does; wanted names of their own"
+                " (the name in card.json, or `poolpilot train --name`)"
+            )
+        given_by[own.name] = own.given
+    return entrants

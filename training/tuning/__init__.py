@@ -1,0 +1,1 @@
+"""Finds the best setting of the opponents, on days that are never scored."""
