@@ -54,6 +54,8 @@ class PlanTracking:
     """Plus this times the square root of the load in replicas: the fewer there are, the less bursts even out."""
     hold_s: float = 120.0
     """A load that has passed fades over about this long before replicas go."""
+    backlog_drain_s: float = 60.0
+    """A queue is to be worked off within this time."""
     correction: float = 0.3
     """Engines are taken for slower than believed by up to exp(this), and for faster by up to half of that."""
     payback_s: float = 150.0
@@ -82,13 +84,13 @@ class PlanTracking:
         load = faded(load_seen(snapshot, plan, cluster, STEPS_AHEAD), gone_s, self.hold_s, memory)
         now = np.minimum(load_seen(snapshot, plan, cluster, 1), load)
         slow = self._slowness(snapshot, now, capacity, pools, memory["slow"], gone_s)
-        hand, current, unanswered = standing(pools, cluster)
+        hand, current, unanswered = standing(pools, cluster, memory)
         shy_s = np.where(unanswered, self.memory_s, np.maximum(memory["shy_s"] - gone_s[..., None], 0.0))
         until_review_s = memory["until_review_s"] - gone_s
         review = np.asarray(until_review_s <= 0)
 
         need_per_s = load * burst_factor(load, capacity, self.headroom, self.burst) * np.exp(slow)
-        need_per_s = need_per_s + backlog_per_s(pools, memory["route"], now, cluster)
+        need_per_s = need_per_s + backlog_per_s(pools, memory["route"], now, cluster, self.backlog_drain_s)
         price = pools.usd_per_hr * np.where(cluster.spot, 1.0 + self.spot_risk, 1.0)
         most = self._most(need_per_s, capacity, hand, shy_s)
         counts = steady_fleet(need_per_s, capacity, cluster, most, price, hand, current, review, self.payback_s)
@@ -102,6 +104,7 @@ class PlanTracking:
         )
         remembered = {
             "load": load,
+            "counts": counts,
             "slow": slow,
             "shy_s": shy_s,
             "until_review_s": np.where(review, REVIEW_S, until_review_s),
@@ -114,6 +117,7 @@ class PlanTracking:
         shape = self.cluster.serves.shape
         return {
             "load": np.zeros(shape[:-1]),
+            "counts": np.zeros(self.cluster.max_replicas.shape),
             "slow": np.zeros(shape[:-1]),
             "shy_s": np.zeros(self.cluster.max_replicas.shape),
             "until_review_s": np.zeros(shape[:-2]),
@@ -180,6 +184,7 @@ SPEC: Final = RuleSpec(
         Knob("headroom", 1.2, 0.8, 2.0, "need is load times this"),
         Knob("burst", 0.3, 0.0, 0.8, "plus this times the square root of the load in replicas"),
         Knob("hold_s", 120.0, 20.0, 600.0, "a load that has passed fades over about this long", log=True),
+        Knob("backlog_drain_s", 60.0, 10.0, 240.0, "a queue is to be worked off within this time", log=True),
         Knob("correction", 0.3, 0.0, 0.6, "how far measured latency may correct believed capacity, in exp()"),
         Knob("payback_s", 150.0, 40.0, 1200.0, "a change of mix earns its cold starts within this", log=True),
         Knob("spot_risk", 0.4, 0.0, 1.5, "a spot replica counts as dearer by this share"),

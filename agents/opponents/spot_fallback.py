@@ -68,7 +68,7 @@ class SpotFallback:
         gone_s = elapsed_s(snapshot, memory)
         load = faded(load_seen(snapshot, plan, cluster, STEPS_AHEAD), gone_s, self.hold_s, memory)
         now = np.minimum(load_seen(snapshot, plan, cluster, 1), load)
-        hand, current, unanswered = standing(pools, cluster)
+        hand, current, unanswered = standing(pools, cluster, memory)
         shy_s = np.where(unanswered, self.memory_s, np.maximum(memory["shy_s"] - gone_s[..., None], 0.0))
         until_review_s = memory["until_review_s"] - gone_s
         review = np.asarray(until_review_s <= 0)
@@ -102,6 +102,7 @@ class SpotFallback:
         )
         remembered = {
             "load": load,
+            "counts": counts,
             "shy_s": shy_s,
             "until_review_s": np.where(review, REVIEW_S, until_review_s),
             "route": action.route,
@@ -113,6 +114,7 @@ class SpotFallback:
         shape = self.cluster.serves.shape
         return {
             "load": np.zeros(shape[:-1]),
+            "counts": np.zeros(self.cluster.max_replicas.shape),
             "shy_s": np.zeros(self.cluster.max_replicas.shape),
             "until_review_s": np.zeros(shape[:-2]),
             "route": np.zeros(shape),

@@ -57,12 +57,15 @@ def carries(load_per_s: FloatArray, capacity_per_s: FloatArray, replicas: FloatA
 
 
 def needed(load_per_s: FloatArray, capacity_per_s: FloatArray, counts: FloatArray, cluster: Cluster) -> FloatArray:
-    """`[..., C, P]` replicas that each class takes of a fleet chosen for the load; beyond it only at a pool's maximum."""
+    """`[..., C, P]` replicas that each class takes of a fleet chosen for the load; beyond it only at a pool's maximum.
+
+    A little below whole counts: who bends the need by a hair must not be taken to want a replica more.
+    """
     shares, _ = dealt(load_per_s, capacity_per_s, counts)
     nowhere = (shares.sum(axis=-1) <= 0)[..., None]
     anywhere = over(capacity_per_s, capacity_per_s.sum(axis=-1, keepdims=True))
     need = over(load_per_s[..., None] * np.where(nowhere, anywhere, shares), capacity_per_s)
-    fits = np.minimum(over(counts, need.sum(axis=-2)), 1.0)
+    fits = np.minimum(over(counts * (1.0 - SLACK), need.sum(axis=-2)), 1.0)
     return need * np.where(counts < cluster.max_replicas, fits, 1.0)[..., None, :]
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from ....env.contract import BoolArray, Cluster, FloatArray
+from ....env.contract import BoolArray, Cluster, FloatArray, Memory
 from ...planner.solving.program import START_HORIZON_S
 from ...planner.solving.together import quick_plan, rows_of
 from .dealing import carries
@@ -41,24 +41,33 @@ def burst_factor(load_per_s: FloatArray, capacity_per_s: FloatArray, headroom: f
     return factor
 
 
-def backlog_per_s(pools: Pools, route: FloatArray, load_per_s: FloatArray, cluster: Cluster) -> FloatArray:
-    """`[..., C]` requests/s on top that work the queues off in time, by class as far as `route` tells.
+def backlog_per_s(
+    pools: Pools, route: FloatArray, load_per_s: FloatArray, cluster: Cluster, drain_s: float = DRAIN_S
+) -> FloatArray:
+    """`[..., C]` requests/s on top that work the queues off within `drain_s`, by class as far as `route` tells.
 
     Work that may be put off may wait.
     """
     rate = load_per_s[..., None] * route
     share = over(rate, rate.sum(axis=-2, keepdims=True))
     waiting = (pools.waiting[..., None, :] * share).sum(axis=-1)
-    return np.where(cluster.targets.deferrable, 0.0, waiting / DRAIN_S)
+    return np.where(cluster.targets.deferrable, 0.0, waiting / max(drain_s, 1.0))
 
 
-def standing(pools: Pools, cluster: Cluster) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """The fleet as it stands, `[..., P]` each: replicas up or starting, those wanted as far as they can be had, and
-    which pools do not have what was asked of them."""
+def standing(pools: Pools, cluster: Cluster, memory: Memory) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """The fleet as it stands, `[..., P]` each: replicas up or starting, those chosen last (`counts` in the memory) as far
+    as they can be had, and which pools do not have what was asked of them.
+
+    Before the first look those asked for count as chosen. Later they do not: who bends what the rule proposes must not
+    find it defending the bend.
+    """
     hand = np.minimum(pools.up, cluster.max_replicas)
     unanswered = pools.target > pools.up + 0.5
-    wanted = np.where(unanswered, hand, np.minimum(pools.target, cluster.max_replicas))
-    return hand, np.maximum(np.round(wanted), cluster.min_replicas), unanswered
+    chosen = pools.target
+    if memory:
+        chosen = np.where((memory["seen"] > 0)[..., None], memory["counts"], chosen)
+    chosen = np.where(unanswered, np.minimum(hand, chosen), np.minimum(chosen, cluster.max_replicas))
+    return hand, np.maximum(np.round(chosen), cluster.min_replicas), unanswered
 
 
 def cheapest_fleet(
