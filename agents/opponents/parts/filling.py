@@ -64,19 +64,22 @@ def filled(
     Returns:
         `[..., C, P]` replicas that each class takes of each pool, and `[..., C]` requests/s that found no room.
     """
+    served = capacity_per_s > 0
+    replicas_per_rate = over(1.0, capacity_per_s)
     need, left = np.zeros(capacity_per_s.shape), load_per_s
     for _ in range(capacity_per_s.shape[-1]):
-        open_to = (capacity_per_s > 0) & (room > 0)[..., None, :]
-        if not ((left > 0) & open_to.any(axis=-1)).any():
+        open_to = served & (room > 0)[..., None, :]
+        goes_on = open_to.any(axis=-1)
+        if not ((left > 0) & goes_on).any():
             break
-        asked = _asked(left, capacity_per_s, np.where(open_to, weights(open_to), 0.0))
+        shares = np.where(open_to, weights(open_to), 0.0)
+        asked = shares * over(left, shares.sum(axis=-1))[..., None] * replicas_per_rate
         wanted = asked.sum(axis=-2)
-        fits = np.where(wanted > room, over(room, wanted), 1.0)[..., None, :]
-        given = asked * fits
-        need = need + given
-        beyond = (asked * (1.0 - fits) * capacity_per_s).sum(axis=-1)
-        left = np.where(open_to.any(axis=-1), beyond, left)
-        room = np.where(wanted > room, 0.0, room - given.sum(axis=-2))
+        too_much = wanted > room
+        given = asked * np.where(too_much, over(room, wanted), 1.0)[..., None, :]
+        need += given
+        left = np.where(goes_on, ((asked - given) * capacity_per_s).sum(axis=-1), left)
+        room = np.where(too_much, 0.0, room - wanted)
     return need, left
 
 
@@ -87,7 +90,8 @@ def with_overflow(need: FloatArray, left: FloatArray, capacity_per_s: FloatArray
 
 def _cheapest(cost: FloatArray) -> FloatArray:
     """`[..., C, P]` 1 for each class's cheapest pools, 0 for the others."""
-    return np.where((cost == cost.min(axis=-1, keepdims=True)) & np.isfinite(cost), 1.0, 0.0)
+    cheapest: BoolArray = (cost == cost.min(axis=-1, keepdims=True)) & (cost < np.inf)
+    return cheapest.astype(np.float64)
 
 
 def _asked(load_per_s: FloatArray, capacity_per_s: FloatArray, weights: FloatArray) -> FloatArray:
