@@ -93,7 +93,7 @@ def looked_at(snapshot: Snapshot) -> dict[str, FloatArray]:
     return {"time_s": time_s, "seen": np.ones(time_s.shape)}
 
 
-def over(above: FloatArray | float, below: FloatArray) -> FloatArray:
+def over(above: FloatArray, below: FloatArray) -> FloatArray:
     """`above / below`, 0 where `below` is not positive."""
-    positive = below > 0  # choosing afterwards takes half the time of dividing some places only
-    return np.where(positive, above / np.where(positive, below, 1.0), 0.0)
+    some = below > 0
+    return np.where(some, above / np.where(some, below, 1.0), 0.0)
