@@ -12,6 +12,7 @@ from ....env.contract import Cluster, FloatArray, Memory
 from .figures import Pools, over
 
 WINDOW_SLOTS = 20
+"""Of a window, beside the slot that is being filled."""
 PATIENCE_S = 30.0
 """A wish for replicas that nobody answers for this long will not be answered soon."""
 RETRY_S = 180.0
@@ -38,20 +39,22 @@ def highest_of_window(
     """
     now = np.broadcast_to(np.asarray(now_s, dtype=np.float64), values.shape[:-1])[..., None]
     if memory:
-        kept, at_s = memory["highest"], memory["highest_at_s"]
+        kept, at_s, opened_s = memory["highest"], memory["highest_at_s"], memory["slot_opened_s"]
     else:
-        kept = np.zeros((*values.shape[:-1], WINDOW_SLOTS, values.shape[-1]))
-        at_s = np.zeros((*values.shape[:-1], WINDOW_SLOTS))
+        kept = np.zeros((*values.shape[:-1], WINDOW_SLOTS + 1, values.shape[-1]))
+        at_s = np.zeros((*values.shape[:-1], WINDOW_SLOTS + 1))
+        opened_s = np.zeros(values.shape[:-1])
     known = (memory["seen"] > 0)[..., None] if memory else np.zeros(now.shape, dtype=np.bool_)
     values = np.where(known, values, np.maximum(values, first))
-    opens = now - at_s[..., -2:-1] >= window_s / WINDOW_SLOTS
+    opens = now - opened_s[..., None] >= window_s / WINDOW_SLOTS
     newest = np.where(opens, values, np.maximum(kept[..., -1, :], values))[..., None, :]
     older = np.where(opens[..., None], kept[..., 1:, :], kept[..., :-1, :])
     kept = np.concatenate([older, newest], axis=-2)
     at_s = np.concatenate([np.where(opens, at_s[..., 1:], at_s[..., :-1]), now], axis=-1)
     recent = now - at_s <= window_s
     highest: FloatArray = np.where(recent[..., None], kept, 0.0).max(axis=-2)
-    return highest, {"highest": kept, "highest_at_s": at_s}
+    opened_s = np.where(opens, now, opened_s[..., None])[..., 0]
+    return highest, {"highest": kept, "highest_at_s": at_s, "slot_opened_s": opened_s}
 
 
 def within_reach(

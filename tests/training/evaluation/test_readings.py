@@ -99,6 +99,12 @@ def test_the_share_of_the_gap_is_what_was_planted() -> None:
     assert (gap["rule"], gap["mark"], gap["policy"]) == ("rule", "mark", "agent")
     assert gap["chosen_by"] == "this suite, in hindsight"
     assert [gap["share"][key] for key in ("mean", "low", "high")] == pytest.approx([0.6, 0.6, 0.6])
+    (cost,) = own["equal_attainment"][0]["against_best_rules"]
+    assert (cost["policy"], cost["rule"]) == ("agent", "rule")
+    assert cost["cost_ratio"]["mean"] == pytest.approx(0.94)
+    (shipped,) = own["as_shipped"]["against_best_rules"]
+    assert shipped["bill_ratio"]["mean"] == pytest.approx(0.94)
+    assert shipped["shortfall_difference"]["mean"] == pytest.approx(0.0)
 
 
 def test_the_best_rule_is_chosen_on_the_suite_that_rules_are_tuned_on_if_that_is_there() -> None:
@@ -186,7 +192,9 @@ def test_rows_that_cannot_be_compared_are_refused(rows: list[Row], problem: str)
 def test_the_summary_goes_by_the_criterion_of_tuning() -> None:
     """The same outcome from rows as from the runs themselves."""
     scenario = load_scenario("cheap-gpus").model_copy(update={"duration_s": 600.0})
-    plan = Plan({("suite", "cheap-gpus"): scenario}, {own.name: own for own in listed_all(["plan-tracking"])}, 2, False)
+    plan = Plan(
+        {("suite", "cheap-gpus"): scenario}, {own.name: own for own in listed_all(["plan-tracking"])}, 2, bounded=False
+    )
     rows = run_evaluation(plan, jobs_of(plan, (0.3,)))
     episodes = scored_episodes(scenario, 2, quickly=True)
     expected = outcome_of(rollout(episodes, make_rule("plan-tracking", headroom=0.3), scenario.tick_s), episodes)
