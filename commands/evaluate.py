@@ -59,6 +59,11 @@ is printed and kept."""
 )
 @click.option("--reference", help="The policy that bills are compared with. Default: the first.")
 @click.option(
+    "--tune",
+    is_flag=True,
+    help="Tune rules for each scenario first, on other days of it, instead of keeping their shipped knobs (slow).",
+)
+@click.option(
     "--bound/--no-bound", default=True, show_default=True, help="Tell how far bills are above the clairvoyant bound."
 )
 @click.option(
@@ -90,6 +95,7 @@ def evaluate(
     headroom: str | None,
     refine: int,
     reference: str | None,
+    tune: bool,
     bound: bool,
     data: Path | None,
     workers: int | None,
@@ -109,9 +115,9 @@ def evaluate(
     policies = listed_all(names)
     shown = {own.given: own.name for own in policies}
     headrooms = headrooms_asked(headroom, swept=bool(suites))
-    plan = Plan(asked.scenarios, {own.name: own for own in policies}, seeds, bound)
+    plan = Plan(asked.scenarios, {own.name: own for own in policies}, seeds, tune, bound)
     manifest = manifest_of(
-        asked.scenarios, asked.skipped, policies, headrooms, refine, seeds, bound, command_line(context)
+        asked.scenarios, asked.skipped, policies, headrooms, refine, seeds, tune, bound, command_line(context)
     )
     folder = RunFolder(out, manifest) if out is not None else None
     rows = _run(plan, jobs_of(plan, headrooms), refine, workers or os.cpu_count() or 1, folder, as_json)

@@ -138,7 +138,8 @@ def train(
         from ..training.config import TrainConfig
         from ..training.days import CHOOSING_SEED
         from ..training.judging import Judge
-        from ..training.setting import portfolio_of
+        from ..training.run_folder import check
+        from ..training.setting import portfolio_of, training_sources
     except ModuleNotFoundError as error:
         refuse(f"training needs {error.name}: pip install 'poolpilot[train]'")
     if 0 < options["imitate"] < 4:
@@ -154,8 +155,11 @@ def train(
         portfolio=portfolio_of(rules.split(",")) if rules else DEFAULT_PORTFOLIO,
         critic_first=critic_first,
     )
-    say_if_it_compiles()
+    # What is wrong is said before anything that takes its time.
+    check(config, out, resume)
+    training_sources(config)
     choosing = tuple(map(load_scenario, evaluate_on)) or load_suite(evaluate_suite).scenarios
+    say_if_it_compiles()
     keeper = BestCheckpoint(out, name or out.name, Judge(choosing, CHOOSING_SEED, evaluate_seeds), config)
     policy = _run(config, out, resume, keeper, cache, quiet=as_json)
     log = log_console()
