@@ -25,6 +25,8 @@ def evaluation_tables(document: Record) -> Iterator[RenderableType]:
         for at in suite["equal_attainment"]:
             yield _equal(name, suite, at, document["reference"])
         yield from _notes(name, suite)
+    for name, reasons in document["suites_skipped"].items():
+        yield from (escape(f"{name}: {scenario} was skipped: {why}") for scenario, why in reasons.items())
 
 
 def _shipped(name: str, suite: Record, reference: str) -> RenderableType:
