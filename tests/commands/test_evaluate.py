@@ -113,8 +113,8 @@ def test_a_sweep_is_told_at_equal_attainment_and_gone_on_with(tiny: str, tmp_pat
         "scenarios: as shipped",
         "cost at 99 % attainment",
         "cost at 95 % attainment",
-        "tiny: latency",
-        "E2E p99",
+        "tiny: classes",
+        "p50 / p95 / p99",
     ):
         assert words in first.stdout
     before = {path.name: path.read_bytes() for path in out.iterdir()}
