@@ -36,7 +36,7 @@ class LeastLoaded:
     """Target, of what is just within targets."""
     hold_s: float = 120.0
     """A load that has passed fades over about this long before replicas go."""
-    thrift: float = 1.0
+    thrift: float = 3.0
     """How much less of a pool is used the dearer its work is: 0 not at all, 1 in proportion."""
     spot_aversion: float = 0.1
     """A spot machine counts as this much dearer than it is: 0.5 by a half."""
@@ -109,7 +109,7 @@ SPEC = RuleSpec(
     knobs=(
         Knob("utilisation", 0.7, 0.35, 1.1, "target utilisation, of what is just within targets"),
         Knob("hold_s", 120.0, 20.0, 900.0, "a load that has passed fades over about this long", log=True),
-        Knob("thrift", 1.0, 0.0, 6.0, "0: pools are used by their size, whatever they cost; more: dear ones less"),
+        Knob("thrift", 3.0, 0.0, 12.0, "0: pools are used by their size, whatever they cost; more: dear ones less"),
         Knob("spot_aversion", 0.1, 0.0, 2.0, "a spot machine counts as this much dearer than it is"),
     ),
     headroom="utilisation",

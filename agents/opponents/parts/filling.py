@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....env.contract import Cluster, FloatArray
+from ....env.contract import Cluster, FloatArray, IntArray
 from .figures import Pools, over
 
 STICKY = 0.1
@@ -61,23 +61,24 @@ def filled(
     shape = capacity_per_s.shape
     capacity, cost, weights = (np.reshape(each, (-1, *shape[-2:])) for each in (capacity_per_s, cost, weights))
     left, room = np.array(np.reshape(load_per_s, (-1, shape[-2]))), np.array(np.reshape(room, (-1, shape[-1])))
-    need = np.zeros(capacity.shape)
-    rows = np.arange(len(need))
+    need, served, replicas_per_rate = np.zeros(capacity.shape), capacity > 0, over(1.0, capacity)
+    rows: slice | IntArray = slice(None)  # of the batch that have something left; all are views, and cheaper
     for _ in range(shape[-1]):
-        open_to = (capacity[rows] > 0) & (room[rows] > 0)[:, None, :]
+        open_to = served[rows] & (room[rows] > 0)[:, None, :]
         goes = (left[rows] > 0) & open_to.any(axis=-1)
         going = goes.any(axis=-1)
-        rows, open_to, goes = rows[going], open_to[going], goes[going]
-        if not len(rows):
-            break
-        mine = capacity[rows]
-        asked = _asked(left[rows], mine, np.where(open_to, cost[rows], np.inf), weights[rows])
+        if not going.all():
+            rows, open_to, goes = np.arange(len(need))[rows][going], open_to[going], goes[going]
+            if not len(rows):
+                break
+        shares = _cheapest(np.where(open_to, cost[rows], np.inf), weights[rows])
+        asked = shares * over(left[rows], shares.sum(axis=-1))[..., None] * replicas_per_rate[rows]
         wanted = asked.sum(axis=-2)
-        fits = np.where(wanted > room[rows], over(room[rows], wanted), 1.0)
-        given = asked * fits[:, None, :]
+        too_much = wanted > room[rows]
+        given = asked * np.where(too_much, over(room[rows], wanted), 1.0)[:, None, :]
         need[rows] += given
-        left[rows] = np.where(goes, ((asked - given) * mine).sum(axis=-1), left[rows])
-        room[rows] = np.where(fits < 1.0, 0.0, room[rows] - given.sum(axis=-2))
+        left[rows] = np.where(goes, ((asked - given) * capacity[rows]).sum(axis=-1), left[rows])
+        room[rows] = np.where(too_much, 0.0, room[rows] - wanted)
     return need.reshape(shape), left.reshape(load_per_s.shape)
 
 
@@ -90,7 +91,11 @@ def with_overflow(need: FloatArray, left: FloatArray, capacity_per_s: FloatArray
 
 def _asked(load_per_s: FloatArray, capacity_per_s: FloatArray, cost: FloatArray, weights: FloatArray) -> FloatArray:
     """`[..., C, P]` replicas when each class goes to its cheapest pools only, by weights."""
-    cheapest = (cost == cost.min(axis=-1, keepdims=True)) & np.isfinite(cost)
-    mine = np.where(cheapest, weights, 0.0)
+    mine = _cheapest(cost, weights)
     share = over(mine, mine.sum(axis=-1, keepdims=True))
     return over(load_per_s[..., None] * share, capacity_per_s)
+
+
+def _cheapest(cost: FloatArray, weights: FloatArray) -> FloatArray:
+    """`[..., C, P]` the weights of each class's cheapest pools, 0 for the others."""
+    return np.where((cost == cost.min(axis=-1, keepdims=True)) & (cost < np.inf), weights, 0.0)
