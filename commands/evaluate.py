@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from ..training.evaluation.rows import Row
 from ..training.evaluation.run_folder import RunFolder
 from ..training.evaluation.running import run_evaluation
 from ..training.evaluation.summary import summary_of
-from .bad_input import one_line_errors
+from .bad_input import one_line_errors, refuse
 from .evaluating.asked import command_line, headrooms_asked, policies_asked, suites_asked
 from .evaluating.kept import keep_on_card, keep_summary
 from .evaluating.tables import evaluation_tables
@@ -108,6 +109,8 @@ def evaluate(
     Every policy meets the same worlds (paired by seed), with its shipped knobs. Two readings: as shipped, and at
     equal attainment, for which each policy's one head-room knob is swept.
     """
+    if tune and find_spec("optuna") is None:  # an extra
+        refuse("--tune searches with Optuna, which is not installed: pip install 'poolpilot[tune]'")
     names = policies_asked(lists, single, USUAL)
     if reference is not None and reference not in names:
         raise click.UsageError(f"--reference {reference}: not among the policies compared ({', '.join(names)})")
