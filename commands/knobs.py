@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..agents.portfolio import RULE_SPECS, spec_of
+from ..agents.portfolio import has_knobs, spec_of
 from ..agents.tuned import read_tuned
 from ..env.scenario import Scenario
 from .bad_input import refuse
@@ -40,7 +40,7 @@ class KnobsOf:
         self, name: str, scenario: Scenario, on_trial: Callable[[], None] | None = None
     ) -> Mapping[str, float] | None:
         """What a rule is set to on a scenario; None: as shipped, or it has no knobs."""
-        if name in self._of_file or not self._tune or name not in RULE_SPECS:
+        if name in self._of_file or not self._tune or not has_knobs(name):
             return self.of_file(name)
         try:
             from ..training.tuning.search import knobs_for

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ..agents.portfolio import RULE_SPECS, spec_of
+from ..agents.portfolio import INTEGRAL, PLAN_TRACKING, RULE_SPECS, spec_of
 from ..agents.tuned import SHIPPED, TunedRule, read_tuned, write_tuned
 from ..env.scenario import Scenario, load_scenario
 from .bad_input import one_line_errors, refuse
@@ -53,12 +53,12 @@ def tune(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Search the knobs of RULES (all, if none is named) for the least bill that holds the targets.
+    """Search the knobs of RULES (all, and plan-tracking+integral, if none is named) for the least bill that holds the targets.
 
     Each rule is tried at its defaults first, then where Optuna expects most, on days of the scenarios that no
     evaluation scores (docs/tuning.md). The best knobs are kept in OUT. Needs the extra `tune` (optuna).
     """
-    names = rules or tuple(RULE_SPECS)
+    names = rules or (*RULE_SPECS, PLAN_TRACKING + INTEGRAL)
     for name in names:
         spec_of(name)
     others = read_tuned(out, spec_of, without=names)

@@ -9,11 +9,11 @@ from typing import Protocol
 from ..agents.checkpoint import load_checkpoint
 from ..agents.portfolio import (
     HELD_PLAN,
-    RULE_SPECS,
     STATIC,
     PolicyFactory,
     SettingError,
     completed,
+    has_knobs,
     held_setting,
     policy_factory,
     spec_of,
@@ -103,7 +103,7 @@ def contender(
     """
     if name in MARKS:
         return Foreseeing()
-    if name in RULE_SPECS:
+    if has_knobs(name):
         own = completed(name, knobs or {})
         return Steered(name, policy_factory(name, own, headroom=headroom), spec_of(name).settled(own, headroom))
     if knobs:
