@@ -19,7 +19,8 @@ def keep_summary(folder: RunFolder, document: Mapping[str, Any]) -> None:
     """`summary.json`, and `frontier.html` where the extra that draws it is installed."""
     folder.write(SUMMARY, json.dumps(document, indent=2, allow_nan=False) + "\n")
     if find_spec("plotly") is not None:
-        from ...dashboard.figures.attainment import attainment_figure, rows_of_summary
+        from ...dashboard.figures.attainment import attainment_figure
+        from ...dashboard.figures.attainment_rows import rows_of_summary
         from ...dashboard.figures.frontier import page
 
         folder.write(FIGURE, page(attainment_figure(rows_of_summary(document))))

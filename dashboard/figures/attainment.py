@@ -1,50 +1,17 @@
 """What policies cost against what they hold: a panel for each suite, a line for each policy's frontier.
 
-Pure: plain rows in, a Plotly figure out; colours, markers and dashes as in `frontier`.
+Pure: plain rows in, a Plotly figure out; lines are told apart as in `palette`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .frontier import COLOURS, DASHES, MARKERS, missed, plain
-
-__all__ = ["AttainmentRow", "attainment_figure", "rows_of_summary"]
-
-BOUND = "clairvoyant bound"
-"""The series of what no policy can undercut."""
-TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
-
-
-class AttainmentRow(TypedDict):
-    """One setting of one policy, over all scenarios of a suite."""
-
-    panel: str
-    """The suite."""
-    series: str
-    """The policy, or `BOUND`."""
-    headroom: float
-    """Factor on the policy's head-room; 1 is as shipped."""
-    attainment: float
-    """0..1"""
-    bill_ratio: float
-    """Bill over that of the reference as shipped."""
-
-
-def rows_of_summary(document: Mapping[str, Any]) -> list[AttainmentRow]:
-    """The rows of an evaluation's summary. The bound is that of what the reference met at each of its settings."""
-    rows: list[AttainmentRow] = []
-    for name, suite in document["suites"].items():
-        for own in suite["frontier_means"]:
-            at: dict[str, Any] = {"panel": name, "headroom": own["headroom"], "attainment": own["attainment"]}
-            rows.append({**at, "series": own["policy"], "bill_ratio": own["bill_ratio"]})  # type: ignore[typeddict-item]
-            if own["policy"] == document["reference"] and own["bound_ratio"] is not None:
-                rows.append({**at, "series": BOUND, "bill_ratio": own["bound_ratio"]})  # type: ignore[typeddict-item]
-    return rows
+from .attainment_rows import TICKS, AttainmentRow
+from .palette import COLOURS, DASHES, MARKERS, missed, plain, style_of
 
 
 def attainment_figure(rows: Sequence[AttainmentRow], title: str = "Cost against attainment") -> go.Figure:
@@ -74,7 +41,7 @@ def attainment_figure(rows: Sequence[AttainmentRow], title: str = "Cost against 
 
 
 def _line(rows: Sequence[AttainmentRow], name: str, place: int, first: bool) -> go.Scatter:
-    colour = COLOURS[place % len(COLOURS)]
+    colour, marker, dash = style_of(place)
     return go.Scatter(
         x=[missed(row["attainment"]) for row in rows],
         y=[row["bill_ratio"] for row in rows],
@@ -83,11 +50,11 @@ def _line(rows: Sequence[AttainmentRow], name: str, place: int, first: bool) -> 
         name=name,
         legendgroup=name,
         showlegend=first,
-        line={"color": colour, "dash": DASHES[place % len(DASHES)], "width": 2},
+        line={"color": COLOURS[colour], "dash": DASHES[dash], "width": 2},
         marker={
-            "symbol": MARKERS[place % len(MARKERS)],
+            "symbol": MARKERS[marker],
             "size": [13 if row["headroom"] == 1.0 else 8 for row in rows],
-            "color": colour,
+            "color": COLOURS[colour],
         },
         hovertemplate=(
             "%{customdata[0]} % within target, head-room x %{customdata[1]}<br>%{y:.3f} of the reference's bill"

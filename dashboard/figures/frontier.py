@@ -1,23 +1,18 @@
 """The frontier of a plan's cost against the attainment that is wanted.
 
-Pure: plain rows in, a Plotly figure out. Colours are Okabe and Ito's, told apart by every common kind of colour
-blindness; each line also has a marker and a dash of its own.
+Pure: plain rows in, a Plotly figure out. Lines are told apart as in `palette`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import TypedDict
 
 import plotly.graph_objects as go
 
-__all__ = ["FrontierRow", "frontier_figure", "page"]
+from .palette import COLOURS, DASHES, MARKERS, missed, plain
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito (2008), "Color Universal Design"."""
-MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "dash")
+__all__ = ["FrontierRow", "frontier_figure", "page"]
 
 
 class FrontierRow(TypedDict):
@@ -90,16 +85,8 @@ def frontier_figure(rows: Sequence[FrontierRow], title: str) -> go.Figure:
 
 
 def page(figure: go.Figure) -> str:
-    """The figure as one HTML page that needs nothing from outside."""
-    html: str = figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False, "responsive": True})
+    """The figure as one HTML page that needs nothing from outside; the same figure makes the same bytes."""
+    html: str = figure.to_html(
+        include_plotlyjs=True, full_html=True, div_id="figure", config={"displaylogo": False, "responsive": True}
+    )
     return html
-
-
-def missed(attainment: float) -> float:
-    """What may be missed; an attainment of 1 is drawn as a tenth of a thousandth."""
-    return max(1.0 - attainment, 1e-4)
-
-
-def plain(text: str) -> str:
-    """Text that Plotly shows as it stands: it takes a few HTML tags as such."""
-    return escape(text, quote=False)

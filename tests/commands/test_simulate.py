@@ -1,7 +1,6 @@
-"""`poolpilot simulate`, `evaluate`, `train`, `control` and `demo`: they teach, answer in one document, refuse in one line."""
+"""`poolpilot simulate`, `train`, `control` and `demo`: they teach, answer in one document, refuse in one line."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-import poolpilot
 from poolpilot.cli import main
 from poolpilot.env.scenario import shipped_scenarios
 
@@ -162,26 +160,6 @@ def test_simulate_prints_a_table_for_people(tiny: str) -> None:
         assert word in result.stdout
 
 
-def test_evaluate_prints_one_document_and_keeps_it(tiny: str, tmp_path: Path) -> None:
-    out = tmp_path / "kept"
-    chosen = ("--policy", "plan-tracking", "--policy", "static-round-robin", "--seeds", "2")
-    got = document(ran("evaluate", "--scenario", tiny, *chosen, "--out", str(out), "--json"))
-    assert got["reference"] == "plan-tracking"
-    assert [record["policy"] for record in got["summary"]] == ["plan-tracking", "static-round-robin"]
-    assert got["summary"][1]["bill_against_reference"]["reference"] == "plan-tracking"
-    assert [(row["policy"], row["seed"]) for row in got["rows"]] == [
-        ("plan-tracking", 0),
-        ("plan-tracking", 1),
-        ("static-round-robin", 0),
-        ("static-round-robin", 1),
-    ]
-    for row in got["rows"]:  # nobody undercuts the bound
-        assert 0.0 < row["bound_usd_per_hr"] <= row["usd_per_hr"]
-        assert row["above_bound_frac"] == pytest.approx(row["usd_per_hr"] / row["bound_usd_per_hr"] - 1.0)
-    assert json.loads((out / "summary.json").read_text()) == got["summary"]
-    assert pq.read_table(out / "rows.parquet").num_rows == 4
-
-
 def test_train_prints_one_document(tiny: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     small = ("--steps", "32", "--clusters", "2", "--ticks-per-update", "16", "--evaluate-seeds", "1")
@@ -264,21 +242,6 @@ def test_control_refuses_before_it_starts_anything(
     result = ran(*arguments, "--scenario", tiny, "--folder", str(tmp_path / "run"))
     refused(result, *words)
     assert not (tmp_path / "run" / "roster.json").exists()
-
-
-def test_evaluate_refuses_two_policies_of_one_name(tiny: str, tmp_path: Path) -> None:
-    again = tmp_path / "again"
-    shutil.copytree(Path(poolpilot.__file__).parent / "checkpoints" / "steady-hand", again)
-    result = ran("evaluate", "--scenario", tiny, "--policy", "steady-hand", "--policy", str(again))
-    assert result.exit_code == 2
-    said = " ".join(result.stderr.split())
-    assert f"--policy {again}: calls itself steady-hand, as --policy steady-hand does" in said
-
-
-def test_evaluate_refuses_a_reference_that_does_not_take_part(tiny: str) -> None:
-    result = ran("evaluate", "--scenario", tiny, "--policy", "threshold", "--reference", "plan-tracking")
-    assert result.exit_code == 2
-    assert "plan-tracking: not among the policies compared (threshold)" in result.stderr
 
 
 def test_the_demo_does_not_mix_its_figures_with_an_earlier_runs(tiny: str, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import pytest
 
-from poolpilot.dashboard.figures.attainment import BOUND, AttainmentRow, attainment_figure, rows_of_summary
+from poolpilot.dashboard.figures.attainment import attainment_figure
+from poolpilot.dashboard.figures.attainment_rows import BOUND, AttainmentRow, rows_of_summary
 from poolpilot.dashboard.figures.frontier import page
+from poolpilot.dashboard.figures.palette import COLOURS, style_of
 
 
 def a_row(panel: str, series: str, headroom: float, attainment: float, bill: float) -> AttainmentRow:
@@ -62,3 +64,9 @@ def test_the_rows_of_a_summary_are_its_settings_and_the_bound_of_the_reference()
 
 def test_no_rows_are_an_empty_figure() -> None:
     assert len(attainment_figure([]).data) == 0
+
+
+def test_no_two_series_look_the_same() -> None:
+    styles = [style_of(place) for place in range(49)]
+    assert len(set(styles)) == 49
+    assert [colour for colour, _, _ in styles[:7]] == list(range(len(COLOURS)))

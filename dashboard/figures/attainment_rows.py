@@ -1,0 +1,44 @@
+"""What figures of cost against attainment are drawn from: the settings of an evaluation's summary, as plain rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+BOUND = "clairvoyant bound"
+"""The series of what no policy can undercut."""
+TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
+"""Attainments that axes name."""
+
+
+class AttainmentRow(TypedDict):
+    """One setting of one policy, over all scenarios of a suite."""
+
+    panel: str
+    """The suite."""
+    series: str
+    """The policy, or `BOUND`."""
+    headroom: float
+    """Factor on the policy's head-room; 1 is as shipped."""
+    attainment: float
+    """0..1"""
+    bill_ratio: float
+    """Bill over that of the reference as shipped."""
+
+
+def rows_of_summary(document: Mapping[str, Any]) -> list[AttainmentRow]:
+    """The rows of an evaluation's summary. The bound is that of what the reference met at each of its settings."""
+    rows: list[AttainmentRow] = []
+    for panel, suite in document["suites"].items():
+        for own in suite["frontier_means"]:
+            of_policy: AttainmentRow = {
+                "panel": panel,
+                "series": own["policy"],
+                "headroom": own["headroom"],
+                "attainment": own["attainment"],
+                "bill_ratio": own["bill_ratio"],
+            }
+            rows.append(of_policy)
+            if own["policy"] == document["reference"] and own["bound_ratio"] is not None:
+                rows.append({**of_policy, "series": BOUND, "bill_ratio": own["bound_ratio"]})
+    return rows
