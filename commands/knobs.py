@@ -31,6 +31,11 @@ class KnobsOf:
         self._of_file = read_tuned(file, spec_of) if file else {}
         self._tune = tune
 
+    @property
+    def by_rule(self) -> dict[str, Mapping[str, float]]:
+        """All that the file says."""
+        return {name: rule.knobs for name, rule in self._of_file.items()}
+
     def of_file(self, name: str) -> Mapping[str, float] | None:
         """What the file says of a rule; None: nothing."""
         rule = self._of_file.get(name)

@@ -15,7 +15,7 @@ from ..bounding import Clairvoyant
 from ..contenders import contender
 from ..days import scored_episodes
 from ..rollout import RunResult
-from .entrants import Listed
+from .entrants import RULE, Listed
 from .rows import Row
 
 
@@ -83,7 +83,8 @@ def world_hash(episode: Episode) -> str:
 def run_job(job: Job, plan: Plan, stage: Stage) -> list[Row]:
     """A row for each seed."""
     listed = plan.policies[job.policy]
-    entry = contender(listed.given, stage.scenario, job.headroom)
+    own = listed.knobs if listed.kind == RULE else None
+    entry = contender(listed.given, stage.scenario, job.headroom, knobs=own)
     rows = []
     for seed, result in enumerate(entry.run(stage.episodes, stage.scenario.tick_s)):
         bound = stage.bound_usd_per_hr(seed, result) if plan.bounded else None
