@@ -19,6 +19,7 @@ from .guard import Change, GuardState, Limits, first_state, guard
 from .sim.clusters import SimulatedClusters, TickOutcome
 from .sim.loading import padded
 from .sim.world import WorldSpec
+from .veil import VeilState
 
 PLAN_EVERY_S = 60.0
 """A planner is asked whether a new plan is due at most this often."""
@@ -148,6 +149,10 @@ class ClusterBatch:
             max_pools=max_pools,
             threads=threads,
         )
+        n_classes, n_pools = self.clusters.cluster.serves.shape[1:]
+        self._veils = VeilState([episode.world.veil for episode in episodes], n_classes, n_pools, tick_s)
+        self.truth: Snapshot
+        """What there was to see at the last `snapshot`, veiled or not: for those who keep accounts, not for policies."""
         self.planning = planning or PlansOneByOne()
         self._planned_at_s = np.zeros(len(self.episodes))
         self._refresh()
@@ -155,8 +160,9 @@ class ClusterBatch:
         self._guard_state = first_state(self.plan, self.cluster)
 
     def snapshot(self) -> Snapshot:
-        """What is seen now; plans that are due are made again from it."""
-        snapshot = self.clusters.snapshot()
+        """What is seen now, through the clusters' veils; plans that are due are made again from it."""
+        self.truth = self.clusters.snapshot()
+        snapshot = self._veils.through(self.truth)
         if self.replans:
             self.plan, planned = self.planning.again(self.plan, self._planned_at_s, snapshot, self.cluster)
             self._planned_at_s = np.where(planned, snapshot.time_s, self._planned_at_s)
@@ -173,6 +179,7 @@ class ClusterBatch:
         for b, episode in zip(seats.tolist(), episodes, strict=True):
             self.episodes[b] = episode
         self.clusters.replace(seats, [episode.world for episode in episodes])
+        self._veils.replace(seats, [episode.world.veil for episode in episodes])
         self._refresh()
         self.plan = self.planning.first(seats, episodes, self.cluster, self.plan)
         self._planned_at_s[seats] = 0.0

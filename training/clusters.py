@@ -204,6 +204,7 @@ def _document(rng: np.random.Generator, seed: int, drawn: _Fleet, difficulty: fl
             "cold_start_error_frac": round(0.05 + 0.15 * difficulty, 3),
         },
         "faults": _faults(rng, names, drawn, difficulty),
+        **_telemetry(rng, names, difficulty),
     }
 
 
@@ -264,3 +265,26 @@ def _faults(rng: np.random.Generator, names: list[str], drawn: _Fleet, difficult
         else:
             faults.append({"kind": "crash", "pool": name, "at_s": at_s, "count": 1})
     return faults
+
+
+def _telemetry(rng: np.random.Generator, names: list[str], difficulty: float) -> dict[str, Any]:
+    """Half of all users see less than there is: late, noisy, with sources that they lack, now and then nothing."""
+    if rng.random() > 0.5 * difficulty:
+        return {}
+    gaps = [
+        {
+            "at_s": round(float(rng.uniform(0.0, 0.95 * DURATION_S))),
+            "duration_s": round(float(rng.uniform(20.0, 180.0))),
+            **({} if rng.random() < 0.3 else {"pool": str(rng.choice(names))}),
+        }
+        for _ in range(int(rng.integers(0, 3)))
+    ]
+    return {
+        "telemetry": {
+            "delay_s": float(rng.choice((0.0, 0.0, 10.0, 20.0))),
+            "noise_frac": round(float(rng.uniform(0.0, 0.08)), 3),
+            "drop_frac": round(float(rng.uniform(0.0, 0.08)), 3),
+            "lacks_frac": 0.15,
+            "gaps": gaps,
+        }
+    }

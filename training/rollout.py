@@ -266,7 +266,7 @@ def rollout(
                     vetoes[b][change.code.value] = vetoes[b].get(change.code.value, 0) + int(hits)
         done, tick = outcome.done, tick + 1
         snapshot = batch.snapshot()
-        sums.add(outcome, snapshot, tick_s)
+        sums.add(outcome, batch.truth, tick_s)
         if on_tick:
             on_tick(tick)
     counts, costs = np.stack(replicas, axis=1), joined(scaling)

@@ -31,6 +31,7 @@ from .fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
 from .fleet import Fleet
 from .planning import Planning
 from .pools import Pool, StartDelays
+from .telemetry import Telemetry
 
 SHIPPED = Path(__file__).parents[1] / "scenarios"
 SHOWN_PATH = 400
@@ -143,6 +144,8 @@ class Scenario(Strict):
     network: Network = Network()
     world: World = World()
     faults: tuple[Fault, ...] = ()
+    telemetry: Telemetry | None = None
+    """How far policies see less than there is; left out: they see everything."""
     fleet: Fleet | None = None
     """What is asked of all pools together when their replicas are planned, beside the guard's budget; left out: what
     `planning` asks, if it stands there too."""
@@ -206,6 +209,10 @@ class Scenario(Strict):
             for name in step.pools or ():
                 if name not in self.pools:
                     return f"energy.room_steps[{i}].pools: unknown pool {name!r}; pools are {known}"
+        for i, gap in enumerate(self.telemetry.gaps if self.telemetry else ()):
+            for kind, of, names in (("pool", gap.pool, self.pools), ("class", gap.class_name, self.classes)):
+                if of is not None and of not in names:
+                    return f"telemetry.gaps[{i}].{kind}: unknown {kind} {of!r}; wanted one of {', '.join(names)}"
         unknown = set(self.workload.named_classes) - set(self.classes)
         if unknown:
             return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"

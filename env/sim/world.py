@@ -17,6 +17,7 @@ from ..market.load import prices
 from ..perf.law import LAW_WIDTH
 from ..perf.power import Draw, draws_of
 from ..scenario import Scenario
+from ..veil import Veil, veil_of
 from ..workload.fitting import fitted, longest_allowed, tokens_held
 from ..workload.load import load_workload
 from ..workload.requests import Workload
@@ -79,6 +80,8 @@ class WorldSpec:
     """`[C]` since first arrival; after that it does not come back."""
     ranges: CalibratedRanges | None = None
     """`[P]` over which loads the laws that policies believe rest on measurements; None if nobody knows."""
+    veil: Veil | None = None
+    """What policies do not see (`env.veil`); None: nothing is hidden."""
 
     def __post_init__(self) -> None:
         """Check what compiled code relies on."""
@@ -138,9 +141,10 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         ValueError: a file that the scenario names cannot be used; one line says which, and why.
     """
     names = scenario.class_names
-    speed_seed, workload_seed, run_seed, supply_seed = (
-        int(part.generate_state(1, np.uint64)[0] >> np.uint64(1)) for part in np.random.SeedSequence(seed).spawn(4)
+    speed_seed, workload_seed, run_seed, supply_seed, veil_seed = (
+        int(part.generate_state(1, np.uint64)[0] >> np.uint64(1)) for part in np.random.SeedSequence(seed).spawn(5)
     )
+    telemetry = scenario.telemetry
     pools = list(scenario.pools.values())
     cluster = scenario.cluster()
     error = scenario.world.performance_error_frac
@@ -186,6 +190,7 @@ def world_from_scenario(scenario: Scenario, seed: int, workload: Workload | None
         retry_after_s=scenario.world.retry_after_s,
         give_up_after_s=give_up_s,
         ranges=believed_ranges(scenario),
+        veil=None if telemetry is None else veil_of(telemetry, names, scenario.pool_names, veil_seed),
     )
 
 

@@ -78,6 +78,7 @@ def test_at_difficulty_0_the_load_is_steady_and_nothing_goes_wrong(seed: int) ->
     scenario = random_scenario(seed, 0.0)
     assert not scenario.faults
     assert not scenario.energy.room_steps
+    assert scenario.telemetry is None
     for pool in scenario.pools.values():
         assert pool.price.kind == "on_demand"
         assert pool.price.series is pool.stock_outs is pool.spot is pool.sleep is None
@@ -98,6 +99,7 @@ def test_difficulty_brings_spot_machines_moving_loads_and_faults() -> None:
         "stock": np.mean([any(p.stock_outs for p in s.pools.values()) for s in drawn]),
         "two models": np.mean([len({s.pool_model(n).name for n in s.pools}) > 1 for s in drawn]),
         "deferrable": np.mean([bool(s.targets().deferrable.any()) for s in drawn]),
+        "telemetry": np.mean([s.telemetry is not None for s in drawn]),
         "heat": np.mean([bool(s.energy.room_steps) for s in drawn]),
     }
     assert all(0.02 <= value <= 0.9 for value in share.values()), share
