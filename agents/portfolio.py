@@ -14,7 +14,15 @@ from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
 from .checkpoint import load_checkpoint
 from .learned import learned_policies
-from .opponents import integral, plan_tracking, saturation, threshold
+from .opponents import (
+    cheapest_fit,
+    integral,
+    least_loaded,
+    plan_tracking,
+    saturation,
+    threshold,
+    workload_aware,
+)
 from .opponents.held_plan import HeldPlan
 from .opponents.static_round_robin import StaticRoundRobin
 from .rules import KnobError, Knobs, Rule, RuleSpec
@@ -27,6 +35,9 @@ RULE_SPECS: Final[Mapping[str, RuleSpec]] = MappingProxyType(
     {
         spec.name: spec
         for spec in (
+            cheapest_fit.SPEC,
+            least_loaded.SPEC,
+            workload_aware.SPEC,
             threshold.SPEC,
             saturation.SPEC,
             plan_tracking.SPEC,

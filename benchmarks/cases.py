@@ -148,6 +148,13 @@ def replanned(**arguments: Any) -> dict[str, Any]:
     return timed(**arguments)
 
 
+def deciding(**arguments: Any) -> dict[str, Any]:
+    """Decisions of the learned policy; see `deciding.deciding`."""
+    from .deciding import deciding as timed
+
+    return timed(**arguments)
+
+
 CASES: dict[str, Callable[..., dict[str, Any]]] = {
     "kernel": kernel,
     "fleet": fleet,
@@ -157,6 +164,7 @@ CASES: dict[str, Callable[..., dict[str, Any]]] = {
     "composed": composed,
     "sliced": sliced,
     "replanned": replanned,
+    "deciding": deciding,
 }
 
 

@@ -38,6 +38,8 @@ class Scale:
     """Drawn problems of each size."""
     rival_limit_s: float
     """Time that another formulation may take."""
+    decisions: int
+    """Of the learned policy, one after the other."""
 
 
 SCALES = {
@@ -50,12 +52,13 @@ SCALES = {
         growth_requests=200_000,
         per_replica=100,
         training_steps=160_000,
-        clusters=(512, 32),
+        clusters=(512, 64),
         repeats=3,
         by_gpus=(2, 4, 6, 8, 10),
         by_buckets=(5, 10, 25, 50, 100),
         plans=3,
         rival_limit_s=60.0,
+        decisions=5_000,
     ),
     "tiny": Scale(
         versus=(1, 2),
@@ -72,6 +75,7 @@ SCALES = {
         by_buckets=(5,),
         plans=1,
         rival_limit_s=5.0,
+        decisions=20,
     ),
 }
 
@@ -94,6 +98,10 @@ def measure(
         figures["planning"] = _planning(scale, on_step)
     if "training" in parts:
         figures["training"] = _training(scale, on_step)
+    if "deciding" in parts:
+        on_step("deciding")
+        sizes = ((4, 2), (8, 6), (32, 8))
+        figures["deciding"] = [case("deciding", pools=p, classes=c, decisions=scale.decisions) for p, c in sizes]
     return figures
 
 

@@ -158,7 +158,7 @@ def replanned(pools: int, classes: int, repeats: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     spent, wall = [], []
     for _ in range(repeats):
-        cluster = _fleet(rng, pools, classes)
+        cluster = fleet_of(rng, pools, classes)
         capacity = rng.uniform(0.3, 4.0, (classes, pools)) * cluster.serves
         load, price = rng.uniform(0.5, 12.0, classes), rng.uniform(0.5, 8.0, pools)
         running = rng.integers(0, 5, pools).astype(float)
@@ -175,7 +175,8 @@ def replanned(pools: int, classes: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def _fleet(rng: np.random.Generator, p: int, c: int) -> Cluster:
+def fleet_of(rng: np.random.Generator, p: int, c: int) -> Cluster:
+    """A cluster of so many pools and classes, in which one pool serves everything and the others most."""
     serves = rng.random((c, p)) < 0.8
     serves[:, 0] = True
     none = np.full(c, np.nan)

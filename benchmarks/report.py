@@ -39,6 +39,8 @@ def sections(figures: dict[str, Any]) -> Iterator[Section]:
     if "training" in figures:
         yield _training(figures["training"])
         yield _split(figures["training"])
+    if "deciding" in figures:
+        yield _deciding(figures["deciding"])
     if "start" in figures:
         yield _start(figures["start"])
 
@@ -190,6 +192,30 @@ def _split(rows: list[dict[str, Any]]) -> Section:
     )
 
 
+def _deciding(rows: list[dict[str, Any]]) -> Section:
+    return Section(
+        "A decision of the learned policy",
+        "Four rules, codec, and the network in ONNX Runtime, one cluster at a time on one core, the guard left out. Of it, "
+        "the rules and laying out what the network sees.",
+        (
+            "pools",
+            "classes",
+            "ms, median",
+            "ms, 99th percentile",
+            "CPU ms, 99th percentile",
+            "of it rules and observation",
+        ),
+        tuple(
+            (
+                str(row["pools"]),
+                str(row["classes"]),
+                *(f"{row[name]:.2f}" for name in ("p50_ms", "p99_ms", "p99_cpu_ms", "p50_look_ms")),
+            )
+            for row in rows
+        ),
+    )
+
+
 def _start(row: dict[str, Any]) -> Section:
     return Section(
         "Start-up",
@@ -218,7 +244,7 @@ def print_sections(sections: Iterable[Section], console: Console) -> None:
         console.print(table)
 
 
-PARTS = ("versus", "growth", "planning", "training", "start")
+PARTS = ("versus", "growth", "planning", "training", "deciding", "start")
 
 
 def marks(part: str) -> tuple[str, str]:

@@ -14,8 +14,9 @@ from poolpilot.env.cluster_env import VectorClusterEnv
 from poolpilot.env.scenario import load_scenario
 from poolpilot.env.spaces import SpaceLayout
 from poolpilot.env.window import ARRIVED
+from poolpilot.training.config import TrainConfig
 from poolpilot.training.environments import BANK, vector_env_of
-from poolpilot.training.ppo import TrainConfig, new_model
+from poolpilot.training.ppo import new_model
 from poolpilot.training.vec_env import ClusterVecEnv
 from poolpilot.training.worlds import TrainingWorlds
 

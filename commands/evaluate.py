@@ -66,7 +66,7 @@ is printed and kept."""
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the public traces that suites ask for.",
+    help="Folder of the public traces that suites ask for. Default: what POOLPILOT_DATA says.",
 )
 @click.option("--workers", type=click.IntRange(1, 512), help="Processes. Default: as many as there are cores.")
 @click.option(

@@ -94,6 +94,8 @@ def _worlds(suite: str, scenarios: Sequence[str], data: Path | None) -> tuple[st
 
 
 def _print(found: Mapping[str, TunedRule]) -> None:
+    from ..training.criterion import HELD
+
     rows = []
     for name, rule in found.items():
         defaults = spec_of(name).defaults
@@ -110,7 +112,7 @@ def _print(found: Mapping[str, TunedRule]) -> None:
         )
     columns = ("rule", "trials", "bill, defaults", "tuned", "shortfall, defaults", "tuned", "knobs")
     caption = (
-        "Bill in usual bills of each world, shortfall of the wanted attainment on the mean over classes, both on the"
-        " mean over scenarios. A shortfall up to 0.25 % counts as held."
+        "Bill in usual bills of each world, the geometric mean over scenarios; shortfall of the wanted attainment, the"
+        f" mean over classes and scenarios. Up to {HELD * 100:g} % counts as held."
     )
     console().print(table("Tuned", columns, rows, caption))

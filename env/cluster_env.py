@@ -29,6 +29,9 @@ EpisodeSource = Callable[[int], Episode]
 RuleFactory = Callable[[Cluster], tuple[Proposer, ...]]
 """The rules that actions blend and bend, the neutral one first, for a batch of clusters."""
 
+BendingFactory = Callable[[Cluster, tuple[Proposer, ...]], Bending]
+"""What turns actions into the clusters' own."""
+
 
 @dataclass(frozen=True, eq=False)
 class StepInfo:
@@ -65,17 +68,19 @@ class VectorClusterEnv:
         seed: int = 0,
         restart: bool = True,
         make_planning: Callable[[], Planning] = PlansOneByOne,
+        make_bending: BendingFactory = Bending,
         threads: int | None = None,
     ) -> None:
         """`draw` is asked for episode after episode with seeds derived from `seed`.
 
-        With `restart` off an episode that ended is not replaced: call `reset`. `make_planning` and `threads` as for
+        With `restart` off an episode that ended is not replaced: call `reset`. `make_bending` is what stands between actions and rules; `make_planning` and `threads` as for
         `ClusterBatch`; the number of threads changes no bit of what comes out.
         """
         self.layout = layout or SpaceLayout()
         self.n_clusters = n_clusters
         self.tick_s = tick_s
         self._draw, self._make_rules, self._restarts = draw, make_rules, restart
+        self._make_bending = make_bending
         self._make_planning, self._threads = make_planning, threads
         # Two, taken in turn: whoever learns keeps the last observation until after the next step.
         self._pages = [np.zeros((n_clusters, sum(self.layout.sizes)), dtype=np.float32) for _ in range(2)]
@@ -93,7 +98,7 @@ class VectorClusterEnv:
             episodes, self.tick_s, layout.max_classes, layout.max_pools, self._make_planning(), self._threads
         )
         self._memory: Memory = {}
-        self._bending = Bending(self.batch.cluster, self._make_rules(self.batch.cluster))
+        self._bending = self._make_bending(self.batch.cluster, self._make_rules(self.batch.cluster))
         return self._look()
 
     def step(
@@ -130,7 +135,7 @@ class VectorClusterEnv:
         """Put new episodes in the places of those that ended."""
         self.batch.restart(ended, [self._next_episode() for _ in ended])
         self._memory = {name: _zeroed(value, ended) for name, value in self._memory.items()}
-        self._bending = Bending(self.batch.cluster, self._make_rules(self.batch.cluster))
+        self._bending = self._make_bending(self.batch.cluster, self._make_rules(self.batch.cluster))
         self._pages.reverse()  # the second look of a step goes where the first went
 
     def _next_episode(self) -> Episode:

@@ -35,9 +35,16 @@ def reward(
         reference_usd: `[...]` the bill of a usual tick; it makes the rewards of unlike clusters alike.
         reference_requests: `[..., C]` requests of a usual tick; zero for a class that is padding.
     """
+    misses = allowances_missed(tally, wanted_attainment, reference_requests)
+    dollars: FloatArray = -bill_usd / np.maximum(reference_usd, 1e-9)
+    penalty: FloatArray = miss_price * misses.sum(axis=-1)
+    return dollars - penalty
+
+
+def allowances_missed(tally: FloatArray, wanted_attainment: FloatArray, reference_requests: FloatArray) -> FloatArray:
+    """`[..., C]` misses of one tick in usual ticks' allowances, at most `WORST_TICK`; arguments as for `reward`."""
     missed = tally[..., FINISHED] + tally[..., LOST] - tally[..., MET]
     allowed = np.maximum(1.0 - wanted_attainment, 1e-3) * reference_requests
     misses = np.divide(missed, allowed, out=np.zeros_like(missed), where=allowed > 0)
-    dollars: FloatArray = -bill_usd / np.maximum(reference_usd, 1e-9)
-    penalty: FloatArray = miss_price * np.minimum(misses, WORST_TICK).sum(axis=-1)
-    return dollars - penalty
+    bounded: FloatArray = np.minimum(misses, WORST_TICK)
+    return bounded

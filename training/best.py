@@ -1,4 +1,8 @@
-"""Keeps the best checkpoint of a training run, by a score on worlds that are not trained on."""
+"""Keeps the best checkpoint of a training run, by the criterion on scenarios that are not trained on.
+
+At every evaluation the policy is scored at a few prices of a miss, side by side, and counts as good as at the best of
+them. At the end `settle` searches the price at which the best policy holds its targets.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +10,32 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
 
 from .. import __version__
-from ..agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json
-from ..agents.checkpoint import load_checkpoint
-from ..agents.portfolio import PLAN_TRACKING, PolicyFactory, policy_factory
+from ..agents.blend import portfolio_as_json, rules_of
+from ..agents.checkpoint import load_checkpoint, write_card
+from ..agents.portfolio import make_rule
 from ..agents.ppo.export import export_checkpoint
-from ..agents.ppo.policy import MaskedSetPolicy
-from ..env.batch import Episode
-from ..env.scenario import load_scenario
-from .ppo import TrainConfig
-from .rollout import RunResult, rollout
-from .worlds import episode_of
+from ..agents.ppo.network import SetNetwork
+from ..env.contract import Cluster, FloatArray, Policy
+from .acting import ActingNetwork
+from .config import TrainConfig
+from .criterion import Outcome, loss
+from .judging import Judge, PricedFactory
+from .learner import LearnerPolicy
+from .miss_price import HALVINGS, PRICES, Settled, settle
+from .setting import bending_of
 
-EVALUATION_SEED = 2_000_000
-"""Seeds from here on choose the best checkpoint; they are neither trained on, nor tuned on, nor scored later."""
-
-
-def score(results: Sequence[RunResult], episodes: Sequence[Episode], miss_price: float) -> float:
-    """Minus the bill over the usual bill, minus the price of misses: the objective of `env.reward`, per tick."""
-    values = []
-    for result, episode in zip(results, episodes, strict=True):
-        ticks = len(result.replicas)
-        bill = float(result.bill.total_usd) / (episode.reference_usd * ticks)
-        missed = np.nan_to_num(1.0 - result.attainment) / np.maximum(1.0 - result.attainment_wanted, 1e-3)
-        values.append(-bill - miss_price * float(missed.sum()))
-    return float(np.mean(values))
+CHOOSING_PRICES: Final = (0.1, 0.35, 1.2)
+"""What an evaluation tries: always the same, so that evaluations can be compared."""
+BEST_WEIGHTS: Final = "best.safetensors"
+BEST: Final = "best.json"
+EVALUATIONS: Final = "evaluations.json"
 
 
 @dataclass
@@ -41,61 +43,120 @@ class BestCheckpoint:
     """Scores a policy when asked, and keeps it when it is the best so far."""
 
     folder: Path
+    """The run's."""
     name: str
-    scenarios: Sequence[str]
-    seeds: int
-    miss_price: float
+    judge: Judge
     config: TrainConfig
-    best_score: float = float("-inf")
+    best_loss: float = float("inf")
     best_steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    imitated: dict[str, float] | None = None
+    """How imitation went, for the card."""
 
     def __post_init__(self) -> None:
-        """Go on from a best checkpoint that an earlier part of the run has left."""
-        self._episodes: list[tuple[float, list[Episode]]] = []
-        for name in self.scenarios:
-            scenario = load_scenario(name)
-            drawn = [episode_of(scenario, EVALUATION_SEED + i, self.miss_price) for i in range(self.seeds)]
-            self._episodes.append((scenario.tick_s, drawn))
-        self.rule_score = self._scored(policy_factory(PLAN_TRACKING))
-        if (self.folder / "card.json").is_file():
-            card = load_checkpoint(self.folder).card
-            self.best_score, self.best_steps = float(card["score"]), int(card["steps"])
-        if self._evaluations.is_file():
-            self.history = json.loads(self._evaluations.read_text())
-
-    def __call__(self, policy: MaskedSetPolicy, steps: int) -> float:
-        """The policy's score; exported to `folder` when it is the best."""
-        candidate = self.folder.with_name(self.folder.name + ".candidate")
-        self._export(policy, candidate, steps, score=None)
-        value = self._scored(policy_factory(str(candidate), miss_price=self.miss_price))
-        self.history.append({"steps": steps, "score": value, "rule_score": self.rule_score})
-        self._evaluations.write_text(json.dumps(self.history, indent=2) + "\n")
-        if value > self.best_score:
-            self.best_score, self.best_steps = value, steps
-            self._export(policy, self.folder, steps, score=value)
-        return value
+        """Go on from the best that an earlier part of the run has left; score the rule that zeros stand for."""
+        self._rules = rules_of(self.config.portfolio, make_rule)
+        self.neutral = self.judge.of_rule(lambda cluster: self._rules(cluster)[0])
+        if (self.folder / BEST).is_file():
+            kept = json.loads((self.folder / BEST).read_text())
+            self.best_loss, self.best_steps = float(kept["loss"]), int(kept["steps"])
+        if (self.folder / EVALUATIONS).is_file():
+            self.history = json.loads((self.folder / EVALUATIONS).read_text())
 
     @property
-    def _evaluations(self) -> Path:
-        return self.folder.parent / "evaluations.json"
+    def checkpoint(self) -> Path:
+        """The folder of the checkpoint, once one was written."""
+        return self.folder / "best"
 
-    def _scored(self, make: PolicyFactory) -> float:
-        return float(
-            np.mean([score(rollout(drawn, make, tick_s), drawn, self.miss_price) for tick_s, drawn in self._episodes])
+    @property
+    def exports(self) -> bool:
+        """Whether the run's policies can be shipped: the study's other networks and actions cannot."""
+        return self.config.shape == "set" and self.config.history == 1 and self.config.acting != "free"
+
+    def __call__(self, policy: LearnerPolicy, steps: int) -> float:
+        """The policy's least loss over the prices tried; kept when it is the best so far."""
+        outcomes = self.judge.by_price(self.making(policy), CHOOSING_PRICES)
+        losses = [loss(outcome) for outcome in outcomes]
+        at = int(np.argmin(losses))
+        self.history.append(
+            {
+                "steps": steps,
+                "loss": losses[at],
+                "miss_price": CHOOSING_PRICES[at],
+                "bill_ratio": outcomes[at].bill_ratio,
+                "shortfall": outcomes[at].shortfall,
+                "neutral_loss": loss(self.neutral),
+            }
         )
+        _write(self.folder / EVALUATIONS, self.history)
+        if losses[at] < self.best_loss:
+            self.best_loss, self.best_steps = losses[at], steps
+            self._keep(policy, CHOOSING_PRICES[at])
+        return losses[at]
 
-    def _export(self, policy: MaskedSetPolicy, folder: Path, steps: int, score: float | None) -> None:
-        card = {
+    def settle(self, policy: LearnerPolicy, prices: Sequence[float] = PRICES, halvings: int = HALVINGS) -> Settled:
+        """Load the best weights into `policy`, find the price at which it holds its targets, and write it on the card.
+
+        A run whose misses are priced by multipliers holds one point of the frontier: every price gives the same.
+        """
+        policy.network.load_state_dict(load_file(self.folder / BEST_WEIGHTS))
+        make = self.making(policy)
+        settled = settle(lambda some: self.judge.by_price(make, some), prices, halvings)
+        if self.exports:
+            card = load_checkpoint(self.checkpoint).card
+            write_card(
+                self.checkpoint,
+                {
+                    **card,
+                    "miss_price": settled.chosen.miss_price,
+                    "frontier": {"monotone": settled.monotone, "points": settled.table()},
+                },
+            )
+        return settled
+
+    def making(self, policy: LearnerPolicy) -> PricedFactory:
+        """The policy as it is now, for rollouts."""
+
+        def make(cluster: Cluster, miss_price: FloatArray) -> Policy:
+            bending = bending_of(self.config.acting)(cluster, self._rules(cluster))
+            return ActingNetwork(bending, policy.network, miss_price, self.config.history)
+
+        return make
+
+    def _keep(self, policy: LearnerPolicy, miss_price: float) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().clone().contiguous() for k, v in policy.network.state_dict().items()}
+        written = self.folder / (BEST_WEIGHTS + ".part")
+        save_file(tensors, written)
+        written.replace(self.folder / BEST_WEIGHTS)
+        if self.exports:
+            assert isinstance(policy.network, SetNetwork)
+            export_checkpoint(policy.network, self.checkpoint, self._card(miss_price))
+        _write(self.folder / BEST, {"loss": self.best_loss, "steps": self.best_steps})
+
+    def _card(self, miss_price: float) -> dict[str, Any]:
+        return {
             "name": self.name,
-            "summary": f"PPO over a blend of rules, {steps} steps on {', '.join(self.config.scenarios)}",
+            "summary": f"PPO over a blend of rules, {self.best_steps} steps on {', '.join(self.config.scenarios)}",
             "poolpilot": __version__,
-            "miss_price": self.miss_price,
-            "portfolio": portfolio_as_json(DEFAULT_PORTFOLIO),
-            "steps": steps,
-            "score": score,
-            "rule_score": self.rule_score,
-            "evaluated_on": list(self.scenarios),
+            "torch": torch.__version__,
+            "miss_price": miss_price,
+            "portfolio": portfolio_as_json(self.config.portfolio),
+            "steps": self.best_steps,
+            "loss": self.best_loss,
+            "neutral": _as_json(self.neutral),
+            "chosen_on": list(self.judge.names),
+            "imitation": self.imitated,
             "training": asdict(self.config),
         }
-        export_checkpoint(policy.network, folder, card)
+
+
+def _as_json(outcome: Outcome) -> dict[str, float]:
+    return {"bill_ratio": outcome.bill_ratio, "shortfall": outcome.shortfall, "loss": loss(outcome)}
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_name(path.name + ".part")
+    written.write_text(json.dumps(content, indent=2) + "\n")
+    written.replace(path)

@@ -11,6 +11,8 @@ from .worlds import episode_of
 TUNING_SEED: Final = 1_000_000
 """Seeds from here on are for tuning; those scored are below."""
 TUNING_DAYS: Final = 3
+CHOOSING_SEED: Final = 2_000_000
+"""Seeds from here on choose a run's best checkpoint and its price of a miss."""
 
 
 def tuning_episodes(scenario: Scenario, days: int = TUNING_DAYS) -> list[Episode]:

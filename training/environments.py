@@ -48,7 +48,7 @@ def training_worlds(
 def make_cluster_env(scenario: str = DEFAULT_SCENARIO, varied: bool = True) -> ClusterEnv:
     """The environment behind `gymnasium.make("poolpilot/Cluster-v1", scenario=...)`."""
     worlds = training_worlds([scenario], varied)
-    _check_room(worlds, SpaceLayout())
+    check_room(worlds, SpaceLayout())
     return ClusterEnv(worlds, max(worlds.ticks_s), rules_of(DEFAULT_PORTFOLIO, make_rule))
 
 
@@ -83,7 +83,7 @@ def vector_env_of(
         ValueError: the scenarios do not have one and the same tick.
         SpaceError: one has more classes or pools than the observation has room for.
     """
-    _check_room(worlds, layout or SpaceLayout())
+    check_room(worlds, layout or SpaceLayout())
     ticks = worlds.ticks_s
     if len(ticks) != 1:
         names = ", ".join(scenario.name for scenario in worlds.scenarios)
@@ -100,6 +100,7 @@ def vector_env_of(
     )
 
 
-def _check_room(worlds: TrainingWorlds, layout: SpaceLayout) -> None:
+def check_room(worlds: TrainingWorlds, layout: SpaceLayout) -> None:
+    """SpaceError if a named scenario is too large for the layout; random clusters never are."""
     for scenario in worlds.scenarios:
         layout.check(scenario.name, len(scenario.classes), len(scenario.pools))

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..env.cluster_env import StepInfo, VectorClusterEnv
+from ..env.contract import BoolArray, FloatArray
+from ..env.reward import allowances_missed, reward
+from .multipliers import Multipliers
 
 REWARD_SCALE = 0.05
-"""Rewards are handed to the learner times this: with a discount of 0.99 values then stay within about +-20, and the
-critic's gradients do not drown the actor's."""
+"""Rewards are handed to the learner plus 1, a usual tick's bill, times this: with a discount of 0.994 values then stay
+within a few units around 0, where the critic begins, and its gradients do not drown the actor's."""
 
 
 _NOTHING: dict[str, Any] = {}
@@ -23,11 +26,19 @@ _NOTHING: dict[str, Any] = {}
 class ClusterVecEnv(VecEnv):
     """`VecEnv` over a `VectorClusterEnv`; one Python call a step, whatever the number of clusters."""
 
-    def __init__(self, clusters: VectorClusterEnv) -> None:
-        """`clusters` does the work."""
+    def __init__(self, clusters: VectorClusterEnv, multipliers: Multipliers | None = None) -> None:
+        """`clusters` does the work; with `multipliers`, they price misses, whatever price the episodes have."""
         self.last: StepInfo
         """Of the last step."""
+        self.rewards: FloatArray
+        """`[B]` of the last step, before they are shifted and scaled."""
+        self.missed: FloatArray
+        """`[B, C]` allowances missed in the last step."""
+        self.deferrable: BoolArray
+        """`[B, C]` and `asked` `[B, C]`: which classes the last step's clusters had, and which of them may wait."""
+        self.asked: BoolArray
         self.clusters = clusters
+        self.multipliers = multipliers
         layout = clusters.layout
         super().__init__(clusters.n_clusters, layout.observation_space, layout.action_space)
         self._actions: NDArray[Any] = np.zeros((clusters.n_clusters, *layout.action_space.shape))
@@ -50,7 +61,19 @@ class ClusterVecEnv(VecEnv):
 
         Only where an episode ended is there an info of its own; the figures of all are in `last`.
         """
+        batch = self.clusters.batch
+        cluster, usual = batch.cluster, batch.reference_requests  # the step may put other clusters in their places
         observation, rewards, done, self.last = self.clusters.step(self._actions)
+        wanted = cluster.targets.attainment
+        self.deferrable, self.asked = cluster.targets.deferrable, usual > 0
+        self.missed = allowances_missed(self.last.tally, wanted, usual)
+        if self.multipliers:
+            prices = self.multipliers.prices(self.deferrable)
+            free = reward(
+                self.last.bill_usd, self.last.tally, wanted, np.zeros(len(done)), self.last.reference_usd, usual
+            )
+            rewards = (free - (prices * self.missed).sum(axis=-1)).astype(np.float32)
+        self.rewards = np.asarray(rewards, dtype=np.float64)
         self._returns += rewards
         self._lengths += 1
         infos = [_NOTHING] * self.num_envs
@@ -62,7 +85,7 @@ class ClusterVecEnv(VecEnv):
             }
         self._returns[done] = 0.0
         self._lengths[done] = 0
-        return observation, rewards * np.float32(REWARD_SCALE), done, infos
+        return observation, (rewards + np.float32(1.0)) * np.float32(REWARD_SCALE), done, infos
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Restart the stream of episodes at the next reset."""

@@ -21,7 +21,7 @@ from ..env.sim.world import WorldSpec, world_from_scenario
 from ..env.workload.spec import GeneratedSpec, MixSpec
 from .clusters import TICK_S, random_scenario
 
-MISS_PRICE_LOW, MISS_PRICE_HIGH = 0.05, 1.0
+MISS_PRICE_LOW, MISS_PRICE_HIGH = 0.03, 2.0
 """Range of the price of a miss in training, in reference bills for a whole allowance (see `env.reward`)."""
 
 FIRST_TRAINING_SEED = 2**32

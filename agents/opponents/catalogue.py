@@ -1,4 +1,7 @@
-"""The table of docs/opponents.md, from the rules' own words: `python -m poolpilot.agents.opponents.catalogue`."""
+"""The table of docs/opponents.md, from the rules' own words.
+
+`python -m poolpilot.agents.opponents.catalogue docs/opponents.md` writes it into the page.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,24 @@ def _described(knob: Knob, spec: RuleSpec) -> str:
     return f"`{knob.name}` {knob.default:g} ({knob.low:g} - {knob.high:g}): {knob.doc}{role}"
 
 
+def with_table(page: str, specs: Iterable[RuleSpec]) -> str:
+    """The page with the table between its marks.
+
+    Raises:
+        ValueError: the page lacks the marks.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the page has no lines {BEGIN} and {END} to put the table between")
+    return f"{before}{BEGIN}\n{as_table(specs)}\n{END}{after}"
+
+
 if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
     from ..portfolio import RULE_SPECS
 
-    print(as_table(RULE_SPECS.values()))
+    for page in map(Path, sys.argv[1:]):
+        page.write_text(with_table(page.read_text(encoding="utf-8"), RULE_SPECS.values()), encoding="utf-8")

@@ -43,6 +43,8 @@ class Saturation:
     """An engine is full at this share of its KV cache (the analyser's default)."""
     queue_full: float = 5.0
     """And at so many requests waiting per replica (the analyser's default)."""
+    spot_aversion: float = 0.1
+    """A spot machine counts as this much dearer than it is: 0.5 by a half."""
     name: str = "saturation"
     follows_plan: ClassVar[bool] = True
     """Of the plan it takes what a replica can carry, which changes with the length of requests."""
@@ -63,7 +65,7 @@ class Saturation:
         demand = np.maximum(demand_per_s(full, work, load, rate, pools, capacity), load)
         highest, memory = highest_of_window(demand, plan.load_per_s, snapshot.time_s, self.hold_s, memory)
         grow_at = max(self.grow_at, 1e-3)
-        cost = usd_per_request(demand, capacity, pools.usd_per_hr, pools.up)
+        cost = usd_per_request(demand, capacity, pools, cluster, self.spot_aversion)
         need = self._grown(demand / grow_at, pools, capacity, cost)
         needed = whole_replicas(need.sum(axis=-2))
         asked = np.maximum(pools.target, needed)
@@ -113,6 +115,7 @@ def _made(cluster: Cluster, knobs: Knobs) -> Saturation:
         hold_s=knobs["hold_s"],
         kv_full=knobs["kv_full"],
         queue_full=knobs["queue_full"],
+        spot_aversion=knobs["spot_aversion"],
     )
 
 
@@ -127,6 +130,7 @@ SPEC = RuleSpec(
         Knob("hold_s", 120.0, 15.0, 600.0, "shrink by the highest demand of this long", log=True),
         Knob("kv_full", 0.8, 0.5, 0.98, "an engine is full at this share of its KV cache"),
         Knob("queue_full", 5.0, 1.0, 20.0, "and at so many requests waiting per replica", log=True),
+        Knob("spot_aversion", 0.1, 0.0, 2.0, "a spot machine counts as this much dearer than it is"),
     ),
     headroom="grow_at",
     inverse=True,

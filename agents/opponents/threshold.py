@@ -46,6 +46,8 @@ class Threshold:
     """Target share of the KV cache in use."""
     window_s: float = 120.0
     """Scale down to the highest recommendation of this long only (the autoscaler's own default is 300 s)."""
+    spot_aversion: float = 0.1
+    """A spot machine counts as this much dearer than it is: 0.5 by a half."""
     name: str = "threshold"
     follows_plan: ClassVar[bool] = True
     """Of the plan it takes what a replica can carry, which changes with the length of requests."""
@@ -68,7 +70,7 @@ class Threshold:
         asked = np.maximum(asked, load / self.share)
         stable, window = highest_of_window(asked, plan.load_per_s, snapshot.time_s, self.window_s, memory)
         room, reach = within_reach(pools, cluster, elapsed_s(snapshot, memory), memory)
-        cost = usd_per_request(stable, capacity, pools.usd_per_hr, pools.up)
+        cost = usd_per_request(stable, capacity, pools, cluster, self.spot_aversion)
         need = with_overflow(*filled_cheapest_first(stable, capacity, cost, room), capacity, cost)
         wanted = made_before_broken(need, capacity, pools)
         at_most = pools.target + np.maximum(SCALE_UP_PODS, pools.target)
@@ -99,6 +101,7 @@ def _made(cluster: Cluster, knobs: Knobs) -> Threshold:
         queue=knobs["queue"],
         kv_used=knobs["kv_used"],
         window_s=knobs["window_s"],
+        spot_aversion=knobs["spot_aversion"],
     )
 
 
@@ -112,6 +115,7 @@ SPEC = RuleSpec(
         Knob("queue", 4.0, 0.5, 16.0, "target requests waiting per replica", log=True),
         Knob("kv_used", 0.7, 0.4, 0.95, "target share of the KV cache in use"),
         Knob("window_s", 120.0, 10.0, 600.0, "scale down to the highest recommendation of this long", log=True),
+        Knob("spot_aversion", 0.1, 0.0, 2.0, "a spot machine counts as this much dearer than it is"),
     ),
     headroom="share",
     inverse=True,

@@ -3,10 +3,13 @@
 Permuting pools permutes their outputs and changes nothing else; padding rows change nothing at all. Set pooling
 instead of attention because attention costs about twenty times more on a CPU.
 
-Actor and critic share nothing but calls: their first layers are computed as one, so that each set of rows is read once.
-What is the same for all rows enters a head once a cluster, not once a row.
+It is laid out for speed in training, which on a CPU is bound by passes over memory, not by products: rows are embedded
+without biases, so that padding, which is all zeros, stays so and needs no mask (a row that is there has its feature
+"there" for a bias); maxima are taken of a few numbers a row only, since they cost as much as two layers do; and what is
+the same for all rows enters a head once a cluster, not once a row.
 
-Symbols: `B` batch, `C` classes, `P` pools, `FC`/`FP`/`FG` features (see `env.codec`), `E` width of an embedding.
+Symbols: `B` batch, `C` classes, `P` pools, `N` either, `FC`/`FP`/`FG` features (see `env.codec`), `E` width of an
+embedding.
 """
 
 from __future__ import annotations
@@ -30,11 +33,16 @@ class SetNetwork(nn.Module):
         super().__init__()
         self.width = width
         self.of_class, self.of_pool = _Encoder(len(CLASS_FEATURES), width), _Encoder(len(POOL_FEATURES), width)
-        pooled = 4 * width + len(WHOLE_FEATURES)
-        self.of_whole = nn.Sequential(nn.Linear(pooled, 2 * width), nn.ReLU(), nn.Linear(2 * width, width), nn.ReLU())
+        pooled = self.of_class.pooled + self.of_pool.pooled + len(WHOLE_FEATURES)
+        self.of_whole = nn.Sequential(nn.Linear(pooled, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.class_head, self.pool_head = _RowHead(width, CLASS_OUTPUTS), _RowHead(width, POOL_OUTPUTS)
         self.whole_head = nn.Linear(width, WHOLE_OUTPUTS)
-        self.value_of_whole = nn.Sequential(nn.Linear(pooled, 2 * width), nn.ReLU(), nn.Linear(2 * width, 1))
+        self.value_of_class = nn.Linear(len(CLASS_FEATURES), width, bias=False)
+        self.value_of_pool = nn.Linear(len(POOL_FEATURES), width, bias=False)
+        valued = 2 * width + len(WHOLE_FEATURES)
+        self.value_of_whole = nn.Sequential(
+            nn.Linear(valued, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+        )
         for last in self.last_layers():
             # Near zero: the untrained policy is the rule it bends.
             nn.init.normal_(last.weight, std=0.01)
@@ -47,76 +55,60 @@ class SetNetwork(nn.Module):
     def forward(self, classes: Tensor, pools: Tensor, whole: Tensor, class_mask: Tensor, pool_mask: Tensor) -> Answers:
         """The outputs, in (-1, 1), zero for padding."""
         class_mask, pool_mask = class_mask.unsqueeze(-1), pool_mask.unsqueeze(-1)
-        class_part = self.of_class.acting(self.of_class.first(classes), class_mask)
-        pool_part = self.of_pool.acting(self.of_pool.first(pools), pool_mask)
-        return self._answers(class_part, pool_part, whole, class_mask, pool_mask)
+        return self._answers(classes * class_mask, pools * pool_mask, whole, class_mask, pool_mask)
 
     def value(self, classes: Tensor, pools: Tensor, whole: Tensor, class_mask: Tensor, pool_mask: Tensor) -> Tensor:
         """`[B, 1]` expected discounted reward."""
-        class_mask, pool_mask = class_mask.unsqueeze(-1), pool_mask.unsqueeze(-1)
-        class_part = self.of_class.valuing(self.of_class.first(classes), class_mask)
-        pool_part = self.of_pool.valuing(self.of_pool.first(pools), pool_mask)
-        return self._value(class_part, pool_part, whole, class_mask, pool_mask)
+        pool_mask = pool_mask.unsqueeze(-1)
+        return self._value(classes * class_mask.unsqueeze(-1), pools * pool_mask, whole, pool_mask)
 
     def act_and_value(
         self, classes: Tensor, pools: Tensor, whole: Tensor, class_mask: Tensor, pool_mask: Tensor
     ) -> tuple[Answers, Tensor]:
         """What `forward` and `value` give, at less than the price of both."""
         class_mask, pool_mask = class_mask.unsqueeze(-1), pool_mask.unsqueeze(-1)
-        class_first, pool_first = self.of_class.first(classes), self.of_pool.first(pools)
-        answers = self._answers(
-            self.of_class.acting(class_first, class_mask),
-            self.of_pool.acting(pool_first, pool_mask),
-            whole,
-            class_mask,
-            pool_mask,
-        )
-        value = self._value(
-            self.of_class.valuing(class_first, class_mask),
-            self.of_pool.valuing(pool_first, pool_mask),
-            whole,
-            class_mask,
-            pool_mask,
-        )
-        return answers, value
+        classes, pools = classes * class_mask, pools * pool_mask
+        answers = self._answers(classes, pools, whole, class_mask, pool_mask)
+        return answers, self._value(classes, pools, whole, pool_mask)
 
-    def _answers(
-        self, class_part: Tensor, pool_part: Tensor, whole: Tensor, class_mask: Tensor, pool_mask: Tensor
-    ) -> Answers:
-        core = self.of_whole(_pooled(class_part, pool_part, whole, class_mask, pool_mask))
+    def _answers(self, classes: Tensor, pools: Tensor, whole: Tensor, class_mask: Tensor, pool_mask: Tensor) -> Answers:
+        class_part, pool_part = self.of_class(classes), self.of_pool(pools)
+        of_classes, of_pools = self.of_class.pool(class_part, class_mask), self.of_pool.pool(pool_part, pool_mask)
+        core = self.of_whole(torch.cat([*of_classes, *of_pools, whole], dim=-1))
         return (
             torch.tanh(self.class_head(class_part, core)) * class_mask,
             torch.tanh(self.pool_head(pool_part, core)) * pool_mask,
             torch.tanh(self.whole_head(core)),
         )
 
-    def _value(
-        self, class_part: Tensor, pool_part: Tensor, whole: Tensor, class_mask: Tensor, pool_mask: Tensor
-    ) -> Tensor:
-        value: Tensor = self.value_of_whole(_pooled(class_part, pool_part, whole, class_mask, pool_mask))
+    def _value(self, classes: Tensor, pools: Tensor, whole: Tensor, pool_mask: Tensor) -> Tensor:
+        # Misses are a sum over classes; pools are a mean of many or few.
+        of_classes = torch.relu(self.value_of_class(classes)).sum(dim=1) / 4.0
+        of_pools = _mean(torch.relu(self.value_of_pool(pools)), pool_mask)
+        value: Tensor = self.value_of_whole(torch.cat([of_classes, of_pools, whole], dim=-1))
         return value
 
 
 class _Encoder(nn.Module):
-    """Embeds the rows of a set, for acting in two layers and for valuing in one."""
+    """Embeds the rows of a set, and pools them by their mean and by the largest of a few numbers each."""
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.width = width
-        self.both = nn.Linear(features, 2 * width)
-        self.second = nn.Linear(width, width)
+        largest = max(width // 4, 1)
+        self.pooled = width + largest
+        self.rows = nn.Sequential(
+            nn.Linear(features, width, bias=False), nn.ReLU(), nn.Linear(width, width, bias=False), nn.ReLU()
+        )
+        self.largest = nn.Linear(width, largest, bias=False)
 
-    def first(self, rows: Tensor) -> Tensor:
-        """`[B, N, 2 E]` the first layers of both."""
-        return torch.relu(self.both(rows))
+    def forward(self, rows: Tensor) -> Tensor:
+        """`[B, N, E]` not negative, 0 where `rows` `[B, N, F]` are."""
+        embedded: Tensor = self.rows(rows)
+        return embedded
 
-    def acting(self, first: Tensor, mask: Tensor) -> Tensor:
-        """`[B, N, E]` not negative, 0 for padding."""
-        return torch.relu(self.second(first[..., : self.width])) * mask
-
-    def valuing(self, first: Tensor, mask: Tensor) -> Tensor:
-        """`[B, N, E]` not negative, 0 for padding."""
-        return first[..., self.width :] * mask
+    def pool(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, E]` the mean of the rows that are there, and `[B, E / 4]` the largest, at least 0."""
+        return _mean(embedded, mask), torch.relu(self.largest(embedded).amax(dim=1))
 
 
 class _RowHead(nn.Module):
@@ -133,18 +125,6 @@ class _RowHead(nn.Module):
         return answer
 
 
-def _pooled(class_part: Tensor, pool_part: Tensor, whole: Tensor, class_mask: Tensor, pool_mask: Tensor) -> Tensor:
-    """`[B, 4 E + FG]` mean and largest embedding of the rows that are there, beside the features of the whole.
-
-    Embeddings are not negative and 0 for padding, so padding is never the largest.
-    """
-    return torch.cat(
-        [
-            class_part.sum(dim=1) / class_mask.sum(dim=1).clamp(min=1.0),
-            class_part.amax(dim=1),
-            pool_part.sum(dim=1) / pool_mask.sum(dim=1).clamp(min=1.0),
-            pool_part.amax(dim=1),
-            whole,
-        ],
-        dim=-1,
-    )
+def _mean(embedded: Tensor, mask: Tensor) -> Tensor:
+    """`[B, E]` of the rows that are there; those of padding are 0."""
+    return embedded.sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)

@@ -38,7 +38,7 @@ class MaskedSetPolicy(ActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        self.network = SetNetwork(self.width)
+        self.network = self.make_network()
         kinds = CLASS_OUTPUTS + POOL_OUTPUTS + WHOLE_OUTPUTS
         self.log_std = nn.Parameter(torch.full((kinds,), LOG_STD_START))
         """One for each kind of output, in the order classes, pools, whole: rows of a kind share theirs."""
@@ -49,6 +49,10 @@ class MaskedSetPolicy(ActorCriticPolicy):
         self._kinds = torch.cat([of_class, of_pool, of_whole])
         # One kernel for all weights: there are many and all are small.
         self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1), eps=1e-5, fused=True)
+
+    def make_network(self) -> Any:
+        """The network behind the policy: one that answers like `SetNetwork`."""
+        return SetNetwork(self.width)
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions `[B, A]`, values `[B, 1]`, log-probabilities `[B]`."""
@@ -68,7 +72,8 @@ class MaskedSetPolicy(ActorCriticPolicy):
 
     def predict_values(self, obs: Any) -> Tensor:
         """Values `[B, 1]`."""
-        return self.network.value(*self.layout.parts(obs))
+        value: Tensor = self.network.value(*self.layout.parts(obs))
+        return value
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self.forward(observation, deterministic)[0]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ...env.scenario import Scenario, load_scenario
+from ...training.suites import load_suite
 from ..bad_input import refuse
 
 OWN_SUITE = "scenarios"
@@ -38,7 +37,7 @@ def suites_asked(suites: Sequence[str], scenarios: Sequence[str], data: Path | N
     found: dict[tuple[str, str], Scenario] = {}
     skipped: dict[str, dict[str, str]] = {}
     for given in suites:
-        suite = _suite(given, data)
+        suite = load_suite(given, data)
         if suite.name in skipped or suite.name == OWN_SUITE:
             raise click.UsageError(f"--suite {given}: a suite called {suite.name} is there already; wanted other names")
         skipped[suite.name] = dict(suite.skipped)
@@ -52,14 +51,6 @@ def suites_asked(suites: Sequence[str], scenarios: Sequence[str], data: Path | N
         reasons = "; ".join(f"{name}: {why}" for own in skipped.values() for name, why in own.items())
         refuse(f"no scenario is left to evaluate on: {reasons}")
     return Asked(found, skipped)
-
-
-def _suite(given: str, data: Path | None) -> Any:
-    try:
-        module = importlib.import_module("..training.suites", "poolpilot.commands")
-    except ModuleNotFoundError:
-        refuse(f"--suite {given}: this build has no suites")
-    return module.load_suite(given, data)
 
 
 def policies_asked(lists: Sequence[str], single: Sequence[str], usual: Sequence[str]) -> tuple[str, ...]:

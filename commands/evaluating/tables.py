@@ -118,20 +118,38 @@ def _equal(name: str, suite: Record, at: Record, reference: str) -> RenderableTy
 def _notes(name: str, suite: Record) -> Iterator[RenderableType]:
     for best in suite["as_shipped"]["best_rules"]:
         yield escape(f"{name}: best rule as shipped: {best['policy']} (by {best['chosen_by']})")
+    for own in suite["as_shipped"]["against_best_rules"]:
+        yield escape(
+            f"{name}: {own['policy']} as shipped against {own['rule']} (best by {own['chosen_by']}): bill"
+            f" {_ratio(own['bill_ratio'])}, shortfall {_signed_points(own['shortfall_difference'])} points"
+        )
     yield from _peak_notes(name, suite)
     for at in suite["equal_attainment"]:
-        for gap in at["gaps"]:
-            share = gap["share"]
-            told = _share(share) if share else "not known"
+        level = f"{at['level'] * 100:g} %"
+        for own in at["against_best_rules"]:
+            told = _ratio(own["cost_ratio"]) if own["cost_ratio"] else "not known"
             yield escape(
-                f"{name}: of the gap from {gap['rule']} (best rule by {gap['chosen_by']}) to {gap['mark']} at"
-                f" {at['level'] * 100:g} %, {gap['policy']} closes {told}"
+                f"{name}: {own['policy']} at {level} against {own['rule']} (best by {own['chosen_by']}): cost {told}"
+            )
+        for gap in at["gaps"]:
+            told = _share(gap["share"]) if gap["share"] else "not known"
+            yield escape(
+                f"{name}: of the gap from {gap['rule']} (best by {gap['chosen_by']}) to {gap['mark']} at {level},"
+                f" {gap['policy']} closes {told}"
             )
         for own in at["policies"]:
-            for scenario, why in own["not_reached"].items():
-                yield escape(f"{name}: {own['policy']} on {scenario} at {at['level'] * 100:g} %: {why}")
+            yield from _unknown(name, level, own)
     for scenario, why in suite["skipped"].items():
         yield escape(f"{name}: {scenario} was skipped: {why}")
+
+
+def _unknown(name: str, level: str, own: Record) -> Iterator[str]:
+    """Where a policy's cost is not known, by reason; figures of single scenarios stand in the summary."""
+    by_reason: dict[str, list[str]] = {}
+    for scenario, why in own["not_reached"].items():
+        by_reason.setdefault(why.split(":")[0], []).append(scenario)
+    for why, scenarios in by_reason.items():
+        yield escape(f"{name}: {own['policy']} at {level} not known on {', '.join(scenarios)}: {why}")
 
 
 def _peak_notes(name: str, suite: Record) -> Iterator[str]:
@@ -166,6 +184,10 @@ def _share(interval: Record) -> str:
 
 def _points(interval: Record) -> str:
     return f"{interval['mean'] * 100:.2f}{_ends(interval, lambda x: f'{x * 100:.2f}')}"
+
+
+def _signed_points(interval: Record) -> str:
+    return f"{interval['mean'] * 100:+.2f}{_ends(interval, lambda x: f'{x * 100:+.2f}')}"
 
 
 def _ends(interval: Record, shown: Any) -> str:

@@ -5,8 +5,16 @@ proposal; other outputs trust other rules of the portfolio, and bend the blend. 
 the sidecar.
 """
 
-from .features import CLASS_FEATURES, FORECAST_SEEN_S, POOL_FEATURES, WHOLE_FEATURES, Observation, encode
-from .outputs import BLENDED, CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTPUTS, Outputs, bend, blend, decode
+from .features import (
+    CLASS_FEATURES,
+    FORECAST_SEEN_S,
+    POOL_FEATURES,
+    WHOLE_FEATURES,
+    Observation,
+    encode,
+    miss_price_feature,
+)
+from .outputs import BLENDED, CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTPUTS, Outputs, bend, blend, decode, trust_weights
 from .past import BUDGET_WINDOW_S, Past, look_back, track_budget
 from .proposal import ROUNDING_SLACK, Proposal, Proposer, on_top, whole_replicas
 from .schema import OBSERVATION_VERSION, observation_schema
@@ -33,8 +41,10 @@ __all__ = [
     "decode",
     "encode",
     "look_back",
+    "miss_price_feature",
     "observation_schema",
     "on_top",
     "track_budget",
+    "trust_weights",
     "whole_replicas",
 ]

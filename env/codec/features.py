@@ -63,6 +63,7 @@ CLASS_FEATURES: Final = (
     "utilisation_with_starting",
     "waiting",
     "known",
+    "there",
 )
 POOL_FEATURES: Final = (
     "ready",
@@ -103,6 +104,7 @@ POOL_FEATURES: Final = (
     "tokens_per_s",
     "age",
     "known",
+    "there",
 )
 WHOLE_FEATURES: Final = (
     "miss_price",
@@ -169,13 +171,8 @@ def _class_features(
     ahead = np.log((snapshot.forecast_per_s + 0.05) / (rate[..., None] + 0.05)) / 2.0
     ttft_target = np.where(deferrable, targets.deadline_s, targets.ttft_s)
     capacity = np.where(cluster.serves, plan.capacity_per_s, 0.0).max(axis=-1)
-    route = proposal.action.route
-
-    def met_by(of_pool: FloatArray) -> FloatArray:
-        """`[..., C]` what the class meets on its way, in the mean over its routes; NaN counts as 0."""
-        met: FloatArray = (route @ np.clip(np.nan_to_num(of_pool), -1.0, 1.0)[..., None])[..., 0]
-        return met
-
+    # What the class meets on its way, in the mean over its routes.
+    met = proposal.action.route @ _bounded(np.stack([load.of_ready, load.with_starting, load.waiting], axis=-1))
     features = {
         "rate": np.log1p(_ratio(rate, capacity)) / 3.0,
         "rate_of_minute": np.log((rate + 0.05) / (past.rate_soon_per_s + 0.05)) / 2.0,
@@ -199,10 +196,11 @@ def _class_features(
         "in_flight_of_load": np.log1p(_ratio(in_flight, rate + 0.05)) / 5.0,
         "in_flight_rise": np.log((in_flight + 1.0) / (past.in_flight + 1.0)) / 2.0,
         "shed": _ratio(snapshot.shed_per_s, rate + 0.05),
-        "utilisation": met_by(load.of_ready),
-        "utilisation_with_starting": met_by(load.with_starting),
-        "waiting": met_by(load.waiting),
+        "utilisation": met[..., 0],
+        "utilisation_with_starting": met[..., 1],
+        "waiting": met[..., 2],
         "known": snapshot.known("attainment").astype(np.float64),
+        "there": np.ones(rate.shape),
     }
     return np.stack([features[name] for name in CLASS_FEATURES], axis=-1)
 
@@ -228,11 +226,9 @@ def _pool_features(
     cold_start_s = np.where(snapshot.known("cold_start_s"), snapshot.cold_start_s, cluster.cold_start_s)
     proposed = [proposal.action.replicas for proposal in proposals]
     missing = unanswered(snapshot)
-    need = proposals[0].need
-
-    def of_classes(of_class: FloatArray) -> FloatArray:
-        """`[..., P]` the mean over the classes that need the pool, in proportion to their need."""
-        return _ratio((need * of_class[..., :, None]).sum(axis=-2), load.need)
+    # Of the classes that need the pool, the mean in proportion to their need.
+    of_class = np.stack([cluster.targets.deferrable, np.clip(past.budget_left, -2.0, 2.0)], axis=-1)
+    needing = _ratio(proposals[0].need.swapaxes(-1, -2) @ of_class, load.need[..., None])
 
     features = {
         "ready": np.log1p(ready) / 3.0,
@@ -269,11 +265,12 @@ def _pool_features(
         "preemptions": np.log1p(snapshot.preemptions_per_hr) / 2.0,
         "cold_start": np.log1p(cold_start_s / 30.0) / 3.0,
         "cold_start_of_horizon": cold_start_s / FORECAST_HORIZON_S[-1],
-        "deferrable_share": of_classes(cluster.targets.deferrable.astype(np.float64)),
-        "misses_left": of_classes(np.clip(past.budget_left, -2.0, 2.0)) / 2.0,
+        "deferrable_share": needing[..., 0],
+        "misses_left": needing[..., 1] / 2.0,
         "tokens_per_s": np.log1p(snapshot.tokens_per_s) / 12.0,
         "age": np.log1p(snapshot.telemetry_age_s) / 6.0,
         "known": snapshot.known("running").astype(np.float64),
+        "there": np.ones(target.shape),
     }
     return np.stack([features[name] for name in POOL_FEATURES], axis=-1)
 
@@ -286,29 +283,37 @@ def _whole_features(
     need: FloatArray,
     miss_price: FloatArray,
 ) -> FloatArray:
-    known = {name: np.nan_to_num(getattr(snapshot, name)) for name in ("ready", "starting", "target", "waiting")}
-    rent = (price * known["target"]).sum(axis=-1)
-    proposed = [(price * proposal.action.replicas).sum(axis=-1) for proposal in proposals]
+    seen = np.stack([snapshot.target, snapshot.ready, snapshot.starting, snapshot.waiting], axis=-1)
+    seen = np.where(np.isnan(seen), 0.0, seen)
+    proposed = np.stack([need, *(proposal.action.replicas for proposal in proposals)], axis=-1)
+    usd_per_hr = (price[..., None, :] @ np.concatenate([seen[..., :3], proposed], axis=-1))[..., 0, :]
+    target, ready, starting, needed, own, *others = np.moveaxis(usd_per_hr, -1, 0)
     budget = cluster.targets.budget_usd_per_hr
     features = {
-        "miss_price": np.log10(np.maximum(miss_price, 1e-3)) / 2.0,
-        "rent_of_proposed": np.log(_ratio(rent, proposed[0]) + 1e-3),
-        **{f"rent_proposed_by_{k}": np.log(_ratio(proposed[k], proposed[0]) + 1e-3) for k in OTHERS},
-        "utilisation": _ratio((price * need).sum(axis=-1), (price * known["ready"]).sum(axis=-1)) - 0.7,
-        "waiting": np.log1p(known["waiting"].sum(axis=-1)) / 6.0,
-        "pending_share": _ratio((price * known["starting"]).sum(axis=-1), rent),
-        "budget_room": np.where(
-            np.isfinite(budget), 1.0 - _ratio(rent, np.where(np.isfinite(budget), budget, 1.0)), 1.0
-        ),
+        "miss_price": np.broadcast_to(miss_price_feature(miss_price), target.shape),
+        "rent_of_proposed": np.log(_ratio(target, own) + 1e-3),
+        **{f"rent_proposed_by_{k}": np.log(_ratio(others[k - 1], own) + 1e-3) for k in OTHERS},
+        "utilisation": _ratio(needed, ready) - 0.7,
+        "waiting": np.log1p(seen[..., 3].sum(axis=-1)) / 6.0,
+        "pending_share": _ratio(starting, target),
+        "budget_room": np.where(np.isfinite(budget), 1.0 - target / budget, 1.0),
     }
-    return np.stack([np.broadcast_to(features[name], rent.shape) for name in WHOLE_FEATURES], axis=-1)
+    return np.stack([features[name] for name in WHOLE_FEATURES], axis=-1)
+
+
+def miss_price_feature(miss_price: FloatArray) -> FloatArray:
+    """How the network is told the price of a miss; all else in an observation is the same at any price."""
+    return _bounded(np.log10(np.maximum(miss_price, 1e-3)) / 2.0)
 
 
 def _ratio(over: FloatArray, under: FloatArray) -> FloatArray:
-    """`over / under`, 0 where `under` is not positive; NaN stays NaN."""
-    over, under = np.broadcast_arrays(np.asarray(over, dtype=np.float64), np.asarray(under, dtype=np.float64))
-    return np.divide(over, under, out=np.where(np.isnan(under), np.nan, 0.0), where=under > 0)
+    """`over / under`, 0 where `under` is not positive; NaN where `under` is.
+
+    Every other feature is one: division where nothing may be divided by, and choosing afterwards, takes half the time.
+    """
+    return np.where(under > 0, over / under, 0.0 * under)
 
 
 def _bounded(features: FloatArray) -> FloatArray:
-    return np.clip(np.nan_to_num(features, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
+    cut = np.clip(features, -1.0, 1.0)
+    return np.where(np.isnan(cut), 0.0, cut)

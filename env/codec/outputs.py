@@ -66,9 +66,8 @@ def blend(proposals: Sequence[Proposal], trust: FloatArray, cluster: Cluster) ->
             wholly. The first gets what is left.
     """
     first, *others = proposals
-    wanted = np.clip(trust, 0.0, 1.0)
-    weights = wanted / np.maximum(wanted.sum(axis=-1, keepdims=True), 1.0)
-    rest = np.maximum(1.0 - weights.sum(axis=-1), 0.0)
+    shares = trust_weights(trust)
+    rest, weights = shares[..., 0], shares[..., 1:]
 
     def mixed(name: str, trailing: int) -> FloatArray:
         along = (..., *(None,) * trailing)
@@ -91,6 +90,15 @@ def blend(proposals: Sequence[Proposal], trust: FloatArray, cluster: Cluster) ->
         replicas=met + (own + np.round(mixed("on_top", 1) - own)),
     )
     return Proposal(action, need)
+
+
+def trust_weights(trust: FloatArray) -> FloatArray:
+    """`[..., K]` the weight of each rule, summing to 1, for a `trust` `[..., K - 1]` in each but the first."""
+    wanted = np.clip(trust, 0.0, 1.0)
+    weights = wanted / np.maximum(wanted.sum(axis=-1, keepdims=True), 1.0)
+    rest = np.maximum(1.0 - weights.sum(axis=-1, keepdims=True), 0.0)
+    shares: FloatArray = np.concatenate([rest, weights], axis=-1)
+    return shares
 
 
 def bend(outputs: Outputs, proposal: Proposal, snapshot: Snapshot, plan: Plan, cluster: Cluster) -> Action:

@@ -124,6 +124,24 @@ def test_a_sweep_is_told_at_equal_attainment_and_gone_on_with(tiny: str, tmp_pat
     refused(ran(*chosen, "--no-bound", "--out", str(out)), str(out), "bound: True there, False now", "another --out")
 
 
+def test_a_suite_of_ones_own_runs_and_says_what_it_skipped(tiny: str, tmp_path: Path) -> None:
+    traced = {**TINY, "name": "traced", "workload": {"kind": "trace", "format": "azure", "path": "day.csv"}}
+    (tmp_path / "traced.yaml").write_text(yaml.safe_dump(traced))
+    entries = [{"path": "tiny.yaml"}, {"path": "traced.yaml", "needs": "data"}]
+    suite = {"schema": 1, "name": "mine", "summary": "Two of my own.", "scenarios": entries}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(suite))
+    chosen = ("--policies", "threshold", "--seeds", "2", "--headroom", "1", "--data", str(tmp_path))
+    result = ran("--suite", str(path), *chosen)
+    assert result.exit_code == 0, result.output
+    assert "mine: as shipped" in result.stdout
+    assert f"mine: traced was skipped: no day.csv in the data folder {tmp_path}" in " ".join(result.stdout.split())
+    got = document(ran("--suite", str(path), *chosen, "--json"))
+    assert got["suites"]["mine"]["scenarios"] == ["tiny"]
+    assert list(got["manifest"]["suites"]["mine"]["skipped"]) == ["traced"]
+    refused(ran("--suite", str(path), "--suite", str(path), *chosen), "a suite called mine is there already")
+
+
 def test_a_card_keeps_both_readings_and_what_they_were_made_from(tiny: str, checkpoint: Path) -> None:
     chosen = ("--policies", f"plan-tracking,{checkpoint}", "--headroom", "0.7,1", "--seeds", "2", "--refine", "0")
     before = load_checkpoint(checkpoint)

@@ -69,8 +69,8 @@ def test_lost_requests_are_missed_and_a_class_without_requests_is_left_out(
 
 
 def test_scenarios_count_the_same() -> None:
-    assert mean_outcome([Outcome(1.0, 0.0), Outcome(0.5, 0.02), Outcome(0.6, 0.01)]) == Outcome(
-        pytest.approx(0.7), pytest.approx(0.01)
+    assert mean_outcome([Outcome(1.0, 0.0), Outcome(0.5, 0.02), Outcome(2.0, 0.01)]) == Outcome(
+        pytest.approx(1.0), pytest.approx(0.01)
     )
 
 

@@ -14,17 +14,12 @@ from poolpilot.agents.portfolio import policy_factory
 from poolpilot.env.batch import ClusterBatch
 from poolpilot.env.scenario import load_scenario
 from poolpilot.training.best import BestCheckpoint
-from poolpilot.training.environments import make_vector_env
-from poolpilot.training.ppo import (
-    STATE_WEIGHTS,
-    TrainConfig,
-    TrainError,
-    load_state,
-    new_model,
-    policy_of,
-    save_state,
-    train,
-)
+from poolpilot.training.config import TrainConfig
+from poolpilot.training.days import CHOOSING_SEED
+from poolpilot.training.judging import Judge
+from poolpilot.training.ppo import new_model, policy_of, train
+from poolpilot.training.run_folder import STATE_WEIGHTS, TrainError, load_state, save_state
+from poolpilot.training.setting import training_env, training_sources
 from poolpilot.training.vec_env import ClusterVecEnv
 from poolpilot.training.worlds import episode_of
 
@@ -43,6 +38,7 @@ def a_config(folder: Path, **changes: object) -> TrainConfig:
         batch_size=64,
         epochs=2,
         width=16,
+        bank=8,
         evaluate_every=UPDATE,
     )
     return replace(config, **changes)  # type: ignore[arg-type]
@@ -56,25 +52,23 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / STATE_WEIGHTS)
 
 
+def a_learner(config: TrainConfig):  # type: ignore[no-untyped-def]
+    return new_model(config, ClusterVecEnv(training_env(config, training_sources(config))))
+
+
 class Run:
     """A finished run of a few hundred steps."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.config = folder / "run", a_config(folder)
+    def __init__(self, folder: Path, **changes: object) -> None:
+        self.folder, self.config = folder / "run", a_config(folder, **changes)
         self.shown: list[tuple[int, dict[str, float]]] = []
         self.keeper = self.a_keeper()
         self.policy = train(self.config, self.folder, False, lambda n, f: self.shown.append((n, f)), self.keeper)
 
     def a_keeper(self) -> BestCheckpoint:
-        """Scores on one world."""
-        return BestCheckpoint(
-            folder=self.folder / "best",
-            name="trained",
-            scenarios=self.config.scenarios,
-            seeds=1,
-            miss_price=0.5,
-            config=self.config,
-        )
+        """Scores on one day."""
+        judge = Judge([load_scenario(self.config.scenarios[0])], CHOOSING_SEED, 1)
+        return BestCheckpoint(self.folder, "trained", judge, self.config)
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +82,38 @@ def test_training_moves_the_policy_and_says_how_it_goes(run: Run) -> None:
     for _, figures in run.shown:
         assert all(np.isfinite(value) for value in figures.values())
         assert 0.0 <= figures["attainment"] <= 1.0
+        assert figures["attainment_interactive"] == figures["attainment"]  # there is nothing else in it
+        assert "attainment_deferrable" not in figures
         assert figures["bill_of_reference"] > 0.0
-    env = ClusterVecEnv(make_vector_env(run.config.scenarios, run.config.clusters, run.config.seed))
-    before = new_model(run.config, env).policy.state_dict()
+    before = a_learner(run.config).policy.state_dict()
     after = run.policy.state_dict()
     assert before.keys() == after.keys()
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert any(name.startswith("network") for name in moved)
     assert "log_std" in moved
+
+
+def test_the_log_tells_reward_bill_attainment_vetoes_bends_and_blend(run: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(run.folder / "tensorboard"))
+    log.Reload()
+    told = set(log.Tags()["scalars"])
+    assert {
+        "cluster/reward",
+        "cluster/bill_of_reference",
+        "cluster/attainment",
+        "cluster/attainment_interactive",
+        "cluster/difficulty",
+        "bends/headroom",
+        "bends/tilt",
+        "bends/hold",
+        "blend/rule_0",
+        "blend/rule_3",
+        "evaluation/loss",
+    } <= told
+    weights = [log.Scalars(f"blend/rule_{k}")[-1].value for k in range(4)]
+    assert sum(weights) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_run_folder_holds_no_pickles(run: Run) -> None:
@@ -112,8 +130,9 @@ def test_the_best_checkpoint_loads_and_decides(run: Run) -> None:
     checkpoint = load_checkpoint(run.folder / "best")
     history = json.loads((run.folder / "evaluations.json").read_text())
     assert checkpoint.name == "trained"
-    assert checkpoint.card["score"] == max(entry["score"] for entry in history) == run.keeper.best_score
+    assert checkpoint.card["loss"] == min(entry["loss"] for entry in history) == run.keeper.best_loss
     assert checkpoint.card["training"]["steps"] == run.config.steps
+    assert len(checkpoint.card["portfolio"]) == 4
     scenario = load_scenario(run.config.scenarios[0])
     batch = ClusterBatch([episode_of(scenario, seed, 1.0) for seed in (1, 2)], scenario.tick_s)
     policy = policy_factory(str(run.folder / "best"))(batch.cluster)
@@ -126,8 +145,7 @@ def test_the_best_checkpoint_loads_and_decides(run: Run) -> None:
 
 def test_a_run_goes_on_where_it_stopped(run: Run, tmp_path: Path) -> None:
     """The state survives the disk to the last bit, and more steps are added to those done."""
-    env = ClusterVecEnv(make_vector_env(run.config.scenarios, run.config.clusters, run.config.seed))
-    model = new_model(run.config, env)
+    model = a_learner(run.config)
     load_state(model, run.folder)
     assert model.num_timesteps == 2 * UPDATE
     saved = {name.removeprefix("policy."): t for name, t in weights(run.folder).items() if name.startswith("policy.")}
@@ -143,16 +161,18 @@ def test_a_run_goes_on_where_it_stopped(run: Run, tmp_path: Path) -> None:
 
 
 def test_resuming_adds_steps_and_keeps_the_history(tmp_path: Path) -> None:
-    first = Run(tmp_path)
-    scores, shown = [entry["score"] for entry in first.keeper.history], []
+    first = Run(tmp_path, constraint="multipliers")
+    scores, shown = [entry["loss"] for entry in first.keeper.history], []
+    kept = json.loads((first.folder / "state.json").read_text())["multipliers"]
+    assert kept["values"][0] != 0.3  # they have followed the misses
     keeper = first.a_keeper()
-    assert (keeper.best_score, keeper.best_steps) == (first.keeper.best_score, first.keeper.best_steps)
+    assert (keeper.best_loss, keeper.best_steps) == (first.keeper.best_loss, first.keeper.best_steps)
     train(replace(first.config, steps=3 * UPDATE), first.folder, True, lambda n, _: shown.append(n), keeper)
     assert shown == [3 * UPDATE]
     assert json.loads((first.folder / "state.json").read_text())["timesteps"] == 3 * UPDATE
     history = json.loads((first.folder / "evaluations.json").read_text())
-    assert [entry["score"] for entry in history][: len(scores)] == scores
-    assert [entry["steps"] for entry in history] == [UPDATE, 2 * UPDATE, 3 * UPDATE]
+    assert [entry["loss"] for entry in history][: len(scores)] == scores
+    assert [entry["steps"] for entry in history] == [0, UPDATE, 2 * UPDATE, 3 * UPDATE]
 
 
 def never(policy: object, steps: int) -> float:

@@ -16,7 +16,7 @@ from ...env.contract import FloatArray
 LEVELS = (0.99, 0.95)
 """Attainments that costs are compared at."""
 NEVER_HELD = "no setting of the sweep holds it"
-ALWAYS_HELD = "the cheapest setting of the sweep still holds it: what less would cost is not known"
+ALWAYS_HELD = "every setting of the sweep holds it, so that what less would cost is not known"
 
 
 def budget_used(met: FloatArray, done: FloatArray, wanted: FloatArray, level: float) -> FloatArray:

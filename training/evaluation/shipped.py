@@ -53,6 +53,16 @@ def best_rule(suite: SuiteRuns, rules: Sequence[str]) -> str | None:
     return min(own, key=lambda rule: loss(outcome(suite.shipped(rule))), default=None)
 
 
+def against(suite: SuiteRuns, policy: str, other: str) -> dict[str, Any]:
+    """How a policy compares with another one, both as shipped: ratio of bills, and how much more it falls short."""
+    drawn = resamples(len(suite.scenarios), suite.seeds)
+    own, base = suite.shipped(policy), suite.shipped(other)
+    return {
+        "bill_ratio": hierarchical(own.usd_per_hr / base.usd_per_hr, drawn).as_json(),
+        "shortfall_difference": _shortfall_interval(own, drawn, base).as_json(),
+    }
+
+
 def saving(suite: SuiteRuns, policy: str, against: str) -> Interval:
     """Share of the bill of `against` that `policy` does not pay, both as shipped: mean of the pairs' shares."""
     drawn = resamples(len(suite.scenarios), suite.seeds)

@@ -14,11 +14,12 @@ from .equal_attainment import (
     frontier_means,
     frontier_points,
     gap_closed,
+    ratio_of,
     scenario_costs,
 )
 from .frontier import LEVELS
 from .rows import Row
-from .shipped import best_rule, saving, scenario_records, shipped_records
+from .shipped import against, best_rule, saving, scenario_records, shipped_records
 from .tables import SuiteRuns, TableError, suites_of
 
 FORMAT = 1
@@ -69,10 +70,21 @@ def _chosen(suites: Mapping[str, SuiteRuns]) -> str | None:
 
 def _readings(suite: SuiteRuns, reference: str, chosen: str | None) -> dict[str, Any]:
     rules = _of_kind(suite, RULE)
+    best = _best_rules(best_rule(suite, rules), chosen, suite)
     shipped: dict[str, Any] = {
         "policies": shipped_records(suite, reference),
         "by_scenario": scenario_records(suite, reference),
-        "best_rules": _best_rules(best_rule(suite, rules), chosen, suite),
+        "best_rules": best,
+        "against_best_rules": [
+            {
+                "policy": agent,
+                "rule": rule["policy"],
+                "chosen_by": rule["chosen_by"],
+                **against(suite, agent, rule["policy"]),
+            }
+            for rule in best
+            for agent in _of_kind(suite, CHECKPOINT)
+        ],
         "savings_against_static_peak": _savings(suite),
     }
     document: dict[str, Any] = {"as_shipped": shipped, "equal_attainment": [], "frontier": []}
@@ -92,6 +104,7 @@ def _at_level(suite: SuiteRuns, reference: str, level: float, chosen: str | None
         "policies": records,
         "by_scenario": scenario_costs(suite, costs),
         "best_rules": best,
+        "against_best_rules": _against(suite, costs, best),
         "gaps": _gaps(suite, costs, best),
     }
 
@@ -104,6 +117,17 @@ def _best_rules(here: str | None, chosen: str | None, suite: SuiteRuns) -> list[
     if here is not None and suite.name != CHOOSING_SUITE:
         found.append({"policy": here, "chosen_by": HINDSIGHT})
     return found
+
+
+def _against(suite: SuiteRuns, costs: Mapping[str, Costs], best: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """What every checkpoint costs, over what the best rules do."""
+    records = []
+    for rule in best:
+        for agent in _of_kind(suite, CHECKPOINT):
+            ratio = ratio_of(costs[agent], costs[rule["policy"]])
+            own = {"policy": agent, "rule": rule["policy"], "chosen_by": rule["chosen_by"]}
+            records.append({**own, "cost_ratio": ratio.as_json() if ratio else None})
+    return records
 
 
 def _gaps(suite: SuiteRuns, costs: Mapping[str, Costs], best: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poolpilot.agents.opponents.catalogue import BEGIN, END, as_table
+import pytest
+
+from poolpilot.agents.opponents.catalogue import with_table
 from poolpilot.agents.portfolio import RULE_SPECS
 from poolpilot.tests.agents.opponents.test_every_rule import SPECS
 
@@ -16,8 +18,11 @@ def test_every_rule_with_knobs_is_registered() -> None:
 
 
 def test_the_page_holds_the_table_of_the_rules() -> None:
-    table = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip()
-    hint = (
-        "run python -m poolpilot.agents.opponents.catalogue and put its output between the marks of docs/opponents.md"
-    )
-    assert table == as_table(RULE_SPECS.values()), hint
+    page = PAGE.read_text(encoding="utf-8")
+    hint = "run python -m poolpilot.agents.opponents.catalogue docs/opponents.md"
+    assert page == with_table(page, RULE_SPECS.values()), hint
+
+
+def test_a_page_without_marks_is_told() -> None:
+    with pytest.raises(ValueError, match="no lines"):
+        with_table("# Opponents\n", RULE_SPECS.values())

@@ -99,6 +99,12 @@ def test_the_share_of_the_gap_is_what_was_planted() -> None:
     assert (gap["rule"], gap["mark"], gap["policy"]) == ("rule", "mark", "agent")
     assert gap["chosen_by"] == "this suite, in hindsight"
     assert [gap["share"][key] for key in ("mean", "low", "high")] == pytest.approx([0.6, 0.6, 0.6])
+    (cost,) = own["equal_attainment"][0]["against_best_rules"]
+    assert (cost["policy"], cost["rule"]) == ("agent", "rule")
+    assert cost["cost_ratio"]["mean"] == pytest.approx(0.94)
+    (shipped,) = own["as_shipped"]["against_best_rules"]
+    assert shipped["bill_ratio"]["mean"] == pytest.approx(0.94)
+    assert shipped["shortfall_difference"]["mean"] == pytest.approx(0.0)
 
 
 def test_the_best_rule_is_chosen_on_the_suite_that_rules_are_tuned_on_if_that_is_there() -> None:

@@ -64,8 +64,8 @@ def test_one_trial_keeps_the_defaults(ground: Ground) -> None:
 
 def test_a_trial_that_cannot_win_any_more_is_ended() -> None:
     missed = Outcome(0.5, 0.1)
-    assert loss_at_least([missed], 4) == pytest.approx(0.125 + 40.0 * (0.025 - HELD))
-    for others in ([Outcome(0.0, 0.0)] * 3, [Outcome(0.9, 0.2)] * 3):
+    assert loss_at_least([missed], 4) == pytest.approx((0.5 * 0.25**3) ** 0.25 + 40.0 * (0.025 - HELD))
+    for others in ([Outcome(0.25, 0.0)] * 3, [Outcome(0.9, 0.2)] * 3):
         assert loss_at_least([missed], 4) <= loss(mean_outcome([missed, *others]))
     assert loss_at_least([missed] * 4, 4) == pytest.approx(loss(missed))
 

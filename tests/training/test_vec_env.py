@@ -1,0 +1,64 @@
+"""The clusters as stable-baselines3 sees them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from poolpilot.env.batch import Episode
+from poolpilot.training.config import TrainConfig
+from poolpilot.training.curriculum import LevelledWorlds
+from poolpilot.training.multipliers import Multipliers
+from poolpilot.training.setting import training_env, training_sources
+from poolpilot.training.vec_env import REWARD_SCALE, ClusterVecEnv
+
+from .clusters import tiny
+
+
+def an_env(folder: Path, price: float, multipliers: Multipliers | None = None) -> ClusterVecEnv:
+    config = TrainConfig(scenarios=(str(tiny(folder)),), clusters=3, bank=3)
+    worlds = training_sources(config)
+
+    def priced(seed: int) -> Episode:
+        return replace(worlds(seed), miss_price=price)
+
+    return ClusterVecEnv(training_env(config, LevelledWorlds({1.0: priced}, worlds.tick_s)), multipliers)
+
+
+def test_multipliers_price_misses_as_the_episodes_own_price_would(tmp_path: Path) -> None:
+    """Across the ends of episodes too, when other clusters take their places in the same step."""
+    own = an_env(tmp_path, price=0.7)
+    by_kind = an_env(tmp_path, price=0.1, multipliers=Multipliers(values=np.array([0.7, 0.7])))
+    nothing = np.zeros((3, *own.action_space.shape))  # type: ignore[misc]
+    own.reset()
+    by_kind.reset()
+    missed = 0.0
+    for _ in range(30):
+        rewards = []
+        for env in (own, by_kind):
+            env.step_async(nothing)
+            rewards.append(env.step_wait()[1])
+        np.testing.assert_allclose(rewards[0], rewards[1], rtol=1e-5, atol=1e-6)
+        missed += float(by_kind.missed.sum())
+    assert missed > 0.0, "nothing was missed: the test says nothing"
+
+
+def test_a_usual_tick_without_misses_is_worth_nothing(tmp_path: Path) -> None:
+    """So that the critic, which begins at 0, begins about right."""
+    env = an_env(tmp_path, price=0.5)
+    env.reset()
+    env.step_async(np.zeros((3, *env.action_space.shape)))  # type: ignore[misc]
+    rewards = env.step_wait()[1]
+    np.testing.assert_allclose(rewards, (env.rewards + 1.0) * REWARD_SCALE, rtol=1e-5)
+    usual = env.last.bill_usd / env.last.reference_usd
+    np.testing.assert_allclose(env.rewards, -usual - 0.5 * env.missed.sum(axis=-1), rtol=1e-5)
+
+
+def test_seeding_starts_the_stream_of_episodes_again(tmp_path: Path) -> None:
+    env = an_env(tmp_path, price=0.5)
+    first = env.reset().copy()
+    env.seed(0)
+    assert np.array_equal(env.reset(), first)
+    with pytest.raises(AttributeError, match="single clusters"):
+        env.set_attr("n_clusters", 5)

@@ -1,0 +1,62 @@
+"""Everything that decides a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..agents.blend import DEFAULT_PORTFOLIO, Portfolio
+from .environments import RANDOM
+
+Acting = Literal["blend", "residual", "free"]
+Shape = Literal["set", "flat"]
+Constraint = Literal["price", "multipliers"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The arguments of a run; they are kept in its folder, and a run is only resumed with the same ones."""
+
+    scenarios: tuple[str, ...] = (RANDOM,)
+    """Where worlds come from: `random`, shipped names, or paths; named scenarios are varied."""
+    portfolio: Portfolio = DEFAULT_PORTFOLIO
+    """The rules that are blended, the neutral one first, with every knob."""
+    steps: int = 1_000_000
+    """Environment steps over all clusters."""
+    seed: int = 0
+    """Seeds worlds, network and exploration."""
+    clusters: int = 64
+    """Clusters stepped side by side."""
+    ticks_per_update: int = 64
+    """Steps of each cluster between two updates."""
+    batch_size: int = 1024
+    """Large minibatches: at stable-baselines3's usual 64 torch's calls cost many times what the numbers do."""
+    epochs: int = 4
+    learning_rate: float = 3e-4
+    """At the start; falls evenly to a tenth."""
+    gamma: float = 0.994
+    """Discount a tick: at 10 s ticks a horizon of 28 minutes, in which a cold start of minutes pays or does not."""
+    gae_lambda: float = 0.95
+    entropy: float = 0.0
+    width: int = 32
+    """Width of the network's embeddings."""
+    evaluate_every: int = 100_000
+    """Steps between two evaluations on scenarios that are not trained on."""
+    bank: int = 512
+    """Different worlds that the run meets, over all difficulties (see `TrainingWorlds.bank`)."""
+    curriculum_steps: int = 200_000
+    """Steps after which the hardest worlds are open (see `curriculum`); 0: from the start."""
+    imitate: int = 0
+    """Random worlds to learn from in hindsight before the first step (see `imitation`); 0: none."""
+    critic_first: int = 0
+    """Steps at the start in which only the critic learns: a critic that knows nothing undoes what was imitated."""
+    acting: Acting = "blend"
+    """What outputs mean: a blend of the rules' proposals that is bent; the first rule's proposal, bent (`residual`);
+    or counts and routes without any rule (`free`)."""
+    shape: Shape = "set"
+    """The network: weights shared over pools and classes, or one flat layer over everything."""
+    history: int = 1
+    """Observations that the network sees at once: the last so many ticks."""
+    constraint: Constraint = "price"
+    """How targets are enforced: a price of misses that is drawn per episode and seen, or multipliers that follow the
+    misses (see `multipliers`)."""

@@ -1,0 +1,82 @@
+"""Sets a training run up: where its worlds come from, and the environments that it learns and looks back in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..agents.blend import Member, Portfolio, PortfolioError, rules_of
+from ..agents.planner.solving.together import PlansTogether
+from ..agents.portfolio import make_rule, tuned_knobs
+from ..env.bending import Bending
+from ..env.cluster_env import BendingFactory, EpisodeSource, VectorClusterEnv
+from ..env.codec import BLENDED
+from ..env.spaces import SpaceLayout
+from .config import Acting, TrainConfig
+from .curriculum import LEVELS, LevelledWorlds
+from .environments import RANDOM, check_room, training_worlds
+from .free import FreeActing
+
+
+def training_sources(config: TrainConfig) -> LevelledWorlds:
+    """The worlds of a run, level by level; half of the bank is for the hardest.
+
+    Raises:
+        ValueError: a scenario cannot be read, has too many classes or pools, or another tick than the others.
+    """
+    # Only random clusters have a difficulty.
+    levels = LEVELS if RANDOM in config.scenarios else LEVELS[-1:]
+    easier = config.bank // (2 * max(len(levels) - 1, 1))
+    banks = {level: max(easier, 1) for level in levels[:-1]}
+    banks[levels[-1]] = config.bank - sum(banks.values())
+    worlds = training_worlds(config.scenarios, bank_seed=config.seed, quickly=True)
+    check_room(worlds, SpaceLayout())
+    if len(worlds.ticks_s) != 1:
+        raise ValueError(
+            f"scenarios {', '.join(config.scenarios)} have ticks of {sorted(worlds.ticks_s)} s; wanted one and the same"
+        )
+    sources = {level: replace(worlds.at(level), bank=bank) for level, bank in banks.items()}
+    return LevelledWorlds(sources, max(worlds.ticks_s))
+
+
+def training_env(config: TrainConfig, worlds: LevelledWorlds) -> VectorClusterEnv:
+    """The clusters that a run learns in, side by side."""
+    return VectorClusterEnv(
+        worlds,
+        config.clusters,
+        worlds.tick_s,
+        rules_of(config.portfolio, make_rule),
+        SpaceLayout(),
+        config.seed,
+        make_planning=PlansTogether,
+        make_bending=bending_of(config.acting),
+    )
+
+
+def still_env(draw: EpisodeSource, n_clusters: int, tick_s: float, portfolio: Portfolio) -> VectorClusterEnv:
+    """Clusters that are lived through once: none is replaced when it ends."""
+    return VectorClusterEnv(
+        draw,
+        n_clusters,
+        tick_s,
+        rules_of(portfolio, make_rule),
+        SpaceLayout(),
+        restart=False,
+        make_planning=PlansTogether,
+    )
+
+
+def bending_of(acting: Acting) -> BendingFactory:
+    """What outputs are turned into actions by."""
+    return FreeActing if acting == "free" else Bending
+
+
+def portfolio_of(names: Sequence[str]) -> Portfolio:
+    """Rules by name, the neutral one first, with the knobs that they ship with.
+
+    Raises:
+        ValueError: no such rule, or another number of them than are blended.
+    """
+    if len(names) != BLENDED:
+        raise PortfolioError(f"rules {', '.join(names)}: {len(names)} of them, wanted {BLENDED}")
+    return tuple(Member(name, tuned_knobs(name)) for name in (name.strip() for name in names))
