@@ -10,8 +10,10 @@ from typing import Final
 
 import numpy as np
 
+from ..env.codec import BLENDED
 from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
+from .blend import Member, Portfolio, PortfolioError
 from .checkpoint import load_checkpoint
 from .learned import learned_policies
 from .opponents import (
@@ -51,6 +53,8 @@ THRESHOLD: Final = "threshold"
 PLAN_TRACKING: Final = "plan-tracking"
 RULES: Final = (STATIC, *RULE_SPECS)
 """The rules that any scenario can be steered by."""
+BLENDED_RULES: Final = (PLAN_TRACKING, "saturation", THRESHOLD, "least-loaded")
+"""What a network blends unless somebody asks otherwise, the neutral one first."""
 USUAL: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
 """Those compared when nobody says which."""
 INTEGRAL: Final = integral.SUFFIX
@@ -142,6 +146,18 @@ def make_rule(name: str, knobs: Knobs | None = None, headroom: float = 1.0) -> C
     spec = spec_of(name)
     settled = spec.settled(tuned_knobs(name) if knobs is None else knobs, headroom)
     return lambda cluster: spec.make(cluster, settled)
+
+
+def portfolio_of(names: Sequence[str] = BLENDED_RULES) -> Portfolio:
+    """Rules to blend by name, the neutral one first, with the knobs that they ship with.
+
+    Raises:
+        PortfolioError: another number of rules than are blended.
+        KnobError: no such rule.
+    """
+    if len(names) != BLENDED:
+        raise PortfolioError(f"rules {', '.join(names)}: {len(names)} of them, wanted {BLENDED}")
+    return tuple(Member(name, tuned_knobs(name)) for name in names)
 
 
 def policy_factory(

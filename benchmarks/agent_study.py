@@ -1,8 +1,7 @@
 """`python -m poolpilot.benchmarks.agent_study`: which parts of the agent matter, variant beside variant.
 
 Every variant is trained from several seeds for the same number of steps, its checkpoint and price of a miss chosen on
-the suite `train` as for any run, and is then scored on other days of that suite and on random clusters that no run has
-met. A run that is finished is not run again, so the study can be stopped and taken up at any time.
+a suite as for any run, and is then scored on other days of that suite and on random clusters that no run has met. A run that is finished is not run again, so the study can be stopped and taken up at any time.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ import click
 import numpy as np
 from rich.console import Console
 
-from poolpilot.agents.blend import DEFAULT_PORTFOLIO, rules_of
-from poolpilot.agents.portfolio import make_rule
+from poolpilot.agents.blend import rules_of
+from poolpilot.agents.portfolio import make_rule, portfolio_of
+from poolpilot.env.scenario import Scenario
 from poolpilot.training.best import BestCheckpoint
 from poolpilot.training.clusters import random_scenario
 from poolpilot.training.config import TrainConfig
@@ -73,10 +73,12 @@ def config_of(variant: str, seed: int, steps: int) -> TrainConfig:
 class Scores:
     """The worlds that variants are scored on, and what the rules of the portfolio come to on them."""
 
-    def __init__(self, random_worlds: int, seeds: int) -> None:
-        """So many random clusters, a day each, and so many days of each scenario of the suite `train`."""
-        drawn = [random_scenario(HELD_OUT_SEED + i) for i in range(random_worlds)]
-        self.judges = {"random": Judge(drawn, 0, 1), "train": Judge(load_suite("train").scenarios, 0, seeds)}
+    def __init__(self, random_worlds: int, suite: Sequence[Scenario], days: int) -> None:
+        """So many random clusters, a day each, and so many days of each scenario of a suite."""
+        self.judges = {"suite": Judge(suite, 0, days)}
+        if random_worlds:
+            drawn = [random_scenario(HELD_OUT_SEED + i) for i in range(random_worlds)]
+            self.judges["random"] = Judge(drawn, 0, 1)
 
     def of(self, outcomes: Callable[[Judge], list[Outcome]]) -> dict[str, list[dict[str, float]]]:
         """Scenario by scenario, for each set of worlds."""
@@ -87,10 +89,10 @@ class Scores:
 
     def of_rules(self) -> dict[str, dict[str, list[dict[str, float]]]]:
         """Each rule of the portfolio on its own, by name."""
-        rules = rules_of(DEFAULT_PORTFOLIO, make_rule)
+        rules = rules_of(portfolio_of(), make_rule)
         return {
             f"rule {k}: {member.rule}": self.of(lambda judge, k=k: judge.of_rule_by_scenario(lambda c: rules(c)[k]))  # type: ignore[misc]
-            for k, member in enumerate(DEFAULT_PORTFOLIO)
+            for k, member in enumerate(portfolio_of())
         }
 
 
@@ -129,10 +131,12 @@ def run_variant(
 
 def sections(study: dict[str, Any]) -> Iterator[Section]:
     """One table for each set of worlds."""
-    for where, note in (
-        ("random", "Random clusters that no run has met, a day each."),
-        ("train", "The suite `train`, on days that neither tuning nor choosing has seen."),
+    for where, title, note in (
+        ("random", "Variants on random clusters", "Clusters that no run has met, a day each."),
+        ("suite", "Variants on the suite", "Other days than those that tuned the rules and chose the checkpoints."),
     ):
+        if where not in next(iter(study["rules"].values())):
+            continue
         rows = [
             _row(name, "", [scores[where]], study["rules"], where, ["-", "-"])
             for name, scores in study["rules"].items()
@@ -144,7 +148,7 @@ def sections(study: dict[str, Any]) -> Iterator[Section]:
                 scores = [run["scores"][where] for run in runs]
                 rows.append(_row(variant, summary, scores, study["rules"], where, [str(len(runs)), minutes]))
         yield Section(
-            f"Variants on {where} worlds",
+            title,
             f"{note} Loss is the criterion that tunes the rules; the last column is the loss minus that of the first "
             "rule, which a policy that answers zeros is, paired by scenario, with a 95 % bootstrap interval over "
             "scenarios and seeds.",
@@ -203,8 +207,11 @@ def gathered(folder: Path) -> dict[str, Any]:
 @click.option("--steps", type=click.IntRange(min=0), default=400_000, show_default=True, help="Of each run.")
 @click.option("--seeds", type=click.IntRange(1, 20), default=3, show_default=True, help="Runs of each variant.")
 @click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), help="These variants; repeatable.")
-@click.option("--random-worlds", type=click.IntRange(min=2), default=24, show_default=True, help="To score on.")
-@click.option("--days", type=click.IntRange(min=1), default=2, show_default=True, help="Of each scenario of `train`.")
+@click.option("--random-worlds", type=click.IntRange(min=0), default=24, show_default=True, help="To score on.")
+@click.option("--suite", default="train", show_default=True, help="Chooses checkpoints, and scores them on other days.")
+@click.option(
+    "--days", type=click.IntRange(min=1), default=2, show_default=True, help="Scored of each of its scenarios."
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -213,12 +220,12 @@ def gathered(folder: Path) -> dict[str, Any]:
     help="Folder of the runs; finished ones are not run again.",
 )
 @click.option("--write", is_flag=True, help=f"Put what is finished into {PAGE.relative_to(ROOT)}; run nothing.")
-def main(steps: int, seeds: int, only: tuple[str, ...], random_worlds: int, days: int, out: Path, write: bool) -> None:
+def main(out: Path, only: tuple[str, ...], write: bool, **asked: Any) -> None:
     """Train variants of the agent and compare them."""
     console = Console(stderr=True)
     out.mkdir(parents=True, exist_ok=True)
     if not write:
-        _study(steps, seeds, only or tuple(VARIANTS), random_worlds, days, out, console)
+        _study(only or tuple(VARIANTS), out, console, **asked)
     study = gathered(out)
     (out / "study.json").write_text(json.dumps(study, indent=2) + "\n")
     print_sections(sections(study), Console())
@@ -228,15 +235,23 @@ def main(steps: int, seeds: int, only: tuple[str, ...], random_worlds: int, days
 
 
 def _study(
-    steps: int, seeds: int, variants: Sequence[str], random_worlds: int, days: int, out: Path, console: Console
+    variants: Sequence[str],
+    out: Path,
+    console: Console,
+    steps: int,
+    seeds: int,
+    random_worlds: int,
+    suite: str,
+    days: int,
 ) -> None:
     """Run what is not finished yet, seed by seed, so that a table of one seed is there early."""
-    asked = {"steps": steps, "random_worlds": random_worlds, "days": days}
+    asked = {"steps": steps, "random_worlds": random_worlds, "suite": suite, "days": days}
     kept = out / "asked.json"
     if kept.is_file() and json.loads(kept.read_text()) != asked:
         raise click.UsageError(f"{out} holds a study with {kept.read_text().strip()}; name another --out for {asked}")
     kept.write_text(json.dumps(asked) + "\n")
-    choosing, scores = Judge(load_suite("train").scenarios, CHOOSING_SEED, CHOOSING_DAYS), Scores(random_worlds, days)
+    scenarios = load_suite(suite).scenarios
+    choosing, scores = Judge(scenarios, CHOOSING_SEED, CHOOSING_DAYS), Scores(random_worlds, scenarios, days)
     if not (out / "rules.json").is_file():
         (out / "rules.json").write_text(json.dumps(scores.of_rules(), indent=2) + "\n")
     for seed in range(seeds):

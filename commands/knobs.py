@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -17,6 +18,12 @@ knobs_option = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A file of `poolpilot tune --out`: its rules have its knobs instead of those shipped.",
 )
+
+
+def need_optuna(what: str) -> None:
+    """Refuse in one line where the extra that searches knobs is not installed."""
+    if find_spec("optuna") is None:
+        refuse(f"{what} needs optuna: pip install 'poolpilot[tune]'")
 
 
 class KnobsOf:
@@ -47,8 +54,7 @@ class KnobsOf:
         """What a rule is set to on a scenario; None: as shipped, or it has no knobs."""
         if name in self._of_file or not self._tune or not has_knobs(name):
             return self.of_file(name)
-        try:
-            from ..training.tuning.search import knobs_for
-        except ModuleNotFoundError as error:
-            refuse(f"--tune needs {error.name}: pip install 'poolpilot[tune]'")
+        need_optuna("--tune")
+        from ..training.tuning.search import knobs_for
+
         return knobs_for(name, scenario, on_trial=on_trial)

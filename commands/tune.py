@@ -14,6 +14,7 @@ from ..agents.tuned import SHIPPED, TunedRule, read_tuned, write_tuned
 from ..env.scenario import Scenario, load_scenario
 from .bad_input import one_line_errors, refuse
 from .first_run import say_if_it_compiles
+from .knobs import need_optuna
 from .printing import console, log_console, percent, print_json, progress, table
 
 
@@ -62,10 +63,9 @@ def tune(
     for name in names:
         spec_of(name)
     others = read_tuned(out, spec_of, without=names)
-    try:
-        from ..training.tuning.together import tune_rules
-    except ModuleNotFoundError as error:
-        refuse(f"tuning needs {error.name}: pip install 'poolpilot[tune]'")
+    need_optuna("tuning")
+    from ..training.tuning.together import tune_rules
+
     called, worlds = _worlds(suite, scenarios, data)
     say_if_it_compiles()
     with progress(quiet=as_json) as bar:

@@ -24,8 +24,8 @@ class TrainError(ValueError):
     """A run cannot be started or resumed; the message is one line."""
 
 
-def prepare(config: TrainConfig, folder: Path, resume: bool) -> None:
-    """Make the run folder, or check that it holds this very run.
+def check(config: TrainConfig, folder: Path, resume: bool) -> None:
+    """That a run can begin in `folder`, or go on there.
 
     Raises:
         TrainError: the folder holds another run, or none to resume.
@@ -46,8 +46,13 @@ def prepare(config: TrainConfig, folder: Path, resume: bool) -> None:
             raise TrainError(f"{folder}: {differs[0]} was {before.get(differs[0])!r}, now {after[differs[0]]!r}")
     elif arguments.exists():
         raise TrainError(f"{folder}: holds a run already; continue it with --resume, or name another folder")
+
+
+def prepare(config: TrainConfig, folder: Path, resume: bool) -> None:
+    """Make the run folder, or check that it holds this very run (TrainError if not)."""
+    check(config, folder, resume)
     folder.mkdir(parents=True, exist_ok=True)
-    arguments.write_text(json.dumps(asdict(config), indent=2) + "\n")
+    (folder / ARGUMENTS).write_text(json.dumps(asdict(config), indent=2) + "\n")
 
 
 def save_state(model: PPO, folder: Path, multipliers: Multipliers | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...env.codec import Proposal
-from ...env.contract import Action, BoolArray, Cluster, FloatArray, Memory, Plan, Snapshot
+from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, Knobs, RuleSpec
 from .parts.figures import Pools, capacity_of, elapsed_s, load_seen, looked_at, over, pools_seen
 from .parts.filling import filled, usd_per_request, with_overflow
@@ -36,7 +36,7 @@ class LeastLoaded:
     """Target, of what is just within targets."""
     hold_s: float = 120.0
     """A load that has passed fades over about this long before replicas go."""
-    thrift: float = 1.0
+    thrift: float = 3.0
     """How much less of a pool is used the dearer its work is: 0 not at all, 1 in proportion."""
     spot_aversion: float = 0.1
     """A spot machine counts as this much dearer than it is: 0.5 by a half."""
@@ -80,16 +80,14 @@ class LeastLoaded:
         )
         weights = capacity * room[..., None, :] * cheapness**self.thrift
 
-        def by_weight(open_to: BoolArray) -> FloatArray:
-            return weights
-
-        first, _ = filled(wanted, capacity, by_weight, room)
+        anywhere = np.where(capacity > 0, 0.0, np.inf)
+        first, _ = filled(wanted, capacity, anywhere, weights, room)
         per_pool = first.sum(axis=-2)
         largest = np.where(capacity > 0, per_pool[..., None, :], 0.0)
         main = (largest == largest.max(axis=-1, keepdims=True)) & (largest > 0)
         worth = (per_pool >= WORTH_A_REPLICA) | main.any(axis=-2)
-        need, left = filled(wanted, capacity, by_weight, np.where(worth, room, 0.0))
-        more, left = filled(left, capacity, by_weight, np.where(worth, 0.0, room))
+        need, left = filled(wanted, capacity, anywhere, weights, np.where(worth, room, 0.0))
+        more, left = filled(left, capacity, anywhere, weights, np.where(worth, 0.0, room))
         return with_overflow(need + more, left, capacity, cost)
 
 
@@ -111,7 +109,7 @@ SPEC = RuleSpec(
     knobs=(
         Knob("utilisation", 0.7, 0.35, 1.1, "target utilisation, of what is just within targets"),
         Knob("hold_s", 120.0, 20.0, 900.0, "a load that has passed fades over about this long", log=True),
-        Knob("thrift", 1.0, 0.0, 6.0, "0: pools are used by their size, whatever they cost; more: dear ones less"),
+        Knob("thrift", 3.0, 0.0, 12.0, "0: pools are used by their size, whatever they cost; more: dear ones less"),
         Knob("spot_aversion", 0.1, 0.0, 2.0, "a spot machine counts as this much dearer than it is"),
     ),
     headroom="utilisation",

@@ -76,7 +76,20 @@ def refused(result: Result, *words: str) -> None:
     [
         ("simulate", ["--scenario", "--policy", "plan-tracking", "--seed", "--json", "docs/tuning.md"]),
         ("evaluate", ["--scenario", "--reference", "--seeds", "bootstrap", "paired", "--json"]),
-        ("train", ["--scenario", "--steps", "--resume", "best", "--miss-price", "usual bills", "extra `train`"]),
+        (
+            "train",
+            [
+                "--scenario",
+                "random",
+                "--steps",
+                "--imitate",
+                "hindsight",
+                "--resume",
+                "best",
+                "price of a miss",
+                "extra `train`",
+            ],
+        ),
         ("control", ["--scenario", "--mode", "advise", "--folder", "takes over", "--speed-up", "drains"]),
         ("demo", ["No GPU needed", "--trace", "--speed-up", "--store", "--json", "Parquet"]),
     ],
@@ -162,11 +175,31 @@ def test_simulate_prints_a_table_for_people(tiny: str) -> None:
 
 def test_train_prints_one_document(tiny: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    small = ("--steps", "32", "--clusters", "2", "--ticks-per-update", "16", "--evaluate-seeds", "1")
+    small = (
+        "--steps",
+        "32",
+        "--clusters",
+        "2",
+        "--ticks-per-update",
+        "16",
+        "--evaluate-seeds",
+        "1",
+        "--evaluate-on",
+        tiny,
+    )
     got = document(ran("train", "--scenario", tiny, "--out", str(out), *small, "--json"))
-    assert set(got) == {"out", "best", "history"}
+    assert set(got) == {"out", "best", "steps", "miss_price", "frontier", "monotone", "history"}
+    assert got["miss_price"] in [point["miss_price"] for point in got["frontier"]]
     assert Path(got["best"], "card.json").is_file()
     refused(ran("train", "--scenario", tiny, "--out", str(out), *small), str(out), "--resume")
+    refused(ran("train", "--scenario", tiny, "--out", str(out), *small, "--seed", "3", "--resume"), "seed was 0, now 3")
+    fresh = ("train", "--scenario", tiny, "--out", str(tmp_path / "other"))
+    refused(ran(*fresh, "--imitate", "2"), "--imitate 2", "4 worlds or more")
+    refused(ran(*fresh, "--acting", "free", "--imitate", "8"), "--acting free")
+    refused(ran(*fresh, "--rules", "threshold,plan-tracking"), "2 of them, wanted 4")
+    refused(ran(*fresh, "--rules", "wisdom,threshold,threshold,threshold"), "wisdom")
+    refused(ran(*fresh, "--evaluate-suite", "no-such"), "no-such", "train")
+    assert not (tmp_path / "other").exists(), "a refused run leaves nothing behind"
 
 
 NEEDS: dict[str, Sequence[str]] = {

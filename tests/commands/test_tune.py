@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from poolpilot.agents.portfolio import PLAN_TRACKING, RULE_SPECS, THRESHOLD, spec_of
 from poolpilot.agents.tuned import read_tuned
 from poolpilot.cli import main
+from poolpilot.commands import knobs
 
 from ..training.clusters import tiny
 
@@ -113,3 +114,14 @@ def test_a_file_of_knobs_sets_the_rules_of_an_evaluation_and_stands_in_its_manif
     document = json.loads(ran(*evaluate, "--knobs", out, "--json").stdout)
     assert all(row["knobs"]["headroom"] == 1.9 for row in document["rows"])
     assert document["manifest"]["policies"][PLAN_TRACKING]["knobs"]["headroom"] == 1.9
+
+
+@pytest.mark.parametrize("command", [("tune",), ("simulate", "--tune"), ("evaluate", "--tune")], ids=lambda own: own[0])
+def test_without_optuna_it_is_said_what_to_install(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knobs, "find_spec", lambda name: None)
+    named = () if command[0] == "tune" else ("--policy", PLAN_TRACKING)
+    result = ran(*command, "--scenario", tiny(tmp_path), *named)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "needs optuna: pip install 'poolpilot[tune]'" in result.stderr

@@ -93,7 +93,7 @@ def looked_at(snapshot: Snapshot) -> dict[str, FloatArray]:
     return {"time_s": time_s, "seen": np.ones(time_s.shape)}
 
 
-def over(above: FloatArray, below: FloatArray) -> FloatArray:
+def over(above: FloatArray | float, below: FloatArray) -> FloatArray:
     """`above / below`, 0 where `below` is not positive."""
-    above, below = np.broadcast_arrays(above, below)
-    return np.divide(above, below, out=np.zeros(above.shape), where=below > 0)
+    some = below > 0
+    return np.where(some, above / np.where(some, below, 1.0), 0.0)

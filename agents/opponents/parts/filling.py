@@ -5,11 +5,9 @@ Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from ....env.contract import BoolArray, Cluster, FloatArray
+from ....env.contract import Cluster, FloatArray, IntArray
 from .figures import Pools, over
 
 STICKY = 0.1
@@ -40,57 +38,64 @@ def filled_cheapest_first(
 
     Pools that cost a class the same get the same share of it. See `filled`.
     """
-
-    def cheapest(open_to: BoolArray) -> FloatArray:
-        return _cheapest(np.where(open_to, cost, np.inf))
-
-    return filled(load_per_s, capacity_per_s, cheapest, room)
+    return filled(load_per_s, capacity_per_s, cost, np.ones(capacity_per_s.shape), room)
 
 
 def filled(
-    load_per_s: FloatArray, capacity_per_s: FloatArray, weights: Callable[[BoolArray], FloatArray], room: FloatArray
+    load_per_s: FloatArray, capacity_per_s: FloatArray, cost: FloatArray, weights: FloatArray, room: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Every class to its pools in proportion to weights, and what finds no room on to those that have some left.
+    """Every class to those of its cheapest pools that have room, by weights, and what finds none on to the next.
 
     Classes that want the same pool share its room in proportion to what they want of it.
 
     Args:
         load_per_s: `[..., C]`
         capacity_per_s: `[..., C, P]` of one replica, 0 where the class is not served.
-        weights: called with where a class may go now `[..., C, P]`; shares of its requests are in proportion to what
-            it returns.
+        cost: `[..., C, P]`
+        weights: `[..., C, P]` shares of a class's requests, among pools that cost it the same, are in proportion.
         room: `[..., P]` replicas.
 
     Returns:
         `[..., C, P]` replicas that each class takes of each pool, and `[..., C]` requests/s that found no room.
     """
-    need, left = np.zeros(capacity_per_s.shape), load_per_s
-    for _ in range(capacity_per_s.shape[-1]):
-        open_to = (capacity_per_s > 0) & (room > 0)[..., None, :]
-        if not ((left > 0) & open_to.any(axis=-1)).any():
-            break
-        asked = _asked(left, capacity_per_s, np.where(open_to, weights(open_to), 0.0))
+    shape = capacity_per_s.shape
+    capacity, cost, weights = (np.reshape(each, (-1, *shape[-2:])) for each in (capacity_per_s, cost, weights))
+    left, room = np.array(np.reshape(load_per_s, (-1, shape[-2]))), np.array(np.reshape(room, (-1, shape[-1])))
+    need, served, replicas_per_rate = np.zeros(capacity.shape), capacity > 0, over(1.0, capacity)
+    rows: slice | IntArray = slice(None)  # of the batch that have something left; all are views, and cheaper
+    for _ in range(shape[-1]):
+        open_to = served[rows] & (room[rows] > 0)[:, None, :]
+        goes = (left[rows] > 0) & open_to.any(axis=-1)
+        going = goes.any(axis=-1)
+        if not going.all():
+            rows, open_to, goes = np.arange(len(need))[rows][going], open_to[going], goes[going]
+            if not len(rows):
+                break
+        shares = _cheapest(np.where(open_to, cost[rows], np.inf), weights[rows])
+        asked = shares * over(left[rows], shares.sum(axis=-1))[..., None] * replicas_per_rate[rows]
         wanted = asked.sum(axis=-2)
-        fits = np.where(wanted > room, over(room, wanted), 1.0)[..., None, :]
-        given = asked * fits
-        need = need + given
-        beyond = (asked * (1.0 - fits) * capacity_per_s).sum(axis=-1)
-        left = np.where(open_to.any(axis=-1), beyond, left)
-        room = np.where(wanted > room, 0.0, room - given.sum(axis=-2))
-    return need, left
+        too_much = wanted > room[rows]
+        given = asked * np.where(too_much, over(room[rows], wanted), 1.0)[:, None, :]
+        need[rows] += given
+        left[rows] = np.where(goes, ((asked - given) * capacity[rows]).sum(axis=-1), left[rows])
+        room[rows] = np.where(too_much, 0.0, room[rows] - wanted)
+    return need.reshape(shape), left.reshape(load_per_s.shape)
 
 
 def with_overflow(need: FloatArray, left: FloatArray, capacity_per_s: FloatArray, cost: FloatArray) -> FloatArray:
     """`[..., C, P]` the need with what found no room on top of the cheapest pools: so much is missing."""
-    return need + _asked(left, capacity_per_s, _cheapest(cost))
+    if not (left > 0).any():
+        return need
+    return need + _asked(left, capacity_per_s, cost, np.ones(cost.shape))
 
 
-def _cheapest(cost: FloatArray) -> FloatArray:
-    """`[..., C, P]` 1 for each class's cheapest pools, 0 for the others."""
-    return np.where((cost == cost.min(axis=-1, keepdims=True)) & np.isfinite(cost), 1.0, 0.0)
-
-
-def _asked(load_per_s: FloatArray, capacity_per_s: FloatArray, weights: FloatArray) -> FloatArray:
-    """`[..., C, P]` replicas when each class is split by weights."""
-    share = over(weights, weights.sum(axis=-1, keepdims=True))
+def _asked(load_per_s: FloatArray, capacity_per_s: FloatArray, cost: FloatArray, weights: FloatArray) -> FloatArray:
+    """`[..., C, P]` replicas when each class goes to its cheapest pools only, by weights."""
+    mine = _cheapest(cost, weights)
+    share = over(mine, mine.sum(axis=-1, keepdims=True))
     return over(load_per_s[..., None] * share, capacity_per_s)
+
+
+def _cheapest(cost: FloatArray, weights: FloatArray) -> FloatArray:
+    """`[..., C, P]` the weights of each class's cheapest pools, 0 for the others."""
+    return np.where((cost == cost.min(axis=-1, keepdims=True)) & (cost < np.inf), weights, 0.0)
