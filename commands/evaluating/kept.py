@@ -42,7 +42,8 @@ def keep_on_card(checkpoint: Path, document: Mapping[str, Any], manifest: Mappin
         for name, suite in document["suites"].items()
     }
     origin = {key: manifest[key] for key in _ON_CARD}
-    add_to_card(checkpoint, {"reference": document["reference"], "origin": origin, "readings": readings})
+    evaluation = {key: document[key] for key in ("reference", "suites_skipped")}
+    add_to_card(checkpoint, {**evaluation, "origin": origin, "readings": readings})
 
 
 def _brief(reading: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ...training.criterion import HELD
 from ...training.evaluation.entrants import CHECKPOINT, STATIC_PEAK
-from ..printing import percent, seconds, table
+from ..printing import percent, table
 from .asked import OWN_SUITE
 
 Record = Mapping[str, Any]
@@ -25,6 +25,8 @@ def evaluation_tables(document: Record) -> Iterator[RenderableType]:
         for at in suite["equal_attainment"]:
             yield _equal(name, suite, at, document["reference"])
         yield from _notes(name, suite)
+    for name, reasons in document["suites_skipped"].items():
+        yield from (escape(f"{name}: {scenario} was skipped: {why}") for scenario, why in reasons.items())
 
 
 def _shipped(name: str, suite: Record, reference: str) -> RenderableType:
@@ -58,42 +60,53 @@ def _shipped(name: str, suite: Record, reference: str) -> RenderableType:
 
 
 def _scenarios(suite: Record, reference: str) -> Iterator[RenderableType]:
-    """Every scenario by itself, class by class."""
+    """Every scenario by itself, and its classes."""
     for scenario in suite["scenarios"]:
         own = [r for r in suite["as_shipped"]["by_scenario"] if r["scenario"] == scenario]
-        classes = own[0]["classes"]
         rows = [
             (
                 r["policy"],
                 _mean(r["usd_per_hr"], 2),
                 _ratio(r["bill_ratio"]) if r["policy"] != reference else "-",
                 f"{r['usd_per_1000_met']['mean']:.3f}" if r["usd_per_1000_met"] else "-",
-                *(percent(c["attainment"], 2) for c in r["classes"]),
-                str(r["lost"]),
+                f"{r['goodput_requests_per_s']['mean']:.2f}",
                 _signed(r["above_bound_frac"]),
                 percent(r["covered_frac"]["mean"] if r["covered_frac"] else None),
             )
             for r in own
         ]
-        columns = ["policy", "$/h", f"bill / {reference}", "$ per 1,000 met"]
-        columns += [f"{c['name']} met ({c['wanted'] * 100:g} %)" for c in classes]
+        columns = ["policy", "$/h", f"bill / {reference}", "$ per 1,000 met", "met/s", "above bound", "calibrated"]
         caption = (
             "Calibrated: share of the tokens served inside the range that the performance model was measured over."
             " Above bound: how much dearer than any policy must be that meets as many requests (docs/bound.md)."
         )
-        yield table(scenario, [*columns, "lost", "above bound", "calibrated"], rows, caption)
-        yield _latencies(scenario, own)
+        yield table(scenario, columns, rows, caption)
+        yield _classes(scenario, own)
 
 
-def _latencies(scenario: str, records: Sequence[Record]) -> RenderableType:
-    shown = [(label, at) for label in ("ttft", "tpot", "e2e") for at in ("p50", "p95", "p99")]
+def _classes(scenario: str, records: Sequence[Record]) -> RenderableType:
+    """What each class got: the wanted share, and percentiles."""
     rows = [
-        (r["policy"], c["name"], *(seconds(c[f"{label}_{at}_s"]) for label, at in shown))
+        (
+            r["policy"],
+            c["name"],
+            f"{percent(c['attainment'], 2)} ({c['wanted'] * 100:g})",
+            *(_percentiles(c, label, unit_s) for label, unit_s in (("ttft", 1.0), ("tpot", 1e-3), ("e2e", 1.0))),
+        )
         for r in records
         for c in r["classes"]
     ]
-    columns = ["policy", "class", *(f"{label.upper()} {at}" for label, at in shown)]
-    return table(f"{scenario}: latency", columns, rows, "Mean over seeds.")
+    columns = ["policy", "class", "met (wanted)", "TTFT, s", "TPOT, ms", "E2E, s"]
+    return table(f"{scenario}: classes", columns, rows, "Latencies: p50 / p95 / p99, mean over seeds.")
+
+
+def _percentiles(own: Record, label: str, unit_s: float) -> str:
+    values = [own[f"{label}_{at}_s"] for at in ("p50", "p95", "p99")]
+    return " / ".join("-" if value is None else _three_digits(value / unit_s) for value in values)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _equal(name: str, suite: Record, at: Record, reference: str) -> RenderableType:

@@ -96,7 +96,9 @@ def world_hash(episode: Episode) -> str:
 def run_job(job: Job, plan: Plan, stage: Stage) -> list[Row]:
     """A row for each seed."""
     listed = plan.policies[job.policy]
-    own = stage.knobs(listed.given) if plan.tuned and listed.kind == RULE else None
+    own = None
+    if listed.kind == RULE:
+        own = stage.knobs(listed.given) if plan.tuned else listed.knobs
     entry = contender(listed.given, stage.scenario, job.headroom, knobs=own)
     rows = []
     for seed, result in enumerate(entry.run(stage.episodes, stage.scenario.tick_s)):

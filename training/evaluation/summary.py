@@ -50,6 +50,7 @@ def summary_of(
         "format": FORMAT,
         "reference": reference,
         "levels": list(LEVELS),
+        "suites_skipped": {name: dict(why) for name, why in (skipped or {}).items() if name not in suites},
         "suites": {
             name: {
                 "scenarios": list(suite.scenarios),

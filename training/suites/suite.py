@@ -126,7 +126,7 @@ def data_folder(data: Path | None = None) -> Path:
     """Where traces lie: `data`, else what POOLPILOT_DATA says, else `shared/data` beside the checkout; it need not be
     there."""
     named = os.environ.get(DATA_VARIABLE)
-    return data or (Path(named) if named else Path(__file__).parents[3] / "shared" / "data")
+    return data or (Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "data")
 
 
 def load_suite(name_or_path: str | Path, data: Path | None = None) -> Suite:
@@ -165,8 +165,10 @@ def _read(path: Path, name: str | Path) -> SuiteFile:
         document = plain_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _problem(name, f"cannot be read: {error.strerror or error}") from None
-    except (PlainYamlError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise _problem(path, f"not readable as YAML: {error}") from None
+    except PlainYamlError as error:
+        raise _problem(path, str(error)) from None
     if not isinstance(document, dict):
         raise _problem(path, f"{shown(document)}: wanted a mapping with schema, name, summary, scenarios")
     try:
