@@ -67,11 +67,14 @@ def tune(
     from ..training.tuning.together import tune_rules
 
     called, worlds = _worlds(suite, scenarios, data)
+    found: dict[str, TunedRule] = {}
     say_if_it_compiles()
     with progress(quiet=as_json) as bar:
         task = bar.add_task(f"tuning {len(names)} rules on {len(worlds)} scenarios", total=len(names) * trials)
-        found = tune_rules(names, called, worlds, trials, seeds, workers, partial(bar.advance, task))
-    write_tuned(out, {**others, **found})
+        on_trial = partial(bar.advance, task)
+        for name, rule in tune_rules(names, called, worlds, trials, seeds, workers, on_trial):
+            found[name] = rule
+            write_tuned(out, {**others, **found})  # a run that is cut off keeps what it has found
     if as_json:
         print_json({"out": str(out), "rules": {name: rule.model_dump(mode="json") for name, rule in found.items()}})
         return

@@ -1,15 +1,19 @@
 """`poolpilot tune`, and what other commands make of its file."""
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from poolpilot.agents.portfolio import PLAN_TRACKING, RULE_SPECS, THRESHOLD, spec_of
-from poolpilot.agents.tuned import read_tuned
+from poolpilot.agents.tuned import TunedRule, read_tuned
 from poolpilot.cli import main
 from poolpilot.commands import knobs
+from poolpilot.training.tuning import together
 
 from ..training.clusters import tiny
 
@@ -125,3 +129,16 @@ def test_without_optuna_it_is_said_what_to_install(
     result = ran(*command, "--scenario", tiny(tmp_path), *named)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "needs optuna: pip install 'poolpilot[tune]'" in result.stderr
+
+
+def test_a_run_that_is_cut_off_keeps_what_it_has_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(*arguments: Any) -> Iterator[tuple[str, TunedRule]]:
+        yield from islice(whole(*arguments), 1)
+        raise KeyboardInterrupt
+
+    whole = together.tune_rules
+    monkeypatch.setattr(together, "tune_rules", cut_off)
+    out = tmp_path / "mine.json"
+    quick = ("--scenario", tiny(tmp_path), "--trials", 1, "--seeds", 1, "--workers", 1, "--out", out)
+    assert ran("tune", THRESHOLD, PLAN_TRACKING, *quick).exit_code != 0
+    assert set(read_tuned(out, spec_of)) == {THRESHOLD}

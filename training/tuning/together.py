@@ -28,8 +28,8 @@ def tune_rules(
     seeds: int,
     workers: int = 1,
     on_trial: Callable[[], None] | None = None,
-) -> dict[str, TunedRule]:
-    """Every rule tuned on the scenarios, in the order of `rules`; however many workers, with the same result.
+) -> Iterator[tuple[str, TunedRule]]:
+    """Every rule tuned on the scenarios, each as soon as it is found; however many workers, with the same result.
 
     Args:
         rules: names.
@@ -48,10 +48,11 @@ def tune_rules(
     for rule in rules:
         spec_of(rule)
     with _several(scenarios, seeds, min(workers, len(rules)), on_trial) as run:
-        found = run([Job(rule, suite, trials) for rule in alone])
-        inside = {rule: _knobs_inside(rule, found) for rule in around}
-        found |= run([Job(rule, suite, trials, inside[rule]) for rule in around])
-    return {rule: found[rule] for rule in rules}
+        found: dict[str, TunedRule] = {}
+        for rule, tuned in run([Job(rule, suite, trials) for rule in alone]):
+            found[rule] = tuned
+            yield rule, tuned
+        yield from run([Job(rule, suite, trials, _knobs_inside(rule, found)) for rule in around])
 
 
 def _knobs_inside(rule: str, found: Mapping[str, TunedRule]) -> Knobs:
@@ -73,7 +74,7 @@ class Job:
         return search(spec_of(self.rule), ground, self.trials, on_trial, self.start).as_tuned(self.suite, ground)
 
 
-Run: TypeAlias = Callable[[Sequence[Job]], dict[str, TunedRule]]
+Run: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[str, TunedRule]]]
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def _several(
     """What does jobs: one after the other, or in processes that are there until the end."""
     if workers == 1:
         ground = ground_of(scenarios, seeds)
-        yield lambda jobs: {job.rule: job.done(ground, on_trial) for job in jobs}
+        yield lambda jobs: ((job.rule, job.done(ground, on_trial)) for job in jobs)
         return
     # Fresh processes, not forks: compiled code and its threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -91,17 +92,17 @@ def _several(
     pool = ProcessPoolExecutor(workers, context, _begin, (tuple(scenarios), seeds, counted))
     told = 0
 
-    def run(jobs: Sequence[Job]) -> dict[str, TunedRule]:
+    def run(jobs: Sequence[Job]) -> Iterator[tuple[str, TunedRule]]:
         nonlocal told
-        running = {job.rule: pool.submit(_done_here, job) for job in jobs}
-        waiting = set(running.values())
+        waiting = {pool.submit(_done_here, job): job.rule for job in jobs}
         while waiting:
-            _, waiting = wait(waiting, LOOK_EVERY_S, FIRST_COMPLETED)
+            ended, _ = wait(waiting, LOOK_EVERY_S, FIRST_COMPLETED)
             while told < counted.value:
                 told += 1
                 if on_trial:
                     on_trial()
-        return {rule: future.result() for rule, future in running.items()}
+            for future in ended:
+                yield waiting.pop(future), future.result()
 
     try:
         yield run
