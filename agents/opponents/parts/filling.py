@@ -71,6 +71,12 @@ def filled(
     return need.reshape(shape), left
 
 
+def prepare() -> None:
+    """Compile the filling, or load what was compiled on this machine before, so that no decision waits for it."""
+    one = np.ones((1, 1, 1))
+    filled(one[0], one, one, one, one[0])
+
+
 def with_overflow(need: FloatArray, left: FloatArray, capacity_per_s: FloatArray, cost: FloatArray) -> FloatArray:
     """`[..., C, P]` the need with what found no room on top of the cheapest pools: so much is missing."""
     if not (left > 0).any():
