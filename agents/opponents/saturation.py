@@ -21,7 +21,7 @@ import numpy as np
 from ...env.codec import Proposal, whole_replicas
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, Knobs, RuleSpec
-from .parts.figures import Pools, capacity_of, load_seen, looked_at, over, pools_seen
+from .parts.figures import Pools, capacity_of, largest_capacity, load_seen, looked_at, over, pools_seen
 from .parts.filling import filled_cheapest_first, usd_per_request
 from .parts.fullness import demand_per_s, work_of
 from .parts.holding import highest_of_window, within_limits
@@ -63,7 +63,10 @@ class Saturation:
         full = self._full(pools, work.concurrency)
         rate = snapshot.plausible("arrival_rate_per_s", 0.0)
         demand = np.maximum(demand_per_s(full, work, load, rate, pools, capacity), load)
-        highest, memory = highest_of_window(demand, plan.load_per_s, snapshot.time_s, self.hold_s, memory)
+        unit = largest_capacity(capacity)
+        at_first = over(plan.load_per_s, unit)
+        highest, memory = highest_of_window(over(demand, unit), at_first, snapshot.time_s, self.hold_s, memory)
+        highest = highest * unit
         grow_at = max(self.grow_at, 1e-3)
         cost = usd_per_request(demand, capacity, pools, cluster, self.spot_aversion)
         need = self._grown(demand / grow_at, pools, capacity, cost)
