@@ -9,11 +9,11 @@ from typing import Protocol
 from ..agents.checkpoint import load_checkpoint
 from ..agents.portfolio import (
     HELD_PLAN,
-    RULE_SPECS,
     STATIC,
     PolicyFactory,
     SettingError,
     completed,
+    has_knobs,
     held_setting,
     policy_factory,
     spec_of,
@@ -22,9 +22,8 @@ from ..agents.rules import Knobs
 from ..env.batch import Episode
 from ..env.scenario import Scenario
 from .clairvoyant_plan import CLAIRVOYANT, replayed
-from .days import tuning_episodes
 from .rollout import RunResult, rollout
-from .tuning.counts import fixed_counts
+from .tuning.counts import counts_for
 
 MARKS = (CLAIRVOYANT,)
 """No policies: they know what comes."""
@@ -103,7 +102,7 @@ def contender(
     """
     if name in MARKS:
         return Foreseeing()
-    if name in RULE_SPECS:
+    if has_knobs(name):
         own = completed(name, knobs or {})
         return Steered(name, policy_factory(name, own, headroom=headroom), spec_of(name).settled(own, headroom))
     if knobs:
@@ -111,7 +110,7 @@ def contender(
     if name == HELD_PLAN:
         return Steered(name, policy_factory(name, held_setting(scenario), headroom=headroom))
     if name == STATIC:
-        counts = fixed_counts(tuning_episodes(scenario), scenario.tick_s, on_trial).counts
+        counts = counts_for(scenario, on_trial)
         return Steered(name, policy_factory(name, counts, headroom=headroom), _by_pool(counts, scenario))
     made = policy_factory(name, miss_price=miss_price, headroom=headroom)
     return Steered(load_checkpoint(name).name, made)
