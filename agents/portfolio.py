@@ -26,6 +26,7 @@ from .opponents import (
     workload_aware,
 )
 from .opponents.held_plan import HeldPlan
+from .opponents.parts.filling import prepare
 from .opponents.static_round_robin import StaticRoundRobin
 from .rules import KnobError, Knobs, Rule, RuleSpec
 from .tuned import SHIPPED, TunedRule, read_tuned
@@ -145,7 +146,12 @@ def make_rule(name: str, knobs: Knobs | None = None, headroom: float = 1.0) -> C
     """
     spec = spec_of(name)
     settled = spec.settled(tuned_knobs(name) if knobs is None else knobs, headroom)
-    return lambda cluster: spec.make(cluster, settled)
+
+    def made(cluster: Cluster) -> Rule:
+        prepare()
+        return spec.make(cluster, settled)
+
+    return made
 
 
 def portfolio_of(names: Sequence[str] = BLENDED_RULES) -> Portfolio:

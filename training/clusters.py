@@ -244,7 +244,7 @@ def _energy(rng: np.random.Generator, difficulty: float) -> dict[str, Any]:
     if rng.random() < difficulty / 6.0:
         from_s = float(rng.uniform(300.0, 0.7 * DURATION_S))
         energy["room_steps"] = [
-            {"at_s": round(from_s), "room_c": round(float(rng.uniform(36.0, 44.0)), 1)},
+            {"at_s": round(from_s), "room_c": round(float(rng.uniform(33.0, 40.0)), 1)},
             {"at_s": round(from_s + float(rng.uniform(400.0, 1200.0))), "room_c": room_c},
         ]
     return energy

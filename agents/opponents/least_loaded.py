@@ -17,7 +17,7 @@ import numpy as np
 from ...env.codec import Proposal
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, Knobs, RuleSpec
-from .parts.figures import Pools, capacity_of, elapsed_s, load_seen, looked_at, over, pools_seen
+from .parts.figures import Pools, capacity_of, elapsed_s, largest_capacity, load_seen, looked_at, over, pools_seen
 from .parts.filling import filled, usd_per_request, with_overflow
 from .parts.fullness import demand_per_s, work_of
 from .parts.holding import faded, made_before_broken, within_limits, within_reach
@@ -59,9 +59,10 @@ class LeastLoaded:
         busy = np.where(np.isnan(busy), pools.ready * self.utilisation, busy)
         rate = snapshot.plausible("arrival_rate_per_s", 0.0)
         demand = np.maximum(demand_per_s(busy, work, load, rate, pools, capacity), load)
-        held = faded(demand, gone_s, self.hold_s, memory)
+        unit = largest_capacity(capacity)
+        held = faded(over(demand, unit), gone_s, self.hold_s, memory)
         room, reach = within_reach(pools, cluster, gone_s, memory)
-        need = self._spread(held / max(self.utilisation, 1e-3), capacity, pools, room)
+        need = self._spread(held * unit / max(self.utilisation, 1e-3), capacity, pools, room)
         action = Action(
             route=by_free_capacity(over(busy, pools.ready), capacity, pools, cluster),
             admit=np.ones(cluster.class_mask.shape),

@@ -63,6 +63,13 @@ def capacity_of(plan: Plan, cluster: Cluster) -> FloatArray:
     return np.where(serves & (plan.capacity_per_s > 0), plan.capacity_per_s, 0.0)
 
 
+def largest_capacity(capacity_per_s: FloatArray) -> FloatArray:
+    """`[..., C]` requests/s of a replica of the pool that carries most of the class: loads are held on to in such
+    replicas, for the load that has passed was one of requests as long as they were then."""
+    largest: FloatArray = capacity_per_s.max(axis=-1)
+    return largest
+
+
 def load_seen(snapshot: Snapshot, plan: Plan, cluster: Cluster, ahead: int = 0) -> FloatArray:
     """`[..., C]` requests per second to be ready for: what arrives now or within the first `ahead` forecast steps.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....env.contract import Cluster, FloatArray, IntArray
+from ....env.contract import Cluster, FloatArray
 from .figures import Pools, over
 
 STICKY = 0.1
@@ -58,28 +58,23 @@ def filled(
     Returns:
         `[..., C, P]` replicas that each class takes of each pool, and `[..., C]` requests/s that found no room.
     """
+    from .fill_kernel import fill  # loads a compiler, which who only asks for names need not wait for
+
     shape = capacity_per_s.shape
-    capacity, cost, weights = (np.reshape(each, (-1, *shape[-2:])) for each in (capacity_per_s, cost, weights))
-    left, room = np.array(np.reshape(load_per_s, (-1, shape[-2]))), np.array(np.reshape(room, (-1, shape[-1])))
-    need, served, replicas_per_rate = np.zeros(capacity.shape), capacity > 0, over(1.0, capacity)
-    rows: slice | IntArray = slice(None)  # of the batch that have something left; all are views, and cheaper
-    for _ in range(shape[-1]):
-        open_to = served[rows] & (room[rows] > 0)[:, None, :]
-        goes = (left[rows] > 0) & open_to.any(axis=-1)
-        going = goes.any(axis=-1)
-        if not going.all():
-            rows, open_to, goes = np.arange(len(need))[rows][going], open_to[going], goes[going]
-            if not len(rows):
-                break
-        shares = _cheapest(np.where(open_to, cost[rows], np.inf), weights[rows])
-        asked = shares * over(left[rows], shares.sum(axis=-1))[..., None] * replicas_per_rate[rows]
-        wanted = asked.sum(axis=-2)
-        too_much = wanted > room[rows]
-        given = asked * np.where(too_much, over(room[rows], wanted), 1.0)[:, None, :]
-        need[rows] += given
-        left[rows] = np.where(goes, ((asked - given) * capacity[rows]).sum(axis=-1), left[rows])
-        room[rows] = np.where(too_much, 0.0, room[rows] - wanted)
-    return need.reshape(shape), left.reshape(load_per_s.shape)
+    capacity, cost, weights = (
+        np.ascontiguousarray(each, dtype=np.float64).reshape(-1, *shape[-2:])
+        for each in (capacity_per_s, cost, weights)
+    )
+    left, free = np.array(load_per_s, dtype=np.float64), np.array(room, dtype=np.float64)
+    need = np.zeros(capacity.shape)
+    fill(left.reshape(-1, shape[-2]), capacity, cost, weights, free.reshape(-1, shape[-1]), need)
+    return need.reshape(shape), left
+
+
+def prepare() -> None:
+    """Compile the filling, or load what was compiled on this machine before, so that no decision waits for it."""
+    one = np.ones((1, 1, 1))
+    filled(one[0], one, one, one, one[0])
 
 
 def with_overflow(need: FloatArray, left: FloatArray, capacity_per_s: FloatArray, cost: FloatArray) -> FloatArray:

@@ -21,12 +21,12 @@ DOUBT_S = 1800.0
 """For so long a pool that left a wish unanswered is asked for one more at a time."""
 
 
-def faded(load_per_s: FloatArray, elapsed_s: FloatArray, hold_s: float, memory: Memory) -> FloatArray:
+def faded(load: FloatArray, elapsed_s: FloatArray, hold_s: float, memory: Memory) -> FloatArray:
     """`[..., C]` the load, or what is left of a higher one (`load` in the memory) that fades over about `hold_s`."""
     if not memory:
-        return load_per_s
+        return load
     left = np.exp(-elapsed_s / max(hold_s, 1e-3))[..., None]
-    held: FloatArray = np.maximum(load_per_s, memory["load"] * left)
+    held: FloatArray = np.maximum(load, memory["load"] * left)
     return held
 
 
