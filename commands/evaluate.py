@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..agents.portfolio import HELD_PLAN, RULES, USUAL
+from ..agents.portfolio import HELD_PLAN, INTEGRAL, RULES, USUAL
 from ..training.contenders import MARKS
 from ..training.evaluation.entrants import listed_all
 from ..training.evaluation.jobs import Job, Plan, jobs_of
@@ -17,6 +17,7 @@ from ..training.evaluation.rows import Row
 from ..training.evaluation.run_folder import RunFolder
 from ..training.evaluation.running import run_evaluation
 from ..training.evaluation.summary import summary_of
+from ..training.static_peak import STATIC_PEAK
 from .bad_input import one_line_errors, refuse
 from .evaluating.asked import command_line, headrooms_asked, policies_asked, suites_asked
 from .evaluating.kept import keep_on_card, keep_summary
@@ -43,7 +44,7 @@ is printed and kept."""
     "--policy",
     "single",
     multiple=True,
-    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, {', '.join(MARKS)} (no policies but marks: they know what comes), or"
+    help=f"One of {', '.join(RULES)} (all but the first also with {INTEGRAL} behind them), {STATIC_PEAK}, {HELD_PLAN}, {', '.join(MARKS)} (no policies but marks: they know what comes), or"
     f" a checkpoint's name or folder; repeatable. Default: {', '.join(USUAL)}.",
 )
 @click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Worlds for each scenario.")

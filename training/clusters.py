@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..env.scenario import Scenario, parse_scenario
-from .drawn_pools import MOST_REPLICAS, DrawnPool, draw_pools, supply_of, trained_models
+from .drawn_pools import MODELS, MOST_REPLICAS, DrawnPool, draw_pools, supply_of
 from .drawn_traffic import DURATION_S, DrawnClass, draw_classes
 
 TICK_S: Final = 10.0
@@ -77,9 +77,8 @@ class _Fleet:
 
 def _fleet(rng: np.random.Generator, difficulty: float) -> _Fleet | None:
     """One attempt; None if nothing can serve a class, or the load would need too few or too many replicas."""
-    known = trained_models()
     n_models = 2 if rng.random() < 0.25 else 1
-    models = tuple(str(name) for name in rng.choice(known, n_models, replace=False))
+    models = tuple(str(name) for name in rng.choice(MODELS, n_models, replace=False))
     classes = draw_classes(rng, models, difficulty)
     count = int(rng.integers(2, 7)) if n_models == 1 else int(rng.integers(4, 7))
     by_model = {}

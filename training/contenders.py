@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,6 +24,7 @@ from ..env.batch import Episode
 from ..env.scenario import Scenario
 from .clairvoyant_plan import CLAIRVOYANT, replayed
 from .rollout import RunResult, rollout
+from .static_peak import HEADROOM, STATIC_PEAK, static_peak
 from .tuning.counts import counts_for
 
 MARKS = (CLAIRVOYANT,)
@@ -89,8 +91,8 @@ def contender(
     """Whoever is called `name`, set for a scenario.
 
     Args:
-        name: a rule, `held-plan`, a checkpoint's name or folder, or one of `MARKS`.
-        scenario: fixed counts are searched on its tuning days, a held plan is read from it.
+        name: a rule, `static-peak`, `held-plan`, a checkpoint's name or folder, or one of `MARKS`.
+        scenario: fixed counts are searched or planned on its tuning days, a held plan is read from it.
         headroom: how far to either side of the setting, between bill and attainment (`policy_factory`); a mark finds
             its own.
         miss_price: what a checkpoint acts by instead of its card's.
@@ -105,6 +107,9 @@ def contender(
     if has_knobs(name):
         own = completed(name, knobs or {})
         return Steered(name, policy_factory(name, own, headroom=headroom), spec_of(name).settled(own, headroom))
+    if name == STATIC_PEAK:
+        own_headroom = headroom * _headroom_alone(name, knobs)
+        return Steered(name, static_peak(scenario, own_headroom), {"headroom": own_headroom})
     if knobs:
         raise SettingError(f"{name}: it has no knobs, got {', '.join(knobs)}")
     if name == HELD_PLAN:
@@ -114,6 +119,14 @@ def contender(
         return Steered(name, policy_factory(name, counts, headroom=headroom), _by_pool(counts, scenario))
     made = policy_factory(name, miss_price=miss_price, headroom=headroom)
     return Steered(load_checkpoint(name).name, made)
+
+
+def _headroom_alone(name: str, knobs: Knobs | None) -> float:
+    """The one knob of fixed counts for a peak."""
+    own = {"headroom": HEADROOM, **(knobs or {})}
+    if len(own) > 1 or not 0 < own["headroom"] < math.inf:
+        raise SettingError(f"{name}: knobs {own}, wanted a headroom above 0 and nothing else")
+    return own["headroom"]
 
 
 def _by_pool(counts: Sequence[float], scenario: Scenario) -> Mapping[str, float]:

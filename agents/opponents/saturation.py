@@ -5,7 +5,7 @@ Source: the saturation analyser and the cost-aware optimiser of llm-d's workload
 80 % of its KV cache or five requests waiting; the fleet grows when what is spare falls below a trigger, the cheapest
 variant first; a variant whose replicas are still pending is not grown again; what would stay saturated without a
 replica is not shrunk; the dearest variant shrinks first. As in its second version demand is counted in amounts, so that
-several replicas may be missing at once, pending ones count as supply, and what an engine computes within its targets
+several replicas may be missing or spare at once, pending ones count as supply, and what an engine computes within its targets
 limits it as its memory does. Its metrics are peaks over a window.
 
 Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
@@ -76,13 +76,13 @@ class Saturation:
             highest / (grow_at * min(max(self.band, 1e-3), 1.0)), capacity, cost, self._up(pools)
         )
         short = ((left > 0)[..., None] & (capacity > 0)).any(axis=-2)
-        goes = (asked > np.maximum(whole_replicas(kept.sum(axis=-2)), needed)) & ~short
+        least = np.maximum(whole_replicas(kept.sum(axis=-2)), needed)
         action = Action(
             route=by_free_capacity(over(full, pools.ready), capacity, pools, cluster),
             admit=np.ones(cluster.class_mask.shape),
             batch_cap=cluster.max_batch_cap,
             token_budget=cluster.max_token_budget,
-            replicas=within_limits(asked - goes, cluster),
+            replicas=within_limits(np.where(short, asked, np.minimum(asked, least)), cluster),
         )
         return Proposal(action=action, need=need), {**memory, **looked_at(snapshot)}
 

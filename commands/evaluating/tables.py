@@ -9,7 +9,8 @@ from rich.console import RenderableType
 from rich.markup import escape
 
 from ...training.criterion import HELD
-from ...training.evaluation.entrants import CHECKPOINT, STATIC_PEAK
+from ...training.evaluation.entrants import CHECKPOINT
+from ...training.static_peak import STATIC_PEAK
 from ..printing import percent, table
 from .asked import OWN_SUITE
 

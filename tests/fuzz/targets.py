@@ -32,9 +32,11 @@ from poolpilot.env.workload.spec import AssignRule, ServegenSpec, WorkloadSpec
 from poolpilot.env.workload.traces import TraceError, read_trace
 from poolpilot.tests.env.workload.trace_files import PACK, SERVEGEN_DATASET, SERVEGEN_TRACE, VALID, parquet_bytes
 from poolpilot.tests.fuzz.mutating import mutated
+from poolpilot.tests.training.clusters import tiny
+from poolpilot.training.suites import SuiteError, load_suite
 
 Outcome = Literal["used", "refused"]
-REFUSALS = (TraceError, WorkloadError, ScenarioError, PlainYamlError, SeriesError, TunedError)
+REFUSALS = (TraceError, WorkloadError, ScenarioError, PlainYamlError, SeriesError, SuiteError, TunedError)
 FEW_REQUESTS = 100_000
 """A mutated scenario may ask for millions of requests, which takes time and is no fault."""
 SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
@@ -123,6 +125,15 @@ def _tuned(content: bytes, folder: Path) -> None:
     path.write_bytes(content)
     for name, rule in read_tuned(path, spec_of).items():
         spec_of(name).settled(rule.knobs)
+
+
+def _suite(content: bytes, folder: Path) -> None:
+    tiny(folder)
+    path = folder / "suite.yaml"
+    path.write_bytes(content)
+    suite = load_suite(path, folder / "data")
+    assert len(suite.scenarios) + len(suite.skipped) >= 1
+    assert all("\n" not in own.why + own.name for own in suite.skipped)
 
 
 def _workload(content: bytes, folder: Path) -> None:
@@ -241,6 +252,16 @@ _TUNED = json.dumps(
         }
     }
 ).encode()
+_SUITE = b"""\
+schema: 1
+name: mine
+summary: "Mine: all of it."
+scenarios:
+  - path: tiny.yaml
+  - {path: tiny.yaml, name: again, needs: data}
+  - scenario: spot-storm
+  - {random: {seed: 7, difficulty: 0.5}, name: mild}
+"""
 _TO_PLAN = b"""\
 schema: 1
 name: to-plan
@@ -272,6 +293,7 @@ TARGETS: tuple[Target, ...] = (
     _by_bytes("scenarios", _SCENARIOS, _scenario),
     _by_bytes("prices", _PRICES, _prices),
     _by_bytes("tuned", (_TUNED,), _tuned),
+    _by_bytes("suites", (_SUITE,), _suite),
     Target(
         "workloads", tuple(yaml.safe_dump(d).encode() for d in yaml.safe_load(WORKLOADS)), _workload, _mutated_document
     ),

@@ -10,10 +10,10 @@ from ...agents.checkpoint import load_checkpoint
 from ...agents.portfolio import HELD_PLAN, STATIC, completed, has_knobs
 from ...agents.rules import Knobs
 from ..contenders import MARKS
+from ..static_peak import STATIC_PEAK
 
 RULE, FIXED, MARK, CHECKPOINT = "rule", "fixed", "mark", "checkpoint"
 """Kinds: rules with knobs; counts that never change; what no policy can be; what was learned."""
-STATIC_PEAK = "static-peak"
 UNSWEPT = (HELD_PLAN, "clairvoyant-plan")
 """Those without a head-room knob of their own."""
 

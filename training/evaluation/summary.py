@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .entrants import CHECKPOINT, MARK, RULE, STATIC_PEAK
+from ..static_peak import STATIC_PEAK
+from .entrants import CHECKPOINT, MARK, RULE
 from .equal_attainment import (
     Costs,
     best_by_cost,

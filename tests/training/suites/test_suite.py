@@ -73,6 +73,8 @@ def test_data_is_read_from_its_folder(tmp_path: Path, monkeypatch: pytest.Monkey
             "scenarios.0: wanted one of path, scenario and random, got path and scenario",
         ),
         ("- path: a.yaml\n", "scenarios.0.path: 'a.yaml': no such file"),
+        (f"- path: {'x' * 300}\n", "no such file"),
+        ('- path: "a\\0b"\n', "no such file"),
         ("- scenario: nothing\n", "scenarios.0.scenario: 'nothing': wanted one of cheap-gpus"),
         ("- random: {seed: -1}\n", "scenarios.0.random.seed: -1: Input should be greater than or equal to 0"),
         ("- random: {seed: 1, difficulty: 2}\n", "scenarios.0.random.difficulty: 2: Input should be less than"),
