@@ -22,6 +22,7 @@ from .opponents import (
     least_loaded,
     plan_tracking,
     saturation,
+    spot_fallback,
     threshold,
     workload_aware,
 )
@@ -44,6 +45,7 @@ RULE_SPECS: Final[Mapping[str, RuleSpec]] = MappingProxyType(
             threshold.SPEC,
             saturation.SPEC,
             plan_tracking.SPEC,
+            spot_fallback.SPEC,
         )
     }
 )
