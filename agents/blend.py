@@ -40,14 +40,6 @@ class Member:
 Portfolio: TypeAlias = tuple[Member, ...]
 """`BLENDED` of them, the neutral one first."""
 
-DEFAULT_PORTFOLIO: Final[Portfolio] = (
-    Member("plan-tracking", {"headroom": 1.3, "burst": 0.5, "hold_s": 120.0, "backlog_drain_s": 60.0}),
-    Member("plan-tracking", {"headroom": 1.05, "burst": 0.3, "hold_s": 60.0, "backlog_drain_s": 60.0}),
-    Member("plan-tracking", {"headroom": 1.6, "burst": 0.8, "hold_s": 300.0, "backlog_drain_s": 60.0}),
-    Member("plan-tracking", {"headroom": 1.3, "burst": 0.5, "hold_s": 900.0, "backlog_drain_s": 60.0}),
-)
-"""What is blended unless somebody asks otherwise."""
-
 
 def portfolio_from_json(document: Any) -> Portfolio:
     """A portfolio as it stands on a card.

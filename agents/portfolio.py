@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
+from ..env.codec import BLENDED
 from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
+from .blend import Member, Portfolio, PortfolioError
 from .checkpoint import load_checkpoint
 from .learned import learned_policies
-from .opponents import cheapest_fit, least_loaded, plan_tracking, saturation, threshold, workload_aware
+from .opponents import (
+    cheapest_fit,
+    integral,
+    least_loaded,
+    plan_tracking,
+    saturation,
+    threshold,
+    workload_aware,
+)
 from .opponents.held_plan import HeldPlan
+from .opponents.parts.filling import prepare
 from .opponents.static_round_robin import StaticRoundRobin
 from .rules import KnobError, Knobs, Rule, RuleSpec
 from .tuned import SHIPPED, TunedRule, read_tuned
@@ -42,8 +54,12 @@ THRESHOLD: Final = "threshold"
 PLAN_TRACKING: Final = "plan-tracking"
 RULES: Final = (STATIC, *RULE_SPECS)
 """The rules that any scenario can be steered by."""
+BLENDED_RULES: Final = (PLAN_TRACKING, "saturation", THRESHOLD, "least-loaded")
+"""What a network blends unless somebody asks otherwise, the neutral one first."""
 USUAL: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
 """Those compared when nobody says which."""
+INTEGRAL: Final = integral.SUFFIX
+"""Behind any of `RULE_SPECS`: with a slow integral controller on its head-room."""
 HELD_PLAN: Final = "held-plan"
 """The rule for scenarios that carry a plan. Anything else names a checkpoint."""
 FRONTIER_POWER: Final = 8
@@ -54,15 +70,44 @@ class SettingError(ValueError):
     """A rule was given a setting that it cannot have."""
 
 
+def base_of(name: str) -> str | None:
+    """The rule inside, of a rule that is another one with a controller around it."""
+    base = name.removesuffix(INTEGRAL)
+    return base if base != name else None
+
+
+def has_knobs(name: str) -> bool:
+    """Whether it is a rule of `RULE_SPECS`, alone or with a controller around it."""
+    return name.removesuffix(INTEGRAL) in RULE_SPECS
+
+
 def spec_of(name: str) -> RuleSpec:
     """A rule with knobs, by name.
 
     Raises:
         KnobError: there is none of that name.
     """
-    if name not in RULE_SPECS:
-        raise KnobError(f"no rule {name!r} that has knobs; there are {', '.join(RULE_SPECS)}")
-    return RULE_SPECS[name]
+    if not has_knobs(name):
+        raise KnobError(
+            f"no rule {name!r} that has knobs; there are {', '.join(RULE_SPECS)}, each also with {INTEGRAL} behind it"
+        )
+    inside = RULE_SPECS[name.removesuffix(INTEGRAL)]
+    return inside if inside.name == name else _with_integral(inside)
+
+
+def _with_integral(inside: RuleSpec) -> RuleSpec:
+    def make(cluster: Cluster, knobs: Knobs) -> Rule:
+        rule = inside.make(cluster, {name: knobs[name] for name in inside.defaults})
+        return integral.Integral(cluster, rule, **{knob.name: knobs[knob.name] for knob in integral.KNOBS})
+
+    return replace(
+        inside,
+        name=inside.name + INTEGRAL,
+        summary=f"{inside.name}, with a slow integral controller on its head-room",
+        source=f"{inside.source}; integral control: Åström and Murray, Feedback Systems, ch. 11",
+        make=make,
+        knobs=(*inside.knobs, *integral.KNOBS),
+    )
 
 
 @cache
@@ -72,9 +117,14 @@ def shipped_tuned() -> Mapping[str, TunedRule]:
 
 
 def tuned_knobs(name: str) -> dict[str, float]:
-    """Every knob of a rule as it was tuned; at its default if it was not (KnobError if there is no such rule)."""
-    spec, tuned = spec_of(name), shipped_tuned().get(name)
-    return spec.settled(tuned.knobs if tuned else None)
+    """Every knob of a rule as it was tuned (KnobError if there is no such rule).
+
+    One that was not has its defaults; with a controller around it, the rule inside is as tuned.
+    """
+    spec, tuned, inside = spec_of(name), shipped_tuned().get(name), base_of(name)
+    if tuned is not None:
+        return spec.settled(tuned.knobs)
+    return spec.settled(tuned_knobs(inside) if inside else None)
 
 
 def completed(name: str, knobs: Knobs) -> dict[str, float]:
@@ -96,7 +146,24 @@ def make_rule(name: str, knobs: Knobs | None = None, headroom: float = 1.0) -> C
     """
     spec = spec_of(name)
     settled = spec.settled(tuned_knobs(name) if knobs is None else knobs, headroom)
-    return lambda cluster: spec.make(cluster, settled)
+
+    def made(cluster: Cluster) -> Rule:
+        prepare()
+        return spec.make(cluster, settled)
+
+    return made
+
+
+def portfolio_of(names: Sequence[str] = BLENDED_RULES) -> Portfolio:
+    """Rules to blend by name, the neutral one first, with the knobs that they ship with.
+
+    Raises:
+        PortfolioError: another number of rules than are blended.
+        KnobError: no such rule.
+    """
+    if len(names) != BLENDED:
+        raise PortfolioError(f"rules {', '.join(names)}: {len(names)} of them, wanted {BLENDED}")
+    return tuple(Member(name, tuned_knobs(name)) for name in names)
 
 
 def policy_factory(
@@ -117,7 +184,7 @@ def policy_factory(
         KnobError: no such knob, or a value that it cannot take.
         CheckpointError: no such checkpoint, or one that does not fit this build.
     """
-    if name in RULE_SPECS:
+    if has_knobs(name):
         if not isinstance(setting, Mapping):
             if setting:
                 raise SettingError(

@@ -17,8 +17,8 @@ import click
 import numpy as np
 from rich.console import Console
 
-from poolpilot.agents.blend import DEFAULT_PORTFOLIO, rules_of
-from poolpilot.agents.portfolio import make_rule
+from poolpilot.agents.blend import rules_of
+from poolpilot.agents.portfolio import make_rule, portfolio_of
 from poolpilot.env.scenario import Scenario
 from poolpilot.training.best import BestCheckpoint
 from poolpilot.training.clusters import random_scenario
@@ -90,10 +90,10 @@ class Scores:
 
     def of_rules(self) -> dict[str, dict[str, list[dict[str, float]]]]:
         """Each rule of the portfolio on its own, by name."""
-        rules = rules_of(DEFAULT_PORTFOLIO, make_rule)
+        rules = rules_of(portfolio_of(), make_rule)
         return {
             f"rule {k}: {member.rule}": self.of(lambda judge, k=k: judge.of_rule_by_scenario(lambda c: rules(c)[k]))  # type: ignore[misc]
-            for k, member in enumerate(DEFAULT_PORTFOLIO)
+            for k, member in enumerate(portfolio_of())
         }
 
 

@@ -77,7 +77,8 @@ def demo(
 
     Starts an embedded Valkey, Envoy, and emulated vLLM replicas of unlike GPUs; replays a workload of several classes
     through Envoy, faster than real time; and lets the sidecar route, cap and scale, first with the shipped
-    checkpoint, then with each baseline on the same requests. Baselines are tuned on other days of the same shape.
+    checkpoint, then with each baseline on the same requests. Rules have the knobs that are shipped (docs/tuning.md); fixed counts are the
+    best on other days of the same shape.
     """
     loaded = load_scenario(scenario)
     if duration is not None:

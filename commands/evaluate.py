@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
-from ..agents.portfolio import HELD_PLAN, RULES, USUAL
+from ..agents.portfolio import HELD_PLAN, INTEGRAL, RULES, USUAL
 from ..training.contenders import MARKS
 from ..training.evaluation.entrants import listed_all
 from ..training.evaluation.jobs import Job, Plan, jobs_of
@@ -16,11 +17,13 @@ from ..training.evaluation.rows import Row
 from ..training.evaluation.run_folder import RunFolder
 from ..training.evaluation.running import run_evaluation
 from ..training.evaluation.summary import summary_of
-from .bad_input import one_line_errors
+from ..training.static_peak import STATIC_PEAK
+from .bad_input import one_line_errors, refuse
 from .evaluating.asked import command_line, headrooms_asked, policies_asked, suites_asked
 from .evaluating.kept import keep_on_card, keep_summary
 from .evaluating.tables import evaluation_tables
 from .first_run import say_if_it_compiles
+from .knobs import KnobsOf, knobs_option, need_optuna
 from .printing import console, print_json, progress
 
 
@@ -41,7 +44,7 @@ is printed and kept."""
     "--policy",
     "single",
     multiple=True,
-    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, {', '.join(MARKS)} (no policies but marks: they know what comes), or"
+    help=f"One of {', '.join(RULES)} (all but the first also with {INTEGRAL} behind them), {STATIC_PEAK}, {HELD_PLAN}, {', '.join(MARKS)} (no policies but marks: they know what comes), or"
     f" a checkpoint's name or folder; repeatable. Default: {', '.join(USUAL)}.",
 )
 @click.option("--seeds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Worlds for each scenario.")
@@ -59,8 +62,14 @@ is printed and kept."""
 )
 @click.option("--reference", help="The policy that bills are compared with. Default: the first.")
 @click.option(
+    "--tune",
+    is_flag=True,
+    help="Tune rules for each scenario first, on other days of it, instead of keeping their shipped knobs (slow).",
+)
+@click.option(
     "--bound/--no-bound", default=True, show_default=True, help="Tell how far bills are above the clairvoyant bound."
 )
+@knobs_option
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -90,7 +99,9 @@ def evaluate(
     headroom: str | None,
     refine: int,
     reference: str | None,
+    tune: bool,
     bound: bool,
+    knobs: Path | None,
     data: Path | None,
     workers: int | None,
     out: Path | None,
@@ -102,16 +113,20 @@ def evaluate(
     Every policy meets the same worlds (paired by seed), with its shipped knobs. Two readings: as shipped, and at
     equal attainment, for which each policy's one head-room knob is swept.
     """
+    if tune and find_spec("optuna") is None:  # an extra
+        refuse("--tune searches with Optuna, which is not installed: pip install 'poolpilot[tune]'")
+    if tune:
+        need_optuna("--tune")
     names = policies_asked(lists, single, USUAL)
     if reference is not None and reference not in names:
         raise click.UsageError(f"--reference {reference}: not among the policies compared ({', '.join(names)})")
     asked = suites_asked(suites, scenarios, data)
-    policies = listed_all(names)
+    policies = listed_all(names, KnobsOf(knobs).by_rule)
     shown = {own.given: own.name for own in policies}
     headrooms = headrooms_asked(headroom, swept=bool(suites))
-    plan = Plan(asked.scenarios, {own.name: own for own in policies}, seeds, bound)
+    plan = Plan(asked.scenarios, {own.name: own for own in policies}, seeds, tune, bound)
     manifest = manifest_of(
-        asked.scenarios, asked.skipped, policies, headrooms, refine, seeds, bound, command_line(context)
+        asked.scenarios, asked.skipped, policies, headrooms, refine, seeds, tune, bound, command_line(context)
     )
     folder = RunFolder(out, manifest) if out is not None else None
     rows = _run(plan, jobs_of(plan, headrooms), refine, workers or os.cpu_count() or 1, folder, as_json)

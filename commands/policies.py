@@ -6,7 +6,7 @@ import click
 from rich.markup import escape
 
 from ..agents.checkpoint import load_checkpoint, shipped_checkpoints
-from ..agents.portfolio import HELD_PLAN, RULE_SPECS, RULES, STATIC, tuned_knobs
+from ..agents.portfolio import HELD_PLAN, INTEGRAL, RULE_SPECS, RULES, STATIC, has_knobs, spec_of, tuned_knobs
 from ..agents.rules import RuleSpec
 from .bad_input import one_line_errors
 from .printing import console, print_json, table
@@ -21,8 +21,8 @@ def policies(policy: str | None, as_json: bool) -> None:
 
     With POLICY show one: a rule's knobs, or the card of a checkpoint (name or folder), which is checked first.
     """
-    if policy is not None and policy in RULE_SPECS:
-        _show_rule(RULE_SPECS[policy], as_json)
+    if policy is not None and has_knobs(policy):
+        _show_rule(spec_of(policy), as_json)
         return
     if policy is not None:
         card = load_checkpoint(policy).card
@@ -37,6 +37,9 @@ def policies(policy: str | None, as_json: bool) -> None:
         return
     rows = [(STATIC, "rule", "Fixed counts, requests dealt out evenly")]
     rows += [(spec.name, "rule", spec.summary) for spec in RULE_SPECS.values()]
+    rows.append(
+        (f"RULE{INTEGRAL}", "rule", "any of these but the first, with a slow integral controller on its head-room")
+    )
     rows.append((HELD_PLAN, "rule", "for scenarios that carry a plan: poolpilot plan --write"))
     rows += [
         (name, f"checkpoint {c.policy_hash}", escape(str(c.card.get("summary", "")))) for name, c in shipped.items()

@@ -1,6 +1,8 @@
-"""`poolpilot scenarios`: list the shipped scenarios, or check a file."""
+"""`poolpilot scenarios`: list the shipped scenarios, or check a file, or list what a suite holds."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 from rich.markup import escape
@@ -12,16 +14,25 @@ from ..env.market.load import machines, prices
 from ..env.market.rentable import Rentable, rentable
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from ..env.scenario.reference import reference
-from .bad_input import one_line_errors
+from .bad_input import one_line_errors, refuse
 from .printing import console, print_json, table
 
 
 @click.command()
 @click.argument("file", required=False)
 @click.option("--reference", "as_reference", is_flag=True, help="Print the reference of all fields, in Markdown.")
+@click.option(
+    "--suite",
+    help="List what a suite holds: train, traces, unseen, spot, stress, steady, or a file (docs/suites.md).",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of traces, prices and machines that a suite reads; left out: POOLPILOT_DATA.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @one_line_errors
-def scenarios(file: str | None, as_reference: bool, as_json: bool) -> None:
+def scenarios(file: str | None, as_reference: bool, suite: str | None, data: Path | None, as_json: bool) -> None:
     """List the shipped scenarios; with FILE (or a name), check it and show what it says.
 
     A scenario names the pools (GPU, model, precision, price, limits), the classes of requests with their targets, and
@@ -31,23 +42,19 @@ def scenarios(file: str | None, as_reference: bool, as_json: bool) -> None:
     if as_reference:
         click.echo(reference(), nl=False)
         return
+    if suite is not None:
+        if file is not None:
+            refuse(f"{file}: wanted a scenario or --suite, got both")
+        _show_suite(suite, data, as_json)
+        return
     if file is None:
         shipped = shipped_scenarios(to_plan=True)
         found = [(name, load_scenario(path, needs_pools=False), path) for name, path in shipped.items()]
         if as_json:
             print_json([{"name": name, "summary": s.summary, "path": str(path)} for name, s, path in found])
             return
-        rows = [
-            (
-                name,
-                f"{len(s.pools) or 'to plan'}",
-                f"{len(s.classes)}",
-                f"{s.duration_s / 60:.0f} min",
-                escape(s.summary),
-            )
-            for name, s, _ in found
-        ]
-        console().print(table("Shipped scenarios", ("name", "pools", "classes", "length", "what"), rows))
+        rows = [_row(name, s) for name, s, _ in found]
+        console().print(table("Shipped scenarios", _COLUMNS, rows, "`--suite NAME` lists what a suite holds."))
         return
     scenario = load_scenario(file, needs_pools=False)
     market = None if scenario.planning is None else rentable(scenario.planning, scenario.base_dir)
@@ -56,6 +63,39 @@ def scenarios(file: str | None, as_reference: bool, as_json: bool) -> None:
         print_json(scenario.model_dump(mode="json", by_alias=True))
         return
     _show(scenario, moving, market)
+
+
+_COLUMNS = ("name", "pools", "classes", "length", "what")
+
+
+def _row(name: str, scenario: Scenario) -> tuple[str, ...]:
+    return (
+        name,
+        f"{len(scenario.pools) or 'to plan'}",
+        f"{len(scenario.classes)}",
+        f"{scenario.duration_s / 60:.0f} min",
+        escape(scenario.summary),
+    )
+
+
+def _show_suite(name: str, data: Path | None, as_json: bool) -> None:
+    """What a suite holds, every scenario read and checked, and what it has to leave out here."""
+    from ..training.suites import load_suite  # draws clusters, which takes a compiler that nobody else here needs
+
+    suite = load_suite(name, data)
+    if as_json:
+        print_json(
+            {
+                "name": suite.name,
+                "summary": suite.summary,
+                "scenarios": [{"name": own.name, "summary": own.summary} for own in suite.scenarios],
+                "skipped": [own._asdict() for own in suite.skipped],
+            }
+        )
+        return
+    rows = [_row(own.name, own) for own in suite.scenarios]
+    rows += [(own.name, "", "", "", f"skipped: {escape(own.why)}") for own in suite.skipped]
+    console().print(table(f"{suite.name}: {escape(suite.summary)}", _COLUMNS, rows))
 
 
 def _show(scenario: Scenario, moving: list[tuple[str, ...]], market: Rentable | None) -> None:

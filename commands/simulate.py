@@ -10,12 +10,13 @@ from pathlib import Path
 import click
 from rich.progress import Progress, TaskID
 
-from ..agents.portfolio import HELD_PLAN, RULES, USUAL
+from ..agents.portfolio import HELD_PLAN, INTEGRAL, RULES, USUAL
 from ..env.contract import BILL_LAYERS, IDLE_PARTS
 from ..env.scenario import Scenario, load_scenario
 from ..env.window import TPOT, TTFT
 from ..training.contenders import contender
 from ..training.rollout import RunResult
+from ..training.static_peak import STATIC_PEAK
 from ..training.worlds import episode_of
 from .bad_input import one_line_errors
 from .first_run import say_if_it_compiles
@@ -42,7 +43,7 @@ _EVENTS = {
     "--policy",
     "policies",
     multiple=True,
-    help=f"One of {', '.join(RULES)}, {HELD_PLAN}, or a checkpoint's name or folder; repeat for several. Default: {', '.join(USUAL)}.",
+    help=f"One of {', '.join(RULES)} (all but the first also with {INTEGRAL} behind them), {STATIC_PEAK}, {HELD_PLAN}, or a checkpoint's name or folder; repeat for several. Default: {', '.join(USUAL)}.",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Of the world: requests, true speeds, preemptions."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..agents.blend import DEFAULT_PORTFOLIO
+from ..agents.portfolio import BLENDED_RULES, portfolio_of
 from ..env.scenario import load_scenario
 from ..training.suites import load_suite
 from .bad_input import one_line_errors, refuse
@@ -145,7 +145,7 @@ def train(
         from ..training.days import CHOOSING_SEED
         from ..training.judging import Judge
         from ..training.run_folder import check
-        from ..training.setting import portfolio_of, training_sources
+        from ..training.setting import training_sources
     except ModuleNotFoundError as error:
         refuse(f"training needs {error.name}: pip install 'poolpilot[train]'")
     if 0 < options["imitate"] < 4:
@@ -158,7 +158,7 @@ def train(
     out = out or Path("runs") / "-".join((*(Path(name).stem for name in scenarios), f"seed{options['seed']}"))
     config = TrainConfig(
         **{field.name: options[field.name] for field in fields(TrainConfig) if field.name in options},
-        portfolio=portfolio_of(rules.split(",")) if rules else DEFAULT_PORTFOLIO,
+        portfolio=portfolio_of([name.strip() for name in rules.split(",")] if rules else BLENDED_RULES),
         critic_first=critic_first,
     )
     # What is wrong is said before anything that takes its time.

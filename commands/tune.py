@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
-from ..agents.portfolio import RULE_SPECS, spec_of
+from ..agents.portfolio import INTEGRAL, PLAN_TRACKING, RULE_SPECS, spec_of
 from ..agents.tuned import SHIPPED, TunedRule, read_tuned, write_tuned
 from ..env.scenario import Scenario, load_scenario
 from .bad_input import one_line_errors, refuse
 from .first_run import say_if_it_compiles
+from .knobs import need_optuna
 from .printing import console, log_console, percent, print_json, progress, table
 
 
@@ -53,25 +54,27 @@ def tune(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Search the knobs of RULES (all, if none is named) for the least bill that holds the targets.
+    """Search the knobs of RULES (all, and plan-tracking+integral, if none is named) for the least bill that holds the targets.
 
     Each rule is tried at its defaults first, then where Optuna expects most, on days of the scenarios that no
     evaluation scores (docs/tuning.md). The best knobs are kept in OUT. Needs the extra `tune` (optuna).
     """
-    names = rules or tuple(RULE_SPECS)
+    names = rules or (*RULE_SPECS, PLAN_TRACKING + INTEGRAL)
     for name in names:
         spec_of(name)
     others = read_tuned(out, spec_of, without=names)
-    try:
-        from ..training.tuning.together import tune_rules
-    except ModuleNotFoundError as error:
-        refuse(f"tuning needs {error.name}: pip install 'poolpilot[tune]'")
+    need_optuna("tuning")
+    from ..training.tuning.together import tune_rules
+
     called, worlds = _worlds(suite, scenarios, data)
+    found: dict[str, TunedRule] = {}
     say_if_it_compiles()
     with progress(quiet=as_json) as bar:
         task = bar.add_task(f"tuning {len(names)} rules on {len(worlds)} scenarios", total=len(names) * trials)
-        found = tune_rules(names, called, worlds, trials, seeds, workers, partial(bar.advance, task))
-    write_tuned(out, {**others, **found})
+        on_trial = partial(bar.advance, task)
+        for name, rule in tune_rules(names, called, worlds, trials, seeds, workers, on_trial):
+            found[name] = rule
+            write_tuned(out, {**others, **found})  # a run that is cut off keeps what it has found
     if as_json:
         print_json({"out": str(out), "rules": {name: rule.model_dump(mode="json") for name, rule in found.items()}})
         return
@@ -94,6 +97,8 @@ def _worlds(suite: str, scenarios: Sequence[str], data: Path | None) -> tuple[st
 
 
 def _print(found: Mapping[str, TunedRule]) -> None:
+    from ..training.criterion import HELD
+
     rows = []
     for name, rule in found.items():
         defaults = spec_of(name).defaults
@@ -110,7 +115,7 @@ def _print(found: Mapping[str, TunedRule]) -> None:
         )
     columns = ("rule", "trials", "bill, defaults", "tuned", "shortfall, defaults", "tuned", "knobs")
     caption = (
-        "Bill in usual bills of each world, shortfall of the wanted attainment on the mean over classes, both on the"
-        " mean over scenarios. A shortfall up to 0.25 % counts as held."
+        "Bill in usual bills of each world, the geometric mean over scenarios; shortfall of the wanted attainment, the"
+        f" mean over classes and scenarios. Up to {HELD * 100:g} % counts as held."
     )
     console().print(table("Tuned", columns, rows, caption))

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..env.scenario import Scenario, parse_scenario
-from .drawn_pools import MOST_REPLICAS, DrawnPool, draw_pools, supply_of, trained_models
+from .drawn_pools import MODELS, MOST_REPLICAS, DrawnPool, draw_pools, supply_of
 from .drawn_traffic import DURATION_S, DrawnClass, draw_classes
 
 TICK_S: Final = 10.0
@@ -77,9 +77,8 @@ class _Fleet:
 
 def _fleet(rng: np.random.Generator, difficulty: float) -> _Fleet | None:
     """One attempt; None if nothing can serve a class, or the load would need too few or too many replicas."""
-    known = trained_models()
     n_models = 2 if rng.random() < 0.25 else 1
-    models = tuple(str(name) for name in rng.choice(known, n_models, replace=False))
+    models = tuple(str(name) for name in rng.choice(MODELS, n_models, replace=False))
     classes = draw_classes(rng, models, difficulty)
     count = int(rng.integers(2, 7)) if n_models == 1 else int(rng.integers(4, 7))
     by_model = {}
@@ -244,7 +243,7 @@ def _energy(rng: np.random.Generator, difficulty: float) -> dict[str, Any]:
     if rng.random() < difficulty / 6.0:
         from_s = float(rng.uniform(300.0, 0.7 * DURATION_S))
         energy["room_steps"] = [
-            {"at_s": round(from_s), "room_c": round(float(rng.uniform(36.0, 44.0)), 1)},
+            {"at_s": round(from_s), "room_c": round(float(rng.uniform(33.0, 40.0)), 1)},
             {"at_s": round(from_s + float(rng.uniform(400.0, 1200.0))), "room_c": room_c},
         ]
     return energy

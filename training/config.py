@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from ..agents.blend import DEFAULT_PORTFOLIO, Portfolio
+from ..agents.blend import Portfolio
+from ..agents.portfolio import portfolio_of
 from .environments import RANDOM
 
 Acting = Literal["blend", "residual", "free"]
@@ -19,7 +20,7 @@ class TrainConfig:
 
     scenarios: tuple[str, ...] = (RANDOM,)
     """Where worlds come from: `random`, shipped names, or paths; named scenarios are varied."""
-    portfolio: Portfolio = DEFAULT_PORTFOLIO
+    portfolio: Portfolio = field(default_factory=portfolio_of)
     """The rules that are blended, the neutral one first, with every knob."""
     steps: int = 1_000_000
     """Environment steps over all clusters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,11 +10,11 @@ from typing import Protocol
 from ..agents.checkpoint import load_checkpoint
 from ..agents.portfolio import (
     HELD_PLAN,
-    RULE_SPECS,
     STATIC,
     PolicyFactory,
     SettingError,
     completed,
+    has_knobs,
     held_setting,
     policy_factory,
     spec_of,
@@ -22,9 +23,9 @@ from ..agents.rules import Knobs
 from ..env.batch import Episode
 from ..env.scenario import Scenario
 from .clairvoyant_plan import CLAIRVOYANT, replayed
-from .days import tuning_episodes
 from .rollout import RunResult, rollout
-from .tuning.counts import fixed_counts
+from .static_peak import HEADROOM, STATIC_PEAK, static_peak
+from .tuning.counts import counts_for
 
 MARKS = (CLAIRVOYANT,)
 """No policies: they know what comes."""
@@ -90,8 +91,8 @@ def contender(
     """Whoever is called `name`, set for a scenario.
 
     Args:
-        name: a rule, `held-plan`, a checkpoint's name or folder, or one of `MARKS`.
-        scenario: fixed counts are searched on its tuning days, a held plan is read from it.
+        name: a rule, `static-peak`, `held-plan`, a checkpoint's name or folder, or one of `MARKS`.
+        scenario: fixed counts are searched or planned on its tuning days, a held plan is read from it.
         headroom: how far to either side of the setting, between bill and attainment (`policy_factory`); a mark finds
             its own.
         miss_price: what a checkpoint acts by instead of its card's.
@@ -103,18 +104,29 @@ def contender(
     """
     if name in MARKS:
         return Foreseeing()
-    if name in RULE_SPECS:
+    if has_knobs(name):
         own = completed(name, knobs or {})
         return Steered(name, policy_factory(name, own, headroom=headroom), spec_of(name).settled(own, headroom))
+    if name == STATIC_PEAK:
+        own_headroom = headroom * _headroom_alone(name, knobs)
+        return Steered(name, static_peak(scenario, own_headroom), {"headroom": own_headroom})
     if knobs:
         raise SettingError(f"{name}: it has no knobs, got {', '.join(knobs)}")
     if name == HELD_PLAN:
         return Steered(name, policy_factory(name, held_setting(scenario), headroom=headroom))
     if name == STATIC:
-        counts = fixed_counts(tuning_episodes(scenario), scenario.tick_s, on_trial).counts
+        counts = counts_for(scenario, on_trial)
         return Steered(name, policy_factory(name, counts, headroom=headroom), _by_pool(counts, scenario))
     made = policy_factory(name, miss_price=miss_price, headroom=headroom)
     return Steered(load_checkpoint(name).name, made)
+
+
+def _headroom_alone(name: str, knobs: Knobs | None) -> float:
+    """The one knob of fixed counts for a peak."""
+    own = {"headroom": HEADROOM, **(knobs or {})}
+    if len(own) > 1 or not 0 < own["headroom"] < math.inf:
+        raise SettingError(f"{name}: knobs {own}, wanted a headroom above 0 and nothing else")
+    return own["headroom"]
 
 
 def _by_pool(counts: Sequence[float], scenario: Scenario) -> Mapping[str, float]:

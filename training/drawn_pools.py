@@ -38,6 +38,17 @@ DEAREST: Final = 4.0
 MOST_REPLICAS: Final = 48
 """Of a pool: more would only cost time."""
 PRECISIONS: Final = ("bf16", "fp8", "int4")
+MODELS: Final = (
+    "meta-llama/Llama-3.1-8B",
+    "mistralai/Mistral-7B-v0.1",
+    "meta-llama/Llama-2-13b-hf",
+    "Qwen/Qwen3-14B",
+    "Qwen/Qwen2.5-32B",
+    "Qwen/Qwen3-32B",
+    "mistralai/Mixtral-8x7B-v0.1",
+    "meta-llama/Llama-3.1-70B",
+)
+"""Models to draw from, by their names in the catalogue: of sizes that one to four GPUs serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +89,6 @@ class DrawnPool:
     def usd_per_rate(self) -> float:
         """Dollars an hour for a request a second of what it serves."""
         return float(self.price["usd_per_hr"]) / self.per_s
-
-
-@lru_cache(maxsize=1)
-def trained_models() -> tuple[str, ...]:
-    """Models to draw from, by their names in the catalogue: of sizes that the replicas of one machine serve."""
-    names = (
-        "meta-llama/Llama-3.1-8B",
-        "mistralai/Mistral-7B-v0.1",
-        "meta-llama/Llama-2-13b-hf",
-        "Qwen/Qwen3-14B",
-        "Qwen/Qwen2.5-32B",
-        "Qwen/Qwen3-32B",
-        "mistralai/Mixtral-8x7B-v0.1",
-        "meta-llama/Llama-3.1-70B",
-    )
-    assert not held_out.MODELS & set(names)
-    return names
 
 
 @lru_cache(maxsize=1)

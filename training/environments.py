@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..agents.blend import DEFAULT_PORTFOLIO, rules_of
+from ..agents.blend import rules_of
 from ..agents.planner.solving.together import PlansTogether
-from ..agents.portfolio import make_rule
+from ..agents.portfolio import make_rule, portfolio_of
 from ..env.cluster_env import ClusterEnv, VectorClusterEnv
 from ..env.scenario import load_scenario
 from ..env.spaces import SpaceLayout
@@ -49,7 +49,7 @@ def make_cluster_env(scenario: str = DEFAULT_SCENARIO, varied: bool = True) -> C
     """The environment behind `gymnasium.make("poolpilot/Cluster-v1", scenario=...)`."""
     worlds = training_worlds([scenario], varied)
     check_room(worlds, SpaceLayout())
-    return ClusterEnv(worlds, max(worlds.ticks_s), rules_of(DEFAULT_PORTFOLIO, make_rule))
+    return ClusterEnv(worlds, max(worlds.ticks_s), rules_of(portfolio_of(), make_rule))
 
 
 def make_vector_env(
@@ -92,7 +92,7 @@ def vector_env_of(
         worlds,
         n_clusters,
         max(ticks),
-        rules_of(DEFAULT_PORTFOLIO, make_rule),
+        rules_of(portfolio_of(), make_rule),
         layout or SpaceLayout(),
         seed,
         make_planning=PlansTogether,

@@ -1,6 +1,7 @@
 """What training never draws, so that the suite `unseen` asks what no checkpoint and no tuned rule has met.
 
-Written here and nowhere else: `clusters` leaves all of it out, and tests hold the suite `unseen` to using nothing but it.
+Written here and nowhere else. `clusters` leaves all of it out. In every scenario of `unseen` all models, some class and
+each pool's GPU type or price list are of it: tests hold it to that.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MODELS: Final = frozenset(
 """Models, by their name in the catalogue."""
 
 PROVIDERS: Final = frozenset({"lambda", "runpod"})
-"""Whose price lists. The market of arXiv:2502.00722 and any list that does not come along are unseen too."""
+"""Whose price lists; lists that do not come along, such as the market of arXiv:2502.00722, are unseen too."""
 
 CLASSES: Final = frozenset({"agent", "embedding", "rag", "translation"})
 """Kinds of requests, by the name of their class."""

@@ -142,7 +142,7 @@ class Chooser(nn.Module):
         for zero in (self.head.weight, self.head.bias, self.by_price.weight):
             nn.init.zeros_(zero)
         ends = miss_price_feature(np.array([MISS_PRICE_LOW, MISS_PRICE_HIGH]))
-        self.register_buffer("knots", torch.linspace(float(ends[0]), float(ends[1]), PRICE_KNOTS))
+        self.knots = torch.linspace(float(ends[0]), float(ends[1]), PRICE_KNOTS)
 
     def forward(self, seen: Tensor) -> Tensor:
         """`[B, entries]` logits for observations `[B, N]`; zeros at first."""

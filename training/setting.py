@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from ..agents.blend import Member, Portfolio, PortfolioError, rules_of
+from ..agents.blend import Portfolio, rules_of
 from ..agents.planner.solving.together import PlansTogether
-from ..agents.portfolio import make_rule, tuned_knobs
+from ..agents.portfolio import make_rule
 from ..env.bending import Bending
 from ..env.cluster_env import BendingFactory, EpisodeSource, VectorClusterEnv
-from ..env.codec import BLENDED
 from ..env.spaces import SpaceLayout
 from .baseline import with_baselines
 from .config import Acting, TrainConfig
@@ -92,14 +91,3 @@ def measure_baselines(
 def bending_of(acting: Acting) -> BendingFactory:
     """What outputs are turned into actions by."""
     return FreeActing if acting == "free" else Bending
-
-
-def portfolio_of(names: Sequence[str]) -> Portfolio:
-    """Rules by name, the neutral one first, with the knobs that they ship with.
-
-    Raises:
-        ValueError: no such rule, or another number of them than are blended.
-    """
-    if len(names) != BLENDED:
-        raise PortfolioError(f"rules {', '.join(names)}: {len(names)} of them, wanted {BLENDED}")
-    return tuple(Member(name, tuned_knobs(name)) for name in (name.strip() for name in names))

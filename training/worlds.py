@@ -112,7 +112,7 @@ class TrainingWorlds:
     scenarios: Sequence[Scenario] = ()
     variation: Variation = Variation()
     bank: int = 0
-    """So many worlds, each met again and again with other coin tosses (admission, routing, cold starts, preemptions)
+    """So many worlds, each met again and again with other coin tosses (admission, routing, cold starts, noise of telemetry)
     and another price of a miss; 0: a new world every time. Drawing a world costs as much as a hundred steps."""
     bank_seed: int = 0
     """Which worlds the bank holds."""
@@ -150,6 +150,8 @@ class TrainingWorlds:
             kept = self.drawn[own] = self._drawn(int(mixed[0]))
         rng = np.random.default_rng(seed)
         world = replace(kept.world, seed=int(rng.integers(2**62)))
+        if world.veil is not None:
+            world = replace(world, veil=replace(world.veil, seed=world.seed))
         return replace(kept, world=world, miss_price=_miss_price(rng))
 
     def _drawn(self, seed: int) -> Episode:

@@ -17,7 +17,7 @@ import numpy as np
 from ...env.codec import Proposal
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, Knobs, RuleSpec
-from .parts.figures import Pools, capacity_of, elapsed_s, load_seen, looked_at, over, pools_seen
+from .parts.figures import Pools, capacity_of, elapsed_s, largest_capacity, load_seen, looked_at, over, pools_seen
 from .parts.filling import filled, usd_per_request, with_overflow
 from .parts.fullness import demand_per_s, work_of
 from .parts.holding import faded, made_before_broken, within_limits, within_reach
@@ -36,7 +36,7 @@ class LeastLoaded:
     """Target, of what is just within targets."""
     hold_s: float = 120.0
     """A load that has passed fades over about this long before replicas go."""
-    thrift: float = 1.0
+    thrift: float = 3.0
     """How much less of a pool is used the dearer its work is: 0 not at all, 1 in proportion."""
     spot_aversion: float = 0.1
     """A spot machine counts as this much dearer than it is: 0.5 by a half."""
@@ -59,9 +59,10 @@ class LeastLoaded:
         busy = np.where(np.isnan(busy), pools.ready * self.utilisation, busy)
         rate = snapshot.plausible("arrival_rate_per_s", 0.0)
         demand = np.maximum(demand_per_s(busy, work, load, rate, pools, capacity), load)
-        held = faded(demand, gone_s, self.hold_s, memory)
+        unit = largest_capacity(capacity)
+        held = faded(over(demand, unit), gone_s, self.hold_s, memory)
         room, reach = within_reach(pools, cluster, gone_s, memory)
-        need = self._spread(held / max(self.utilisation, 1e-3), capacity, pools, room)
+        need = self._spread(held * unit / max(self.utilisation, 1e-3), capacity, pools, room)
         action = Action(
             route=by_free_capacity(over(busy, pools.ready), capacity, pools, cluster),
             admit=np.ones(cluster.class_mask.shape),
@@ -109,7 +110,7 @@ SPEC = RuleSpec(
     knobs=(
         Knob("utilisation", 0.7, 0.35, 1.1, "target utilisation, of what is just within targets"),
         Knob("hold_s", 120.0, 20.0, 900.0, "a load that has passed fades over about this long", log=True),
-        Knob("thrift", 1.0, 0.0, 6.0, "0: pools are used by their size, whatever they cost; more: dear ones less"),
+        Knob("thrift", 3.0, 0.0, 12.0, "0: pools are used by their size, whatever they cost; more: dear ones less"),
         Knob("spot_aversion", 0.1, 0.0, 2.0, "a spot machine counts as this much dearer than it is"),
     ),
     headroom="utilisation",

@@ -5,7 +5,7 @@ Source: the saturation analyser and the cost-aware optimiser of llm-d's workload
 80 % of its KV cache or five requests waiting; the fleet grows when what is spare falls below a trigger, the cheapest
 variant first; a variant whose replicas are still pending is not grown again; what would stay saturated without a
 replica is not shrunk; the dearest variant shrinks first. As in its second version demand is counted in amounts, so that
-several replicas may be missing at once, pending ones count as supply, and what an engine computes within its targets
+several replicas may be missing or spare at once, pending ones count as supply, and what an engine computes within its targets
 limits it as its memory does. Its metrics are peaks over a window.
 
 Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
@@ -21,7 +21,7 @@ import numpy as np
 from ...env.codec import Proposal, whole_replicas
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, Knobs, RuleSpec
-from .parts.figures import Pools, capacity_of, load_seen, looked_at, over, pools_seen
+from .parts.figures import Pools, capacity_of, largest_capacity, load_seen, looked_at, over, pools_seen
 from .parts.filling import filled_cheapest_first, usd_per_request
 from .parts.fullness import demand_per_s, work_of
 from .parts.holding import highest_of_window, within_limits
@@ -63,7 +63,10 @@ class Saturation:
         full = self._full(pools, work.concurrency)
         rate = snapshot.plausible("arrival_rate_per_s", 0.0)
         demand = np.maximum(demand_per_s(full, work, load, rate, pools, capacity), load)
-        highest, memory = highest_of_window(demand, plan.load_per_s, snapshot.time_s, self.hold_s, memory)
+        unit = largest_capacity(capacity)
+        at_first = over(plan.load_per_s, unit)
+        highest, memory = highest_of_window(over(demand, unit), at_first, snapshot.time_s, self.hold_s, memory)
+        highest = highest * unit
         grow_at = max(self.grow_at, 1e-3)
         cost = usd_per_request(demand, capacity, pools, cluster, self.spot_aversion)
         need = self._grown(demand / grow_at, pools, capacity, cost)
@@ -73,13 +76,13 @@ class Saturation:
             highest / (grow_at * min(max(self.band, 1e-3), 1.0)), capacity, cost, self._up(pools)
         )
         short = ((left > 0)[..., None] & (capacity > 0)).any(axis=-2)
-        goes = (asked > np.maximum(whole_replicas(kept.sum(axis=-2)), needed)) & ~short
+        least = np.maximum(whole_replicas(kept.sum(axis=-2)), needed)
         action = Action(
             route=by_free_capacity(over(full, pools.ready), capacity, pools, cluster),
             admit=np.ones(cluster.class_mask.shape),
             batch_cap=cluster.max_batch_cap,
             token_budget=cluster.max_token_budget,
-            replicas=within_limits(asked - goes, cluster),
+            replicas=within_limits(np.where(short, asked, np.minimum(asked, least)), cluster),
         )
         return Proposal(action=action, need=need), {**memory, **looked_at(snapshot)}
 

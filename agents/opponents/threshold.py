@@ -20,7 +20,7 @@ import numpy as np
 from ...env.codec import Proposal
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 from ..rules import Knob, Knobs, RuleSpec
-from .parts.figures import Pools, capacity_of, elapsed_s, load_seen, looked_at, over, pools_seen
+from .parts.figures import Pools, capacity_of, elapsed_s, largest_capacity, load_seen, looked_at, over, pools_seen
 from .parts.filling import filled_cheapest_first, usd_per_request, with_overflow
 from .parts.fullness import demand_per_s, work_of
 from .parts.holding import highest_of_window, made_before_broken, within_limits, within_reach
@@ -40,7 +40,7 @@ class Threshold:
     cluster: Cluster
     share: float = 0.7
     """Target of concurrency and rate, of what is just within targets."""
-    queue: float = 4.0
+    queue: float = 8.0
     """Target requests waiting per replica."""
     kv_used: float = 0.7
     """Target share of the KV cache in use."""
@@ -68,7 +68,10 @@ class Threshold:
         recommended = self._recommended(pools, target)
         asked = demand_per_s(recommended, work, load, rate, pools, capacity)
         asked = np.maximum(asked, load / self.share)
-        stable, window = highest_of_window(asked, plan.load_per_s, snapshot.time_s, self.window_s, memory)
+        unit = largest_capacity(capacity)
+        at_first = over(plan.load_per_s, unit)
+        stable, window = highest_of_window(over(asked, unit), at_first, snapshot.time_s, self.window_s, memory)
+        stable = stable * unit
         room, reach = within_reach(pools, cluster, elapsed_s(snapshot, memory), memory)
         cost = usd_per_request(stable, capacity, pools, cluster, self.spot_aversion)
         need = with_overflow(*filled_cheapest_first(stable, capacity, cost, room), capacity, cost)
@@ -112,7 +115,7 @@ SPEC = RuleSpec(
     make=_made,
     knobs=(
         Knob("share", 0.7, 0.3, 1.2, "target of concurrency and rate, of what is just within targets"),
-        Knob("queue", 4.0, 0.5, 16.0, "target requests waiting per replica", log=True),
+        Knob("queue", 8.0, 1.0, 64.0, "target requests waiting per replica", log=True),
         Knob("kv_used", 0.7, 0.4, 0.95, "target share of the KV cache in use"),
         Knob("window_s", 120.0, 10.0, 600.0, "scale down to the highest recommendation of this long", log=True),
         Knob("spot_aversion", 0.1, 0.0, 2.0, "a spot machine counts as this much dearer than it is"),

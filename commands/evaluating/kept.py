@@ -12,6 +12,11 @@ from ...agents.checkpoint import add_to_card
 from ...training.evaluation.run_folder import RunFolder
 
 SUMMARY, FIGURE = "summary.json", "frontier.html"
+_DIGITS = 6
+_OF_POLICY = (
+    *("policy", "kind", "usd_per_hr", "usd_per_1000_met", "bill_ratio", "attainment", "shortfall", "held", "lost"),
+    *("replica_changes", "above_bound_frac", "cost_ratio", "reached", "compared", "not_reached"),
+)
 _ON_CARD = ("command", "poolpilot", "commit", "code", "python", "versions", "suites", "policies", "headrooms", "seeds")
 
 
@@ -30,15 +35,28 @@ def keep_on_card(checkpoint: Path, document: Mapping[str, Any], manifest: Mappin
     """Both readings by suite, and what they were made from, in place of the card's evaluation before."""
     readings = {
         name: {
-            "scenarios": suite["scenarios"],
-            "skipped": suite["skipped"],
-            "seeds": suite["seeds"],
-            "as_shipped": {key: value for key, value in suite["as_shipped"].items() if key != "by_scenario"},
-            "equal_attainment": [
-                {key: value for key, value in at.items() if key != "by_scenario"} for at in suite["equal_attainment"]
-            ],
+            **{key: suite[key] for key in ("scenarios", "skipped", "seeds")},
+            "as_shipped": _brief(suite["as_shipped"]),
+            "equal_attainment": [_brief(at) for at in suite["equal_attainment"]],
         }
         for name, suite in document["suites"].items()
     }
     origin = {key: manifest[key] for key in _ON_CARD}
-    add_to_card(checkpoint, {"reference": document["reference"], "origin": origin, "readings": readings})
+    evaluation = {key: document[key] for key in ("reference", "suites_skipped")}
+    add_to_card(checkpoint, {**evaluation, "origin": origin, "readings": readings})
+
+
+def _brief(reading: Mapping[str, Any]) -> dict[str, Any]:
+    """Without single scenarios, and of each policy what cards are read for: a card is read at every start."""
+    kept = {key: value for key, value in reading.items() if key not in ("by_scenario", "policies")}
+    policies = [{key: own[key] for key in _OF_POLICY if key in own} for own in reading["policies"]]
+    brief: dict[str, Any] = _rounded({**kept, "policies": policies})
+    return brief
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(own) for key, own in value.items()}
+    return [_rounded(own) for own in value] if isinstance(value, list) else value

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from poolpilot.agents import checkpoint
-from poolpilot.agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json
+from poolpilot.agents.blend import portfolio_as_json
 from poolpilot.agents.checkpoint import (
     CARD,
     MAX_CARD_BYTES,
@@ -22,9 +22,10 @@ from poolpilot.agents.checkpoint import (
     shipped_checkpoints,
     write_card,
 )
+from poolpilot.agents.portfolio import portfolio_of
 from poolpilot.env.codec import observation_schema
 
-PORTFOLIO = portfolio_as_json(DEFAULT_PORTFOLIO)
+PORTFOLIO = portfolio_as_json(portfolio_of())
 A_RULE = {"rule": "plan-tracking", "knobs": {"headroom": 1.2}}
 
 
@@ -166,7 +167,7 @@ def test_a_card_that_does_not_say_what_it_blends_is_refused_in_one_line(
 
 
 def test_a_card_says_what_is_blended(folder: Path) -> None:
-    assert load_checkpoint(folder).portfolio == DEFAULT_PORTFOLIO
+    assert load_checkpoint(folder).portfolio == portfolio_of()
 
 
 @pytest.mark.parametrize(

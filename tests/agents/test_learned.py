@@ -11,12 +11,11 @@ import numpy as np
 import onnx
 import pytest
 
-from poolpilot.agents.blend import DEFAULT_PORTFOLIO
 from poolpilot.agents.checkpoint import CARD as CARD_FILE
 from poolpilot.agents.checkpoint import ONNX, CheckpointError, load_checkpoint, write_card
 from poolpilot.agents.learned import LearnedPolicy, learned_policy
-from poolpilot.agents.opponents.plan_tracking import PlanTracking
-from poolpilot.agents.portfolio import make_rule
+from poolpilot.agents.portfolio import make_rule, portfolio_of
+from poolpilot.agents.rules import Rule
 from poolpilot.env.contract import Cluster, Memory
 from poolpilot.env.wire import memory_from_json, memory_to_json
 from poolpilot.tests.env.clusters import Situation, a_cluster, a_plan, a_snapshot, row, same
@@ -49,9 +48,10 @@ def policy(folder: Path, at: Situation, **settings: float) -> LearnedPolicy:
     return learned_policy(load_checkpoint(folder), at.cluster, make_rule, **settings)
 
 
-def first_rule(cluster: Cluster) -> PlanTracking:
+def first_rule(cluster: Cluster) -> Rule:
     """The one that a neutral network follows."""
-    return PlanTracking(cluster, *DEFAULT_PORTFOLIO[0].knobs.values())
+    first = portfolio_of()[0]
+    return make_rule(first.rule, first.knobs)(cluster)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (4, 2)], ids=str)
@@ -157,9 +157,12 @@ def test_a_card_with_unknown_rules_or_knobs_is_refused_in_one_line(
 def test_rules_that_are_tuned_anew_do_not_change_what_a_checkpoint_blends(neutral: Path, tmp_path: Path) -> None:
     """The card's knobs count, not those that a rule has by itself."""
     folder = Path(shutil.copytree(neutral, tmp_path / "copy"))
-    roomy = {"rule": "plan-tracking", "knobs": {"headroom": 5.0, "burst": 0.0, "hold_s": 60.0}}
+    roomy = {"rule": "plan-tracking", "knobs": {"headroom": 5.0}}
     write_card(folder, {**CARD, "portfolio": [roomy, *CARD["portfolio"][1:]]})
+    differs = False
     for at in day(4, 1, 2, 3):
         alone = row(at, 0)
-        expected, _ = PlanTracking(alone.cluster, 5.0, 0.0, 60.0).decide(alone.snapshot, alone.plan, {})
+        expected, _ = make_rule("plan-tracking", roomy["knobs"])(alone.cluster).decide(alone.snapshot, alone.plan, {})
         assert same(policy(folder, alone).decide(alone.snapshot, alone.plan, {})[0], expected)
+        differs |= not same(policy(neutral, alone).decide(alone.snapshot, alone.plan, {})[0], expected)
+    assert differs

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from poolpilot.agents import opponents
+from poolpilot.agents import opponents, portfolio
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
 from poolpilot.agents.opponents.static_round_robin import StaticRoundRobin
 from poolpilot.agents.portfolio import (
+    INTEGRAL,
     PLAN_TRACKING,
     RULE_SPECS,
     RULES,
     STATIC,
     SettingError,
+    base_of,
     make_rule,
     policy_factory,
     shipped_tuned,
@@ -23,10 +25,12 @@ from poolpilot.agents.portfolio import (
     tuned_knobs,
 )
 from poolpilot.agents.rules import KnobError, RuleSpec
+from poolpilot.agents.tuned import Reached, TunedRule, write_tuned
 from poolpilot.env.scenario import load_scenario
 
 CLUSTER = load_scenario("mixed-chat").cluster()
 SPECS = list(RULE_SPECS.values())
+EVERY = [*SPECS, *(spec_of(name + INTEGRAL) for name in RULE_SPECS)]
 
 
 def named(spec: RuleSpec) -> str:
@@ -42,7 +46,7 @@ def test_every_file_that_ends_with_a_spec_is_registered_once() -> None:
     assert len(set(RULES)) == len(RULES)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=named)
+@pytest.mark.parametrize("spec", EVERY, ids=named)
 def test_a_spec_says_what_there_is_to_search(spec: RuleSpec) -> None:
     names = [knob.name for knob in spec.knobs]
     assert len(set(names)) == len(names)
@@ -57,7 +61,7 @@ def test_a_spec_says_what_there_is_to_search(spec: RuleSpec) -> None:
         assert knob.doc
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=named)
+@pytest.mark.parametrize("spec", EVERY, ids=named)
 def test_a_rule_is_made_by_name_and_heeds_every_knob(spec: RuleSpec) -> None:
     rule = make_rule(spec.name, {})(CLUSTER)
     assert getattr(rule, "name", None) == spec.name
@@ -124,3 +128,39 @@ def test_an_unknown_rule_is_refused_with_those_that_there_are() -> None:
             refused("no-such")
     with pytest.raises(SettingError, match="has no knobs"):
         policy_factory("no-such", {"headroom": 1.0})
+
+
+def test_a_rule_with_a_controller_around_it_is_the_rule_as_tuned_and_the_controllers_knobs() -> None:
+    name = PLAN_TRACKING + INTEGRAL
+    assert (base_of(name), base_of(PLAN_TRACKING)) == (PLAN_TRACKING, None)
+    inside, spec = tuned_knobs(PLAN_TRACKING), spec_of(name)
+    assert spec.headroom == spec_of(PLAN_TRACKING).headroom
+    if name not in shipped_tuned():
+        assert tuned_knobs(name) == {**spec.defaults, **inside}
+    with pytest.raises(KnobError, match="no rule"):
+        spec_of(name + INTEGRAL)
+
+
+def test_a_tuned_file_sets_rules_and_what_stands_around_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {**spec_of(PLAN_TRACKING).defaults, "headroom": 1.11}
+    tuned = TunedRule(
+        knobs=own,
+        trials=1,
+        seeds=1,
+        suite="s",
+        suite_hash="h",
+        reached=Reached(loss=1.0, bill_ratio=1.0, shortfall=0.0),
+        reached_by_defaults=Reached(loss=1.0, bill_ratio=1.0, shortfall=0.0),
+        versions={},
+    )
+    write_tuned(tmp_path / "tuned.json", {PLAN_TRACKING: tuned})
+    monkeypatch.setattr(portfolio, "SHIPPED", tmp_path / "tuned.json")
+    shipped_tuned.cache_clear()
+    try:
+        assert tuned_knobs(PLAN_TRACKING) == own
+        assert tuned_knobs(PLAN_TRACKING + INTEGRAL) == {**spec_of(PLAN_TRACKING + INTEGRAL).defaults, **own}
+        policy = policy_factory(PLAN_TRACKING)(CLUSTER)
+        assert isinstance(policy, PlanTracking)
+        assert policy.headroom == 1.11
+    finally:
+        shipped_tuned.cache_clear()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from poolpilot.agents.portfolio import PLAN_TRACKING, spec_of
+from poolpilot.agents.portfolio import PLAN_TRACKING, RULE_SPECS, spec_of
 from poolpilot.agents.tuned import SHIPPED, Reached, TunedError, TunedRule, read_tuned, write_tuned
 
 KNOBS = spec_of(PLAN_TRACKING).defaults
@@ -35,7 +35,9 @@ def test_without_a_file_nothing_is_tuned(tmp_path: Path) -> None:
 
 def test_the_shipped_file_is_whole_and_within_range() -> None:
     """Reading checks every rule, every knob and its range."""
-    read_tuned(SHIPPED, spec_of)
+    tuned = read_tuned(SHIPPED, spec_of)
+    assert not tuned or set(RULE_SPECS) <= set(tuned), "no rule may stay behind: poolpilot tune"
+    assert len({(rule.suite_hash, rule.trials, rule.seeds) for rule in tuned.values()}) <= 1, "all tuned as hard"
 
 
 def spoilt(**changes: Any) -> str:

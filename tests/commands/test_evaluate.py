@@ -113,8 +113,8 @@ def test_a_sweep_is_told_at_equal_attainment_and_gone_on_with(tiny: str, tmp_pat
         "scenarios: as shipped",
         "cost at 99 % attainment",
         "cost at 95 % attainment",
-        "tiny: latency",
-        "E2E p99",
+        "tiny: classes",
+        "p50 / p95 / p99",
     ):
         assert words in first.stdout
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -139,6 +139,10 @@ def test_a_suite_of_ones_own_runs_and_says_what_it_skipped(tiny: str, tmp_path: 
     got = document(ran("--suite", str(path), *chosen, "--json"))
     assert got["suites"]["mine"]["scenarios"] == ["tiny"]
     assert list(got["manifest"]["suites"]["mine"]["skipped"]) == ["traced"]
+    path.write_text(yaml.safe_dump({**suite, "scenarios": entries[1:]}))
+    refused(ran("--suite", str(path), *chosen), "no scenario is left to evaluate on: traced: no day.csv")
+    beside = ran("--scenario", tiny, "--suite", str(path), *chosen)
+    assert "mine: traced was skipped: no day.csv" in " ".join(beside.stdout.split()), "a suite never vanishes"
     refused(ran("--suite", str(path), "--suite", str(path), *chosen), "a suite called mine is there already")
 
 

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from poolpilot.agents import checkpoint
-from poolpilot.agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json
+from poolpilot.agents.blend import portfolio_as_json
 from poolpilot.agents.checkpoint import CARD, ONNX, shipped_checkpoints, write_card
-from poolpilot.agents.portfolio import HELD_PLAN, RULES
+from poolpilot.agents.portfolio import HELD_PLAN, RULES, portfolio_of
 from poolpilot.cli import main
 
-PORTFOLIO = portfolio_as_json(DEFAULT_PORTFOLIO)
+PORTFOLIO = portfolio_as_json(portfolio_of())
 
 
 def run(*arguments: str) -> Result:

@@ -134,3 +134,21 @@ def test_the_installed_command_says_it_too(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_suite_is_listed_with_what_it_leaves_out(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    shown = run("--suite", "spot", "--data", nowhere)
+    assert shown.exit_code == 0
+    assert "spot-three-zones" in shown.stdout
+    assert "skipped: no data folder" in " ".join(shown.stdout.split())
+    listed = json.loads(run("--suite", "spot", "--data", nowhere, "--json").stdout)
+    assert [entry["name"] for entry in listed["scenarios"]] == ["spot-three-zones", "spot-no-notice"]
+    assert [entry["name"] for entry in listed["skipped"]] == ["spot-recorded-three-zones", "spot-recorded-prices"]
+
+
+def test_an_unknown_suite_is_refused_in_one_line() -> None:
+    result = run("--suite", "nothing")
+    assert result.exit_code == 2
+    assert result.stderr.strip().endswith("shipped are spot, steady, stress, traces, train, unseen")
+    assert run("mixed-chat", "--suite", "train").exit_code == 2

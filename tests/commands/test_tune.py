@@ -1,14 +1,19 @@
 """`poolpilot tune`, and what other commands make of its file."""
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from poolpilot.agents.portfolio import PLAN_TRACKING, RULE_SPECS, THRESHOLD, spec_of
-from poolpilot.agents.tuned import read_tuned
+from poolpilot.agents.tuned import TunedRule, read_tuned
 from poolpilot.cli import main
+from poolpilot.commands import knobs
+from poolpilot.training.tuning import together
 
 from ..training.clusters import tiny
 
@@ -90,3 +95,50 @@ def test_a_spoilt_file_of_knobs_is_one_line_and_exit_code_2(command: str, tmp_pa
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"Error: {tmp_path / 'mine.json'}: threshold")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_file_of_knobs_sets_the_rules_of_an_evaluation_and_stands_in_its_manifest(tmp_path: Path) -> None:
+    scenario, out = tiny(tmp_path), tmp_path / "mine.json"
+    assert ran("tune", PLAN_TRACKING, "--scenario", scenario, "--trials", 1, "--seeds", 1, "--out", out).exit_code == 0
+    told = json.loads(out.read_text())
+    told[PLAN_TRACKING]["knobs"]["headroom"] = 1.9
+    out.write_text(json.dumps(told))
+    evaluate = (
+        "evaluate",
+        "--scenario",
+        scenario,
+        "--policy",
+        PLAN_TRACKING,
+        "--seeds",
+        2,
+        "--no-bound",
+        "--workers",
+        1,
+    )
+    document = json.loads(ran(*evaluate, "--knobs", out, "--json").stdout)
+    assert all(row["knobs"]["headroom"] == 1.9 for row in document["rows"])
+    assert document["manifest"]["policies"][PLAN_TRACKING]["knobs"]["headroom"] == 1.9
+
+
+@pytest.mark.parametrize("command", [("tune",), ("simulate", "--tune"), ("evaluate", "--tune")], ids=lambda own: own[0])
+def test_without_optuna_it_is_said_what_to_install(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knobs, "find_spec", lambda name: None)
+    named = () if command[0] == "tune" else ("--policy", PLAN_TRACKING)
+    result = ran(*command, "--scenario", tiny(tmp_path), *named)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "needs optuna: pip install 'poolpilot[tune]'" in result.stderr
+
+
+def test_a_run_that_is_cut_off_keeps_what_it_has_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(*arguments: Any) -> Iterator[tuple[str, TunedRule]]:
+        yield from islice(whole(*arguments), 1)
+        raise KeyboardInterrupt
+
+    whole = together.tune_rules
+    monkeypatch.setattr(together, "tune_rules", cut_off)
+    out = tmp_path / "mine.json"
+    quick = ("--scenario", tiny(tmp_path), "--trials", 1, "--seeds", 1, "--workers", 1, "--out", out)
+    assert ran("tune", THRESHOLD, PLAN_TRACKING, *quick).exit_code != 0
+    assert set(read_tuned(out, spec_of)) == {THRESHOLD}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,6 +15,8 @@ from unittest.mock import patch
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from poolpilot.agents.portfolio import PLAN_TRACKING, spec_of
+from poolpilot.agents.tuned import TunedError, read_tuned
 from poolpilot.env.market.price_list import read_price_list
 from poolpilot.env.market.rentable import SHIPPED_PRICES, rentable
 from poolpilot.env.market.series import SeriesError
@@ -29,9 +32,11 @@ from poolpilot.env.workload.spec import AssignRule, ServegenSpec, WorkloadSpec
 from poolpilot.env.workload.traces import TraceError, read_trace
 from poolpilot.tests.env.workload.trace_files import PACK, SERVEGEN_DATASET, SERVEGEN_TRACE, VALID, parquet_bytes
 from poolpilot.tests.fuzz.mutating import mutated
+from poolpilot.tests.training.clusters import tiny
+from poolpilot.training.suites import SuiteError, load_suite
 
 Outcome = Literal["used", "refused"]
-REFUSALS = (TraceError, WorkloadError, ScenarioError, PlainYamlError, SeriesError)
+REFUSALS = (TraceError, WorkloadError, ScenarioError, PlainYamlError, SeriesError, SuiteError, TunedError)
 FEW_REQUESTS = 100_000
 """A mutated scenario may ask for millions of requests, which takes time and is no fault."""
 SPEC: TypeAdapter[WorkloadSpec] = TypeAdapter(WorkloadSpec)
@@ -113,6 +118,22 @@ def _prices(content: bytes, folder: Path) -> None:
     for offer in read_price_list(path).offers:
         assert offer.usd_per_hr > 0.0
         assert 1 <= offer.gpus <= offer.machine_gpus
+
+
+def _tuned(content: bytes, folder: Path) -> None:
+    path = folder / "tuned.json"
+    path.write_bytes(content)
+    for name, rule in read_tuned(path, spec_of).items():
+        spec_of(name).settled(rule.knobs)
+
+
+def _suite(content: bytes, folder: Path) -> None:
+    tiny(folder)
+    path = folder / "suite.yaml"
+    path.write_bytes(content)
+    suite = load_suite(path, folder / "data")
+    assert len(suite.scenarios) + len(suite.skipped) >= 1
+    assert all("\n" not in own.why + own.name for own in suite.skipped)
 
 
 def _workload(content: bytes, folder: Path) -> None:
@@ -217,6 +238,30 @@ _PRICES = (
         b"n1-standard-4,,,4,15,,us,us-a,0.19,0.04\np5.48xlarge,H100,8.0,192,2048,,east,a,55.04,14.2\n"
     ),
 )
+_TUNED = json.dumps(
+    {
+        PLAN_TRACKING: {
+            "knobs": spec_of(PLAN_TRACKING).defaults,
+            "trials": 40,
+            "seeds": 2,
+            "suite": "train",
+            "suite_hash": "0123456789abcdef",
+            "reached": {"loss": 0.8, "bill_ratio": 0.7, "shortfall": 0.005},
+            "reached_by_defaults": {"loss": 0.9, "bill_ratio": 0.9, "shortfall": 0.0},
+            "versions": {"poolpilot": "0.1.0"},
+        }
+    }
+).encode()
+_SUITE = b"""\
+schema: 1
+name: mine
+summary: "Mine: all of it."
+scenarios:
+  - path: tiny.yaml
+  - {path: tiny.yaml, name: again, needs: data}
+  - scenario: spot-storm
+  - {random: {seed: 7, difficulty: 0.5}, name: mild}
+"""
 _TO_PLAN = b"""\
 schema: 1
 name: to-plan
@@ -247,6 +292,8 @@ TARGETS: tuple[Target, ...] = (
     _by_bytes("servegen-tables", (len(_CLIENTS).to_bytes(4, "little") + _CLIENTS + _LENGTHS,), _tables),
     _by_bytes("scenarios", _SCENARIOS, _scenario),
     _by_bytes("prices", _PRICES, _prices),
+    _by_bytes("tuned", (_TUNED,), _tuned),
+    _by_bytes("suites", (_SUITE,), _suite),
     Target(
         "workloads", tuple(yaml.safe_dump(d).encode() for d in yaml.safe_load(WORKLOADS)), _workload, _mutated_document
     ),

@@ -15,7 +15,7 @@ from poolpilot.env.market.rentable import SHIPPED_PRICES
 from poolpilot.env.scenario import Scenario
 from poolpilot.env.spaces import MAX_CLASSES, MAX_POOLS
 from poolpilot.env.workload.spec import ClassLoad, GeneratedSpec, JobLoad
-from poolpilot.training import held_out
+from poolpilot.training import drawn_pools, held_out
 from poolpilot.training.clusters import ClusterError, random_scenario
 from poolpilot.training.rollout import attainment_of, rollout
 from poolpilot.training.worlds import episode_of
@@ -60,6 +60,7 @@ def test_what_is_held_out_is_never_drawn(seed: int) -> None:
 def test_what_is_held_out_is_known() -> None:
     assert set(GPUS) >= held_out.GPUS
     assert set(MODELS) >= held_out.MODELS
+    assert not held_out.MODELS & set(drawn_pools.MODELS)
     assert {offer.provider for offer in read_price_list(SHIPPED_PRICES).offers} >= held_out.PROVIDERS
 
 

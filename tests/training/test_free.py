@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from poolpilot.agents.blend import DEFAULT_PORTFOLIO, rules_of
-from poolpilot.agents.portfolio import make_rule
+from poolpilot.agents.blend import rules_of
+from poolpilot.agents.portfolio import make_rule, portfolio_of
 from poolpilot.env.batch import ClusterBatch
 from poolpilot.env.codec import CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTPUTS, Outputs
 from poolpilot.env.scenario import load_scenario
@@ -19,7 +19,7 @@ from poolpilot.training.worlds import episode_of
 def a_look():  # type: ignore[no-untyped-def]
     scenario = load_scenario("two-models")
     batch = ClusterBatch([episode_of(scenario, 3, 1.0, quickly=True)], scenario.tick_s)
-    acting = FreeActing(batch.cluster, rules_of(DEFAULT_PORTFOLIO, make_rule)(batch.cluster))
+    acting = FreeActing(batch.cluster, rules_of(portfolio_of(), make_rule)(batch.cluster))
     look, _ = acting.look(batch.snapshot(), batch.plan, {}, np.ones(1))
     return acting, look, batch.cluster
 

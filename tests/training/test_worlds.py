@@ -9,6 +9,7 @@ import pytest
 
 from poolpilot.env.batch import Episode
 from poolpilot.env.scenario import load_scenario
+from poolpilot.env.scenario.telemetry import Telemetry
 from poolpilot.tests.training.clusters import tiny
 from poolpilot.training.environments import make_vector_env, vector_env_of
 from poolpilot.training.worlds import MISS_PRICE_HIGH, MISS_PRICE_LOW, TrainingWorlds
@@ -47,6 +48,18 @@ def test_a_banks_world_is_met_again_under_other_chances(tmp_path: Path) -> None:
     for seed in range(20):
         draw(seed)
     assert len(draw.drawn) == 3
+
+
+def test_a_banks_veil_blurs_otherwise_each_time(tmp_path: Path) -> None:
+    veiled = load_scenario(str(tiny(tmp_path))).model_copy(
+        update={"telemetry": Telemetry(noise_frac=0.1, lacks_frac=0.5)}
+    )
+    draw = TrainingWorlds([veiled], bank=3, quickly=True)
+    first, again = draw(2).world.veil, draw(5).world.veil
+    assert first is not None
+    assert again is not None
+    assert first.seed != again.seed
+    np.testing.assert_array_equal(first.lacks_classes, again.lacks_classes)
 
 
 def test_another_bank_holds_other_worlds(tmp_path: Path) -> None:

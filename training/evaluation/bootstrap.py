@@ -14,6 +14,8 @@ from ...env.contract import FloatArray, IntArray
 BOOTSTRAP_DRAWS = 2000
 LOW, HIGH = 0.025, 0.975
 """Quantiles of a 95 % interval."""
+_LEAST_RATIO = 1e-9
+"""Who pays nothing at all has a ratio of 0, which has no logarithm."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,17 @@ def resamples(scenarios: int, seeds: int, draws: int = BOOTSTRAP_DRAWS, seed: in
         scenario=rng.integers(scenarios, size=(draws, scenarios)),
         seed=rng.integers(seeds, size=(draws, scenarios, seeds)),
     )
+
+
+def geometric(ratios: FloatArray, drawn: Resamples) -> Interval:
+    """Geometric mean over scenarios and seeds of ratios `[S, K]`, with its interval: a tenth saved is a tenth wherever it is,
+    and whichever of two is the reference makes no difference."""
+    return exponential(hierarchical(np.log(np.maximum(ratios, _LEAST_RATIO)), drawn))
+
+
+def exponential(of: Interval) -> Interval:
+    """The interval of a ratio from that of its logarithm."""
+    return Interval(float(np.exp(of.mean)), float(np.exp(of.low)), float(np.exp(of.high)))
 
 
 def hierarchical(values: FloatArray, drawn: Resamples) -> Interval:

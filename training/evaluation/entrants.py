@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...agents.checkpoint import load_checkpoint
-from ...agents.portfolio import HELD_PLAN, RULE_SPECS, STATIC, tuned_knobs
+from ...agents.portfolio import HELD_PLAN, STATIC, completed, has_knobs
 from ...agents.rules import Knobs
 from ..contenders import MARKS
+from ..static_peak import STATIC_PEAK
 
 RULE, FIXED, MARK, CHECKPOINT = "rule", "fixed", "mark", "checkpoint"
 """Kinds: rules with knobs; counts that never change; what no policy can be; what was learned."""
-STATIC_PEAK = "static-peak"
-INTEGRAL = "+integral"
 UNSWEPT = (HELD_PLAN, "clairvoyant-plan")
 """Those without a head-room knob of their own."""
 
@@ -37,15 +36,15 @@ class Listed:
     hashes: dict[str, str] = field(default_factory=dict)
     """Of a checkpoint's files."""
     knobs: Knobs = field(default_factory=dict)
-    """As shipped, at head-room 1; of a checkpoint its miss price."""
+    """At head-room 1; of a checkpoint its miss price."""
 
     def as_json(self) -> dict[str, Any]:
         """For the manifest."""
         return {"kind": self.kind, "swept": self.swept, "files": self.hashes, "knobs": dict(self.knobs)}
 
 
-def listed(given: str) -> Listed:
-    """A policy by name.
+def listed(given: str, knobs: Knobs | None = None) -> Listed:
+    """A policy by name; `knobs` of a rule in place of those shipped.
 
     Raises:
         CheckpointError: neither a rule, a mark nor a checkpoint.
@@ -54,8 +53,8 @@ def listed(given: str) -> Listed:
         return Listed(given, given, MARK, given not in UNSWEPT)
     if given in (STATIC, STATIC_PEAK, HELD_PLAN):
         return Listed(given, given, FIXED, given not in UNSWEPT)
-    if given.removesuffix(INTEGRAL) in RULE_SPECS:
-        return Listed(given, given, RULE, True, knobs=tuned_knobs(given))
+    if has_knobs(given):
+        return Listed(given, given, RULE, True, knobs=completed(given, knobs or {}))
     checkpoint = load_checkpoint(given)
     return Listed(
         checkpoint.name,
@@ -67,13 +66,13 @@ def listed(given: str) -> Listed:
     )
 
 
-def listed_all(names: Sequence[str]) -> list[Listed]:
-    """All of them, in order.
+def listed_all(names: Sequence[str], knobs: Mapping[str, Knobs] | None = None) -> list[Listed]:
+    """All of them, in order; `knobs` by rule in place of those shipped.
 
     Raises:
         EntrantError: two that tables could not tell apart.
     """
-    entrants = [listed(name) for name in names]
+    entrants = [listed(name, (knobs or {}).get(name)) for name in names]
     given_by: dict[str, str] = {}
     for own in entrants:
         if own.name in given_by:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ...env.contract import FloatArray, IntArray
-from .bootstrap import Interval, Resamples, interval, resamples
+from ...env.contract import BoolArray, FloatArray, IntArray
+from .bootstrap import Interval, Resamples, exponential, interval, resamples
 from .frontier import budget_used, cost_at, undominated, why_unknown
 from .tables import Runs, SuiteRuns
 
@@ -63,31 +63,35 @@ def _points(settings: Sequence[Runs], level: float, seeds: IntArray) -> tuple[Fl
 
 
 def ratio_of(own: Costs, other: Costs) -> Interval | None:
-    """Mean over scenarios of the ratio of two costs, where both are known; None if they nowhere are."""
-    return _mean_over_scenarios(own.usd_per_hr / other.usd_per_hr, own.draws / other.draws)
+    """Geometric mean over scenarios of the ratio of two costs, where both are known; None if they nowhere are."""
+    logs = _mean_over_scenarios(np.log(own.usd_per_hr / other.usd_per_hr), np.log(own.draws / other.draws))
+    return exponential(logs) if logs else None
 
 
 def gap_closed(agent: Costs, rule: Costs, mark: Costs) -> Interval | None:
     """Of what lies between a rule and a mark that foresees, the share that the agent gets: 1 is the mark, 0 the rule.
 
-    Ratio of the mean savings, over the scenarios where all three costs are known; None if nowhere, or if the mark
-    saves nothing.
+    What the agent's mean ratio to the rule saves over what the mark's saves, both (geometric) over the scenarios where
+    all three costs are known; None if nowhere, or if the mark saves nothing.
     """
     known = ~np.isnan(agent.usd_per_hr + rule.usd_per_hr + mark.usd_per_hr)
     if not known.any():
         return None
-    gained, there = 1.0 - agent.usd_per_hr / rule.usd_per_hr, 1.0 - mark.usd_per_hr / rule.usd_per_hr
-    whole = float(there[known].mean())
+    whole = _saved(mark.usd_per_hr, rule.usd_per_hr, known)
     if whole <= 0.0:
         return None
     all_known = ~np.isnan(agent.draws + rule.draws + mark.draws)
-    counted = np.where(all_known, 1.0, np.nan)
-    mean_gained = _nanmean((1.0 - agent.draws / rule.draws) * counted)
-    mean_there = _nanmean((1.0 - mark.draws / rule.draws) * counted)
+    gained, there = (_saved(own.draws, rule.draws, all_known) for own in (agent, mark))
     # A draw in which the mark saves nothing has no share to tell.
     with np.errstate(divide="ignore", invalid="ignore"):
-        draws = np.where(mean_there > 0.0, mean_gained / mean_there, np.nan)
-    return _told(float(gained[known].mean()) / whole, draws)
+        draws = np.where(there > 0.0, gained / there, np.nan)
+    return _told(float(_saved(agent.usd_per_hr, rule.usd_per_hr, known) / whole), draws)
+
+
+def _saved(own: FloatArray, other: FloatArray, counted: BoolArray) -> FloatArray:
+    """`[...]` share saved by the mean over `[..., S]` of the ratios that count."""
+    saved: FloatArray = 1.0 - np.exp(_nanmean(np.where(counted, np.log(own / other), np.nan)))
+    return saved
 
 
 def costs_of(suite: SuiteRuns, level: float) -> dict[str, Costs]:

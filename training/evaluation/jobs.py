@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...agents.rules import Knobs
 from ...env.batch import Episode
 from ...env.scenario import Scenario
 from ...env.window import MET
@@ -15,7 +16,7 @@ from ..bounding import Clairvoyant
 from ..contenders import contender
 from ..days import scored_episodes
 from ..rollout import RunResult
-from .entrants import Listed
+from .entrants import RULE, Listed
 from .rows import Row
 
 
@@ -43,6 +44,8 @@ class Plan:
     policies: Mapping[str, Listed]
     """By what tables call them."""
     seeds: int
+    tuned: bool = False
+    """Whether rules are tuned on other days of each scenario, instead of keeping their knobs."""
     bounded: bool = True
     """Whether the distance to the bound is told."""
 
@@ -56,6 +59,16 @@ class Stage:
     worlds: list[str]
     """Of each episode, a hash of its requests."""
     hindsight: list[Clairvoyant] = field(default_factory=list)
+    tuned: dict[str, Knobs] = field(default_factory=dict)
+    """Of rules, as far as they are tuned for the scenario."""
+
+    def knobs(self, rule: str) -> Knobs:
+        """A rule's knobs tuned on days of the scenario that are not scored."""
+        from ..tuning.search import knobs_for  # by Optuna, which is an extra and takes long to import
+
+        if rule not in self.tuned:
+            self.tuned[rule] = knobs_for(rule, self.scenario)
+        return self.tuned[rule]
 
     def bound_usd_per_hr(self, seed: int, result: RunResult) -> float:
         """What no policy that meets as many requests can undercut."""
@@ -83,7 +96,10 @@ def world_hash(episode: Episode) -> str:
 def run_job(job: Job, plan: Plan, stage: Stage) -> list[Row]:
     """A row for each seed."""
     listed = plan.policies[job.policy]
-    entry = contender(listed.given, stage.scenario, job.headroom)
+    own = None
+    if listed.kind == RULE:
+        own = stage.knobs(listed.given) if plan.tuned else listed.knobs
+    entry = contender(listed.given, stage.scenario, job.headroom, knobs=own)
     rows = []
     for seed, result in enumerate(entry.run(stage.episodes, stage.scenario.tick_s)):
         bound = stage.bound_usd_per_hr(seed, result) if plan.bounded else None

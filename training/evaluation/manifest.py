@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 DECIDING = ("env", "agents", "training")
 """Packages whose code rows hang on."""
 VERSIONS = ("numpy", "numba", "scipy", "highspy", "onnxruntime", "pyarrow")
-IDENTITY = ("format", "poolpilot", "code", "suites", "policies", "headrooms", "refine", "seeds", "bound")
+IDENTITY = ("format", "poolpilot", "code", "suites", "policies", "headrooms", "refine", "seeds", "tuned", "bound")
 """Rows of runs that differ in one of these are not the same rows."""
 
 
@@ -31,6 +31,7 @@ def manifest_of(
     headrooms: Sequence[float],
     refine: int,
     seeds: int,
+    tuned: bool,
     bound: bool,
     command: str,
 ) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def manifest_of(
         "headrooms": sorted({1.0, *headrooms}),
         "refine": refine,
         "seeds": seeds,
+        "tuned": tuned,
         "bound": bound,
     }
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ...env.contract import BILL_LAYERS, FloatArray
-from ..criterion import HELD, Outcome, loss, shortfall_of
+from ..criterion import HELD, Outcome, loss, mean_outcome, shortfall_of
 from ..rollout import LATENCIES, PERCENTILES
-from .bootstrap import Interval, Resamples, bootstrap, hierarchical, interval, resamples
+from .bootstrap import Interval, Resamples, bootstrap, geometric, hierarchical, interval, resamples
 from .tables import SHIPPED, Runs, SuiteRuns
 
 _MEANS = ("usd_per_1000_met", "goodput_requests_per_s", "goodput_tokens_per_s", "gpu_hours", "energy_kwh")
@@ -43,8 +43,9 @@ def scenario_records(suite: SuiteRuns, reference: str) -> list[dict[str, Any]]:
 
 def outcome(runs: Runs) -> Outcome:
     """What tuning and the choice of checkpoints go by (`training.criterion`)."""
-    ratio = float((runs.usd_per_hr / np.maximum(runs.reference_usd_per_hr, 1e-9)).mean())
-    return Outcome(ratio, float(_shortfall(runs.met, runs.done, runs.wanted).mean()))
+    ratios = (runs.usd_per_hr / np.maximum(runs.reference_usd_per_hr, 1e-9)).mean(axis=1)
+    shortfalls = _shortfall(runs.met, runs.done, runs.wanted)
+    return mean_outcome([Outcome(*map(float, own)) for own in zip(ratios, shortfalls, strict=True)])
 
 
 def best_rule(suite: SuiteRuns, rules: Sequence[str]) -> str | None:
@@ -58,15 +59,16 @@ def against(suite: SuiteRuns, policy: str, other: str) -> dict[str, Any]:
     drawn = resamples(len(suite.scenarios), suite.seeds)
     own, base = suite.shipped(policy), suite.shipped(other)
     return {
-        "bill_ratio": hierarchical(own.usd_per_hr / base.usd_per_hr, drawn).as_json(),
+        "bill_ratio": geometric(own.usd_per_hr / base.usd_per_hr, drawn).as_json(),
         "shortfall_difference": _shortfall_interval(own, drawn, base).as_json(),
     }
 
 
 def saving(suite: SuiteRuns, policy: str, against: str) -> Interval:
-    """Share of the bill of `against` that `policy` does not pay, both as shipped: mean of the pairs' shares."""
+    """Share of the bill of `against` that `policy` does not pay, both as shipped: one less the mean ratio of the pairs."""
     drawn = resamples(len(suite.scenarios), suite.seeds)
-    return hierarchical(1.0 - suite.shipped(policy).usd_per_hr / suite.shipped(against).usd_per_hr, drawn)
+    ratio = geometric(suite.shipped(policy).usd_per_hr / suite.shipped(against).usd_per_hr, drawn)
+    return Interval(1.0 - ratio.mean, 1.0 - ratio.high, 1.0 - ratio.low)
 
 
 def _suite_record(suite: SuiteRuns, policy: str, base: Runs, drawn: Resamples) -> dict[str, Any]:
@@ -82,10 +84,9 @@ def _suite_record(suite: SuiteRuns, policy: str, base: Runs, drawn: Resamples) -
 
 
 def _measures(own: Runs, base: Runs, drawn: Resamples) -> dict[str, Any]:
-    ratio = own.usd_per_hr / base.usd_per_hr
     record: dict[str, Any] = {
         "usd_per_hr": hierarchical(own.usd_per_hr, drawn).as_json(),
-        "bill_ratio": hierarchical(ratio, drawn).as_json(),
+        "bill_ratio": geometric(own.usd_per_hr / base.usd_per_hr, drawn).as_json(),
         "attainment": float(np.nanmean(_attainment(own.met.sum(axis=1), own.done.sum(axis=1)))),
         "shortfall": _shortfall_interval(own, drawn).as_json(),
         "shortfall_against_reference": _shortfall_interval(own, drawn, base).as_json(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .entrants import CHECKPOINT, MARK, RULE, STATIC_PEAK
+from ..static_peak import STATIC_PEAK
+from .entrants import CHECKPOINT, MARK, RULE
 from .equal_attainment import (
     Costs,
     best_by_cost,
@@ -50,6 +51,7 @@ def summary_of(
         "format": FORMAT,
         "reference": reference,
         "levels": list(LEVELS),
+        "suites_skipped": {name: dict(why) for name, why in (skipped or {}).items() if name not in suites},
         "suites": {
             name: {
                 "scenarios": list(suite.scenarios),
@@ -131,10 +133,10 @@ def _against(suite: SuiteRuns, costs: Mapping[str, Costs], best: Sequence[Mappin
 
 
 def _gaps(suite: SuiteRuns, costs: Mapping[str, Costs], best: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """What every checkpoint gets of the way from a rule to every mark."""
+    """What every checkpoint gets of the way from a rule to every mark that has a frontier."""
     records = []
     for rule in best:
-        for mark in _of_kind(suite, MARK):
+        for mark in (name for name in _of_kind(suite, MARK) if len(suite.headrooms(name)) > 1):
             for agent in _of_kind(suite, CHECKPOINT):
                 share = gap_closed(costs[agent], costs[rule["policy"]], costs[mark])
                 records.append(

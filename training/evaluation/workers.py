@@ -12,6 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from typing import Self, TypeAlias
 
+from ...env.compiled_cache import is_kept
+from ...env.sim.advance import advance_some
 from .jobs import Job, Plan, Stage, run_job, stage_of
 from .rows import Row
 
@@ -83,14 +85,21 @@ def run_jobs(jobs: Sequence[Job], plan: Plan, workers: int, on_done: OnDone) -> 
     """
     queue = Queue(jobs)
     if workers == 1:
-        alone, job = Worker(plan), queue.next(None)
-        while job is not None:
-            queue.add(on_done(job, alone.run(job)))
-            job = queue.next(job)
+        _alone(queue, plan, on_done)
         return
+    if not is_kept(advance_some):
+        # The simulator has yet to be compiled: once, not in every process.
+        _alone(queue, plan, on_done, most=1)
     with _one_thread(), ExitStack() as stack:
         hands = [stack.enter_context(_Hand(plan)) for _ in range(min(workers, len(jobs)))]
         _spread(queue, hands, on_done)
+
+
+def _alone(queue: Queue, plan: Plan, on_done: OnDone, most: int | None = None) -> None:
+    worker, job, count = Worker(plan), None, 0
+    while (most is None or count < most) and (job := queue.next(job)) is not None:
+        queue.add(on_done(job, worker.run(job)))
+        count += 1
 
 
 def _spread(queue: Queue, hands: Sequence[_Hand], on_done: OnDone) -> None:

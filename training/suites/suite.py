@@ -17,7 +17,7 @@ Every mistake is one line that names the file, the field, the value and what wou
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -77,7 +77,7 @@ class Entry(Strict):
         if self.name is not None:
             return self.name
         if self.path is not None:
-            return self.path.stem
+            return one_line(self.path.stem)
         return self.scenario if self.random is None and self.scenario is not None else f"random-{self._seed}"
 
     @property
@@ -126,7 +126,7 @@ def data_folder(data: Path | None = None) -> Path:
     """Where traces lie: `data`, else what POOLPILOT_DATA says, else `shared/data` beside the checkout; it need not be
     there."""
     named = os.environ.get(DATA_VARIABLE)
-    return data or (Path(named) if named else Path(__file__).parents[3] / "shared" / "data")
+    return data or (Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "data")
 
 
 def load_suite(name_or_path: str | Path, data: Path | None = None) -> Suite:
@@ -165,8 +165,10 @@ def _read(path: Path, name: str | Path) -> SuiteFile:
         document = plain_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _problem(name, f"cannot be read: {error.strerror or error}") from None
-    except (PlainYamlError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise _problem(path, f"not readable as YAML: {error}") from None
+    except PlainYamlError as error:
+        raise _problem(path, str(error)) from None
     if not isinstance(document, dict):
         raise _problem(path, f"{shown(document)}: wanted a mapping with schema, name, summary, scenarios")
     try:
@@ -186,19 +188,27 @@ def _scenario(entry: Entry, suite: Path, i: int, data: Path) -> Scenario | Skipp
     else:
         assert entry.path is not None
         path = suite.parent / entry.path
-        if not path.is_file():
+        if not _is_there(path, Path.is_file):
             raise _problem(suite, f"scenarios.{i}.path: {shown(str(entry.path))}: no such file")
         found = load_scenario(path)
         if entry.needs == "data":
             if not data.is_dir():
                 return Skipped(entry.label, f"no data folder at {data}; say where it is by --data or {DATA_VARIABLE}")
             found = found.model_copy(update={"base_dir": data})
-        missing = next((file for file in _files(found) if not (found.base_dir / file).exists()), None)
+        missing = next((file for file in _files(found) if not _is_there(found.base_dir / file, Path.exists)), None)
         if missing is not None and entry.needs == "data":
-            return Skipped(entry.label, f"no {missing} in the data folder {data}")
+            return Skipped(entry.label, one_line(f"no {missing} in the data folder {data}"))
         if missing is not None:
             raise ScenarioError(one_line(f"{path}: {missing}: no such file; with `needs: data` it may lie elsewhere"))
     return found if entry.name is None else found.model_copy(update={"name": entry.name})
+
+
+def _is_there(path: Path, test: Callable[[Path], bool]) -> bool:
+    """Not there is also what no file can be called: too long, or with a zero byte."""
+    try:
+        return test(path)
+    except (OSError, ValueError):
+        return False
 
 
 def _files(scenario: Scenario) -> Iterator[Path]:

@@ -15,7 +15,10 @@ from ...agents.portfolio import STATIC, policy_factory
 from ...env.batch import Episode
 from ...env.beliefs import peak_load
 from ...env.contract import Cluster, FloatArray
+from ...env.scenario import Scenario
+from ...env.scenario.fingerprint import fingerprint
 from ..criterion import Outcome, loss, outcome_of
+from ..days import tuning_episodes
 from ..rollout import rollout
 
 MOST_TRIALS = 60
@@ -35,6 +38,22 @@ class FixedCounts:
     counts: tuple[float, ...]
     outcome: Outcome
     trials: int
+
+
+def counts_for(scenario: Scenario, on_trial: Callable[[], None] | None = None) -> tuple[float, ...]:
+    """The best fixed counts for a scenario on its tuning days, one a pool; searched once in a process.
+
+    Raises:
+        ValueError: no counts within the pools' limits could carry the load.
+    """
+    own = fingerprint(scenario)
+    if own not in _known:
+        _known[own] = fixed_counts(tuning_episodes(scenario), scenario.tick_s, on_trial).counts
+    return _known[own]
+
+
+_known: dict[str, tuple[float, ...]] = {}
+"""Counts by what their scenario hangs on: a sweep over head-rooms asks for the same again and again."""
 
 
 def fixed_counts(episodes: Sequence[Episode], tick_s: float, on_trial: Callable[[], None] | None = None) -> FixedCounts:

@@ -1,8 +1,8 @@
 """The search for a rule's knobs: Optuna's tree-structured Parzen estimator, the same trials each time.
 
 Two things end a trial early. Optuna's Wilcoxon pruner compares its losses with those of the best trial, scenario by
-scenario, as a paired test. And a trial whose bill and misses so far would alone be worse than the best, were nothing
-added by the scenarios that are left, cannot win.
+scenario, as a paired test. And a trial that would be worse than the best even if the scenarios that are left cost it
+next to nothing cannot win.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import optuna
 
 from ... import __version__
 from ...agents.portfolio import spec_of
-from ...agents.rules import Knob, RuleSpec
+from ...agents.rules import Knob, Knobs, RuleSpec
 from ...agents.tuned import Reached, TunedRule
 from ...env.scenario import Scenario
 from ...env.scenario.fingerprint import fingerprint
@@ -60,7 +60,13 @@ class Found:
         )
 
 
-def search(spec: RuleSpec, ground: Ground, trials: int, on_trial: Callable[[], None] | None = None) -> Found:
+def search(
+    spec: RuleSpec,
+    ground: Ground,
+    trials: int,
+    on_trial: Callable[[], None] | None = None,
+    start: Knobs | None = None,
+) -> Found:
     """The knobs of least loss (`training.criterion`) over the ground's scenarios; the first trial is the defaults.
 
     Args:
@@ -68,6 +74,7 @@ def search(spec: RuleSpec, ground: Ground, trials: int, on_trial: Callable[[], N
         ground: scenarios and their days.
         trials: how many settings are tried.
         on_trial: told of each.
+        start: what is tried second; knobs that it lacks are at their defaults.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
@@ -77,6 +84,8 @@ def search(spec: RuleSpec, ground: Ground, trials: int, on_trial: Callable[[], N
     sampler = optuna.samplers.TPESampler(seed=SEED, multivariate=True)
     study = optuna.create_study(sampler=sampler, pruner=pruner, direction="minimize")
     study.enqueue_trial(spec.defaults)
+    if start is not None:
+        study.enqueue_trial(spec.settled(start))
 
     def told(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         if on_trial:

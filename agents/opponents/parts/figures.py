@@ -63,6 +63,13 @@ def capacity_of(plan: Plan, cluster: Cluster) -> FloatArray:
     return np.where(serves & (plan.capacity_per_s > 0), plan.capacity_per_s, 0.0)
 
 
+def largest_capacity(capacity_per_s: FloatArray) -> FloatArray:
+    """`[..., C]` requests/s of a replica of the pool that carries most of the class: loads are held on to in such
+    replicas, for the load that has passed was one of requests as long as they were then."""
+    largest: FloatArray = capacity_per_s.max(axis=-1)
+    return largest
+
+
 def load_seen(snapshot: Snapshot, plan: Plan, cluster: Cluster, ahead: int = 0) -> FloatArray:
     """`[..., C]` requests per second to be ready for: what arrives now or within the first `ahead` forecast steps.
 
@@ -93,7 +100,7 @@ def looked_at(snapshot: Snapshot) -> dict[str, FloatArray]:
     return {"time_s": time_s, "seen": np.ones(time_s.shape)}
 
 
-def over(above: FloatArray, below: FloatArray) -> FloatArray:
+def over(above: FloatArray | float, below: FloatArray) -> FloatArray:
     """`above / below`, 0 where `below` is not positive."""
     some = below > 0
     return np.where(some, above / np.where(some, below, 1.0), 0.0)

@@ -58,27 +58,23 @@ def filled(
     Returns:
         `[..., C, P]` replicas that each class takes of each pool, and `[..., C]` requests/s that found no room.
     """
+    from .fill_kernel import fill  # loads a compiler, which who only asks for names need not wait for
+
     shape = capacity_per_s.shape
-    capacity, cost, weights = (np.reshape(each, (-1, *shape[-2:])) for each in (capacity_per_s, cost, weights))
-    left, room = np.array(np.reshape(load_per_s, (-1, shape[-2]))), np.array(np.reshape(room, (-1, shape[-1])))
+    capacity, cost, weights = (
+        np.ascontiguousarray(each, dtype=np.float64).reshape(-1, *shape[-2:])
+        for each in (capacity_per_s, cost, weights)
+    )
+    left, free = np.array(load_per_s, dtype=np.float64), np.array(room, dtype=np.float64)
     need = np.zeros(capacity.shape)
-    rows = np.arange(len(need))
-    for _ in range(shape[-1]):
-        open_to = (capacity[rows] > 0) & (room[rows] > 0)[:, None, :]
-        goes = (left[rows] > 0) & open_to.any(axis=-1)
-        going = goes.any(axis=-1)
-        rows, open_to, goes = rows[going], open_to[going], goes[going]
-        if not len(rows):
-            break
-        mine = capacity[rows]
-        asked = _asked(left[rows], mine, np.where(open_to, cost[rows], np.inf), weights[rows])
-        wanted = asked.sum(axis=-2)
-        fits = np.where(wanted > room[rows], over(room[rows], wanted), 1.0)
-        given = asked * fits[:, None, :]
-        need[rows] += given
-        left[rows] = np.where(goes, ((asked - given) * mine).sum(axis=-1), left[rows])
-        room[rows] = np.where(fits < 1.0, 0.0, room[rows] - given.sum(axis=-2))
-    return need.reshape(shape), left.reshape(load_per_s.shape)
+    fill(left.reshape(-1, shape[-2]), capacity, cost, weights, free.reshape(-1, shape[-1]), need)
+    return need.reshape(shape), left
+
+
+def prepare() -> None:
+    """Compile the filling, or load what was compiled on this machine before, so that no decision waits for it."""
+    one = np.ones((1, 1, 1))
+    filled(one[0], one, one, one, one[0])
 
 
 def with_overflow(need: FloatArray, left: FloatArray, capacity_per_s: FloatArray, cost: FloatArray) -> FloatArray:
@@ -90,7 +86,11 @@ def with_overflow(need: FloatArray, left: FloatArray, capacity_per_s: FloatArray
 
 def _asked(load_per_s: FloatArray, capacity_per_s: FloatArray, cost: FloatArray, weights: FloatArray) -> FloatArray:
     """`[..., C, P]` replicas when each class goes to its cheapest pools only, by weights."""
-    cheapest = (cost == cost.min(axis=-1, keepdims=True)) & np.isfinite(cost)
-    mine = np.where(cheapest, weights, 0.0)
+    mine = _cheapest(cost, weights)
     share = over(mine, mine.sum(axis=-1, keepdims=True))
     return over(load_per_s[..., None] * share, capacity_per_s)
+
+
+def _cheapest(cost: FloatArray, weights: FloatArray) -> FloatArray:
+    """`[..., C, P]` the weights of each class's cheapest pools, 0 for the others."""
+    return np.where((cost == cost.min(axis=-1, keepdims=True)) & (cost < np.inf), weights, 0.0)

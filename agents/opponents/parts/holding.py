@@ -16,15 +16,17 @@ WINDOW_SLOTS = 20
 PATIENCE_S = 30.0
 """A wish for replicas that nobody answers for this long will not be answered soon."""
 RETRY_S = 180.0
-"""So long later it is worth asking again."""
+"""So long later it is worth asking again, for one."""
+DOUBT_S = 1800.0
+"""For so long a pool that left a wish unanswered is asked for one more at a time."""
 
 
-def faded(load_per_s: FloatArray, elapsed_s: FloatArray, hold_s: float, memory: Memory) -> FloatArray:
+def faded(load: FloatArray, elapsed_s: FloatArray, hold_s: float, memory: Memory) -> FloatArray:
     """`[..., C]` the load, or what is left of a higher one (`load` in the memory) that fades over about `hold_s`."""
     if not memory:
-        return load_per_s
+        return load
     left = np.exp(-elapsed_s / max(hold_s, 1e-3))[..., None]
-    held: FloatArray = np.maximum(load_per_s, memory["load"] * left)
+    held: FloatArray = np.maximum(load, memory["load"] * left)
     return held
 
 
@@ -62,29 +64,32 @@ def within_reach(
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
     """`[..., P]` replicas that can be had, and what to remember.
 
-    Where more were asked for than are up or starting for longer than `PATIENCE_S`, no more than are up for `RETRY_S`.
+    Where more were asked for than are up or starting for longer than `PATIENCE_S`, no more than are up for `RETRY_S`, and
+    then one more than are up as long as there is doubt: a rule that counts on many again gives up those it has elsewhere.
     """
     none = np.zeros(pools.ready.shape)
-    waited_s, shut_s = (memory["unanswered_s"], memory["shut_s"]) if memory else (none, none)
+    waited_s, doubt_s = (memory["unanswered_s"], memory["doubt_s"]) if memory else (none, none)
     gone = elapsed_s[..., None]
-    unanswered = pools.target > pools.up + 0.5
-    waited_s = np.where(unanswered & (shut_s <= 0), waited_s + gone, 0.0)
-    shut_s = np.where(waited_s >= PATIENCE_S, RETRY_S, np.maximum(shut_s - gone, 0.0))
-    room = np.where(shut_s > 0, np.minimum(pools.up, cluster.max_replicas), cluster.max_replicas)
-    return np.maximum(room, cluster.min_replicas), {"unanswered_s": waited_s, "shut_s": shut_s}
+    open_s = DOUBT_S - RETRY_S
+    waits = (pools.target > pools.up + 0.5) & (doubt_s <= open_s)
+    waited_s = np.where(waits, waited_s + gone, 0.0)
+    doubt_s = np.where(waited_s >= PATIENCE_S, DOUBT_S, np.maximum(doubt_s - gone, 0.0))
+    more = np.where(doubt_s > open_s, 0.0, np.where(doubt_s > 0, 1.0, cluster.max_replicas))
+    room = np.clip(pools.up + more, cluster.min_replicas, np.maximum(cluster.max_replicas, cluster.min_replicas))
+    return room, {"unanswered_s": waited_s, "doubt_s": doubt_s}
 
 
 def made_before_broken(need: FloatArray, capacity_per_s: FloatArray, pools: Pools) -> FloatArray:
-    """`[..., P]` counts that meet the need, and as many of the others' ready replicas as must stand in until they do.
+    """`[..., P]` counts that meet the need, and as many of the others' replicas as must stand in until they do.
 
-    A pool whose replicas are not ready yet leaves a part of each class; pools that have more ready than they need keep
-    as many as carry that part.
+    A pool whose replicas are not ready yet leaves a part of each class; pools that have more than they need, ready or
+    starting, keep as many as carry that part.
     """
     per_pool = need.sum(axis=-2)
     wanted = whole_replicas(per_pool)
     missing = np.maximum(per_pool - pools.ready, 0.0)
     uncovered = (need * over(missing, per_pool)[..., None, :] * capacity_per_s).sum(axis=-1, keepdims=True)
-    surplus = np.maximum(pools.ready - wanted, 0.0)
+    surplus = np.maximum(pools.up - wanted, 0.0)
     stands_in = surplus[..., None, :] * capacity_per_s
     share = np.minimum(over(uncovered, stands_in.sum(axis=-1, keepdims=True)), 1.0)
     kept = (share * np.where(capacity_per_s > 0, surplus[..., None, :], 0.0)).max(axis=-2)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ....env.codec import Proposal
 from ....env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
-from .figures import Pools, capacity_of, elapsed_s, load_seen, looked_at, over, pools_seen
+from .figures import Pools, capacity_of, elapsed_s, largest_capacity, load_seen, looked_at, over, pools_seen
 from .filling import filled_cheapest_first, with_overflow
 from .holding import faded, made_before_broken, within_limits, within_reach
 from .routing import as_far_as_ready
@@ -44,7 +44,9 @@ def proposal_by_rate(
     """Each class's load to the pools that cost it least, counts and weights by what that needs there."""
     pools, capacity = pools_seen(snapshot, plan, cluster), capacity_of(plan, cluster)
     gone_s = elapsed_s(snapshot, memory)
-    load = faded(load_seen(snapshot, plan, cluster, STEPS_AHEAD), gone_s, sizing.hold_s, memory)
+    unit = largest_capacity(capacity)
+    held = faded(over(load_seen(snapshot, plan, cluster, STEPS_AHEAD), unit), gone_s, sizing.hold_s, memory)
+    load = held * unit
     room, reach = within_reach(pools, cluster, gone_s, memory)
     cost = costs(snapshot, load, capacity, pools)
     bare, _ = filled_cheapest_first(load, capacity, cost, room)
@@ -57,7 +59,7 @@ def proposal_by_rate(
         token_budget=cluster.max_token_budget,
         replicas=within_limits(made_before_broken(need, capacity, pools), cluster),
     )
-    return Proposal(action=action, need=need), {"load": load, **reach, **looked_at(snapshot)}
+    return Proposal(action=action, need=need), {"load": held, **reach, **looked_at(snapshot)}
 
 
 def _factor(sizing: Sizing, bare: FloatArray) -> FloatArray:

@@ -57,7 +57,7 @@ def test_pending_replicas_are_supply_and_block_their_pool() -> None:
 
 
 def test_what_nobody_answers_is_asked_for_no_longer_than_needed() -> None:
-    assert counts(ready=[4.0, 0.0], target=[7.0, 0.0], running=[4.0 * FULL * 0.5, 0.0]) == [6.0, 0.0]
+    assert counts(ready=[4.0, 0.0], target=[7.0, 0.0], running=[4.0 * FULL * 0.5, 0.0]) == [4.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_it_shrinks_by_the_peak_of_a_window() -> None:
         snapshot = told(10.0 * tick, ready=[4.0, 0.0], running=[running, 0.0], arrival_rate_per_s=0.5)
         action, memory = RULE.decide(snapshot, PLAN, memory)
         seen.append(action.replicas[0])
-    assert seen == [4.0] * 13 + [3.0] * 2
+    assert seen == [4.0] * 13 + [2.0] * 2
 
 
 def test_at_the_first_look_what_was_planned_for_stands() -> None:

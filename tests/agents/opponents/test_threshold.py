@@ -17,7 +17,7 @@ NAN = np.nan
 CLUSTER, PLAN = small()
 FULL = 2.0 * 100.0 * 0.1 * 0.78
 """Sequences that a replica of the first pool holds at the limit of its targets: by Little's law, rate x residence."""
-EIGHT_EACH = Threshold(CLUSTER, share=8.0 / FULL)
+EIGHT_EACH = Threshold(CLUSTER, share=8.0 / FULL, queue=4.0)
 
 
 def counts(rule: Threshold, **columns: Any) -> list[float]:
@@ -88,6 +88,14 @@ def test_down_only_to_the_highest_of_the_window() -> None:
         seen.append(action.replicas[0])
     # 8 at 0 s is held through 120 s, 5 at 10 s through 130 s.
     assert seen == [8.0] * 13 + [5.0, 2.0]
+
+
+def test_a_passed_load_is_not_taken_for_one_of_longer_requests() -> None:
+    busy = told(0.0, ready=[4.0, 0.0], running=[32.0, 0.0], arrival_rate_per_s=1.0)
+    _, memory = EIGHT_EACH.decide(busy, PLAN, {})
+    longer = replace(PLAN, capacity_per_s=PLAN.capacity_per_s / 4.0)
+    idle = told(10.0, ready=[4.0, 0.0], running=[0.0, 0.0], arrival_rate_per_s=0.0)
+    assert EIGHT_EACH.decide(idle, longer, memory)[0].replicas.tolist() == [4.0, 0.0]
 
 
 def test_up_at_once() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolpilot.agents.blend import DEFAULT_PORTFOLIO, portfolio_as_json
+from poolpilot.agents.blend import portfolio_as_json
+from poolpilot.agents.portfolio import portfolio_of
 from poolpilot.agents.ppo.export import export_checkpoint
 from poolpilot.agents.ppo.network import SetNetwork
 from poolpilot.env.codec import CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES
@@ -18,7 +19,7 @@ CARD: dict[str, Any] = {
     "name": "untrained",
     "miss_price": 0.7,
     "summary": "never trained",
-    "portfolio": portfolio_as_json(DEFAULT_PORTFOLIO),
+    "portfolio": portfolio_as_json(portfolio_of()),
 }
 
 

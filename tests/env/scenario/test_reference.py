@@ -35,10 +35,13 @@ def test_the_page_is_up_to_date() -> None:
     assert page == reference(), "run: poolpilot scenarios --reference > docs/scenario-reference.md"
 
 
-def test_the_example_of_the_guide_is_a_scenario() -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "scenarios.md").read_text(), flags=re.DOTALL)
-    scenario = parse_scenario(yaml.safe_load(example), Path("docs/scenarios.md"))
-    assert scenario.cluster().pool_names == ("h100", "l40s")
+def test_the_examples_of_the_guide_are_a_scenario() -> None:
+    example, veil = re.findall(r"```yaml\n(.*?)```", (DOCS / "scenarios.md").read_text(), flags=re.DOTALL)
+    plain = parse_scenario(yaml.safe_load(example), Path("docs/scenarios.md"))
+    assert plain.cluster().pool_names == ("h100", "l40s")
+    veiled = parse_scenario(yaml.safe_load(example) | yaml.safe_load(veil), Path("docs/scenarios.md"))
+    assert veiled.telemetry is not None
+    assert len(veiled.telemetry.gaps) == 3
 
 
 def test_the_guide_has_the_table_of_load_times() -> None:

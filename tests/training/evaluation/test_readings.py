@@ -192,7 +192,9 @@ def test_rows_that_cannot_be_compared_are_refused(rows: list[Row], problem: str)
 def test_the_summary_goes_by_the_criterion_of_tuning() -> None:
     """The same outcome from rows as from the runs themselves."""
     scenario = load_scenario("cheap-gpus").model_copy(update={"duration_s": 600.0})
-    plan = Plan({("suite", "cheap-gpus"): scenario}, {own.name: own for own in listed_all(["plan-tracking"])}, 2, False)
+    plan = Plan(
+        {("suite", "cheap-gpus"): scenario}, {own.name: own for own in listed_all(["plan-tracking"])}, 2, bounded=False
+    )
     rows = run_evaluation(plan, jobs_of(plan, (0.3,)))
     episodes = scored_episodes(scenario, 2, quickly=True)
     expected = outcome_of(rollout(episodes, make_rule("plan-tracking", headroom=0.3), scenario.tick_s), episodes)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from poolpilot.agents.portfolio import HELD_PLAN, PLAN_TRACKING, THRESHOLD, SettingError
+from poolpilot.agents.rules import Knobs
 from poolpilot.env.scenario import Scenario, parse_scenario
 from poolpilot.training.evaluation.entrants import EntrantError, listed, listed_all
 from poolpilot.training.evaluation.jobs import Job, Plan, jobs_of
@@ -22,6 +23,7 @@ from poolpilot.training.evaluation.rows import SCHEMA, Row, RowsError, read_rows
 from poolpilot.training.evaluation.run_folder import JOURNAL, MANIFEST, ROWS, RunFolder, RunFolderError
 from poolpilot.training.evaluation.running import run_evaluation
 from poolpilot.training.evaluation.workers import Queue, WorkerDied
+from poolpilot.training.tuning.search import knobs_for
 
 from ..clusters import TINY
 from .planted import a_row
@@ -49,6 +51,7 @@ def a_manifest(**changes: Any) -> dict[str, Any]:
         "headrooms": HEADROOMS,
         "refine": 1,
         "seeds": 2,
+        "tuned": False,
         "bound": True,
         "command": "poolpilot evaluate ...",
     }
@@ -249,6 +252,24 @@ def test_workers_stay_with_the_days_that_they_have_drawn() -> None:
     assert queue.next(third) == jobs[5], "then the one with most left"
     assert queue.next(third) == Job("suite", "b", "rule", 9.0)
     assert queue.next(third) is None
+
+
+def test_rules_may_be_tuned_on_other_days_of_each_scenario(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+
+    def few_trials(rule: str, scenario: Scenario) -> Knobs:
+        searched.append(f"{rule} on {scenario.name}")
+        return knobs_for(rule, scenario, trials=2)
+
+    monkeypatch.setattr("poolpilot.training.tuning.search.knobs_for", few_trials)
+    plan = Plan(SCENARIOS, {own.name: own for own in listed_all([THRESHOLD, HELD_PLAN])}, seeds=2, tuned=True)
+    jobs = [job for job in jobs_of(plan, HEADROOMS) if job.policy == THRESHOLD]
+    rows = run_evaluation(plan, jobs)
+    assert searched == ["threshold on calm", "threshold on busy"], "once a scenario, whatever the head-room"
+    expected = {name: knobs_for(THRESHOLD, scenario, trials=2) for (_, name), scenario in SCENARIOS.items()}
+    for row in rows:
+        if row["headroom"] == 1.0:
+            assert row["knobs"] == pytest.approx(dict(expected[row["scenario"]]))
 
 
 def test_two_policies_of_one_name_are_refused() -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from poolpilot.env.catalog.gpus import gpu
 from poolpilot.env.scenario import ScenarioError
+from poolpilot.env.sim.world import world_from_scenario
 from poolpilot.tests.training.clusters import TINY, tiny
+from poolpilot.training import held_out
 from poolpilot.training.suites import SuiteError, load_suite, shipped_suites
+from poolpilot.training.suites.suite import SHIPPED
 
 HEAD = "schema: 1\nname: mine\nsummary: Mine.\nscenarios:\n"
 TRACED = TINY.replace("kind: generated\n  classes:", "kind: trace\n  path: own/trace.csv\n  assign: [{class: chat}]\n#")
@@ -68,6 +73,8 @@ def test_data_is_read_from_its_folder(tmp_path: Path, monkeypatch: pytest.Monkey
             "scenarios.0: wanted one of path, scenario and random, got path and scenario",
         ),
         ("- path: a.yaml\n", "scenarios.0.path: 'a.yaml': no such file"),
+        (f"- path: {'x' * 300}\n", "no such file"),
+        ('- path: "a\\0b"\n', "no such file"),
         ("- scenario: nothing\n", "scenarios.0.scenario: 'nothing': wanted one of cheap-gpus"),
         ("- random: {seed: -1}\n", "scenarios.0.random.seed: -1: Input should be greater than or equal to 0"),
         ("- random: {seed: 1, difficulty: 2}\n", "scenarios.0.random.difficulty: 2: Input should be less than"),
@@ -106,6 +113,43 @@ def test_a_shipped_suite_is_read_without_any_data(name: str, tmp_path: Path) -> 
     names = [scenario.name for scenario in suite.scenarios] + [skipped.name for skipped in suite.skipped]
     assert len(set(names)) == len(names) >= 1
     assert {scenario.tick_s for scenario in suite.scenarios} <= {10.0}
+
+
+def test_what_unseen_asks_is_held_out_of_training() -> None:
+    for scenario in load_suite("unseen").scenarios:
+        assert {scenario.pool_model(name).name for name in scenario.pools} <= held_out.MODELS
+        assert held_out.CLASSES & set(scenario.classes)
+        for name, pool in scenario.pools.items():
+            trained_price = pool.price.source.split()[0].lower() in {"aws", "gcp", "azure"}
+            assert gpu(pool.gpu).name in held_out.GPUS or not trained_price, name
+        assert 3400.0 <= scenario.duration_s <= 3600.0
+
+
+def test_unseen_has_small_and_large_clusters_and_starts_of_half_a_minute_to_five() -> None:
+    starts = [s.cold_start(name).mean_s for s in load_suite("unseen").scenarios for name in s.pools]
+    assert (min(starts), max(starts)) == (30.0, 300.0)
+    names = " ".join(s.name for s in load_suite("unseen").scenarios)
+    assert all(size in names for size in ("-5", "-20", "-100"))
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("name", ["traces", "spot"])
+def test_with_data_no_scenario_is_left_out_and_each_has_requests(name: str, shared_data: Path) -> None:
+    suite = load_suite(name, shared_data)
+    assert not suite.skipped
+    for scenario in suite.scenarios:
+        world = world_from_scenario(scenario, 5)
+        assert 5_000 <= len(world.workload) <= 400_000
+        assert (np.bincount(world.workload.class_index, minlength=len(scenario.classes)) > 0).all()
+
+
+def test_a_suites_scenario_says_in_its_first_line_why_it_exists() -> None:
+    for path in sorted((SHIPPED / "scenarios").glob("*.yaml")):
+        first = path.read_text().splitlines()[0]
+        assert first.startswith("# "), path.name
+        assert len(first) <= 160, path.name
+        used = [suite.stem for suite in shipped_suites().values() if f"scenarios/{path.name}" in suite.read_text()]
+        assert used, f"{path.name} is in no suite"
 
 
 def test_the_training_suite_is_of_random_clusters_that_training_never_meets() -> None:

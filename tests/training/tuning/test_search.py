@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from poolpilot.agents.portfolio import PLAN_TRACKING, THRESHOLD, spec_of
+from poolpilot.agents.portfolio import INTEGRAL, PLAN_TRACKING, THRESHOLD, spec_of
 from poolpilot.agents.rules import KnobError, RuleSpec
 from poolpilot.agents.tuned import read_tuned, write_tuned
 from poolpilot.env.scenario import Scenario, load_scenario
@@ -70,16 +70,24 @@ def test_a_trial_that_cannot_win_any_more_is_ended() -> None:
     assert loss_at_least([missed] * 4, 4) == pytest.approx(loss(missed))
 
 
+def test_what_is_tried_second_can_be_said(ground: Ground) -> None:
+    """A start that is better than the defaults is found at once."""
+    lavish = at(spec_of(PLAN_TRACKING), headroom=2.0, burst=1.5)
+    found = search(lavish, ground, 2, start={"headroom": 1.1, "burst": 0.3})
+    assert found.knobs == {**lavish.defaults, "headroom": 1.1, "burst": 0.3}
+    assert found.trials == 2
+
+
 def test_two_processes_find_the_same_as_one_to_the_bit(scenarios: list[Scenario], tmp_path: Path) -> None:
     told: list[None] = []
-    rules = (PLAN_TRACKING, THRESHOLD)
-    alone = tune_rules(rules, "tiny ones", scenarios, trials=4, seeds=1)
-    together = tune_rules(
-        rules, "tiny ones", scenarios, trials=4, seeds=1, workers=2, on_trial=lambda: told.append(None)
+    rules = (PLAN_TRACKING + INTEGRAL, PLAN_TRACKING, THRESHOLD)
+    alone = dict(tune_rules(rules, "tiny ones", scenarios, trials=4, seeds=1))
+    together = dict(
+        tune_rules(rules, "tiny ones", scenarios, trials=4, seeds=1, workers=2, on_trial=lambda: told.append(None))
     )
     assert together == alone
-    assert len(told) == 8
-    assert list(together) == list(rules)
+    assert len(told) == 12
+    assert set(together) == set(rules)
     for rule in alone.values():
         assert (rule.trials, rule.seeds, rule.suite, rule.suite_hash) == (4, 1, "tiny ones", fingerprint(*scenarios))
     write_tuned(tmp_path / "tuned.json", alone)
@@ -88,7 +96,7 @@ def test_two_processes_find_the_same_as_one_to_the_bit(scenarios: list[Scenario]
 
 def test_a_rule_that_does_not_exist_is_refused_before_anything_is_drawn() -> None:
     with pytest.raises(KnobError, match="no rule 'no-such'"):
-        tune_rules([PLAN_TRACKING, "no-such"], "none", [], trials=1, seeds=1)
+        next(tune_rules([PLAN_TRACKING, "no-such"], "none", [], trials=1, seeds=1))
 
 
 def test_a_rule_can_be_tuned_for_one_scenario(scenarios: list[Scenario]) -> None:
