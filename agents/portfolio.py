@@ -20,6 +20,7 @@ from .opponents import (
     cheapest_fit,
     integral,
     least_loaded,
+    plan_periodic,
     plan_tracking,
     saturation,
     spot_fallback,
@@ -44,6 +45,7 @@ RULE_SPECS: Final[Mapping[str, RuleSpec]] = MappingProxyType(
             workload_aware.SPEC,
             threshold.SPEC,
             saturation.SPEC,
+            plan_periodic.SPEC,
             plan_tracking.SPEC,
             spot_fallback.SPEC,
         )

@@ -177,7 +177,7 @@ def _make(cluster: Cluster, knobs: Knobs) -> PlanTracking:
 
 SPEC: Final = RuleSpec(
     name="plan-tracking",
-    summary="the planner on the forecast, corrected by measured latency, reacting at every tick",
+    summary="The planner on the forecast, corrected by measured latency, reacting at every tick",
     source="NVIDIA Dynamo documentation, SLA planner; Melange, arXiv:2404.14527",
     make=_make,
     knobs=(

@@ -166,7 +166,7 @@ def _make(cluster: Cluster, knobs: Knobs) -> SpotFallback:
 
 SPEC: Final = RuleSpec(
     name="spot-fallback",
-    summary="spread spot replicas with some to spare, on-demand ones while they are missing",
+    summary="Spread spot replicas with some to spare, on-demand ones while they are missing",
     source="SkyServe, arXiv:2411.01438",
     make=_make,
     knobs=(

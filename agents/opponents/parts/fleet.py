@@ -94,6 +94,36 @@ def cheapest_fleet(
     return quick_plan(within, load_per_s, capacity_per_s, usd_per_hr, hand).replicas
 
 
+def chosen_where(
+    asked: BoolArray,
+    current: FloatArray,
+    load_per_s: FloatArray,
+    capacity_per_s: FloatArray,
+    cluster: Cluster,
+    most: FloatArray,
+    usd_per_hr: FloatArray,
+    hand: FloatArray,
+    payback_s: float,
+) -> FloatArray:
+    """`[..., P]` the cheapest fleet where it is `asked` for `[...]`, `current` elsewhere."""
+    if not asked.any():
+        return current
+    if not asked.ndim:
+        return cheapest_fleet(load_per_s, capacity_per_s, cluster, most, usd_per_hr, hand, payback_s)
+    # Only the clusters whose turn it is: solving is most of a rule's time.
+    rows, best = np.flatnonzero(asked), np.array(current)
+    best[rows] = cheapest_fleet(
+        load_per_s[rows],
+        capacity_per_s[rows],
+        rows_of(cluster, rows),
+        most[rows],
+        usd_per_hr[rows],
+        hand[rows],
+        payback_s,
+    )
+    return best
+
+
 def steady_fleet(
     load_per_s: FloatArray,
     capacity_per_s: FloatArray,
@@ -116,14 +146,7 @@ def steady_fleet(
     if not asked.any():
         return current
     wanted = load_per_s * np.where(fits, 1.0 + DEADBAND, 1.0)[..., None]
-    if asked.ndim:  # only the clusters whose turn it is: solving is most of the rule's time
-        rows = np.flatnonzero(asked)
-        own, best = rows_of(cluster, rows), np.array(current)
-        best[rows] = cheapest_fleet(
-            wanted[rows], capacity_per_s[rows], own, most[rows], usd_per_hr[rows], hand[rows], payback_s
-        )
-    else:
-        best = cheapest_fleet(wanted, capacity_per_s, cluster, most, usd_per_hr, hand, payback_s)
+    best = chosen_where(asked, current, wanted, capacity_per_s, cluster, most, usd_per_hr, hand, payback_s)
     start = usd_per_hr * cluster.cold_start_s / max(payback_s, 1.0)
 
     def rent(counts: FloatArray) -> FloatArray:
