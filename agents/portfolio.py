@@ -20,8 +20,10 @@ from .opponents import (
     cheapest_fit,
     integral,
     least_loaded,
+    plan_periodic,
     plan_tracking,
     saturation,
+    spot_fallback,
     threshold,
     workload_aware,
 )
@@ -43,7 +45,9 @@ RULE_SPECS: Final[Mapping[str, RuleSpec]] = MappingProxyType(
             workload_aware.SPEC,
             threshold.SPEC,
             saturation.SPEC,
+            plan_periodic.SPEC,
             plan_tracking.SPEC,
+            spot_fallback.SPEC,
         )
     }
 )
@@ -54,7 +58,7 @@ THRESHOLD: Final = "threshold"
 PLAN_TRACKING: Final = "plan-tracking"
 RULES: Final = (STATIC, *RULE_SPECS)
 """The rules that any scenario can be steered by."""
-BLENDED_RULES: Final = (PLAN_TRACKING, "saturation", THRESHOLD, "least-loaded")
+BLENDED_RULES: Final = (PLAN_TRACKING, "saturation", THRESHOLD, "spot-fallback")
 """What a network blends unless somebody asks otherwise, the neutral one first."""
 USUAL: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
 """Those compared when nobody says which."""

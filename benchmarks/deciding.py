@@ -7,6 +7,9 @@ they cost, and neither do the snapshots: they are drawn, plausible and without g
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,44 +46,53 @@ def deciding(pools: int, classes: int, decisions: int) -> dict[str, Any]:
     capacity = rng.uniform(0.3, 4.0, (classes, pools)) * cluster.serves
     load = rng.uniform(0.5, 12.0, classes)
     plan = cheapest_plan(cluster, load, capacity, rng.uniform(0.5, 8.0, pools))
-    policy = learned_policies(load_checkpoint(CHECKPOINT), make_rule)(cluster)
+    clock = _Clock()
+    policy = _watched(learned_policies(load_checkpoint(CHECKPOINT), make_rule)(cluster), clock)
     days = [_snapshot(rng, cluster, plan, load, TICK_S * i) for i in range(WARM + decisions)]
-    whole, cpu = _timed(policy, plan, days)
-    look = _of_looks(policy, plan, days)
-    return {
-        "pools": pools,
-        "classes": classes,
-        "decisions": decisions,
-        "p50_ms": float(np.quantile(whole, 0.5)),
-        "p99_ms": float(np.quantile(whole, 0.99)),
-        "p99_cpu_ms": float(np.quantile(cpu, 0.99)),
-        "p50_look_ms": float(np.quantile(look, 0.5)),
-        "peak_mib": peak_mib(),
-    }
+    parts = _timed(policy, plan, days, clock)
+    figures = {f"{name}_p{q}_ms": float(np.percentile(ms, q)) for name, ms in parts.items() for q in (50, 99)}
+    return {"pools": pools, "classes": classes, "decisions": decisions, **figures, "peak_mib": peak_mib()}
 
 
-def _timed(policy: Policy, plan: Plan, days: list[Snapshot]) -> tuple[list[float], list[float]]:
-    """Wall and CPU milliseconds of each decision."""
+class _Clock:
+    """Seconds spent in the rules and in the network."""
+
+    def __init__(self) -> None:
+        self.seconds = {"rules": 0.0, "network": 0.0}
+
+    def watch(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """The method, timed."""
+
+        def watched(*arguments: Any) -> Any:
+            began_s = time.perf_counter()
+            answer = method(*arguments)
+            self.seconds[name] += time.perf_counter() - began_s
+            return answer
+
+        return watched
+
+
+def _watched(policy: LearnedPolicy, clock: _Clock) -> LearnedPolicy:
+    """The same policy with its rules and its network on the clock."""
+    bending = policy.bending
+    rules = tuple(SimpleNamespace(propose=clock.watch("rules", rule.propose)) for rule in bending.rules)
+    session: Any = SimpleNamespace(run=clock.watch("network", policy.session.run))
+    return replace(policy, bending=replace(bending, rules=rules), session=session)
+
+
+def _timed(policy: Policy, plan: Plan, days: list[Snapshot], clock: _Clock) -> dict[str, list[float]]:
+    """Milliseconds of each decision: of the whole, of rules and network, of codec and network without the rules."""
     memory: Memory = {}
-    wall, cpu = [], []
+    parts: dict[str, list[float]] = {name: [] for name in ("whole", "rules", "network", "inference", "cpu")}
     for snapshot in days:
+        clock.seconds = dict.fromkeys(clock.seconds, 0.0)
         began_s, began_cpu_s = time.perf_counter(), time.thread_time()
         _, memory = policy.decide(snapshot, plan, memory)
-        cpu.append(1e3 * (time.thread_time() - began_cpu_s))
-        wall.append(1e3 * (time.perf_counter() - began_s))
-    return wall[WARM:], cpu[WARM:]
-
-
-def _of_looks(policy: LearnedPolicy, plan: Plan, days: list[Snapshot]) -> list[float]:
-    """Milliseconds of the rules and of laying out what the network sees, which are part of each decision."""
-    memory: Memory = {}
-    price = np.asarray(policy.miss_price)
-    wall = []
-    for snapshot in days:
-        began_s = time.perf_counter()
-        _, memory = policy.bending.look(snapshot, plan, memory, price)
-        wall.append(1e3 * (time.perf_counter() - began_s))
-    return wall[WARM:]
+        cpu_s, whole_s = time.thread_time() - began_cpu_s, time.perf_counter() - began_s
+        seconds = {"whole": whole_s, "cpu": cpu_s, "inference": whole_s - clock.seconds["rules"], **clock.seconds}
+        for name, spent_s in seconds.items():
+            parts[name].append(1e3 * spent_s)
+    return {name: ms[WARM:] for name, ms in parts.items()}
 
 
 def _snapshot(rng: np.random.Generator, cluster: Cluster, plan: Plan, load: FloatArray, time_s: float) -> Snapshot:

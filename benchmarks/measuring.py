@@ -58,7 +58,7 @@ SCALES = {
         by_buckets=(5, 10, 25, 50, 100),
         plans=3,
         rival_limit_s=60.0,
-        decisions=5_000,
+        decisions=2_000,
     ),
     "tiny": Scale(
         versus=(1, 2),

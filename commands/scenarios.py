@@ -14,6 +14,7 @@ from ..env.market.load import machines, prices
 from ..env.market.rentable import Rentable, rentable
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from ..env.scenario.reference import reference
+from ..env.scenario.telemetry import Telemetry
 from .bad_input import one_line_errors, refuse
 from .printing import console, print_json, table
 
@@ -142,6 +143,21 @@ def _show(scenario: Scenario, moving: list[tuple[str, ...]], market: Rentable | 
         out.print(_offers(market))
         out.print(_kept(scenario))
     out.print(table("Classes", ("class", "targets", "wanted attainment", "pools"), classes))
+    if scenario.telemetry is not None:
+        out.print(f"Policies see less than there is: {escape(_veiled(scenario.telemetry))}.")
+
+
+def _veiled(own: Telemetry) -> str:
+    """What is hidden, in words."""
+    parts = [
+        own.delay_s and f"figures {own.delay_s:g} s old",
+        own.noise_frac and f"off by {own.noise_frac:.0%}",
+        own.drop_frac and f"{own.drop_frac:.0%} missing in a tick",
+        own.lacks_frac and f"each source missing with a chance of {own.lacks_frac:.0%}",
+        own.lacks and f"never {', '.join(own.lacks)}",
+        own.gaps and f"{len(own.gaps)} gaps of {sum(gap.duration_s for gap in own.gaps):g} s together",
+    ]
+    return "; ".join(part for part in parts if part) or "nothing is hidden"
 
 
 def _offers(market: Rentable) -> Table:

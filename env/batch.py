@@ -9,17 +9,19 @@ Symbols: `B` clusters, `C`/`P` the batch's maxima of classes and pools, `K` seat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
 
 from .contract import Action, BoolArray, Cluster, FloatArray, IntArray, Plan, Snapshot
+from .foresight import TrueRates
 from .guard import Change, GuardState, Limits, first_state, guard
 from .sim.clusters import SimulatedClusters, TickOutcome
 from .sim.loading import padded
 from .sim.world import WorldSpec
 from .veil import VeilState
+from .workload.requests import Workload
 
 PLAN_EVERY_S = 60.0
 """A planner is asked whether a new plan is due at most this often."""
@@ -136,10 +138,13 @@ class ClusterBatch:
         max_pools: int | None = None,
         planning: Planning | None = None,
         threads: int | None = None,
+        foresight: bool = False,
     ) -> None:
         """The maxima make room for larger clusters that may come later (`restart`).
 
-        Without `planning`, each episode's own planner is asked. `threads` as for `SimulatedClusters`.
+        Without `planning`, each episode's own planner is asked. `threads` as for `SimulatedClusters`. With `foresight`
+        policy and planner are told the true arrival rates of the next minutes where they would see a forecast: a mark
+        for what forecasting and timing could gain, not causal.
         """
         self.replans = True
         """Off, the first plans stay: planning is most of the time of a run, and a rule that never looks at the plan
@@ -154,6 +159,7 @@ class ClusterBatch:
         )
         n_classes, n_pools = self.clusters.cluster.serves.shape[1:]
         self._veils = VeilState([episode.world.veil for episode in episodes], n_classes, n_pools, tick_s)
+        self._foreseen = TrueRates(*_arrivals(episodes), n_classes) if foresight else None
         self.truth: Snapshot
         """What there was to see at the last `snapshot`, veiled or not: for those who keep accounts, not for policies."""
         self.planning = planning or PlansOneByOne()
@@ -166,6 +172,8 @@ class ClusterBatch:
         """What is seen now, through the clusters' veils; plans that are due are made again from it."""
         self.truth = self.clusters.snapshot()
         snapshot = self._veils.through(self.truth)
+        if self._foreseen is not None:
+            snapshot = replace(snapshot, forecast_per_s=self._foreseen.ahead(snapshot.time_s))
         if self.replans:
             self.plan, planned = self.planning.again(self.plan, self._planned_at_s, snapshot, self.cluster)
             self._planned_at_s = np.where(planned, snapshot.time_s, self._planned_at_s)
@@ -183,6 +191,8 @@ class ClusterBatch:
             self.episodes[b] = episode
         self.clusters.replace(seats, [episode.world for episode in episodes])
         self._veils.replace(seats, [episode.world.veil for episode in episodes])
+        if self._foreseen is not None:
+            self._foreseen.replace(seats, *_arrivals(episodes))
         self._refresh()
         self.plan = self.planning.first(seats, episodes, self.cluster, self.plan)
         self._planned_at_s[seats] = 0.0
@@ -210,6 +220,11 @@ class ClusterBatch:
         self.reference_usd = np.array([episode.reference_usd for episode in self.episodes])
         width = self.cluster.class_mask.shape[1]
         self.reference_requests = np.stack([padded(e.reference_requests, (width,)) for e in self.episodes])
+
+
+def _arrivals(episodes: Sequence[Episode]) -> tuple[list[Workload], list[float]]:
+    """What `TrueRates` is made of."""
+    return [episode.world.workload for episode in episodes], [episode.world.duration_s for episode in episodes]
 
 
 def one_cluster(snapshot: Snapshot, b: int, cluster: Cluster) -> Snapshot:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..agents.checkpoint import load_checkpoint
 from ..agents.portfolio import (
     HELD_PLAN,
+    PLAN_TRACKING,
     STATIC,
     PolicyFactory,
     SettingError,
@@ -27,7 +28,10 @@ from .rollout import RunResult, rollout
 from .static_peak import HEADROOM, STATIC_PEAK, static_peak
 from .tuning.counts import counts_for
 
-MARKS = (CLAIRVOYANT,)
+PERFECT_FORECAST: Final = "perfect-forecast"
+"""`FORETOLD` and its planner, told the true arrival rates of the next minutes: the mark for forecasting and timing."""
+FORETOLD: Final = PLAN_TRACKING
+MARKS = (CLAIRVOYANT, PERFECT_FORECAST)
 """No policies: they know what comes."""
 
 
@@ -59,11 +63,14 @@ class Steered:
     make: PolicyFactory
     knobs: Knobs = field(default_factory=dict)
 
+    foresight: bool = False
+    """It is told the true arrival rates of the next minutes: a mark."""
+
     def run(
         self, episodes: Sequence[Episode], tick_s: float, on_tick: Callable[[int], None] | None = None
     ) -> list[RunResult]:
         """See `Contender`."""
-        return rollout(episodes, self.make, tick_s, on_tick)
+        return rollout(episodes, self.make, tick_s, on_tick, self.foresight)
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,8 @@ def contender(
     Args:
         name: a rule, `static-peak`, `held-plan`, a checkpoint's name or folder, or one of `MARKS`.
         scenario: fixed counts are searched or planned on its tuning days, a held plan is read from it.
-        headroom: how far to either side of the setting, between bill and attainment (`policy_factory`); a mark finds
-            its own.
+        headroom: how far to either side of the setting, between bill and attainment (`policy_factory`); the clairvoyant
+            plan finds its own.
         miss_price: what a checkpoint acts by instead of its card's.
         knobs: of a rule, in place of those shipped; left out ones stay as shipped.
         on_trial: told of every trial of a search.
@@ -102,8 +109,12 @@ def contender(
     Raises:
         ValueError: no such policy, or a knob that it does not have; one line.
     """
-    if name in MARKS:
+    if name == CLAIRVOYANT:
         return Foreseeing()
+    if name == PERFECT_FORECAST:
+        own = completed(FORETOLD, knobs or {})
+        make = policy_factory(FORETOLD, own, headroom=headroom)
+        return Steered(name, make, spec_of(FORETOLD).settled(own, headroom), foresight=True)
     if has_knobs(name):
         own = completed(name, knobs or {})
         return Steered(name, policy_factory(name, own, headroom=headroom), spec_of(name).settled(own, headroom))
@@ -119,6 +130,13 @@ def contender(
         return Steered(name, policy_factory(name, counts, headroom=headroom), _by_pool(counts, scenario))
     made = policy_factory(name, miss_price=miss_price, headroom=headroom)
     return Steered(load_checkpoint(name).name, made)
+
+
+def rule_of(name: str) -> str | None:
+    """The rule whose knobs a contender has, of a rule and of a mark that is one; None: it has none."""
+    if name == PERFECT_FORECAST:
+        return FORETOLD
+    return name if has_knobs(name) else None
 
 
 def _headroom_alone(name: str, knobs: Knobs | None) -> float:

@@ -225,15 +225,17 @@ def rollout(
     make_policy: PolicyFactory,
     tick_s: float,
     on_tick: Callable[[int], None] | None = None,
+    foresight: bool = False,
 ) -> list[RunResult]:
     """Every episode under the policy, side by side; results in the order of `episodes`.
 
-    Episodes must be equally long. `on_tick` is told the number of ticks done.
+    Episodes must be equally long. `on_tick` is told the number of ticks done. With `foresight` the forecasts that policy
+    and planner see are true (`env.foresight`).
     """
     lengths = {episode.world.duration_s for episode in episodes}
     if len(lengths) != 1:
         raise ValueError(f"episodes last {sorted(lengths)} s; run those of one length together")
-    batch = ClusterBatch(episodes, tick_s)
+    batch = ClusterBatch(episodes, tick_s, foresight=foresight)
     policy = make_policy(batch.cluster)
     batch.replans = getattr(policy, "follows_plan", True)
     memory: Memory = {}

@@ -1,7 +1,11 @@
-"""Follow the plan's mix, at the size that load and forecast ask for now.
+"""Forecast, size by the planner's own program, correct by what is measured, react at every tick.
 
-Source: the forecast-and-correct loop of SLA planners (NVIDIA Dynamo's planner documentation), with the plan of a
-MILP (Melange, arXiv:2404.14527) as the mix. It is also the rule whose proposals the learned policy bends.
+Source: the loop of NVIDIA Dynamo's SLA planner (documentation, "SLA-based planner": predicted load, correction factors
+from measured against expected latency, replicas from profiled capacity), with the mix of a MILP over GPU types
+(Melange, arXiv:2404.14527) weighed against the cold starts that a change of mix costs.
+
+The present fleet stays while it carries the load; where it does not, and twice a minute, the program is solved with
+the rule's own head-room. No replica goes before those that stay carry the load.
 
 Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
 """
@@ -9,20 +13,34 @@ Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 
-from ...env.codec import Proposal, whole_replicas
+from ...env.codec import Proposal
 from ...env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
-from ..rules import Knob, RuleSpec
-from .parts.figures import load_seen
+from ..rules import Knob, Knobs, RuleSpec
+from .parts.dealing import carries, dealt, evenly_routed, needed
+from .parts.figures import Pools, capacity_of, elapsed_s, load_seen, looked_at, over, pools_seen
+from .parts.fleet import REVIEW_S, backlog_per_s, burst_factor, kept_until_carried, standing, steady_fleet
+from .parts.holding import faded, within_limits
 
-QUEUE_AVERSION = 4.0
-"""A queue of a quarter of a replica's batch halves the weight of its pool."""
-
-SHORT_OF = 0.3
-"""Replicas missing beyond this count as a pool that is short; the head-room bridges less."""
+STEPS_AHEAD: Final = 3
+"""Forecast steps that it is ready for: up to five minutes, which a cold start seldom exceeds."""
+KEPT_HEADROOM: Final = 0.5
+"""Share of the head-room that replicas which stay must have left before others go."""
+SLOWER_S: Final = 120.0
+"""Over about how long engines are found slower than believed."""
+FASTER_S: Final = 600.0
+"""And faster."""
+FORGET_S: Final = 900.0
+"""Over about how long either is forgotten while nothing is seen of it."""
+EASY: Final = 0.7
+"""Latency below this share of its target, at a load that fills most of the ready replicas, says they could do more."""
+BUSY: Final = 0.7
+"""What is most."""
+MOST_SURPRISE: Final = 0.5
+"""A latency beyond exp(this) times its target counts as that."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +48,27 @@ class PlanTracking:
     """The rule and its knobs."""
 
     cluster: Cluster
-    headroom: float = 1.3
+    headroom: float = 1.2
     """Need is load times this."""
-    burst: float = 0.5
+    burst: float = 0.3
     """Plus this times the square root of the load in replicas: the fewer there are, the less bursts even out."""
     hold_s: float = 120.0
     """A load that has passed fades over about this long before replicas go."""
     backlog_drain_s: float = 60.0
     """A queue is to be worked off within this time."""
-    name: str = "plan-tracking"
+    correction: float = 0.3
+    """Engines are taken for slower than believed by up to exp(this), and for faster by up to half of that."""
+    payback_s: float = 150.0
+    """A change of mix must earn its cold starts within about this long."""
+    spot_risk: float = 0.4
+    """A spot replica counts as dearer by this share: it may go, and its work must start anew."""
+    zone_share: float = 0.6
+    """No spot pool is to carry more than this share of the work that it could take."""
+    memory_s: float = 120.0
+    """For so long no more is asked of a pool that did not answer or took replicas away."""
+    name: ClassVar[str] = "plan-tracking"
     follows_plan: ClassVar[bool] = True
+    """For what a replica carries, as lengths of requests change."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The rule as a policy of its own."""
@@ -47,91 +76,120 @@ class PlanTracking:
         return proposal.action, memory
 
     def propose(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Proposal, Memory]:
-        """Counts from need, routing from the plan as far as its replicas are ready."""
-        load = self._load(snapshot, plan)
-        if memory:
-            elapsed_s = np.maximum(snapshot.time_s - memory["time_s"], 0.0)
-            load = np.maximum(load, memory["load"] * np.exp(-elapsed_s / self.hold_s)[..., None])
-        need = self._need(load, snapshot, plan)
+        """Counts from the program, shares that fill the ready replicas alike; zeros in memory mean nothing was seen."""
         cluster = self.cluster
-        wanted = self._made_before_broken(whole_replicas(need.sum(axis=-2)), need.sum(axis=-2), snapshot)
-        replicas = np.clip(wanted, cluster.min_replicas, cluster.max_replicas)
+        pools, capacity = pools_seen(snapshot, plan, cluster), capacity_of(plan, cluster)
+        memory = memory or self._nothing()
+        gone_s = elapsed_s(snapshot, memory)
+        load = faded(load_seen(snapshot, plan, cluster, STEPS_AHEAD), gone_s, self.hold_s, memory)
+        now = np.minimum(load_seen(snapshot, plan, cluster, 1), load)
+        slow = self._slowness(snapshot, now, capacity, pools, memory["slow"], gone_s)
+        hand, current, unanswered = standing(pools, cluster, memory)
+        shy_s = np.where(unanswered, self.memory_s, np.maximum(memory["shy_s"] - gone_s[..., None], 0.0))
+        until_review_s = memory["until_review_s"] - gone_s
+        review = np.asarray(until_review_s <= 0)
+
+        need_per_s = load * burst_factor(load, capacity, self.headroom, self.burst) * np.exp(slow)
+        need_per_s = need_per_s + backlog_per_s(pools, memory["route"], now, cluster, self.backlog_drain_s)
+        price = pools.usd_per_hr * np.where(cluster.spot, 1.0 + self.spot_risk, 1.0)
+        most = self._most(need_per_s, capacity, hand, shy_s)
+        counts = steady_fleet(need_per_s, capacity, cluster, most, price, hand, current, review, self.payback_s)
+        kept_full = 1.0 / (1.0 + KEPT_HEADROOM * max(self.headroom - 1.0, 0.0))
         action = Action(
-            route=self._route(snapshot, plan, need.sum(axis=-2)),
+            route=evenly_routed(now, capacity, pools, plan, cluster),
             admit=np.ones(cluster.class_mask.shape),
             batch_cap=plan.batch_cap,
             token_budget=cluster.max_token_budget,
-            replicas=replicas,
+            replicas=within_limits(kept_until_carried(counts, now, capacity, pools, cluster, kept_full), cluster),
         )
-        return Proposal(action=action, need=need), {"time_s": np.asarray(snapshot.time_s), "load": load}
+        remembered = {
+            "load": load,
+            "counts": counts,
+            "slow": slow,
+            "shy_s": shy_s,
+            "until_review_s": np.where(review, REVIEW_S, until_review_s),
+            "route": action.route,
+            **looked_at(snapshot),
+        }
+        return Proposal(action=action, need=needed(need_per_s, capacity, counts, cluster)), remembered
 
-    def _load(self, snapshot: Snapshot, plan: Plan) -> FloatArray:
-        """`[..., C]` requests per second to be ready for: what is seen or expected soon."""
-        return load_seen(snapshot, plan, self.cluster, ahead=2)
+    def _nothing(self) -> Memory:
+        shape = self.cluster.serves.shape
+        return {
+            "load": np.zeros(shape[:-1]),
+            "counts": np.zeros(self.cluster.max_replicas.shape),
+            "slow": np.zeros(shape[:-1]),
+            "shy_s": np.zeros(self.cluster.max_replicas.shape),
+            "until_review_s": np.zeros(shape[:-2]),
+            "route": np.zeros(shape),
+            "time_s": np.zeros(shape[:-2]),
+            "seen": np.zeros(shape[:-2]),
+        }
 
-    def _need(self, load: FloatArray, snapshot: Snapshot, plan: Plan) -> FloatArray:
-        """`[..., C, P]` replicas needed: load over capacity, head-room for bursts, and the queue's share."""
-        bare = _over(load[..., None] * plan.route, plan.capacity_per_s)
-        size = bare.sum(axis=-2)
-        need = bare * (self.headroom + self.burst * _over(np.sqrt(size), size))[..., None, :]
-        per_pool = need.sum(axis=-2)
-        replica_s_per_request = _over(per_pool, (load[..., None] * plan.route).sum(axis=-2))
-        waiting = snapshot.plausible("waiting", 0.0)
-        backlog = waiting * replica_s_per_request / self.backlog_drain_s
-        return self._overflowed(need * (1.0 + _over(backlog, per_pool))[..., None, :], plan)
+    def _most(self, need_per_s: FloatArray, capacity: FloatArray, hand: FloatArray, shy_s: FloatArray) -> FloatArray:
+        """`[..., P]` replicas that may be wanted: within stock as far as known, no spot pool with too much of the work.
 
-    def _overflowed(self, need: FloatArray, plan: Plan) -> FloatArray:
-        """What a pool's maximum cannot take goes to pools with room, the cheapest for the work first."""
+        Where that leaves too little for the load, only the stock counts.
+        """
         cluster = self.cluster
-        per_pool = need.sum(axis=-2)
-        within = need * np.minimum(_over(cluster.max_replicas, per_pool), 1.0)[..., None, :]
-        left_per_s = ((need - within) * plan.capacity_per_s).sum(axis=-1, keepdims=True)
-        # In a full pool there is none, whatever is left of a last digit.
-        room = np.where(per_pool < cluster.max_replicas, cluster.max_replicas - per_pool, 0.0)
-        worth = np.where(cluster.serves, plan.capacity_per_s * _over(room, cluster.usd_per_hr)[..., None, :], 0.0)
-        share = _over(worth, worth.sum(axis=-1, keepdims=True))
-        return within + _over(left_per_s * share, plan.capacity_per_s)
+        stock = np.where(shy_s > 0, np.minimum(hand, cluster.max_replicas), cluster.max_replicas)
+        alone = over(need_per_s[..., None], capacity).sum(axis=-2)
+        spread = np.where(cluster.spot, np.ceil(np.maximum(self.zone_share * alone, 1.0)), np.inf)
+        spread = np.minimum(stock, spread)
+        enough = carries(need_per_s, capacity, spread)[..., None]
+        return np.maximum(np.where(enough, spread, stock), cluster.min_replicas)
 
-    def _made_before_broken(self, wanted: FloatArray, need: FloatArray, snapshot: Snapshot) -> FloatArray:
-        """While a pool is short of ready replicas the others keep theirs: they carry what it cannot yet."""
-        ready = snapshot.plausible("ready", 0.0)
-        short = (need - ready > SHORT_OF).any(axis=-1, keepdims=True)
-        return np.where(short, np.maximum(wanted, ready), wanted)
+    def _slowness(
+        self,
+        snapshot: Snapshot,
+        now_per_s: FloatArray,
+        capacity: FloatArray,
+        pools: Pools,
+        slow: FloatArray,
+        elapsed_s: FloatArray,
+    ) -> FloatArray:
+        """`[..., C]` logarithm of how much more replicas a class needs than believed, from measured latency.
 
-    def _route(self, snapshot: Snapshot, plan: Plan, need: FloatArray) -> FloatArray:
-        """The plan's weights as far as its replicas are ready; the rest goes where ready replicas have room."""
-        ready = snapshot.plausible("ready", plan.replicas)
-        covered = np.clip(_over(ready, need), 0.0, 1.0)
-        covered = np.where((need <= 0) & (ready > 0), 1.0, covered)
-        # A pool with a queue gets less until it has worked it off.
-        queue = _over(snapshot.plausible("waiting", 0.0), ready * self.cluster.max_batch_cap)
-        ease = 1.0 / (1.0 + QUEUE_AVERSION * queue)
-        kept = plan.route * (covered * ease)[..., None, :]
-        spare = (np.maximum(ready - need, 0.0) + 0.05 * ready) * ease
-        elsewhere = np.where(self.cluster.serves, plan.capacity_per_s * spare[..., None, :], 0.0)
-        rest = np.maximum(1.0 - kept.sum(axis=-1, keepdims=True), 0.0)
-        route = kept + rest * _over(elsewhere, elsewhere.sum(axis=-1, keepdims=True))
-        total = route.sum(axis=-1, keepdims=True)
-        return np.where(total > 0, _over(route, total), plan.route)
+        It rises where latency misses its target although the ready replicas should carry the load, and falls where
+        latency is well within at a load that keeps them busy.
+        """
+        targets = self.cluster.targets
+        with np.errstate(over="ignore"):
+            measured = np.fmax(
+                snapshot.plausible("tpot_p95_s", np.nan) / targets.tpot_s,
+                snapshot.plausible("ttft_p50_s", np.nan) / targets.ttft_s,
+            )
+        measured = np.where(np.isfinite(measured), measured, 1.0)  # without a target or a figure: as expected
+        shares, full = dealt(now_per_s, capacity, pools.ready)
+        fullest = np.where(shares > 0, full[..., None, :], 0.0).max(axis=-1)
+        by_s = np.minimum(elapsed_s, SLOWER_S)[..., None]
+        surprise = np.clip(np.log(np.maximum(measured, 1e-3)), 0.0, MOST_SURPRISE)
+        slower = slow + by_s / SLOWER_S * surprise
+        faster = slow - by_s / FASTER_S * 0.5
+        moved = np.where((measured < EASY) & (fullest > BUSY), faster, slow * np.exp(-by_s / FORGET_S))
+        moved = np.where((measured > 1.0) & (fullest < 1.0), slower, moved)
+        return np.clip(moved, -0.5 * self.correction, self.correction)
 
 
-def _over(over: FloatArray, under: FloatArray) -> FloatArray:
-    over, under = np.broadcast_arrays(over, under)
-    return np.divide(over, under, out=np.zeros(over.shape), where=under > 0)
+def _make(cluster: Cluster, knobs: Knobs) -> PlanTracking:
+    return PlanTracking(cluster, **knobs)
 
 
-SPEC = RuleSpec(
+SPEC: Final = RuleSpec(
     name="plan-tracking",
-    summary="The plan's mix, at the size that load and forecast ask for now",
-    source="NVIDIA Dynamo, SLA planner; the mix of Melange (arXiv:2404.14527)",
-    make=lambda cluster, knobs: PlanTracking(
-        cluster, knobs["headroom"], knobs["burst"], knobs["hold_s"], knobs["backlog_drain_s"]
-    ),
+    summary="The planner on the forecast, corrected by measured latency, reacting at every tick",
+    source="NVIDIA Dynamo documentation, SLA planner; Melange, arXiv:2404.14527",
+    make=_make,
     knobs=(
-        Knob("headroom", 1.3, 1.0, 2.0, "need is load times this", log=True),
-        Knob("burst", 0.5, 0.0, 1.5, "plus this times the square root of the load in replicas"),
+        Knob("headroom", 1.2, 0.8, 2.0, "need is load times this"),
+        Knob("burst", 0.3, 0.0, 0.8, "plus this times the square root of the load in replicas"),
         Knob("hold_s", 120.0, 20.0, 600.0, "a load that has passed fades over about this long", log=True),
         Knob("backlog_drain_s", 60.0, 10.0, 240.0, "a queue is to be worked off within this time", log=True),
+        Knob("correction", 0.3, 0.0, 0.6, "how far measured latency may correct believed capacity, in exp()"),
+        Knob("payback_s", 150.0, 40.0, 1200.0, "a change of mix earns its cold starts within this", log=True),
+        Knob("spot_risk", 0.4, 0.0, 1.5, "a spot replica counts as dearer by this share"),
+        Knob("zone_share", 0.6, 0.3, 1.0, "most of the work that one spot pool is to carry"),
+        Knob("memory_s", 120.0, 20.0, 900.0, "how long a pool that refused is left alone", log=True),
     ),
     headroom="headroom",
 )

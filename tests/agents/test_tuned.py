@@ -52,7 +52,7 @@ def spoilt(**changes: Any) -> str:
         (json.dumps({"no-such": RULE.model_dump(mode="json")}), "no rule 'no-such'"),
         (spoilt(knobs={**KNOBS, "nerve": 1.0}), "plan-tracking: no knob 'nerve'"),
         (spoilt(knobs={"headroom": 1.3}), "plan-tracking: no burst; wanted all of its knobs"),
-        (spoilt(knobs={**KNOBS, "headroom": 99.0}), "headroom is 99.0, wanted 1 to 2"),
+        (spoilt(knobs={**KNOBS, "headroom": 99.0}), "headroom is 99.0, wanted 0.8 to 2"),
         (spoilt(knobs={**KNOBS, "headroom": float("nan")}), "knobs.headroom.*finite"),
         (spoilt(knobs={**KNOBS, "headroom": "1.3"}), "knobs.headroom.*number"),
         (spoilt(trials=0), "trials: 0"),

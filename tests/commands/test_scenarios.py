@@ -152,3 +152,8 @@ def test_an_unknown_suite_is_refused_in_one_line() -> None:
     assert result.exit_code == 2
     assert result.stderr.strip().endswith("shipped are spot, steady, stress, traces, train, unseen")
     assert run("mixed-chat", "--suite", "train").exit_code == 2
+
+
+def test_what_policies_do_not_see_is_said(tmp_path: Path) -> None:
+    shown = run(a_file(tmp_path, telemetry={"delay_s": 20, "noise_frac": 0.1, "lacks": ["gpu_temp_c"]})).stdout
+    assert "figures 20 s old; off by 10%; never gpu_temp_c" in " ".join(shown.split())

@@ -5,7 +5,7 @@ import pytest
 from poolpilot.agents.checkpoint import shipped_checkpoints
 from poolpilot.agents.portfolio import PLAN_TRACKING, RULE_SPECS, STATIC, tuned_knobs
 from poolpilot.env.scenario import load_scenario
-from poolpilot.training.contenders import MARKS, contender
+from poolpilot.training.contenders import FORETOLD, MARKS, PERFECT_FORECAST, contender
 from poolpilot.training.days import scored_episodes
 
 SCENARIO = load_scenario("mixed-chat").model_copy(update={"duration_s": 60.0})
@@ -70,3 +70,14 @@ def test_headroom_is_a_checkpoints_price_of_a_miss() -> None:
     assert wider.miss_price == pytest.approx(usual.miss_price * 1.2**8)
     own = contender(name, SCENARIO, 0.5, miss_price=2.0).make(cluster)  # type: ignore[attr-defined]
     assert own.miss_price == pytest.approx(2.0 * 0.5**8)
+
+
+def test_the_perfect_forecast_is_its_rule_told_what_comes() -> None:
+    scenario = load_scenario("two-models").model_copy(update={"duration_s": 600.0})
+    episodes = scored_episodes(scenario, 2, quickly=True)
+    rule, mark = contender(FORETOLD, scenario), contender(PERFECT_FORECAST, scenario)
+    assert mark.knobs == rule.knobs
+    mine, told = rule.run(episodes, scenario.tick_s), mark.run(episodes, scenario.tick_s)
+    assert any((a.replicas != b.replicas).any() for a, b in zip(mine, told, strict=True))
+    wider = contender(PERFECT_FORECAST, scenario, headroom=1.5).run(episodes, scenario.tick_s)
+    assert all(b.usd_per_hr > a.usd_per_hr for a, b in zip(told, wider, strict=True))

@@ -61,7 +61,9 @@ def test_training_improves_over_its_start(tmp_path: Path) -> None:
     keeper = BestCheckpoint(tmp_path / "run", "lavish", Judge([scenario], 0, 4), config)
     train(config, tmp_path / "run", False, lambda *_: None, keeper)
     first, last = keeper.history[0], keeper.history[-1]
-    assert first["loss"] == pytest.approx(loss(keeper.neutral), rel=0.02), "it starts as the rule that it bends"
+    assert first["loss"] == pytest.approx(loss(keeper.neutral), rel=0.05), (
+        "it starts as the rule, give or take a replica"
+    )
     assert last["bill_ratio"] < 0.93 * first["bill_ratio"]
     assert last["shortfall"] <= HELD
     assert last["loss"] < first["loss"]

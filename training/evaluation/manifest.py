@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,11 @@ from typing import Any
 from ... import __version__
 from ...env.scenario import Scenario
 from ...env.scenario.fingerprint import fingerprint
+from .code import code_hash
 from .entrants import Listed
 
 FORMAT = 1
 PACKAGE = Path(__file__).resolve().parents[2]
-DECIDING = ("env", "agents", "training")
-"""Packages whose code rows hang on."""
 VERSIONS = ("numpy", "numba", "scipy", "highspy", "onnxruntime", "pyarrow")
 IDENTITY = ("format", "poolpilot", "code", "suites", "policies", "headrooms", "refine", "seeds", "tuned", "bound")
 """Rows of runs that differ in one of these are not the same rows."""
@@ -65,16 +63,6 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         if before != after:
             return f"{name}: {_changed(before, after)}"
     return ""
-
-
-def code_hash(package: Path) -> str:
-    """Short hash of all code that rows hang on, committed or not."""
-    digest = hashlib.sha256()
-    for folder in DECIDING:
-        for path in sorted((package / folder).rglob("*.py")):
-            digest.update(path.relative_to(package).as_posix().encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def commit_of(package: Path) -> str | None:

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
+import poolpilot
 from poolpilot.agents.portfolio import HELD_PLAN, PLAN_TRACKING, THRESHOLD, SettingError
 from poolpilot.agents.rules import Knobs
 from poolpilot.env.scenario import Scenario, parse_scenario
+from poolpilot.training.evaluation.code import ROOT, code_hash, imported_from
 from poolpilot.training.evaluation.entrants import EntrantError, listed, listed_all
 from poolpilot.training.evaluation.jobs import Job, Plan, jobs_of
-from poolpilot.training.evaluation.manifest import IDENTITY, code_hash, difference, manifest_of
+from poolpilot.training.evaluation.manifest import difference, manifest_of
 from poolpilot.training.evaluation.rows import SCHEMA, Row, RowsError, read_rows, rows_of, table_of, write_rows
 from poolpilot.training.evaluation.run_folder import JOURNAL, MANIFEST, ROWS, RunFolder, RunFolderError
 from poolpilot.training.evaluation.running import run_evaluation
@@ -136,17 +138,37 @@ def test_rows_of_other_arguments_are_never_mixed_in(tmp_path: Path, change: dict
     RunFolder(tmp_path, a_manifest(command="another way to say it"))
 
 
-def test_other_code_makes_other_rows(tmp_path: Path) -> None:
-    for folder in ("env", "agents", "training"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "one.py").write_text("x = 1\n")
-    before = code_hash(tmp_path)
-    (tmp_path / "README.md").write_text("words")
-    assert code_hash(tmp_path) == before
-    (tmp_path / "env" / "one.py").write_text("x = 2\n")
-    assert code_hash(tmp_path) != before
-    assert "code" in IDENTITY
+def test_other_code_makes_other_rows_and_other_words_do_not(tmp_path: Path) -> None:
+    files = {
+        "__init__.py": "",
+        "training/__init__.py": "",
+        "training/runs.py": "from ..env.world import law",
+        "training/learns.py": "x = 1",
+        "env/__init__.py": "",
+        "env/world/__init__.py": "from . import law",
+        "env/world/law.py": "def of():\n    from ...agents import rule",
+        "agents/rule.py": "import math",
+        "env/perf/factors.json": "{}",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = code_hash(tmp_path, "training/runs.py")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n")
+        hangs_on_it = name != "training/learns.py"
+        assert (code_hash(tmp_path, "training/runs.py") != before) == hangs_on_it, name
+        (tmp_path / name).write_text(text)
     assert difference({**a_manifest(), "code": "old"}, a_manifest()).startswith("code: old there, ")
+
+
+def test_the_simulator_the_rules_and_the_bound_are_code_that_rows_hang_on() -> None:
+    package = Path(poolpilot.__file__).resolve().parent
+    found = {path.relative_to(package).as_posix() for path in imported_from(package, package / ROOT)}
+    for name in ("env/sim/advance.py", "agents/opponents/threshold.py", "agents/learned.py", "agents/bound/work.py"):
+        assert name in found
+    for name in ("training/ppo.py", "training/evaluation/summary.py", "commands/evaluate.py", "env/emulator/server.py"):
+        assert name not in found
 
 
 @pytest.mark.parametrize(

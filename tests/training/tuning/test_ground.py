@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from poolpilot.agents.portfolio import PLAN_TRACKING, policy_factory
+from poolpilot.agents.portfolio import PLAN_TRACKING, policy_factory, spec_of
 from poolpilot.env.scenario import load_scenario
 from poolpilot.training.criterion import outcome_of
 from poolpilot.training.days import tuning_episodes
@@ -22,7 +22,7 @@ def test_side_by_side_or_alone_makes_no_difference(tmp_path: Path) -> None:
     beside = days.outcomes(PLAN_TRACKING, {"headroom": 1.2})
     for scenario, outcome in zip((one, other), beside, strict=True):
         episodes = tuning_episodes(scenario, 2)
-        make = policy_factory(PLAN_TRACKING, {"headroom": 1.2, "burst": 0.5, "hold_s": 120.0, "backlog_drain_s": 60.0})
+        make = policy_factory(PLAN_TRACKING, {**spec_of(PLAN_TRACKING).defaults, "headroom": 1.2})
         alone = outcome_of(rollout(episodes, make, scenario.tick_s), episodes)
         assert (outcome.bill_ratio, outcome.shortfall) == pytest.approx((alone.bill_ratio, alone.shortfall), rel=1e-12)
 
