@@ -100,6 +100,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Targets through a price of misses that is drawn and seen, or through multipliers that follow the misses.",
 )
+@click.option(
+    "--baseline/--no-baseline",
+    default=True,
+    show_default=True,
+    help="Measure rewards from what the first rule costs in the same world and minutes.",
+)
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps.")
 @click.option(
     "--evaluate-suite",

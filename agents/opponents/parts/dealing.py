@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from ....env.contract import BoolArray, Cluster, FloatArray, Plan
+from .deal_kernel import deal
 from .figures import Pools, over
 from .routing import QUEUE_AVERSION, normalised
 
@@ -31,21 +32,13 @@ def dealt(
     A class that no replica serves has shares of 0. `weight` `[..., P]` below 1 makes a pool's replicas count less.
     """
     counted = replicas if weight is None else replicas * weight
-    shares = capacity_per_s * _advantage(load_per_s, capacity_per_s) ** ADVANTAGE * counted[..., None, :]
-    shares = over(shares, shares.sum(axis=-1, keepdims=True))
-    for _ in range(ROUNDS):
-        full = over(over(load_per_s[..., None] * shares, capacity_per_s).sum(axis=-2), counted)
-        shares = shares / np.sqrt(np.maximum(full, LEAST_USE))[..., None, :]
-        shares = over(shares, shares.sum(axis=-1, keepdims=True))
-    return shares, over(over(load_per_s[..., None] * shares, capacity_per_s).sum(axis=-2), counted)
-
-
-def _advantage(load_per_s: FloatArray, capacity_per_s: FloatArray) -> FloatArray:
-    """`[..., C, P]` how much better a pool is for a class than for the others, each beside its own best pool."""
-    beside = over(capacity_per_s, capacity_per_s.max(axis=-1, keepdims=True))
-    meant = ((load_per_s > 0)[..., None] & (capacity_per_s > 0)).astype(np.float64)
-    usual = over((beside * meant).sum(axis=-2), meant.sum(axis=-2))
-    return over(beside, usual[..., None, :])
+    n_classes, n_pools = capacity_per_s.shape[-2:]
+    load = np.ascontiguousarray(np.reshape(load_per_s, (-1, n_classes)), dtype=np.float64)
+    capacity = np.ascontiguousarray(np.reshape(capacity_per_s, (-1, n_classes, n_pools)), dtype=np.float64)
+    have = np.ascontiguousarray(np.reshape(counted, (-1, n_pools)), dtype=np.float64)
+    shares, full = np.empty(capacity.shape), np.empty(have.shape)
+    deal(load, capacity, have, ROUNDS, float(ADVANTAGE), LEAST_USE, shares, full)
+    return shares.reshape(capacity_per_s.shape), full.reshape(counted.shape)
 
 
 def carries(load_per_s: FloatArray, capacity_per_s: FloatArray, replicas: FloatArray, most: float = 1.0) -> BoolArray:
