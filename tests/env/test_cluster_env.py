@@ -14,7 +14,7 @@ from poolpilot.env.cluster_env import ClusterEnv, VectorClusterEnv
 from poolpilot.env.codec import BLENDED, WHOLE_OUTPUTS
 from poolpilot.env.scenario import Scenario, load_scenario
 from poolpilot.training.registration import ENV_ID, register_envs
-from poolpilot.training.vec_env import REWARD_SCALE, ClusterVecEnv
+from poolpilot.training.vec_env import PRICE_WEIGHT, REWARD_SCALE, ClusterVecEnv
 from poolpilot.training.worlds import TrainingWorlds, Variation, episode_of
 
 from .portfolios import unlike_rules
@@ -149,10 +149,12 @@ def test_the_learners_view_resets_in_the_same_step_and_keeps_the_last_observatio
     np.testing.assert_array_equal(env.reset(), twin.reset())
     returns, lengths, ended = np.zeros(2), np.zeros(2, dtype=int), 0
     for action in some_actions(twin, 2 * TICKS + 3):
+        weights = REWARD_SCALE / (1.0 + PRICE_WEIGHT * twin.batch.miss_price)
         observation, rewards, done, infos = env.step(action)
         expected, raw, twin_done, _ = twin.step(action)
         np.testing.assert_array_equal(observation, expected)
-        np.testing.assert_allclose(rewards, (raw + 1.0) * REWARD_SCALE, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(env.rewards, raw, rtol=1e-6)
+        np.testing.assert_allclose(rewards, (raw + 1.0) * weights, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(done, twin_done)
         returns, lengths = returns + raw, lengths + 1
         for b in range(2):
