@@ -202,6 +202,7 @@ def _run(
 
     with progress(quiet=quiet) as bar:
         looking = bar.add_task("looking back", total=config.imitate, visible=bool(config.imitate) and not resume)
+        trying = bar.add_task("trying the first rule", total=config.bank, visible=config.baseline and config.steps > 0)
         task = bar.add_task("training", total=config.steps, visible=config.steps > 0)
 
         def show(done: int, figures: dict[str, float]) -> None:
@@ -214,4 +215,4 @@ def _run(
         warm: Callable[[LearnerPolicy], None] | None = None
         if config.imitate:
             warm = imitating(config, out, keep, cache, lambda n: bar.update(looking, completed=n))
-        return run(config, out, resume, show, keeper, warm)
+        return run(config, out, resume, show, keeper, warm, lambda n: bar.update(trying, completed=n))
