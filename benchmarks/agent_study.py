@@ -57,6 +57,7 @@ VARIANTS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "flat": ("two plain layers over everything", {"shape": "flat"}),
     "history": ("the last 4 observations", {"history": 4}),
     "multipliers": ("misses priced by damped multipliers", {"constraint": "multipliers"}),
+    "no baseline": ("rewards from the usual bill, not from what the first rule costs then", {"baseline": False}),
     "horizon 5 min": ("discount 0.97 a tick", {"gamma": 0.97}),
 }
 """What each is, and how its arguments differ from the first one's."""

@@ -14,7 +14,7 @@ from ..agents.portfolio import HELD_PLAN, INTEGRAL, RULES, USUAL
 from ..env.contract import BILL_LAYERS, IDLE_PARTS
 from ..env.scenario import Scenario, load_scenario
 from ..env.window import TPOT, TTFT
-from ..training.contenders import contender
+from ..training.contenders import contender, rule_of
 from ..training.rollout import RunResult
 from ..training.static_peak import STATIC_PEAK
 from ..training.worlds import episode_of
@@ -79,7 +79,7 @@ def simulate(
         for name in names:
             task = bar.add_task(f"tuning {name}", total=None)
             on_trial = partial(bar.advance, task)
-            entry = contender(name, loaded, knobs=own_knobs(name, loaded, on_trial), on_trial=on_trial)
+            entry = contender(name, loaded, knobs=own_knobs(rule_of(name) or name, loaded, on_trial), on_trial=on_trial)
             bar.update(task, description=f"running {name}", total=ticks, completed=0)
             episode = episode_of(loaded, seed, miss_price=1.0)
             (results[name],) = entry.run([episode], loaded.tick_s, on_tick=partial(_completed, bar, task))

@@ -100,6 +100,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Targets through a price of misses that is drawn and seen, or through multipliers that follow the misses.",
 )
+@click.option(
+    "--baseline/--no-baseline",
+    default=True,
+    show_default=True,
+    help="Measure rewards from what the first rule costs in the same world and minutes.",
+)
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps.")
 @click.option(
     "--evaluate-suite",
@@ -196,6 +202,7 @@ def _run(
 
     with progress(quiet=quiet) as bar:
         looking = bar.add_task("looking back", total=config.imitate, visible=bool(config.imitate) and not resume)
+        trying = bar.add_task("trying the first rule", total=config.bank, visible=config.baseline and config.steps > 0)
         task = bar.add_task("training", total=config.steps, visible=config.steps > 0)
 
         def show(done: int, figures: dict[str, float]) -> None:
@@ -208,4 +215,4 @@ def _run(
         warm: Callable[[LearnerPolicy], None] | None = None
         if config.imitate:
             warm = imitating(config, out, keep, cache, lambda n: bar.update(looking, completed=n))
-        return run(config, out, resume, show, keeper, warm)
+        return run(config, out, resume, show, keeper, warm, lambda n: bar.update(trying, completed=n))

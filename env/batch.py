@@ -75,6 +75,9 @@ class Episode:
     reference_requests: FloatArray
     """`[C]` requests of a usual tick."""
     miss_price: float
+    rule_costs: FloatArray | None = None
+    """`[T, 1 + C]` where it is known (`training.baseline`): what a rule's bill was of `reference_usd`, and what each class
+    missed of its allowance, in each tick."""
 
 
 class PlansOneByOne:

@@ -49,6 +49,8 @@ class TrainConfig:
     """Steps after which the hardest worlds are open (see `curriculum`); 0: from the start."""
     imitate: int = 0
     """Random worlds to learn from in hindsight before the first step (see `imitation`); 0: none."""
+    baseline: bool = True
+    """Measure rewards from what the first rule costs in the same world and minutes (see `baseline`)."""
     critic_first: int = 0
     """Steps at the start in which only the critic learns: a critic that knows nothing undoes what was imitated."""
     acting: Acting = "blend"

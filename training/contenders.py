@@ -132,6 +132,13 @@ def contender(
     return Steered(load_checkpoint(name).name, made)
 
 
+def rule_of(name: str) -> str | None:
+    """The rule whose knobs a contender has, of a rule and of a mark that is one; None: it has none."""
+    if name == PERFECT_FORECAST:
+        return FORETOLD
+    return name if has_knobs(name) else None
+
+
 def _headroom_alone(name: str, knobs: Knobs | None) -> float:
     """The one knob of fixed counts for a peak."""
     own = {"headroom": HEADROOM, **(knobs or {})}

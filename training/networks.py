@@ -1,6 +1,7 @@
-"""Networks beside the one that ships (`agents.ppo.network`), for the study: flat, and with the last few ticks.
+"""Networks beside the one that ships (`agents.ppo.network`): for the study a flat one and one that sees the last few
+ticks, and the one that chooses in hindsight.
 
-Both answer like `SetNetwork`, so that policy and imitation take any of them.
+The first two answer like `SetNetwork`, so that policy and imitation take any of them.
 
 Symbols: `B` batch, `C`/`P` classes and pools, at most `MC`/`MP`, `FC`/`FP`/`FG` features, `A` size of an action,
 `T` ticks seen at once.
@@ -8,13 +9,22 @@ Symbols: `B` batch, `C`/`P` classes and pools, at most `MC`/`MP`, `FC`/`FP`/`FG`
 
 from __future__ import annotations
 
+from typing import Final
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..agents.ppo.network import Answers, SetNetwork
-from ..env.codec import CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES
+from ..env.codec import CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES, miss_price_feature
 from ..env.spaces import SpaceLayout
+from .worlds import MISS_PRICE_HIGH, MISS_PRICE_LOW
+
+PRICE: Final = WHOLE_FEATURES.index("miss_price")
+PRICE_KNOTS: Final = 8
+PRICE_GAIN: Final = 4.0
+"""The part of a chooser that sees the price alone learns so much faster."""
 
 
 class FlatNetwork(nn.Module):
@@ -113,6 +123,34 @@ class HistoryNetwork(nn.Module):
             newest = rows[..., : rows.shape[-1] // self.ticks]
             mixed.append(newest + mix(rows))
         return mixed[0], mixed[1], mixed[2]
+
+
+class Chooser(nn.Module):
+    """Chooses among so many entries by a flat observation: the shipped network's view of it, and the price of a miss.
+
+    The price has a way of its own, piecewise linear: it moves the choice most, and would be learned last through layers
+    in which it is one feature of many.
+    """
+
+    def __init__(self, layout: SpaceLayout, entries: int, width: int = 32) -> None:
+        """`width` is that of the network behind."""
+        super().__init__()
+        self.layout = layout
+        self.inner = SetNetwork(width)
+        self.inner.whole_head = nn.Identity()  # type: ignore[assignment]  # what the shipped network would answer from
+        self.head, self.by_price = nn.Linear(width, entries), nn.Linear(PRICE_KNOTS, entries, bias=False)
+        for zero in (self.head.weight, self.head.bias, self.by_price.weight):
+            nn.init.zeros_(zero)
+        ends = miss_price_feature(np.array([MISS_PRICE_LOW, MISS_PRICE_HIGH]))
+        self.knots = torch.linspace(float(ends[0]), float(ends[1]), PRICE_KNOTS)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """`[B, entries]` logits for observations `[B, N]`; zeros at first."""
+        parts = self.layout.parts(seen)
+        price = parts[2][:, PRICE : PRICE + 1]
+        near = torch.relu(1.0 - torch.abs(price - self.knots) / (self.knots[1] - self.knots[0]))
+        logits: Tensor = self.head(self.inner(*parts)[2]) + PRICE_GAIN * self.by_price(near)
+        return logits
 
 
 def _two_layers(inputs: int, width: int, outputs: int) -> nn.Sequential:

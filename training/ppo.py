@@ -19,7 +19,7 @@ from .learner import LearnerPolicy
 from .multipliers import Multipliers
 from .progress import Evaluate, OnProgress, Progress
 from .run_folder import load_state, prepare, save_state
-from .setting import training_env, training_sources
+from .setting import measure_baselines, training_env, training_sources
 from .vec_env import ClusterVecEnv
 
 LAST_RATE = 0.1
@@ -65,6 +65,7 @@ def train(
     on_progress: OnProgress,
     evaluate: Evaluate,
     imitating: Imitating | None = None,
+    on_baseline: Callable[[int], None] | None = None,
 ) -> LearnerPolicy:
     """Train until `config.steps`; the policy as it is at the end.
 
@@ -72,6 +73,7 @@ def train(
         on_progress: told the steps done and the latest figures.
         evaluate: scores a policy after so many steps, lower is better; it keeps the best one itself.
         imitating: fits the policy before its first step.
+        on_baseline: told how many worlds of the bank the first rule was tried in.
 
     Raises:
         TrainError: the folder holds another run, or none to resume.
@@ -91,6 +93,8 @@ def train(
             imitating(policy_of(model))
         save_state(model, folder, multipliers)
         evaluate(policy_of(model), 0)
+    if config.baseline and model.num_timesteps < config.steps:
+        measure_baselines(config, worlds, on_baseline)
     callback = Progress(config, folder, worlds, env, on_progress, evaluate)
     left = config.steps - model.num_timesteps
     if left > 0:

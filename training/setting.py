@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..agents.blend import Portfolio, rules_of
@@ -10,10 +11,12 @@ from ..agents.portfolio import make_rule
 from ..env.bending import Bending
 from ..env.cluster_env import BendingFactory, EpisodeSource, VectorClusterEnv
 from ..env.spaces import SpaceLayout
+from .baseline import with_baselines
 from .config import Acting, TrainConfig
 from .curriculum import LEVELS, LevelledWorlds
 from .environments import RANDOM, check_room, training_worlds
 from .free import FreeActing
+from .worlds import TrainingWorlds
 
 
 def training_sources(config: TrainConfig) -> LevelledWorlds:
@@ -62,6 +65,27 @@ def still_env(draw: EpisodeSource, n_clusters: int, tick_s: float, portfolio: Po
         restart=False,
         make_planning=PlansTogether,
     )
+
+
+def measure_baselines(
+    config: TrainConfig, worlds: LevelledWorlds, on_world: Callable[[int], None] | None = None
+) -> None:
+    """Draw the whole bank of a run, and keep with each world what the first rule costs in it (see `baseline`)."""
+
+    def env_of(draw: EpisodeSource, n_clusters: int) -> VectorClusterEnv:
+        return still_env(draw, n_clusters, worlds.tick_s, config.portfolio)
+
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if on_world:
+            on_world(done)
+
+    for source in worlds.levels.values():
+        if isinstance(source, TrainingWorlds):
+            with_baselines(source, env_of, count)
 
 
 def bending_of(acting: Acting) -> BendingFactory:

@@ -17,9 +17,9 @@ from ..env.scenario.fingerprint import fingerprint
 from .days import tuning_episodes
 
 STATIC_PEAK: Final = "static-peak"
-HEADROOM: Final = 1.6
+HEADROOM: Final = 1.1
 """Times the load of the peak minute: the least loss (`criterion`) on suite `train` of those in `SWEPT`."""
-SWEPT: Final = (1.0, 1.2, 1.4, 1.6, 1.8)
+SWEPT: Final = (0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6)
 PEAK_S: Final = 60.0
 
 

@@ -9,14 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from ..env.batch import Episode
 from ..env.cluster_env import StepInfo, VectorClusterEnv
 from ..env.contract import BoolArray, FloatArray
 from ..env.reward import allowances_missed, reward
+from ..env.spaces import MAX_CLASSES
 from .multipliers import Multipliers
 
 REWARD_SCALE = 0.05
-"""Rewards are handed to the learner plus 1, a usual tick's bill, times this: with a discount of 0.994 values then stay
-within a few units around 0, where the critic begins, and its gradients do not drown the actor's."""
+"""Rewards are handed to the learner times this: with a discount of 0.994 values then stay within a few units around 0,
+where the critic begins, and its gradients do not drown the actor's."""
+PRICE_WEIGHT = 2.0
+"""Rewards are handed on over 1 plus this times the price of a miss. The price is seen and the same for a whole episode, so
+that the best policy stays the best; without, episodes of a high price drown all others."""
 
 
 _NOTHING: dict[str, Any] = {}
@@ -31,7 +36,7 @@ class ClusterVecEnv(VecEnv):
         self.last: StepInfo
         """Of the last step."""
         self.rewards: FloatArray
-        """`[B]` of the last step, before they are shifted and scaled."""
+        """`[B]` of the last step, before what a rule costs is taken off and they are scaled."""
         self.missed: FloatArray
         """`[B, C]` allowances missed in the last step."""
         self.deferrable: BoolArray
@@ -44,13 +49,16 @@ class ClusterVecEnv(VecEnv):
         self._actions: NDArray[Any] = np.zeros((clusters.n_clusters, *layout.action_space.shape))
         self._returns = np.zeros(clusters.n_clusters)
         self._lengths = np.zeros(clusters.n_clusters, dtype=np.int64)
+        self._rule_costs: list[FloatArray] = []
 
     def reset(self) -> NDArray[np.float32]:
         """New episodes everywhere."""
         self._returns[:] = 0.0
         self._lengths[:] = 0
         self.reset_infos = [{} for _ in range(self.num_envs)]
-        return self.clusters.reset()
+        observation = self.clusters.reset()
+        self._rule_costs = [_rule_costs(episode) for episode in self.clusters.batch.episodes]
+        return observation
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Remember the actions; the work is done in `step_wait`."""
@@ -62,7 +70,8 @@ class ClusterVecEnv(VecEnv):
         Only where an episode ended is there an info of its own; the figures of all are in `last`.
         """
         batch = self.clusters.batch
-        cluster, usual = batch.cluster, batch.reference_requests  # the step may put other clusters in their places
+        # The step may put other clusters in their places.
+        cluster, usual, miss_price = batch.cluster, batch.reference_requests, batch.miss_price
         observation, rewards, done, self.last = self.clusters.step(self._actions)
         wanted = cluster.targets.attainment
         self.deferrable, self.asked = cluster.targets.deferrable, usual > 0
@@ -73,7 +82,11 @@ class ClusterVecEnv(VecEnv):
                 self.last.bill_usd, self.last.tally, wanted, np.zeros(len(done)), self.last.reference_usd, usual
             )
             rewards = (free - (prices * self.missed).sum(axis=-1)).astype(np.float32)
+        else:
+            prices = np.broadcast_to(miss_price[:, None], self.missed.shape)
         self.rewards = np.asarray(rewards, dtype=np.float64)
+        weights = REWARD_SCALE / (1.0 if self.multipliers else 1.0 + PRICE_WEIGHT * miss_price)
+        learned = (self.rewards + self._usual(prices)) * weights
         self._returns += rewards
         self._lengths += 1
         infos = [_NOTHING] * self.num_envs
@@ -83,9 +96,18 @@ class ClusterVecEnv(VecEnv):
                 "TimeLimit.truncated": True,
                 "episode": {"r": float(self._returns[b]), "l": int(self._lengths[b]), "t": 0.0},
             }
+            self._rule_costs[b] = _rule_costs(batch.episodes[b])
         self._returns[done] = 0.0
         self._lengths[done] = 0
-        return observation, (rewards + np.float32(1.0)) * np.float32(REWARD_SCALE), done, infos
+        return observation, learned.astype(np.float32), done, infos
+
+    def _usual(self, prices: FloatArray) -> FloatArray:
+        """`[B]` what the rule cost in this tick of each cluster, at prices `[B, C]` of a miss."""
+        at = self._lengths.tolist()
+        ticks = [costs[min(t, len(costs) - 1)] for costs, t in zip(self._rule_costs, at, strict=True)]
+        now = np.stack(ticks)
+        total: FloatArray = now[:, 0] + (prices * now[:, 1 : 1 + prices.shape[1]]).sum(axis=1)
+        return total
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Restart the stream of episodes at the next reset."""
@@ -115,3 +137,9 @@ class ClusterVecEnv(VecEnv):
     def _chosen(self, indices: Any) -> Iterable[int]:
         chosen: Iterable[int] = self._get_indices(indices)
         return chosen
+
+
+def _rule_costs(episode: Episode) -> FloatArray:
+    """`[T, 1 + MAX_CLASSES]` what a rule costs, tick by tick; where that is not known, a usual bill and no misses."""
+    known = episode.rule_costs if episode.rule_costs is not None else np.ones((1, 1))
+    return np.pad(known, ((0, 0), (0, 1 + MAX_CLASSES - known.shape[1])))

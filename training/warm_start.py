@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..agents.blend import portfolio_as_json
 from ..env.batch import Episode
@@ -23,8 +24,9 @@ from ..env.spaces import SpaceLayout
 from .config import TrainConfig
 from .curriculum import LevelledWorlds
 from .hindsight import HEADROOMS, EnvMaker, Hindsight, in_turn, look_back
-from .imitation import HELD_OUT_PRICES, HELD_OUT_SHARE, imitate
+from .imitation import HELD_OUT_PRICES, HELD_OUT_SHARE, NOISE, imitate
 from .learner import LearnerPolicy
+from .networks import Chooser
 from .setting import still_env, training_sources
 
 IMITATION: Final = "imitation.json"
@@ -38,7 +40,7 @@ def warm_start(
     worlds: LevelledWorlds,
     cache: Path | None = None,
     on_world: Callable[[int], None] | None = None,
-    on_epoch: Callable[[int, float, float], None] | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Look back on `config.imitate` worlds, fit the policy's network to them, and try it on those held out.
 
@@ -46,7 +48,7 @@ def warm_start(
         worlds: where the worlds come from.
         cache: a folder to keep what was lived through in, for other runs with the same worlds and rules.
         on_world: told how many worlds were looked back on.
-        on_epoch: told the epoch, and the losses on worlds fitted on and held out.
+        on_epoch: told the epoch and the loss on the worlds held out.
 
     Returns:
         For the card: `imitation.Imitated`, and by price what the policy, the first rule and the best constant come to
@@ -65,9 +67,21 @@ def warm_start(
     _keep(cache, config, hindsight)
 
     def priced(seen: NDArray[np.float32], prices: FloatArray) -> NDArray[np.float32]:
-        return np.tile(at_price(seen, prices, layout), (1, policy.history))
+        return at_price(seen, prices, layout)
 
-    fit = imitate(policy.network, policy.answer, priced, hindsight, config.seed, on_epoch=on_epoch)
+    def answer(seen: Tensor) -> tuple[Tensor, Tensor]:
+        return policy.answer(seen.repeat(1, policy.history))
+
+    fit = imitate(
+        policy.network,
+        answer,
+        lambda entries: Chooser(layout, entries),
+        priced,
+        lambda seen, rng: blurred(seen, layout, rng),
+        hindsight,
+        config.seed,
+        on_epoch=on_epoch,
+    )
     held_out = round(HELD_OUT_SHARE * len(episodes))
     return {**fit.as_json(), "lived_again": _lived_again(policy, episodes[-held_out:], hindsight, env_of)}
 
@@ -87,6 +101,15 @@ def at_price(seen: NDArray[np.float32], prices: FloatArray, layout: SpaceLayout)
     changed = seen.copy()
     changed[:, sum(layout.sizes[:2]) + WHOLE_FEATURES.index("miss_price")] = miss_price_feature(prices)
     return changed
+
+
+def blurred(seen: NDArray[np.float32], layout: SpaceLayout, rng: np.random.Generator) -> NDArray[np.float32]:
+    """`[B, N]` observations with noise on every feature that is known; masks and padding stay."""
+    features = sum(layout.sizes[:3])
+    noisy = seen.copy()
+    noise = rng.normal(0.0, NOISE, (len(seen), features)).astype(np.float32)
+    noisy[:, :features] += noise * (seen[:, :features] != 0.0)
+    return noisy
 
 
 def _lived_again(

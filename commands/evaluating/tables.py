@@ -145,9 +145,14 @@ def _notes(name: str, suite: Record) -> Iterator[str]:
         level = f"{at['level'] * 100:g} %"
         for own in _once(at["against_best_rules"]):
             told = _ratio(own["cost_ratio"]) if own["cost_ratio"] else "not known"
-            lines.append(f"{own['policy']} at {level} against {own['rule']} ({_chosen(own)}): cost {told}")
+            more = f" in {len(own['compared'])} scenarios"
+            if len(own["compared_at_most"]) > len(own["compared"]):
+                more += f"; at most {_ratio(own['cost_ratio_at_most'])} in {len(own['compared_at_most'])}"
+            lines.append(f"{own['policy']} at {level} against {own['rule']} ({_chosen(own)}): cost {told}{more}")
         for gap in _once(at["gaps"]):
             told = _share(gap["share"]) if gap["share"] else "not known"
+            if gap["share_at_least"] and gap["share_at_least"] != gap["share"]:
+                told += f", at least {_share(gap['share_at_least'])} with its cheapest setting where all hold the level"
             between = f"from {gap['rule']} ({_chosen(gap)}) to {gap['mark']}"
             lines.append(f"of the gap {between} at {level}, {gap['policy']} closes {told}")
         lines += [f"at {level} not known of {line}" for line in _unknown(at["policies"], suite["scenarios"])]

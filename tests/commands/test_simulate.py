@@ -175,18 +175,8 @@ def test_simulate_prints_a_table_for_people(tiny: str) -> None:
 
 def test_train_prints_one_document(tiny: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    small = (
-        "--steps",
-        "32",
-        "--clusters",
-        "2",
-        "--ticks-per-update",
-        "16",
-        "--evaluate-seeds",
-        "1",
-        "--evaluate-on",
-        tiny,
-    )
+    few = ("--steps", "32", "--clusters", "2", "--ticks-per-update", "16", "--bank", "8")
+    small = (*few, "--evaluate-seeds", "1", "--evaluate-on", tiny)
     got = document(ran("train", "--scenario", tiny, "--out", str(out), *small, "--json"))
     assert set(got) == {"out", "best", "steps", "miss_price", "frontier", "monotone", "history"}
     assert got["miss_price"] in [point["miss_price"] for point in got["frontier"]]

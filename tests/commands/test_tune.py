@@ -13,6 +13,7 @@ from poolpilot.agents.portfolio import PLAN_TRACKING, RULE_SPECS, THRESHOLD, spe
 from poolpilot.agents.tuned import TunedRule, read_tuned
 from poolpilot.cli import main
 from poolpilot.commands import knobs
+from poolpilot.training.contenders import PERFECT_FORECAST
 from poolpilot.training.tuning import together
 
 from ..training.clusters import tiny
@@ -103,21 +104,13 @@ def test_a_file_of_knobs_sets_the_rules_of_an_evaluation_and_stands_in_its_manif
     told = json.loads(out.read_text())
     told[PLAN_TRACKING]["knobs"]["headroom"] = 1.9
     out.write_text(json.dumps(told))
-    evaluate = (
-        "evaluate",
-        "--scenario",
-        scenario,
-        "--policy",
-        PLAN_TRACKING,
-        "--seeds",
-        2,
-        "--no-bound",
-        "--workers",
-        1,
-    )
+    named = ("--policy", PLAN_TRACKING, "--policy", PERFECT_FORECAST)
+    evaluate = ("evaluate", "--scenario", scenario, *named, "--seeds", 2, "--no-bound", "--workers", 1)
     document = json.loads(ran(*evaluate, "--knobs", out, "--json").stdout)
-    assert all(row["knobs"]["headroom"] == 1.9 for row in document["rows"])
-    assert document["manifest"]["policies"][PLAN_TRACKING]["knobs"]["headroom"] == 1.9
+    assert len(document["rows"]) == 4
+    assert all(row["knobs"]["headroom"] == 1.9 for row in document["rows"]), "the mark is the rule, told what comes"
+    for name in (PLAN_TRACKING, PERFECT_FORECAST):
+        assert document["manifest"]["policies"][name]["knobs"]["headroom"] == 1.9
 
 
 @pytest.mark.parametrize("command", [("tune",), ("simulate", "--tune"), ("evaluate", "--tune")], ids=lambda own: own[0])

@@ -47,7 +47,7 @@ def test_training_improves_over_its_start(tmp_path: Path) -> None:
     config = TrainConfig(
         scenarios=(str(tmp_path / "lavish.yaml"),),
         portfolio=(RULE, RULE, RULE, RULE),
-        steps=16 * 16 * 30,
+        steps=16 * 16 * 22,
         seed=0,
         clusters=16,
         ticks_per_update=16,

@@ -11,7 +11,7 @@ from poolpilot.training.config import TrainConfig
 from poolpilot.training.curriculum import LevelledWorlds
 from poolpilot.training.multipliers import Multipliers
 from poolpilot.training.setting import training_env, training_sources
-from poolpilot.training.vec_env import REWARD_SCALE, ClusterVecEnv
+from poolpilot.training.vec_env import PRICE_WEIGHT, REWARD_SCALE, ClusterVecEnv
 
 from .clusters import tiny
 
@@ -39,7 +39,8 @@ def test_multipliers_price_misses_as_the_episodes_own_price_would(tmp_path: Path
         for env in (own, by_kind):
             env.step_async(nothing)
             rewards.append(env.step_wait()[1])
-        np.testing.assert_allclose(rewards[0], rewards[1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(own.rewards, by_kind.rewards, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(rewards[0] * (1.0 + 0.7 * PRICE_WEIGHT), rewards[1], rtol=1e-4, atol=1e-6)
         missed += float(by_kind.missed.sum())
     assert missed > 0.0, "nothing was missed: the test says nothing"
 
@@ -50,7 +51,7 @@ def test_a_usual_tick_without_misses_is_worth_nothing(tmp_path: Path) -> None:
     env.reset()
     env.step_async(np.zeros((3, *env.action_space.shape)))  # type: ignore[misc]
     rewards = env.step_wait()[1]
-    np.testing.assert_allclose(rewards, (env.rewards + 1.0) * REWARD_SCALE, rtol=1e-5)
+    np.testing.assert_allclose(rewards, (env.rewards + 1.0) * REWARD_SCALE / (1.0 + 0.5 * PRICE_WEIGHT), rtol=1e-5)
     usual = env.last.bill_usd / env.last.reference_usd
     np.testing.assert_allclose(env.rewards, -usual - 0.5 * env.missed.sum(axis=-1), rtol=1e-5)
 

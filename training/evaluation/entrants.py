@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...agents.checkpoint import load_checkpoint
-from ...agents.portfolio import HELD_PLAN, STATIC, completed, has_knobs
+from ...agents.portfolio import HELD_PLAN, STATIC, completed
 from ...agents.rules import Knobs
-from ..contenders import MARKS
+from ..contenders import MARKS, rule_of
 from ..static_peak import STATIC_PEAK
 
 RULE, FIXED, MARK, CHECKPOINT = "rule", "fixed", "mark", "checkpoint"
@@ -33,6 +33,8 @@ class Listed:
     kind: str
     swept: bool
     """Whether it has a head-room that can be swept."""
+    rule: str | None = None
+    """Whose knobs it has, if it has any."""
     hashes: dict[str, str] = field(default_factory=dict)
     """Of a checkpoint's files."""
     knobs: Knobs = field(default_factory=dict)
@@ -49,12 +51,14 @@ def listed(given: str, knobs: Knobs | None = None) -> Listed:
     Raises:
         CheckpointError: neither a rule, a mark nor a checkpoint.
     """
+    rule = rule_of(given)
+    if rule is not None:
+        kind = MARK if given in MARKS else RULE
+        return Listed(given, given, kind, True, rule=rule, knobs=completed(rule, knobs or {}))
     if given in MARKS:
         return Listed(given, given, MARK, given not in UNSWEPT)
     if given in (STATIC, STATIC_PEAK, HELD_PLAN):
         return Listed(given, given, FIXED, given not in UNSWEPT)
-    if has_knobs(given):
-        return Listed(given, given, RULE, True, knobs=completed(given, knobs or {}))
     checkpoint = load_checkpoint(given)
     return Listed(
         checkpoint.name,
@@ -72,7 +76,7 @@ def listed_all(names: Sequence[str], knobs: Mapping[str, Knobs] | None = None) -
     Raises:
         EntrantError: two that tables could not tell apart.
     """
-    entrants = [listed(name, (knobs or {}).get(name)) for name in names]
+    entrants = [listed(name, (knobs or {}).get(rule_of(name) or name)) for name in names]
     given_by: dict[str, str] = {}
     for own in entrants:
         if own.name in given_by:

@@ -35,10 +35,12 @@ class Costs:
     """`[S]` why, or nothing."""
     draws: FloatArray
     """`[D, S]` the same of the resampled runs (of the resampled scenarios)."""
+    at_most: bool = False
+    """Whether a cost may be an upper bound of it: that of the cheapest setting, where all hold the level."""
 
 
-def costs_at(suite: SuiteRuns, policy: str, level: float, drawn: Resamples) -> Costs:
-    """The frontier's reading for every scenario, and for every draw of it."""
+def costs_at(suite: SuiteRuns, policy: str, level: float, drawn: Resamples, at_most: bool = False) -> Costs:
+    """The frontier's reading for every scenario, and for every draw of it (`at_most` as for `cost_at`)."""
     count = len(suite.scenarios)
     usd, why_not, draws = np.full(count, np.nan), [ONE_SETTING] * count, np.full(drawn.scenario.shape, np.nan)
     for s, scenario in enumerate(suite.scenarios):
@@ -46,10 +48,10 @@ def costs_at(suite: SuiteRuns, policy: str, level: float, drawn: Resamples) -> C
         if len(settings) < 2:
             continue
         used, bills = _points(settings, level, np.arange(suite.seeds)[None])
-        usd[s], why_not[s] = cost_at(used, bills)[0], why_unknown(used[0])
+        usd[s], why_not[s] = cost_at(used, bills, at_most)[0], why_unknown(used[0])
         taken = drawn.scenario == s
-        draws[taken] = cost_at(*_points(settings, level, drawn.seed[taken]))
-    return Costs(usd, tuple(why_not), draws)
+        draws[taken] = cost_at(*_points(settings, level, drawn.seed[taken]), at_most)
+    return Costs(usd, tuple(why_not), draws, at_most)
 
 
 def _points(settings: Sequence[Runs], level: float, seeds: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -94,10 +96,16 @@ def _saved(own: FloatArray, other: FloatArray, counted: BoolArray) -> FloatArray
     return saved
 
 
-def costs_of(suite: SuiteRuns, level: float) -> dict[str, Costs]:
+def costs_of(suite: SuiteRuns, level: float, at_most: bool = False) -> dict[str, Costs]:
     """The costs of every policy, by the same draws."""
     drawn = resamples(len(suite.scenarios), suite.seeds)
-    return {policy: costs_at(suite, policy, level, drawn) for policy in suite.policies}
+    return {policy: costs_at(suite, policy, level, drawn, at_most) for policy in suite.policies}
+
+
+def both_known(suite: SuiteRuns, own: Costs, other: Costs) -> list[str]:
+    """The scenarios where two costs are known."""
+    known = ~np.isnan(own.usd_per_hr + other.usd_per_hr)
+    return [scenario for scenario, told in zip(suite.scenarios, known, strict=True) if told]
 
 
 def equal_records(suite: SuiteRuns, costs: dict[str, Costs], reference: str) -> list[dict[str, Any]]:

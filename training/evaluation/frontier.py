@@ -37,13 +37,15 @@ def budget_used(met: FloatArray, done: FloatArray, wanted: FloatArray, level: fl
     return worst
 
 
-def cost_at(used: FloatArray, usd_per_hr: FloatArray) -> FloatArray:
+def cost_at(used: FloatArray, usd_per_hr: FloatArray, at_most: bool = False) -> FloatArray:
     """`[...]` bill at exactly the whole budget, from the settings' `[..., H]` budgets used and bills; NaN if not known.
 
     The frontier is the settings that no other beats in both. Between the cheapest that holds the level and the next
     cheaper one on it, which does not, the bill is taken as straight in the logarithm of the misses. Beyond the sweep
     nothing is known: NaN where no setting holds the level, or where all do. Where some miss it but cost no less than one that
     holds it, that one's bill is the answer.
+
+    With `at_most`, where all settings hold the level the bill of the cheapest is told: the cost is that or less.
     """
     holds = used <= 1.0
     held_usd = np.where(holds, usd_per_hr, np.inf)
@@ -59,7 +61,7 @@ def cost_at(used: FloatArray, usd_per_hr: FloatArray) -> FloatArray:
         tiny = np.maximum(upper_used, 1e-12)
         share = np.where(between, np.log(lower_used) / (np.log(lower_used) - np.log(tiny)), 1.0)
         straight = np.where(between, lower_usd, 0.0) * (1.0 - share) + upper_usd * share
-    known = holds.any(axis=-1) & ~holds.all(axis=-1)
+    known = holds.any(axis=-1) & (at_most | ~holds.all(axis=-1))
     cost: FloatArray = np.where(known, np.where(between, straight, upper_usd), np.nan)
     return cost
 

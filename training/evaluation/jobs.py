@@ -16,7 +16,7 @@ from ..bounding import Clairvoyant
 from ..contenders import contender
 from ..days import scored_episodes
 from ..rollout import RunResult
-from .entrants import RULE, Listed
+from .entrants import Listed
 from .rows import Row
 
 
@@ -97,8 +97,8 @@ def run_job(job: Job, plan: Plan, stage: Stage) -> list[Row]:
     """A row for each seed."""
     listed = plan.policies[job.policy]
     own = None
-    if listed.kind == RULE:
-        own = stage.knobs(listed.given) if plan.tuned else listed.knobs
+    if listed.rule is not None:
+        own = stage.knobs(listed.rule) if plan.tuned else listed.knobs
     entry = contender(listed.given, stage.scenario, job.headroom, knobs=own)
     rows = []
     for seed, result in enumerate(entry.run(stage.episodes, stage.scenario.tick_s)):

@@ -10,6 +10,7 @@ from .entrants import CHECKPOINT, MARK, RULE
 from .equal_attainment import (
     Costs,
     best_by_cost,
+    both_known,
     costs_of,
     equal_records,
     frontier_means,
@@ -98,7 +99,7 @@ def _readings(suite: SuiteRuns, reference: str, chosen: str | None) -> dict[str,
 
 
 def _at_level(suite: SuiteRuns, reference: str, level: float, chosen: str | None) -> dict[str, Any]:
-    costs = costs_of(suite, level)
+    costs, at_most = costs_of(suite, level), costs_of(suite, level, at_most=True)
     records = equal_records(suite, costs, reference)
     best = _best_rules(best_by_cost(records, _of_kind(suite, RULE)), chosen, suite)
     return {
@@ -106,8 +107,8 @@ def _at_level(suite: SuiteRuns, reference: str, level: float, chosen: str | None
         "policies": records,
         "by_scenario": scenario_costs(suite, costs),
         "best_rules": best,
-        "against_best_rules": _against(suite, costs, best),
-        "gaps": _gaps(suite, costs, best),
+        "against_best_rules": _against(suite, costs, at_most, best),
+        "gaps": _gaps(suite, costs, at_most, best),
     }
 
 
@@ -121,31 +122,52 @@ def _best_rules(here: str | None, chosen: str | None, suite: SuiteRuns) -> list[
     return found
 
 
-def _against(suite: SuiteRuns, costs: Mapping[str, Costs], best: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """What every checkpoint costs, over what the best rules do."""
+def _against(
+    suite: SuiteRuns, costs: Mapping[str, Costs], at_most: Mapping[str, Costs], best: Sequence[Mapping[str, str]]
+) -> list[dict[str, Any]]:
+    """What every checkpoint costs, over what the best rules do: exactly, and at most.
+
+    A checkpoint that holds the level at all its settings costs no more than the cheapest of them: counted at that, it is
+    compared in more scenarios, to its own disadvantage.
+    """
     records = []
     for rule in best:
+        base = costs[rule["policy"]]
         for agent in _of_kind(suite, CHECKPOINT):
-            ratio = ratio_of(costs[agent], costs[rule["policy"]])
-            own = {"policy": agent, "rule": rule["policy"], "chosen_by": rule["chosen_by"]}
-            records.append({**own, "cost_ratio": ratio.as_json() if ratio else None})
+            exact, bounded = ratio_of(costs[agent], base), ratio_of(at_most[agent], base)
+            records.append(
+                {
+                    "policy": agent,
+                    "rule": rule["policy"],
+                    "chosen_by": rule["chosen_by"],
+                    "cost_ratio": exact.as_json() if exact else None,
+                    "compared": both_known(suite, costs[agent], base),
+                    "cost_ratio_at_most": bounded.as_json() if bounded else None,
+                    "compared_at_most": both_known(suite, at_most[agent], base),
+                }
+            )
     return records
 
 
-def _gaps(suite: SuiteRuns, costs: Mapping[str, Costs], best: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """What every checkpoint gets of the way from a rule to every mark that has a frontier."""
+def _gaps(
+    suite: SuiteRuns, costs: Mapping[str, Costs], at_most: Mapping[str, Costs], best: Sequence[Mapping[str, str]]
+) -> list[dict[str, Any]]:
+    """What every checkpoint gets of the way from a rule to every mark that has a frontier: exactly, and at least."""
     records = []
     for rule in best:
+        base = costs[rule["policy"]]
         for mark in (name for name in _of_kind(suite, MARK) if len(suite.headrooms(name)) > 1):
             for agent in _of_kind(suite, CHECKPOINT):
-                share = gap_closed(costs[agent], costs[rule["policy"]], costs[mark])
+                exact = gap_closed(costs[agent], base, costs[mark])
+                bounded = gap_closed(at_most[agent], base, costs[mark])
                 records.append(
                     {
                         "policy": agent,
                         "rule": rule["policy"],
                         "chosen_by": rule["chosen_by"],
                         "mark": mark,
-                        "share": share.as_json() if share else None,
+                        "share": exact.as_json() if exact else None,
+                        "share_at_least": bounded.as_json() if bounded else None,
                     }
                 )
     return records

@@ -129,3 +129,15 @@ def test_what_is_not_known_says_why() -> None:
     assert why_unknown(np.array([3.0, 1.7])) == f"{NEVER_HELD}: at best 1.7 times the misses allowed"
     assert why_unknown(np.array([0.3, 1.0])) == ALWAYS_HELD
     assert why_unknown(np.array([0.3, 1.01])) == ""
+
+
+@given(SETTINGS)
+def test_at_most_is_the_cost_where_it_is_known_and_the_cheapest_that_holds_where_all_do(
+    settings: list[tuple[float, float]],
+) -> None:
+    used, usd = (np.array(column) for column in zip(*settings, strict=True))
+    exact, bounded = float(cost_at(used, usd)), float(cost_at(used, usd, at_most=True))
+    if (used <= 1.0).all():
+        assert bounded == usd.min()
+    else:
+        assert bounded == pytest.approx(exact, nan_ok=True)

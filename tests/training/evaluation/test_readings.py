@@ -136,6 +136,27 @@ def test_scenarios_that_one_does_not_reach_are_listed_and_never_extrapolated() -
     assert own["cost_ratio"]["mean"] == pytest.approx(0.8)
 
 
+def test_a_checkpoint_that_always_holds_a_level_is_counted_at_its_cheapest_setting_and_rules_are_not() -> None:
+    policies = {"rule": ("rule", 1.0), "lavish": ("rule", 0.5), "agent": ("checkpoint", 0.8), "mark": ("mark", 0.5)}
+    rows = planted(policies)
+    for row in rows:
+        if row["policy"] in ("agent", "lavish") and row["scenario"] != "calm":
+            row["classes"][0]["met"] = 100_000
+    at = reading(rows, "rule")["equal_attainment"][0]
+    own = next(own for own in at["against_best_rules"] if own["rule"] == "rule")
+    assert own["cost_ratio"]["mean"] == pytest.approx(0.8)
+    assert own["compared"] == ["calm"]
+    assert own["compared_at_most"] == list(SCENARIOS)
+    rule = {r["scenario"]: r["usd_per_hr"] for r in at["by_scenario"] if r["policy"] == "rule"}
+    cheapest = {name: 10.0 * size * 0.8 * 0.7 * 1.15 for name, size in SCENARIOS.items()}
+    ratios = [0.8 if name == "calm" else cheapest[name] / rule[name] for name in SCENARIOS]
+    assert own["cost_ratio_at_most"]["mean"] == pytest.approx(np.exp(np.mean(np.log(ratios))))
+    assert of(at["policies"], "lavish")["reached"] == ["calm"], "a rule is not"
+    (gap,) = (gap for gap in at["gaps"] if gap["rule"] == "rule")
+    assert gap["share"]["mean"] == pytest.approx(0.4)
+    assert gap["share_at_least"]["mean"] > 0.4
+
+
 def test_where_nothing_was_swept_there_is_one_reading() -> None:
     rows = [a_row(policy, seed, usd) for policy, usd in (("rule", 10.0), ("agent", 9.0)) for seed in range(3)]
     own = reading(rows, "rule")

@@ -35,8 +35,14 @@ def at(spec: RuleSpec, **defaults: float) -> RuleSpec:
     return replace(spec, knobs=knobs)
 
 
+def lavish_tracking() -> RuleSpec:
+    """Plan tracking that by default holds as much as it is ever tried with."""
+    spec = spec_of(PLAN_TRACKING)
+    return at(spec, **{knob.name: knob.high for knob in spec.knobs if knob.name in ("headroom", "burst")})
+
+
 def test_bad_knobs_become_better_and_the_first_trial_is_the_defaults(ground: Ground) -> None:
-    lavish = at(spec_of(PLAN_TRACKING), headroom=2.0, burst=1.5)
+    lavish = lavish_tracking()
     seen: list[None] = []
     found = search(lavish, ground, 10, lambda: seen.append(None))
     assert found.trials == len(seen) == 10
@@ -72,7 +78,7 @@ def test_a_trial_that_cannot_win_any_more_is_ended() -> None:
 
 def test_what_is_tried_second_can_be_said(ground: Ground) -> None:
     """A start that is better than the defaults is found at once."""
-    lavish = at(spec_of(PLAN_TRACKING), headroom=2.0, burst=1.5)
+    lavish = lavish_tracking()
     found = search(lavish, ground, 2, start={"headroom": 1.1, "burst": 0.3})
     assert found.knobs == {**lavish.defaults, "headroom": 1.1, "burst": 0.3}
     assert found.trials == 2
