@@ -45,12 +45,15 @@ class SpotFallback:
     """Need is load times this."""
     burst: float = 0.3
     """Plus this times the square root of the load in replicas: the fewer there are, the less bursts even out."""
-    overprovision: float = 0.2
+    overprovision: float = 0.1
     """Spot replicas beyond the need, as a share of it."""
     memory_s: float = 300.0
     """For so long a zone that preempted or refused is avoided."""
     hold_s: float = 120.0
     """A load that has passed fades over about this long before replicas go."""
+    starting_counts: float = 1.0
+    """Share of a starting spot replica that counts as ready: 0 is SkyServe's own rule, under which every growth on spot
+    is bridged by on-demand machines that are there no sooner. In a zone that is avoided none counts."""
     name: ClassVar[str] = "spot-fallback"
     follows_plan: ClassVar[bool] = True
     """For what a replica carries, as lengths of requests change."""
@@ -85,7 +88,9 @@ class SpotFallback:
         spot = steady_fleet(wanted, on_spot, cluster, most, price, hand, mine, review, PAYBACK_S)
 
         elsewhere = np.where(cluster.spot[..., None, :], 0.0, capacity)
-        missing = np.clip(1.0 + spares - _carried(need_per_s, on_spot, np.minimum(pools.ready, spot)), 0.0, 1.0)
+        coming = np.where(shy_s > 0, 0.0, self.starting_counts * pools.starting)
+        there = np.minimum(pools.ready + coming, spot)
+        missing = np.clip(1.0 + spares - _carried(need_per_s, on_spot, there), 0.0, 1.0)
         missing = np.where((elsewhere > 0).any(axis=-1), need_per_s * missing, 0.0)
         stock = np.where(shy_s > 0, np.maximum(hand, least), cluster.max_replicas)
         most = np.where(cluster.spot, least, stock)
@@ -172,8 +177,9 @@ SPEC: Final = RuleSpec(
     knobs=(
         Knob("headroom", 1.2, 0.8, 2.0, "need is load times this"),
         Knob("burst", 0.3, 0.0, 0.8, "plus this times the square root of the load in replicas"),
-        Knob("overprovision", 0.2, 0.0, 1.0, "spot replicas beyond the need, as a share of it"),
+        Knob("overprovision", 0.1, 0.0, 1.0, "spot replicas beyond the need, as a share of it"),
         Knob("memory_s", 300.0, 30.0, 1800.0, "how long a zone that preempted or refused is avoided", log=True),
+        Knob("starting_counts", 1.0, 0.0, 1.0, "share of a starting spot replica that counts as ready"),
         Knob("hold_s", 120.0, 20.0, 600.0, "a load that has passed fades over about this long", log=True),
     ),
     headroom="headroom",

@@ -50,7 +50,9 @@ def told(time_s: float = 0.0, rate: float = 8.0, **columns: Any) -> Snapshot:
 
 
 def rule_of(cluster: Cluster, **knobs: float) -> SpotFallback:
-    return SpotFallback(cluster, **{"headroom": 1.0, "burst": 0.0, "overprovision": 0.25, **knobs})
+    return SpotFallback(
+        cluster, **{"headroom": 1.0, "burst": 0.0, "overprovision": 0.25, "starting_counts": 0.0, **knobs}
+    )
 
 
 def counts(snapshot: Snapshot, memory: Memory | None = None, **changes: Any) -> FloatArray:
@@ -75,6 +77,15 @@ def test_on_demand_replicas_stand_in_for_ready_spot(ready_spot: float, on_demand
         target=[5.0, 5.0, 0.0],
     )
     assert counts(snapshot).tolist() == [5.0, 5.0, on_demand]
+
+
+def test_starting_spot_may_count_unless_its_zone_is_avoided() -> None:
+    cluster, plan = zones()
+    rule = rule_of(cluster, starting_counts=1.0)
+    growing = told(ready=[3.0, 3.0, 0.0], starting=[2.0, 2.0, 0.0], target=[5.0, 5.0, 0.0])
+    assert rule.decide(growing, plan, {})[0].replicas[2] == 0.0
+    refused = told(ready=[3.0, 3.0, 0.0], starting=[1.0, 2.0, 0.0], target=[5.0, 5.0, 0.0])
+    assert rule.decide(refused, plan, {})[0].replicas[2] > 0.0
 
 
 def test_on_demand_replicas_go_once_spot_is_back() -> None:
