@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import ClusterBatch, Episode, Planning, PlansOneByOne
-from .bending import Bending
+from .bending import Bending, Look
 from .codec import Proposer
 from .contract import Cluster, FloatArray, IntArray, Memory
 from .reward import reward
+from .rows import rows_of, with_rows
 from .sim.clusters import TickOutcome
 from .spaces import SpaceLayout
 
@@ -127,27 +128,43 @@ class VectorClusterEnv:
         terminal = observation[ended]
         if len(ended):
             self.start_again(ended)
-            observation = self._look()
+            observation = self._look_at_new(ended)
         info = StepInfo(outcome.bill.total_usd, reference_usd, outcome.tally, vetoes, ended, terminal)
         return observation, rewards, outcome.done, info
 
     def start_again(self, ended: IntArray) -> None:
         """Put new episodes in the places of those that ended."""
         self.batch.restart(ended, [self._next_episode() for _ in ended])
-        self._memory = {name: _zeroed(value, ended) for name, value in self._memory.items()}
         self._bending = self._make_bending(self.batch.cluster, self._make_rules(self.batch.cluster))
-        self._pages.reverse()  # the second look of a step goes where the first went
 
     def _next_episode(self) -> Episode:
         return self._draw(int(self._seeds.integers(2**62)))
 
     def _look(self) -> NDArray[np.float32]:
-        """Take a snapshot and lay out what the network sees; looking twice at the same moment changes nothing."""
+        """Take a snapshot and lay out what the network sees."""
         self._looked, self._memory = self._bending.look(
             self.batch.snapshot(), self.batch.plan, self._memory, self.batch.miss_price
         )
         self._pages.reverse()
         return self.layout.flatten(self._looked.seen, self._pages[0])
+
+    def _look_at_new(self, rows: IntArray) -> NDArray[np.float32]:
+        """Look at clusters that just began; the others stay as they were looked at in this step.
+
+        A rule that remembers what it decided would decide otherwise at a second look at the same moment.
+        """
+        snapshot, plan = self.batch.snapshot(), self.batch.plan
+        cluster = rows_of(self.batch.cluster, rows)
+        bending = self._make_bending(cluster, self._make_rules(cluster))
+        new, memory = bending.look(rows_of(snapshot, rows), rows_of(plan, rows), {}, self.batch.miss_price[rows])
+        old = self._looked
+        proposals = tuple(
+            with_rows(was, rows, begins) for was, begins in zip(old.proposals, new.proposals, strict=True)
+        )
+        self._looked = Look(with_rows(old.seen, rows, new.seen), proposals, snapshot, plan)
+        self._memory = {name: with_rows(value, rows, memory[name]) for name, value in self._memory.items()}
+        self._pages[0][rows] = self.layout.flatten(new.seen)
+        return self._pages[0]
 
     def _rewards(self, outcome: TickOutcome) -> NDArray[np.float32]:
         batch = self.batch
@@ -208,10 +225,3 @@ class ClusterEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
             "vetoes": {code: int(hits[0]) for code, hits in step.vetoes.items()},
         }
         return observation[0].copy(), float(rewards[0]), False, bool(done[0]), info
-
-
-def _zeroed(values: NDArray[np.float64], rows: IntArray) -> NDArray[np.float64]:
-    """A copy in which these rows are zero, which means that nothing was seen yet."""
-    copy = np.array(values)
-    copy[rows] = 0.0
-    return copy

@@ -11,9 +11,10 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from poolpilot.env.batch import ClusterBatch, Episode
 from poolpilot.env.cluster_env import ClusterEnv, VectorClusterEnv
+from poolpilot.env.codec import BLENDED, WHOLE_OUTPUTS
 from poolpilot.env.scenario import Scenario, load_scenario
 from poolpilot.training.registration import ENV_ID, register_envs
-from poolpilot.training.vec_env import REWARD_SCALE, ClusterVecEnv
+from poolpilot.training.vec_env import PRICE_WEIGHT, REWARD_SCALE, ClusterVecEnv
 from poolpilot.training.worlds import TrainingWorlds, Variation, episode_of
 
 from .portfolios import unlike_rules
@@ -123,15 +124,18 @@ def test_a_batch_is_its_clusters_one_by_one() -> None:
                 np.testing.assert_array_equal(info.terminal_observation[0], terminals[t][b])
 
 
-def test_the_neutral_action_is_the_first_rule() -> None:
-    """Zeros through the environment give the bills and tallies of the first rule run by itself."""
+@pytest.mark.parametrize("k", range(BLENDED))
+def test_a_rule_that_is_wholly_trusted_runs_as_it_does_by_itself(k: int) -> None:
+    """Bills and tallies, through blend, guard and simulator; of the first rule with zeros, the neutral action."""
     env = VectorClusterEnv(lambda seed: episode_of(OTHER, 11, 1.0), 1, OTHER.tick_s, unlike_rules, restart=False)
     env.reset()
     batch = ClusterBatch([episode_of(OTHER, 11, 1.0)], OTHER.tick_s, env.layout.max_classes, env.layout.max_pools)
-    rule, memory = unlike_rules(batch.cluster)[0], {}
-    done = np.array([False])
+    rule, memory = unlike_rules(batch.cluster)[k], {}
+    done, trusted = np.array([False]), np.zeros((1, *env.layout.action_space.shape), np.float32)
+    if k:
+        trusted[0, -WHOLE_OUTPUTS + k - 1] = 1.0
     while not done.all():
-        _, _, done, info = env.step(np.zeros((1, *env.layout.action_space.shape), np.float32))
+        _, _, done, info = env.step(trusted)
         snapshot = batch.snapshot()
         action, memory = rule.decide(snapshot, batch.plan, memory)
         outcome, _, _ = batch.advance(action, snapshot)
@@ -145,10 +149,12 @@ def test_the_learners_view_resets_in_the_same_step_and_keeps_the_last_observatio
     np.testing.assert_array_equal(env.reset(), twin.reset())
     returns, lengths, ended = np.zeros(2), np.zeros(2, dtype=int), 0
     for action in some_actions(twin, 2 * TICKS + 3):
+        weights = REWARD_SCALE / (1.0 + PRICE_WEIGHT * twin.batch.miss_price)
         observation, rewards, done, infos = env.step(action)
         expected, raw, twin_done, _ = twin.step(action)
         np.testing.assert_array_equal(observation, expected)
-        np.testing.assert_allclose(rewards, (raw + 1.0) * REWARD_SCALE, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(env.rewards, raw, rtol=1e-6)
+        np.testing.assert_allclose(rewards, (raw + 1.0) * weights, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(done, twin_done)
         returns, lengths = returns + raw, lengths + 1
         for b in range(2):

@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 
 from ....env.contract import BoolArray, Cluster, FloatArray, Memory
+from ....env.rows import rows_of
 from ...planner.solving.program import START_HORIZON_S
-from ...planner.solving.together import quick_plan, rows_of
+from ...planner.solving.together import quick_plan
 from .dealing import carries
 from .figures import Pools, over
 

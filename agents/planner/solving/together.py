@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....env.beliefs import BelievedCapacity
-from ....env.contract import BoolArray, Cluster, FloatArray, IntArray, Plan, Snapshot, Targets
+from ....env.contract import BoolArray, Cluster, FloatArray, IntArray, Plan, Snapshot
 from ....env.perf.capacities import Asked, Engines, asked_of, capacities_some, engines_of
+from ....env.rows import rows_of
 from ..replan import Replanner, lengths_to_plan, load_to_plan, price_of, reachable, within_wishes, worth_planning
 from .branching import solve_some
 from .program import Program, plan_of, program_of
@@ -214,16 +215,6 @@ class PlansTogether:
         ):
             values[b] = 1.0
             values[b, : len(own)] = own
-
-
-def rows_of(cluster: Cluster, seats: IntArray) -> Cluster:
-    """The clusters at `seats` of a batch."""
-    own = {f.name: getattr(cluster, f.name)[seats] for f in fields(Cluster) if f.name not in _NOT_ROWS}
-    targets = Targets(**{f.name: getattr(cluster.targets, f.name)[seats] for f in fields(Targets)})
-    return replace(cluster, targets=targets, **own)
-
-
-_NOT_ROWS = ("class_names", "pool_names", "targets")
 
 
 def _part(plan: Plan, k: int, c: int, p: int) -> Plan:
