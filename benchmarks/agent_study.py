@@ -42,6 +42,8 @@ PART: Final = "study"
 RESULT: Final = "result.json"
 CHOOSING_DAYS: Final = 2
 """Of each scenario that chooses a checkpoint."""
+BANK: Final = 192
+"""Worlds that a run meets: fewer than usual, since runs are shorter."""
 IMITATED: Final = 96
 """Worlds that are looked back on."""
 HELD_OUT_SEED: Final = 5_000_000
@@ -66,7 +68,12 @@ VARIANTS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
 def config_of(variant: str, seed: int, steps: int) -> TrainConfig:
     """The arguments of a run of the study."""
     base = TrainConfig(
-        steps=steps, seed=seed, imitate=IMITATED, critic_first=20_000, evaluate_every=max(steps // 6, 50_000)
+        steps=steps,
+        seed=seed,
+        imitate=IMITATED,
+        critic_first=20_000,
+        bank=BANK,
+        evaluate_every=max(steps // 6, 50_000),
     )
     return replace(base, **VARIANTS[variant][1])
 

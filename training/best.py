@@ -29,6 +29,7 @@ from .criterion import Outcome, loss
 from .judging import Judge, PricedFactory
 from .learner import LearnerPolicy
 from .miss_price import HALVINGS, PRICES, Settled, settle
+from .run_folder import IMITATION
 from .setting import bending_of
 
 CHOOSING_PRICES: Final = (0.1, 0.35, 1.2)
@@ -60,6 +61,8 @@ class BestCheckpoint:
         if (self.folder / BEST).is_file():
             kept = json.loads((self.folder / BEST).read_text())
             self.best_loss, self.best_steps = float(kept["loss"]), int(kept["steps"])
+        if (self.folder / IMITATION).is_file():
+            self.imitated = json.loads((self.folder / IMITATION).read_text())
         if (self.folder / EVALUATIONS).is_file():
             self.history = json.loads((self.folder / EVALUATIONS).read_text())
 

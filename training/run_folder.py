@@ -18,6 +18,7 @@ from .multipliers import Multipliers
 STATE_WEIGHTS: Final = "state.safetensors"
 STATE_COUNTERS: Final = "state.json"
 ARGUMENTS: Final = "arguments.json"
+IMITATION: Final = "imitation.json"
 
 
 class TrainError(ValueError):

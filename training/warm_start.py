@@ -27,9 +27,9 @@ from .hindsight import HEADROOMS, EnvMaker, Hindsight, in_turn, look_back
 from .imitation import HELD_OUT_PRICES, HELD_OUT_SHARE, NOISE, imitate
 from .learner import LearnerPolicy
 from .networks import Chooser
+from .run_folder import IMITATION
 from .setting import still_env, training_sources
 
-IMITATION: Final = "imitation.json"
 IMITATION_SEED: Final = 3_000_000
 """Worlds of seeds from here on are looked back on."""
 

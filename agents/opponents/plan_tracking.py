@@ -39,6 +39,8 @@ EASY: Final = 0.7
 """Latency below this share of its target, at a load that fills most of the ready replicas, says they could do more."""
 BUSY: Final = 0.7
 """What is most."""
+MISS_WEIGHT: Final = 2.0
+"""A share of requests missed beyond what is allowed counts as latency beyond its target by exp(this x that share)."""
 MOST_SURPRISE: Final = 0.5
 """A latency beyond exp(this) times its target counts as that."""
 
@@ -60,9 +62,9 @@ class PlanTracking:
     """Engines are taken for slower than believed by up to exp(this), and for faster by up to half of that."""
     payback_s: float = 150.0
     """A change of mix must earn its cold starts within about this long."""
-    spot_risk: float = 0.4
+    spot_risk: float = 0.15
     """A spot replica counts as dearer by this share: it may go, and its work must start anew."""
-    zone_share: float = 0.6
+    zone_share: float = 0.8
     """No spot pool is to carry more than this share of the work that it could take."""
     memory_s: float = 120.0
     """For so long no more is asked of a pool that did not answer or took replicas away."""
@@ -150,8 +152,8 @@ class PlanTracking:
     ) -> FloatArray:
         """`[..., C]` logarithm of how much more replicas a class needs than believed, from measured latency.
 
-        It rises where latency misses its target although the ready replicas should carry the load, and falls where
-        latency is well within at a load that keeps them busy.
+        It rises where requests miss their targets, or typical ones are about to, although the ready replicas should
+        carry the load, and falls where latency is well within at a load that keeps them busy.
         """
         targets = self.cluster.targets
         with np.errstate(over="ignore"):
@@ -163,11 +165,13 @@ class PlanTracking:
         shares, full = dealt(now_per_s, capacity, pools.ready)
         fullest = np.where(shares > 0, full[..., None, :], 0.0).max(axis=-1)
         by_s = np.minimum(elapsed_s, SLOWER_S)[..., None]
-        surprise = np.clip(np.log(np.maximum(measured, 1e-3)), 0.0, MOST_SURPRISE)
-        slower = slow + by_s / SLOWER_S * surprise
+        missed = np.maximum(targets.attainment - snapshot.plausible("attainment", 1.0), 0.0)
+        missed = np.where(np.isnan(missed) | targets.deferrable, 0.0, missed)
+        surprise = np.maximum(np.log(np.maximum(measured, 1.0)), MISS_WEIGHT * missed)
+        slower = slow + by_s / SLOWER_S * np.minimum(surprise, MOST_SURPRISE)
         faster = slow - by_s / FASTER_S * 0.5
         moved = np.where((measured < EASY) & (fullest > BUSY), faster, slow * np.exp(-by_s / FORGET_S))
-        moved = np.where((measured > 1.0) & (fullest < 1.0), slower, moved)
+        moved = np.where((surprise > 0.0) & (fullest < 1.0), slower, moved)
         return np.clip(moved, -0.5 * self.correction, self.correction)
 
 
@@ -187,8 +191,8 @@ SPEC: Final = RuleSpec(
         Knob("backlog_drain_s", 60.0, 10.0, 240.0, "a queue is to be worked off within this time", log=True),
         Knob("correction", 0.3, 0.0, 0.6, "how far measured latency may correct believed capacity, in exp()"),
         Knob("payback_s", 150.0, 40.0, 1200.0, "a change of mix earns its cold starts within this", log=True),
-        Knob("spot_risk", 0.4, 0.0, 1.5, "a spot replica counts as dearer by this share"),
-        Knob("zone_share", 0.6, 0.3, 1.0, "most of the work that one spot pool is to carry"),
+        Knob("spot_risk", 0.15, 0.0, 1.5, "a spot replica counts as dearer by this share"),
+        Knob("zone_share", 0.8, 0.3, 1.0, "most of the work that one spot pool is to carry"),
         Knob("memory_s", 120.0, 20.0, 900.0, "how long a pool that refused is left alone", log=True),
     ),
     headroom="headroom",

@@ -205,6 +205,16 @@ def test_latency_beyond_its_target_at_a_load_that_should_fit_is_answered_with_mo
     assert memory["slow"].tolist() == [rule.correction, 0.0]
 
 
+def test_misses_at_a_load_that_should_fit_are_answered_with_more() -> None:
+    cluster, plan = small(attainment=[0.99, 0.9])
+    rule = PlanTracking(cluster)
+    memory: Memory = {}
+    for tick in range(60):
+        columns = {"ready": 4.0, "starting": 0.0, "target": 4.0, "attainment": [0.9, 0.9]}
+        _, memory = rule.propose(told(10.0 * tick, arrival_rate_per_s=[4.0, 6.0], **columns), plan, memory)
+    assert memory["slow"].tolist() == [rule.correction, 0.0]
+
+
 def test_latency_far_within_at_a_busy_fleet_is_answered_with_less() -> None:
     cluster, plan = small(tpot_s=[0.1, 0.1], ttft_s=[NAN, NAN])
     rule = PlanTracking(cluster)
