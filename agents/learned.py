@@ -33,11 +33,13 @@ class LearnedPolicy:
     miss_price: float
     name: str
     policy_hash: str
+    price_slope: float = 0.0
+    """How the price of a miss follows the allowance (`env.bending.followed_price`)."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The bent blend. A network output that is not finite is passed on: the guard refuses it, loudly."""
         price = np.full(snapshot.time_s.shape, self.miss_price)
-        look, memory = self.bending.look(snapshot, plan, memory, price)
+        look, memory = self.bending.look(snapshot, plan, memory, price, self.price_slope)
         single = look.seen.whole.ndim == 1  # the network takes batches: one cluster is a batch of one
         rows = {name: getattr(look.seen, name).astype(np.float32) for name in INPUTS}
         answers = self.session.run(OUTPUTS, {name: row[None] if single else row for name, row in rows.items()})
@@ -69,6 +71,7 @@ def learned_policies(
         miss_price=checkpoint.miss_price if miss_price is None else miss_price,
         name=checkpoint.name,
         policy_hash=checkpoint.policy_hash,
+        price_slope=checkpoint.price_slope,
     )
 
 

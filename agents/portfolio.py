@@ -58,7 +58,7 @@ THRESHOLD: Final = "threshold"
 PLAN_TRACKING: Final = "plan-tracking"
 RULES: Final = (STATIC, *RULE_SPECS)
 """The rules that any scenario can be steered by."""
-BLENDED_RULES: Final = (PLAN_TRACKING, "saturation", THRESHOLD, "spot-fallback")
+BLENDED_RULES: Final = (PLAN_TRACKING, "saturation", "cheapest-fit", "spot-fallback")
 """What a network blends unless somebody asks otherwise, the neutral one first."""
 USUAL: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
 """Those compared when nobody says which."""

@@ -30,13 +30,15 @@ class ActingNetwork:
     """`[...]` what each cluster acts by."""
     history: int = 1
     """Ticks that the network sees at once."""
+    price_slope: float = 0.0
+    """How the price follows the allowance of misses (`env.bending.followed_price`)."""
     follows_plan: bool = True
     """Whether new plans matter."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The network's mean output, as an action."""
         own: Memory = {name: value for name, value in memory.items() if not name.startswith(SEEN)}
-        look, own = self.bending.look(snapshot, plan, own, self.miss_price)
+        look, own = self.bending.look(snapshot, plan, own, self.miss_price, self.price_slope)
         stacked, seen = self._stacked(look.seen, memory)
         with torch.no_grad():
             answers = self.network(*stacked)

@@ -28,7 +28,7 @@ from .config import TrainConfig
 from .criterion import Outcome, loss
 from .judging import Judge, PricedFactory
 from .learner import LearnerPolicy
-from .miss_price import HALVINGS, PRICES, Settled, settle
+from .miss_price import HALVINGS, PRICES, SLOPES, Settled, settle
 from .run_folder import IMITATION
 from .setting import bending_of
 
@@ -97,14 +97,25 @@ class BestCheckpoint:
             self._keep(policy, CHOOSING_PRICES[at])
         return losses[at]
 
-    def settle(self, policy: LearnerPolicy, prices: Sequence[float] = PRICES, halvings: int = HALVINGS) -> Settled:
-        """Load the best weights into `policy`, find the price at which it holds its targets, and write it on the card.
+    def settle(
+        self,
+        policy: LearnerPolicy,
+        prices: Sequence[float] = PRICES,
+        halvings: int = HALVINGS,
+        slopes: Sequence[float] = SLOPES,
+    ) -> Settled:
+        """Load the best weights into `policy`, find the price at which it holds its targets and how it should follow the
+        allowance of misses, and write both on the card.
 
         A run whose misses are priced by multipliers holds one point of the frontier: every price gives the same.
         """
         policy.network.load_state_dict(load_file(self.folder / BEST_WEIGHTS))
-        make = self.making(policy)
-        settled = settle(lambda some: self.judge.by_price(make, some), prices, halvings)
+        by_slope = {}
+        for slope in slopes:
+            make = self.making(policy, slope)
+            by_slope[slope] = settle(lambda some, m=make: self.judge.by_price(m, some), prices, halvings)  # type: ignore[misc]
+        best = min(by_slope, key=lambda slope: loss(by_slope[slope].chosen.outcome))
+        settled = by_slope[best]
         if self.exports:
             card = load_checkpoint(self.checkpoint).card
             write_card(
@@ -112,17 +123,19 @@ class BestCheckpoint:
                 {
                     **card,
                     "miss_price": settled.chosen.miss_price,
+                    "price_slope": best,
                     "frontier": {"monotone": settled.monotone, "points": settled.table()},
+                    "slopes": [{"price_slope": k, **own.chosen.as_json()} for k, own in by_slope.items()],
                 },
             )
         return settled
 
-    def making(self, policy: LearnerPolicy) -> PricedFactory:
+    def making(self, policy: LearnerPolicy, price_slope: float = 0.0) -> PricedFactory:
         """The policy as it is now, for rollouts."""
 
         def make(cluster: Cluster, miss_price: FloatArray) -> Policy:
             bending = bending_of(self.config.acting)(cluster, self._rules(cluster))
-            return ActingNetwork(bending, policy.network, miss_price, self.config.history)
+            return ActingNetwork(bending, policy.network, miss_price, self.config.history, price_slope)
 
         return make
 

@@ -17,6 +17,8 @@ from .criterion import HELD, Outcome, loss
 
 PRICES: Final = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0)
 """Grid that the search starts from, in reference bills for a whole allowance: the range that is trained on."""
+SLOPES: Final = (0.0, 0.7, 1.5)
+"""How steeply the price may follow the allowance of misses (`env.bending.followed_price`)."""
 HALVINGS: Final = 3
 """Times that the interval between missed and held is halved, on a logarithmic scale."""
 
