@@ -13,7 +13,6 @@ import numpy as np
 from .codec import BLENDED, Observation, Outputs, Proposal, Proposer, decode, encode, look_back
 from .contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
 
-
 LEFT_AT_REST: Final = 0.5
 """Share of the allowance of misses that is left where the price of a miss is the policy's own."""
 MOST_OVERDRAWN: Final = 3.0

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from poolpilot.env.bending import Bending, rule_prefix
+from poolpilot.env.bending import LEFT_AT_REST, PRICE_RANGE, Bending, followed_price, rule_prefix
 from poolpilot.env.codec import BLENDED, decode, encode, look_back
-from poolpilot.env.contract import Memory
+from poolpilot.env.contract import FloatArray, Memory
 
 from .clusters import Situation, a_cluster, a_plan, a_snapshot, row, same, situations
 from .portfolios import outputs, unlike_rules
