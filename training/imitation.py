@@ -173,7 +173,9 @@ def imitate(
     held_out = max(1, round(HELD_OUT_SHARE * n_worlds))
     fitted_on, judged_on = hindsight.of(slice(0, n_worlds - held_out)), hindsight.of(slice(n_worlds - held_out, None))
     rng = np.random.default_rng(seed)
-    chooser = make_chooser(hindsight.bill[0].size)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # the same chooser, whatever was drawn before
+        chooser = make_chooser(hindsight.bill[0].size)
     fitting = Fitting(chooser, fitted_on, priced, blurred, rng)
     judge = _Judge(judged_on, priced, fitting.weight(np.array(HELD_OUT_PRICES)))
     best, best_state, best_epoch = judge(fitting.meant), _copied(chooser), 0

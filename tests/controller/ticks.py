@@ -51,6 +51,12 @@ def a_snapshot(cluster: Cluster, time_s: float, rng: np.random.Generator) -> Sna
     return snapshot
 
 
+class Careful(PlanTracking):
+    """A rule of another name."""
+
+    name = "careful"
+
+
 class Fragile:
     """A rule that fails at every third decision."""
 
@@ -65,7 +71,7 @@ class Fragile:
 
 def policies(cluster: Cluster) -> dict[str, Policy]:
     """A policy and a fallback, by name."""
-    return {"fragile": Fragile(PlanTracking(cluster)), "careful": PlanTracking(cluster, headroom=2.0, name="careful")}
+    return {"fragile": Fragile(PlanTracking(cluster)), "careful": Careful(cluster, headroom=2.0)}
 
 
 def sat_through(sitting: Sitting, n_ticks: int, seed: int) -> Iterator[TickRecord]:
