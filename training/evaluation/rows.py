@@ -14,8 +14,7 @@ from ...env.sim.state import EVENTS
 from ..rollout import LATENCIES, PERCENTILES
 
 Row: TypeAlias = dict[str, Any]
-KEY = ("suite", "scenario", "policy", "headroom", "seed")
-"""Names one row; no two have the same."""
+"""Named by its suite, scenario, policy, headroom and seed; no two have the same."""
 
 
 class RowsError(ValueError):
@@ -104,8 +103,3 @@ def read_rows(path: Path) -> list[Row]:
             " wanted rows.parquet of `poolpilot evaluate --out`"
         )
     return rows_of(table)
-
-
-def key_of(row: Row) -> tuple[Any, ...]:
-    """What names the row."""
-    return tuple(row[name] for name in KEY)
