@@ -17,7 +17,6 @@ import numpy as np
 
 from ..env.batch import Episode
 from ..env.contract import FloatArray
-from ..env.reward import allowances_missed
 from .hindsight import EnvMaker, in_turn
 from .worlds import TrainingWorlds
 
@@ -50,14 +49,12 @@ def smoothed(cost: FloatArray) -> FloatArray:
 
 
 def _lived(episodes: Sequence[Episode], make_env: EnvMaker) -> FloatArray:
-    """`[K, T, 1 + C]` bill over the usual bill, and allowances missed by each class."""
+    """`[K, T, 1 + C]` bill over the usual bill, and allowances charged to each class (`env.reward.charge`)."""
     env = make_env(in_turn(episodes), len(episodes))
     env.reset()
     nothing = np.zeros((len(episodes), *(env.layout.action_space.shape or ())))
     costs, done = [], np.zeros(len(episodes), dtype=np.bool_)
     while not done.all():
         _, _, done, step = env.step(nothing)
-        batch = env.batch
-        missed = allowances_missed(step.tally, batch.cluster.targets.attainment, batch.reference_requests)
-        costs.append(np.column_stack([step.bill_usd / step.reference_usd, missed]))
+        costs.append(np.column_stack([step.bill_usd / step.reference_usd, step.charged]))
     return np.stack(costs, axis=1)

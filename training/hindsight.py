@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from ..env.batch import Episode
 from ..env.cluster_env import EpisodeSource, VectorClusterEnv
 from ..env.contract import FloatArray
-from ..env.reward import allowances_missed
 
 HEADROOMS: Final = (-1.0, -0.5, 0.0, 0.5, 1.0)
 """Head-room outputs that are tried, the same for every class."""
@@ -46,7 +45,7 @@ class Hindsight:
     bill: FloatArray
     """`[W, R, H]` over the usual bill."""
     missed: FloatArray
-    """`[W, R, H]` allowances missed a tick, over all classes."""
+    """`[W, R, H]` allowances charged a tick (`env.reward.charge`), over all classes."""
     seen: NDArray[np.float32]
     """`[W, S, N]`"""
 
@@ -109,10 +108,8 @@ def _lived(
         for seat in range((-tick) % every, len(seats), every):
             kept[seat].append(observation[seat].copy())
         observation, _, done, step = env.step(actions)
-        batch = env.batch
         bill += step.bill_usd / step.reference_usd
-        wanted = batch.cluster.targets.attainment
-        missed += allowances_missed(step.tally, wanted, batch.reference_requests).sum(axis=-1)
+        missed += step.charged.sum(axis=-1)
         tick += 1
     fewest = min(len(own) for own in kept)
     seen = np.stack([own[i] for own in kept for i in range(fewest)])

@@ -37,8 +37,8 @@ def new_model(config: TrainConfig, env: ClusterVecEnv) -> PPO:
         LearnerPolicy,
         stacked,
         learning_rate=lambda left: config.learning_rate * (LAST_RATE + (1.0 - LAST_RATE) * left),
-        n_steps=config.ticks_per_update,
-        batch_size=min(config.batch_size, config.clusters * config.ticks_per_update),
+        n_steps=config.steps_per_update,
+        batch_size=min(config.batch_size, config.clusters * config.steps_per_update),
         n_epochs=config.epochs,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
@@ -82,7 +82,7 @@ def train(
     prepare(config, folder, resume)
     worlds = training_sources(config)
     multipliers = Multipliers() if config.constraint == "multipliers" else None
-    env = ClusterVecEnv(training_env(config, worlds), multipliers)
+    env = ClusterVecEnv(training_env(config, worlds), multipliers, config.hold)
     model = new_model(config, env)
     model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
     if resume:

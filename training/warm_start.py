@@ -19,7 +19,6 @@ from ..env.batch import Episode
 from ..env.cluster_env import EpisodeSource, VectorClusterEnv
 from ..env.codec import BLENDED, WHOLE_FEATURES, miss_price_feature, observation_schema
 from ..env.contract import FloatArray
-from ..env.reward import allowances_missed
 from ..env.spaces import SpaceLayout
 from .config import TrainConfig
 from .curriculum import LevelledWorlds
@@ -147,9 +146,7 @@ def _objective(policy: LearnerPolicy, env: VectorClusterEnv) -> FloatArray:
         with torch.no_grad():
             actions = policy.forward(torch.as_tensor(stacked), deterministic=True)[0].numpy()
         seen, _, done, step = env.step(actions)
-        batch = env.batch
-        missed = allowances_missed(step.tally, batch.cluster.targets.attainment, batch.reference_requests)
-        cost += step.bill_usd / step.reference_usd + batch.miss_price * missed.sum(axis=-1)
+        cost += step.bill_usd / step.reference_usd + env.batch.miss_price * step.charged.sum(axis=-1)
         ticks += 1
     return cost / ticks
 

@@ -14,8 +14,8 @@ from ...env.codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTP
 from ...env.spaces import SpaceLayout
 from .network import Answers, SetNetwork
 
-LOG_STD_START = -1.3
-"""Exploration of exp(-1.3) = 0.27 of a full bend at the start."""
+LOG_STD_START = -1.5
+"""Exploration of exp(-1.5) = 0.22 of a full bend at the start."""
 DEFERRABLE = CLASS_FEATURES.index("deferrable")
 
 

@@ -23,7 +23,7 @@ POOL_OUTPUTS: Final = 4
 WHOLE_OUTPUTS: Final = BLENDED - 1
 """How far each rule but the first is trusted."""
 
-HEADROOM_BEND: Final = 0.5
+HEADROOM_BEND: Final = 0.7
 """A class's head-room is multiplied by exp(+-this)."""
 REPLICA_BEND: Final = 0.25
 """A pool's need of replicas is multiplied by exp(+-this)."""
