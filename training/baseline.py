@@ -26,8 +26,10 @@ SMOOTH_TICKS: Final = 31
 
 
 def with_baselines(worlds: TrainingWorlds, make_env: EnvMaker, on_world: Callable[[int], None] | None = None) -> None:
-    """Draw all worlds of a bank, and keep with each what the neutral output costs in it."""
+    """Draw all worlds of a bank, and keep with each what the neutral output costs in it, unless that is known."""
     episodes = [worlds(seed) for seed in range(worlds.bank)]
+    if all(episode.rule_costs is not None for episode in episodes):
+        return
     for length in sorted({episode.world.duration_s for episode in episodes}):
         own = [i for i, episode in enumerate(episodes) if episode.world.duration_s == length]
         for start in range(0, len(own), SEATS):

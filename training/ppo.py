@@ -15,6 +15,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from .config import TrainConfig
+from .curriculum import LevelledWorlds
 from .learner import LearnerPolicy
 from .multipliers import Multipliers
 from .progress import Evaluate, OnProgress, Progress
@@ -66,6 +67,7 @@ def train(
     evaluate: Evaluate,
     imitating: Imitating | None = None,
     on_baseline: Callable[[int], None] | None = None,
+    worlds: LevelledWorlds | None = None,
 ) -> LearnerPolicy:
     """Train until `config.steps`; the policy as it is at the end.
 
@@ -74,13 +76,14 @@ def train(
         evaluate: scores a policy after so many steps, lower is better; it keeps the best one itself.
         imitating: fits the policy before its first step.
         on_baseline: told how many worlds of the bank the first rule was tried in.
+        worlds: those of `training_sources`, from an earlier run with the same worlds and rules: drawing them takes minutes.
 
     Raises:
         TrainError: the folder holds another run, or none to resume.
     """
     torch.set_num_threads(1)  # more threads only cost CPU on networks this small
     prepare(config, folder, resume)
-    worlds = training_sources(config)
+    worlds = worlds or training_sources(config)
     multipliers = Multipliers() if config.constraint == "multipliers" else None
     env = ClusterVecEnv(training_env(config, worlds), multipliers, config.hold)
     model = new_model(config, env)
