@@ -69,7 +69,7 @@ class ClusterVecEnv(VecEnv):
         self.reset_infos = [{} for _ in range(self.num_envs)]
         observation = self.clusters.reset()
         self._rule_costs = [_rule_costs(episode) for episode in self.clusters.batch.episodes]
-        return observation
+        return observation.copy() if self.hold > 1 else observation
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Remember the actions; the work is done in `step_wait`."""
@@ -86,6 +86,9 @@ class ClusterVecEnv(VecEnv):
             observation, learned, done = self._tick(infos)
             worth += np.where(over, 0.0, learned)
             over |= done
+        if self.hold > 1:
+            # Whoever learns keeps an observation until after the next step, longer than the clusters do.
+            observation = observation.copy()
         return observation, worth.astype(np.float32), over, infos
 
     def _tick(self, infos: list[dict[str, Any]]) -> tuple[NDArray[np.float32], FloatArray, BoolArray]:

@@ -70,7 +70,8 @@ def test_a_step_is_so_many_ticks_under_the_same_outputs(tmp_path: Path) -> None:
     worlds = training_sources(config)
     one, held = (ClusterVecEnv(training_env(config, worlds), hold=hold) for hold in (1, 4))
     rng = np.random.default_rng(0)
-    assert np.array_equal(one.reset(), held.reset())
+    last = held.reset()
+    assert np.array_equal(one.reset(), last)
     ticks = []
     held.on_tick = lambda env: ticks.append(env.last.bill_usd.copy())
     ended = 0
@@ -81,8 +82,10 @@ def test_a_step_is_so_many_ticks_under_the_same_outputs(tmp_path: Path) -> None:
             seen, learned, done, _ = one.step(action)
             worth += np.where(over, 0.0, learned)
             over |= done
-        seen_after, rewards, dones, infos = held.step(action)
-        assert np.array_equal(seen, seen_after)
+        before, kept = last, last.copy()
+        last, rewards, dones, infos = held.step(action)
+        assert np.array_equal(before, kept), "a step must not write over what was seen before it"
+        assert np.array_equal(seen, last)
         np.testing.assert_allclose(rewards, worth, rtol=1e-5, atol=1e-7)
         assert np.array_equal(dones, over)
         for b in np.flatnonzero(dones):
