@@ -36,9 +36,20 @@ def with_baselines(worlds: TrainingWorlds, make_env: EnvMaker, on_world: Callabl
             part = own[start : start + SEATS]
             costs = _lived([episodes[i] for i in part], make_env)
             for i, cost in zip(part, costs, strict=True):
-                worlds.drawn[i] = replace(worlds.drawn[i], rule_costs=smoothed(cost))
+                worlds.drawn[i] = measured_from(worlds.drawn[i], cost)
             if on_world:
                 on_world(len(part))
+
+
+def measured_from(episode: Episode, cost: FloatArray) -> Episode:
+    """The episode whose usual bill is what the rule paid in it, `cost` `[T, 1 + C]` being that in the usual bills so far.
+
+    So that a tenth saved is a tenth in every world: what a plan would rent for the mean load is far from what it takes in
+    some, and those would count several times.
+    """
+    own = max(float(cost[:, 0].mean()), 1e-6)
+    costs = smoothed(np.column_stack([cost[:, 0] / own, cost[:, 1:]]))
+    return replace(episode, reference_usd=episode.reference_usd * own, rule_costs=costs)
 
 
 def smoothed(cost: FloatArray) -> FloatArray:

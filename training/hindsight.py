@@ -11,7 +11,7 @@ Symbols: `W` worlds, `R` rules that are blended, `H` head-rooms, `M` miss prices
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -58,6 +58,15 @@ class Hindsight:
         means = self.objective(np.array([miss_price]))[..., 0].mean(axis=0)
         rule, headroom = np.unravel_index(int(np.argmin(means)), means.shape)
         return int(rule), int(headroom)
+
+    def by_own_bill(self) -> Hindsight:
+        """The same with each world's bills over that of the first rule as it is: a tenth saved is a tenth in every world."""
+        return replace(self, bill=self.bill / self.neutral_bill[:, None, None])
+
+    @property
+    def neutral_bill(self) -> FloatArray:
+        """`[W]` of the first rule as it is, over the usual bill."""
+        return self.bill[:, 0, int(np.argmin(np.abs(self.headrooms)))]
 
     def of(self, worlds: slice) -> Hindsight:
         """A part of the worlds."""

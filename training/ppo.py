@@ -26,8 +26,8 @@ from .vec_env import ClusterVecEnv
 LAST_RATE = 0.1
 """The learning rate at the end, as a share of that at the start."""
 
-Imitating = Callable[[LearnerPolicy], None]
-"""Fits a policy before its first step."""
+Starting = Callable[[LearnerPolicy], None]
+"""Gives a policy its start, before its first step."""
 
 
 def new_model(config: TrainConfig, env: ClusterVecEnv) -> PPO:
@@ -65,7 +65,7 @@ def train(
     resume: bool,
     on_progress: OnProgress,
     evaluate: Evaluate,
-    imitating: Imitating | None = None,
+    starting: Starting | None = None,
     on_baseline: Callable[[int], None] | None = None,
     worlds: LevelledWorlds | None = None,
 ) -> LearnerPolicy:
@@ -74,7 +74,7 @@ def train(
     Args:
         on_progress: told the steps done and the latest figures.
         evaluate: scores a policy after so many steps, lower is better; it keeps the best one itself.
-        imitating: fits the policy before its first step.
+        starting: gives the policy its start.
         on_baseline: told how many worlds of the bank the first rule was tried in.
         worlds: those of `training_sources`, from an earlier run with the same worlds and rules: drawing them takes minutes.
 
@@ -92,8 +92,8 @@ def train(
         env.multipliers = load_state(model, folder)
         env.seed(config.seed + model.num_timesteps)  # worlds that were not met before the stop
     else:
-        if imitating:
-            imitating(policy_of(model))
+        if starting:
+            starting(policy_of(model))
         save_state(model, folder, multipliers)
         evaluate(policy_of(model), 0)
     if config.baseline and model.num_timesteps < config.steps:

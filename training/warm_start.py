@@ -64,6 +64,10 @@ def warm_start(
 
     hindsight = _kept(cache, config) or look_back(episodes, BLENDED, output_of, env_of, on_world=on_world)
     _keep(cache, config, hindsight)
+    owned = [
+        replace(e, reference_usd=e.reference_usd * own) for e, own in zip(episodes, hindsight.neutral_bill, strict=True)
+    ]
+    hindsight = hindsight.by_own_bill()
 
     def priced(seen: NDArray[np.float32], prices: FloatArray) -> NDArray[np.float32]:
         return at_price(seen, prices, layout)
@@ -82,7 +86,7 @@ def warm_start(
         on_epoch=on_epoch,
     )
     held_out = round(HELD_OUT_SHARE * len(episodes))
-    return {**fit.as_json(), "lived_again": _lived_again(policy, episodes[-held_out:], hindsight, env_of)}
+    return {**fit.as_json(), "lived_again": _lived_again(policy, owned[-held_out:], hindsight, env_of)}
 
 
 def constant_output(layout: SpaceLayout, rule: int, headroom: float) -> NDArray[np.float32]:
