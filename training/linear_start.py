@@ -1,8 +1,7 @@
 """A start for the network that is better than the first rule: the few numbers that matter most, searched as the rules' knobs are.
 
 Before the first step of PPO the network answers the same at every tick, but for what the linear layers past it add: a
-head-room, another for work that may wait, how long a scale-down is withheld, how spot pools are favoured, how far each rule is
-trusted. Optuna looks for those of least loss in random worlds. It is what a tuned blend of the rules comes to; what PPO
+head-room, another for work that may wait, its admission, how spot pools are favoured, how far each rule is trusted. Optuna looks for those of least loss in random worlds. It is what a tuned blend of the rules comes to; what PPO
 makes of it beyond that is learned from what is seen.
 """
 
@@ -24,6 +23,7 @@ from ..agents.portfolio import make_rule
 from ..agents.ppo.network import SetNetwork
 from ..env.bending import Bending
 from ..env.codec import CLASS_FEATURES, POOL_FEATURES, observation_schema
+from ..env.codec.outputs import DOUBT
 from .acting import ActingNetwork
 from .clusters import random_scenario
 from .config import TrainConfig
@@ -46,25 +46,22 @@ CLASS_PARTS: Final = {"headroom": (0, "there"), "deferrable_headroom": (0, "defe
 POOL_PARTS: Final = {
     "spot_replicas": (0, "spot"),
     "spot_tilt": (1, "spot"),
-    "batch_cap": (2, "there"),
-    "hold": (3, "there"),
-    "spot_hold": (3, "spot"),
 }
 TRUSTS: Final = ("trust_1", "trust_2", "trust_3")
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
-    "headroom": (-0.6, 0.4),
-    "deferrable_headroom": (-0.6, 0.8),
-    "admit": (-0.8, 0.2),
-    "spot_replicas": (-0.4, 0.6),
-    "spot_tilt": (-0.8, 0.6),
-    "batch_cap": (-0.3, 0.3),
-    "hold": (0.0, 0.35),
-    "spot_hold": (-0.2, 0.3),
-    "trust_1": (0.0, 1.0),
-    "trust_2": (0.0, 1.2),
-    "trust_3": (0.0, 1.0),
+    "headroom": (-0.25, 0.15),
+    "deferrable_headroom": (-0.2, 0.6),
+    "admit": (-0.6, 0.1),
+    "spot_replicas": (-0.2, 0.4),
+    "spot_tilt": (-0.5, 0.3),
+    "trust_1": (0.0, 0.6),
+    "trust_2": (0.0, 1.0),
+    "trust_3": (0.0, 0.6),
 }
-"""What is searched; before the tanh."""
+"""What is searched: outputs before the tanh, and the weights of the other rules. Nothing that would move every scale-down or
+every batch: as constants those only cost."""
+LEAST_TRUST: Final = 0.02
+"""A smaller weight is none."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,14 @@ def put(network: SetNetwork, numbers: Mapping[str, float]) -> None:
             straight.weight.zero_()
             for name, (output, feature) in parts.items():
                 straight.weight[output, names.index(feature)] = numbers.get(name, 0.0)
-        network.whole_head.bias.copy_(torch.tensor([numbers.get(name, 0.0) for name in TRUSTS]))
+        network.whole_head.bias.copy_(torch.tensor([_output_of(numbers.get(name, 0.0)) for name in TRUSTS]))
+
+
+def _output_of(weight: float) -> float:
+    """Before the tanh, the output of trust that gives a rule this weight."""
+    if weight < LEAST_TRUST:
+        return 0.0
+    return float(np.arctanh(min(DOUBT + (1.0 - DOUBT) * weight, 0.999)))
 
 
 def search(
@@ -124,7 +128,8 @@ def search(
     worlds: int,
     on_trial: Callable[[], None] | None = None,
 ) -> LinearStart:
-    """The numbers of least loss in random worlds; the first trial is the first rule as it is.
+    """The numbers of least loss in random worlds; the first trial is the first rule as it is, the next ones half
+    trust each other rule.
 
     Args:
         making: a policy out of a network, for rollouts.
@@ -141,6 +146,8 @@ def search(
     network = SetNetwork()
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=12))
     study.enqueue_trial(dict.fromkeys(RANGES, 0.0))
+    for name in TRUSTS:
+        study.enqueue_trial({**dict.fromkeys(RANGES, 0.0), name: 0.5})
     first_half: dict[int, float] = {}
     kept: dict[int, Outcome] = {}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from poolpilot.agents.ppo.network import SetNetwork
-from poolpilot.env.codec import CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES
+from poolpilot.env.codec import CLASS_FEATURES, POOL_FEATURES, WHOLE_FEATURES, trust_weights
 from poolpilot.training.config import TrainConfig
 from poolpilot.training.criterion import Outcome
 from poolpilot.training.linear_start import RANGES, put, search_loss, searching
@@ -34,22 +34,15 @@ def answers_of(network: SetNetwork, deferrable: float, spot: float) -> tuple[lis
 
 def test_a_network_answers_by_its_numbers_whatever_else_it_sees() -> None:
     network = SetNetwork()
-    numbers = {
-        "headroom": -0.2,
-        "deferrable_headroom": 0.5,
-        "hold": 0.1,
-        "spot_hold": 0.2,
-        "spot_tilt": -0.4,
-        "trust_2": 0.7,
-    }
+    numbers = {"headroom": -0.2, "deferrable_headroom": 0.5, "spot_replicas": 0.2, "spot_tilt": -0.4, "trust_2": 0.7}
     put(network, numbers)
     by_class, by_pool, whole = answers_of(network, deferrable=0.0, spot=0.0)
     assert by_class == pytest.approx([np.tanh(-0.2), 0.0], abs=1e-6)
-    assert by_pool == pytest.approx([0.0, 0.0, 0.0, np.tanh(0.1)], abs=1e-6)
-    assert whole == pytest.approx([0.0, np.tanh(0.7), 0.0], abs=1e-6)
+    assert by_pool == pytest.approx([0.0, 0.0, 0.0, 0.0], abs=1e-6)
+    assert trust_weights(np.array(whole)) == pytest.approx([0.3, 0.0, 0.7, 0.0], abs=1e-6)
     by_class, by_pool, _ = answers_of(network, deferrable=1.0, spot=1.0)
     assert by_class == pytest.approx([np.tanh(0.3), 0.0], abs=1e-6)
-    assert by_pool == pytest.approx([0.0, np.tanh(-0.4), 0.0, np.tanh(0.3)], abs=1e-6)
+    assert by_pool == pytest.approx([np.tanh(0.2), np.tanh(-0.4), 0.0, 0.0], abs=1e-6)
 
 
 def test_no_numbers_are_the_first_rule() -> None:
@@ -70,18 +63,19 @@ def test_a_run_starts_from_the_best_setting_tried_and_others_take_it_from_the_ca
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("poolpilot.training.linear_start.WORLDS", 2)
-    config = TrainConfig(scenarios=(str(tiny(tmp_path)),), clusters=2, bank=4, search=2, steps_per_update=4)
+    config = TrainConfig(scenarios=(str(tiny(tmp_path)),), clusters=2, bank=4, search=3, steps_per_update=4)
     model = new_model(config, ClusterVecEnv(training_env(config, training_sources(config))))
     kept: list[dict[str, object]] = []
     tried: list[int] = []
     searching(config, tmp_path, kept.append, tmp_path / "cache", lambda: tried.append(1))(policy_of(model))
     found = json.loads((tmp_path / "linear_start.json").read_text())
     assert kept == [found]
-    assert len(tried) == 2
+    assert len(tried) == 3
     assert set(found["numbers"]) == set(RANGES)
     assert found["loss"] <= found["neutral_loss"]
     network = policy_of(model).network
-    assert float(network.whole_head.bias[1].detach()) == pytest.approx(found["numbers"]["trust_2"], abs=1e-6)
+    trusted = trust_weights(np.tanh(network.whole_head.bias.detach().numpy()))[2]
+    assert trusted == pytest.approx(found["numbers"]["trust_2"], abs=0.03)
     again = new_model(config, ClusterVecEnv(training_env(config, training_sources(config))))
     searching(config, tmp_path, kept.append, tmp_path / "cache")(policy_of(again))
     assert kept[1] == found
