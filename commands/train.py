@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=500_000,
     show_default=True,
-    help="Steps over all clusters, each of --hold ticks. 0: the start alone.",
+    help="Steps over all clusters, each of --hold ticks. 0: imitation alone.",
 )
 @click.option(
     "--out",
@@ -45,13 +45,6 @@ if TYPE_CHECKING:
 )
 @click.option("--name", default=None, help="Name of the checkpoint. Default: the folder's.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of worlds, network and exploration.")
-@click.option(
-    "--search",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Settings to try of a linear start before the first step: a tuned blend of the rules to learn from.",
-)
 @click.option(
     "--imitate",
     type=click.IntRange(min=0),
@@ -94,7 +87,7 @@ if TYPE_CHECKING:
     "--critic-first",
     type=click.IntRange(min=0),
     default=None,
-    help="Steps in which only the critic learns. Default: 8000 after --search or --imitate, else 0.",
+    help="Steps in which only the critic learns. Default: 8000 after --imitate, else 0.",
 )
 @click.option(
     "--acting",
@@ -153,7 +146,7 @@ def train(
     """Train a policy with PPO in the simulator.
 
     Worlds are clusters drawn at random, or named scenarios that are varied; they grow harder as training goes on. With
-    --search the policy starts from a tuned blend of the rules, with --imitate from what would have been best in hindsight. The checkpoint that is best on other
+    --imitate the policy first learns from what would have been best in hindsight. The checkpoint that is best on other
     scenarios is kept in OUT/best, at the end with the price of a miss at which it holds its targets; TensorBoard logs
     are in OUT/tensorboard; --resume continues a run that was stopped. Needs the extra `train` (torch).
     """
@@ -168,14 +161,10 @@ def train(
         refuse(f"training needs {error.name}: pip install 'poolpilot[train]'")
     if 0 < options["imitate"] < 4:
         refuse(f"--imitate {options['imitate']}: wanted 0, or 4 worlds or more: some are held out")
-    if options["search"] and options["imitate"]:
-        refuse("--search and --imitate: each gives the policy its start; wanted one of them")
-    if options["acting"] == "free" and (options["imitate"] or options["search"]):
-        refuse("--imitate and --search: there is no rule to start from with --acting free")
-    if options["shape"] == "flat" and options["search"]:
-        refuse("--search: a flat network has no such start; wanted --network set")
+    if options["acting"] == "free" and options["imitate"]:
+        refuse("--imitate: there is no rule to imitate with --acting free")
     if critic_first is None:
-        critic_first = 8_000 if options["imitate"] or options["search"] else 0
+        critic_first = 8_000 if options["imitate"] else 0
     scenarios: tuple[str, ...] = options["scenarios"]
     out = out or Path("runs") / "-".join((*(Path(name).stem for name in scenarios), f"seed{options['seed']}"))
     config = TrainConfig(
@@ -219,13 +208,11 @@ def _run(
     config: TrainConfig, out: Path, resume: bool, keeper: BestCheckpoint, cache: Path | None, quiet: bool
 ) -> LearnerPolicy:
     """The whole run, behind a progress bar."""
-    from ..training.linear_start import searching
     from ..training.ppo import train as run
     from ..training.warm_start import imitating
 
     with progress(quiet=quiet) as bar:
         looking = bar.add_task("looking back", total=config.imitate, visible=bool(config.imitate) and not resume)
-        searched = bar.add_task("trying starts", total=config.search, visible=bool(config.search) and not resume)
         trying = bar.add_task("trying the first rule", total=config.bank, visible=config.baseline and config.steps > 0)
         task = bar.add_task("training", total=config.steps, visible=config.steps > 0)
 
@@ -236,12 +223,7 @@ def _run(
         def keep(result: dict[str, Any]) -> None:
             keeper.imitated = result
 
-        def keep_start(result: dict[str, Any]) -> None:
-            keeper.linear_start = result
-
         warm: Callable[[LearnerPolicy], None] | None = None
-        if config.search:
-            warm = searching(config, out, keep_start, cache, lambda: bar.advance(searched))
         if config.imitate:
             warm = imitating(config, out, keep, cache, lambda n: bar.update(looking, completed=n))
         return run(config, out, resume, show, keeper, warm, lambda n: bar.update(trying, completed=n))

@@ -29,7 +29,7 @@ from .criterion import Outcome, loss
 from .judging import Judge, PricedFactory
 from .learner import LearnerPolicy
 from .miss_price import HALVINGS, PRICES, SLOPES, Settled, settle
-from .run_folder import IMITATION, LINEAR_START
+from .run_folder import IMITATION
 from .setting import bending_of
 
 CHOOSING_PRICES: Final = (0.1, 0.35, 1.2)
@@ -53,8 +53,6 @@ class BestCheckpoint:
     history: list[dict[str, float]] = field(default_factory=list)
     imitated: dict[str, Any] | None = None
     """How imitation went, for the card."""
-    linear_start: dict[str, Any] | None = None
-    """What the search of a linear start came to, likewise."""
 
     def __post_init__(self) -> None:
         """Go on from the best that an earlier part of the run has left; score the rule that zeros stand for."""
@@ -65,8 +63,6 @@ class BestCheckpoint:
             self.best_loss, self.best_steps = float(kept["loss"]), int(kept["steps"])
         if (self.folder / IMITATION).is_file():
             self.imitated = json.loads((self.folder / IMITATION).read_text())
-        if (self.folder / LINEAR_START).is_file():
-            self.linear_start = json.loads((self.folder / LINEAR_START).read_text())
         if (self.folder / EVALUATIONS).is_file():
             self.history = json.loads((self.folder / EVALUATIONS).read_text())
 
@@ -166,7 +162,6 @@ class BestCheckpoint:
             "loss": self.best_loss,
             "neutral": _as_json(self.neutral),
             "chosen_on": list(self.judge.names),
-            "linear_start": self.linear_start,
             "imitation": self.imitated,
             "training": asdict(self.config),
         }

@@ -50,8 +50,6 @@ class TrainConfig:
     """Different worlds that the run meets, over all difficulties (see `TrainingWorlds.bank`)."""
     curriculum_steps: int = 40_000
     """Steps after which the hardest worlds are open (see `curriculum`); 0: from the start."""
-    search: int = 0
-    """Settings tried of a linear start before the first step (see `linear_start`); 0: none."""
     imitate: int = 0
     """Random worlds to learn from in hindsight before the first step (see `imitation`); 0: none."""
     baseline: bool = True

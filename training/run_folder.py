@@ -19,7 +19,6 @@ STATE_WEIGHTS: Final = "state.safetensors"
 STATE_COUNTERS: Final = "state.json"
 ARGUMENTS: Final = "arguments.json"
 IMITATION: Final = "imitation.json"
-LINEAR_START: Final = "linear_start.json"
 
 
 class TrainError(ValueError):

@@ -37,7 +37,7 @@ class SetNetwork(nn.Module):
         self.of_whole = nn.Sequential(nn.Linear(pooled, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.class_head, self.pool_head = _RowHead(width, CLASS_OUTPUTS), _RowHead(width, POOL_OUTPUTS)
         self.whole_head = nn.Linear(width, WHOLE_OUTPUTS)
-        # Past all layers: what is linear in the features is learned at once, and can be set (`training.linear_start`).
+        # Past all layers: what is linear in the features is learned first.
         self.class_straight = nn.Linear(len(CLASS_FEATURES), CLASS_OUTPUTS, bias=False)
         self.pool_straight = nn.Linear(len(POOL_FEATURES), POOL_OUTPUTS, bias=False)
         self.value_of_class = nn.Linear(len(CLASS_FEATURES), width, bias=False)
