@@ -53,12 +53,15 @@ HELD_OUT_SEED: Final = 5_000_000
 """Random clusters from here on are scored on; training draws its own from far larger seeds."""
 
 VARIANTS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
-    "blend": ("as shipped: blend of rules, bent, after imitation", {}),
-    "no imitation": ("PPO from the first rule", {"imitate": 0, "critic_first": 0}),
-    "imitation alone": ("no step of PPO", {"steps": 0}),
+    "blend": ("as shipped: blend of rules, bent, from the first rule", {}),
+    "imitation": ("after imitation", {"imitate": IMITATED, "critic_first": 8_000}),
+    "imitation alone": ("no step of PPO", {"imitate": IMITATED, "steps": 0}),
     "residual": ("bends the first rule, trusts no other", {"acting": "residual"}),
-    "residual, no imitation": ("the same from zero", {"acting": "residual", "imitate": 0, "critic_first": 0}),
-    "free": ("counts and routes without rules, from zero", {"acting": "free", "imitate": 0, "critic_first": 0}),
+    "residual, imitation": (
+        "the same after imitation",
+        {"acting": "residual", "imitate": IMITATED, "critic_first": 8_000},
+    ),
+    "free": ("counts and routes without rules", {"acting": "free"}),
     "flat": ("two plain layers over everything", {"shape": "flat"}),
     "history": ("the last 4 observations", {"history": 4}),
     "multipliers": ("misses priced by damped multipliers", {"constraint": "multipliers"}),
@@ -74,8 +77,6 @@ def config_of(variant: str, seed: int, steps: int) -> TrainConfig:
     base = TrainConfig(
         steps=steps,
         seed=seed,
-        imitate=IMITATED,
-        critic_first=8_000,
         bank=BANK,
         curriculum_steps=steps // 10,
         evaluate_every=max(steps // 4, 1),

@@ -66,9 +66,9 @@ if TYPE_CHECKING:
     help="Ticks of a step, over which outputs are held while the policy learns.",
 )
 @click.option("--steps-per-update", type=click.IntRange(2, 4096), default=60, show_default=True)
-@click.option("--batch-size", type=click.IntRange(2), default=1024, show_default=True, help="Of a minibatch.")
-@click.option("--epochs", type=click.IntRange(1, 100), default=4, show_default=True, help="Over each rollout.")
-@click.option("--learning-rate", type=click.FloatRange(1e-6, 1.0), default=3e-4, show_default=True)
+@click.option("--batch-size", type=click.IntRange(2), default=960, show_default=True, help="Of a minibatch.")
+@click.option("--epochs", type=click.IntRange(1, 100), default=6, show_default=True, help="Over each rollout.")
+@click.option("--learning-rate", type=click.FloatRange(1e-6, 1.0), default=1e-3, show_default=True)
 @click.option(
     "--gamma", type=click.FloatRange(0.5, 0.9999), default=0.9645, show_default=True, help="Discount of a step."
 )

@@ -33,10 +33,10 @@ class TrainConfig:
     `vec_env.ClusterVecEnv`). At work the policy answers at every tick."""
     steps_per_update: int = 60
     """Steps of each cluster between two updates."""
-    batch_size: int = 1024
+    batch_size: int = 960
     """Large minibatches: at stable-baselines3's usual 64 torch's calls cost many times what the numbers do."""
-    epochs: int = 4
-    learning_rate: float = 3e-4
+    epochs: int = 6
+    learning_rate: float = 1e-3
     """At the start; falls evenly to a tenth."""
     gamma: float = 0.9645
     """Discount a step: at six ticks of 10 s a horizon of 28 minutes, in which a cold start of minutes pays or does not."""
