@@ -33,7 +33,7 @@ from ..telemetry.exporter import SidecarMetrics
 from ..telemetry.store import Store
 from .actuators import envoy_process
 from .actuators.caps import CapFiles
-from .actuators.child import ReplicaCommand
+from .actuators.child import ReplicaCommand, plugin_environment
 from .actuators.envoy import EnvoyFiles, write
 from .actuators.envoy_config import Endpoint
 from .actuators.envoy_process import EnvoyFolder, RunningEnvoy
@@ -241,7 +241,7 @@ def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file:
     """How a replica of the pool is started: as the scenario says, or emulated."""
     own = scenario.pools[name].command
     if own is not None:
-        return ReplicaCommand(own, cap_file)
+        return ReplicaCommand(own, cap_file, plugin_environment(cap_file))
     emulate = (sys.executable, "-m", "poolpilot", "emulate", "--scenario", str(settings.scenario_file), "--pool", name)
     where = ("--host", "{host}", "--port", "{port}", "--cap-file", "{cap_file}")
     # The drawn delay covers loading: what is left is to start the process.

@@ -54,7 +54,7 @@ class Law:
         return self.linear_s(prefill + decodes) + self._attend * pairs + self._kv_read * context + self._seq * decodes
 
 
-class PacedScheduler(Scheduler):
+class PacedScheduler(Scheduler):  # type: ignore[misc]
     """vLLM's scheduler, undisturbed, but for when a step's results come.
 
     On CPUs vLLM never schedules asynchronously, so the synchronous class is the one that would run anyway.
