@@ -103,8 +103,8 @@ def control(
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     loaded = load_scenario(scenario)
-    if speed_up > 1 and any(pool.command for pool in loaded.pools.values()):
-        refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has a command")
+    if speed_up > 1 and any(pool.command or pool.endpoints for pool in loaded.pools.values()):
+        refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has real ones")
     own_setting = _setting(setting)
     if policy == HELD_PLAN and not own_setting:
         own_setting = held_setting(loaded)

@@ -37,8 +37,10 @@ from .actuators.child import ReplicaCommand, plugin_environment
 from .actuators.envoy import EnvoyFiles, write
 from .actuators.envoy_config import Endpoint
 from .actuators.envoy_process import EnvoyFolder, RunningEnvoy
+from .actuators.fleet import Fleet
 from .actuators.in_flight import requests_at
 from .actuators.local_replica import LocalSettings
+from .actuators.own_servers import OwnServers
 from .actuators.processes import LocalProcesses
 from .api import View, api, serving
 from .clock import Clock
@@ -127,8 +129,13 @@ async def steer(
         await store.ping()
         sitting = Sitting(scenario.name, cluster, scenario.limits())
         log = stack.enter_context(DecisionLog(folder / "decisions.jsonl", sitting))
-        processes = LocalProcesses(
-            commands={name: _command(scenario, name, settings, caps.path(name)) for name in scenario.pool_names},
+        own = {name: pool.addresses for name, pool in scenario.pools.items() if pool.endpoints is not None}
+        local = LocalProcesses(
+            commands={
+                name: _command(scenario, name, settings, caps.path(name))
+                for name in scenario.pool_names
+                if name not in own
+            },
             settings=LocalSettings(
                 log_dir=folder / "logs",
                 roster=folder / "roster.json",
@@ -141,6 +148,7 @@ async def steer(
             provision_s=provision_s,
             in_flight=partial(requests_at, session),
         )
+        processes = Fleet(local, OwnServers(own, session, now_s))
         envoy = await _envoy(scenario, plan, settings)
         try:
             await processes.adopt()
@@ -217,11 +225,11 @@ def _opening(plan: Plan, scenario: Scenario) -> Action:
     return first_state(plan, scenario.cluster()).applied
 
 
-def _ready(processes: LocalProcesses) -> Mapping[str, tuple[Endpoint, ...]]:
+def _ready(processes: Fleet) -> Mapping[str, tuple[Endpoint, ...]]:
     return {name: pool.endpoints for name, pool in processes.states().items()}
 
 
-async def _until_ready(processes: LocalProcesses, scenario: Scenario, stopping: asyncio.Event) -> None:
+async def _until_ready(processes: Fleet, scenario: Scenario, stopping: asyncio.Event) -> None:
     """Wait until the replicas that the scenario starts with serve, or `stopping` is set."""
 
     def missing() -> bool:

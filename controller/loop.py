@@ -6,14 +6,14 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import numpy as np
 
 from ..agents.planner.replan import Replanner
-from ..env.contract import Action, Decision, Memory, Mode, Plan, Policy, Reason, ReasonCode, Snapshot
+from ..env.contract import NO_DECISION, Action, Decision, Memory, Mode, Plan, Policy, Reason, ReasonCode, Snapshot
 from ..env.guard import GuardState, Limits, first_state
 from ..env.ledger import scaling_seconds_of
 from ..env.scenario import Scenario
@@ -23,8 +23,7 @@ from ..telemetry.store import StoreError
 from .actuators.caps import CapFiles
 from .actuators.envoy import EnvoyRejected, EnvoyUnreachable
 from .actuators.envoy_config import Endpoint, RoutingTable
-from .actuators.processes import LocalProcesses
-from .actuators.replicas import CausedSeconds, PoolReplicas, Stage
+from .actuators.replicas import CausedSeconds, PoolReplicas, RentedSeconds, Stage
 from .deciding import Minds, Proposed, conclude, fall_back, name_of, propose
 from .observing import Observation, Observer, ReplicaUse
 from .routing import routing_table
@@ -43,6 +42,34 @@ class Routing(Protocol):
 
     async def apply(self, table: RoutingTable) -> object:
         """Make the proxy run `table`; raises EnvoyRejected or EnvoyUnreachable."""
+        ...
+
+
+class Scaling(Protocol):
+    """Whoever has the replicas; `LocalProcesses` says what each of these does."""
+
+    async def apply(self, targets: Mapping[str, int], tick: int = NO_DECISION) -> None:
+        """Bring pools to their counts."""
+        ...
+
+    def states(self) -> Mapping[str, PoolReplicas]:
+        """Every pool as of now."""
+        ...
+
+    def usage(self) -> Mapping[str, RentedSeconds]:
+        """Replica-seconds by pool so far."""
+        ...
+
+    def caused(self) -> tuple[CausedSeconds, ...]:
+        """Starting and draining by decision, since this was last asked."""
+        ...
+
+    def release(self, routed: Collection[Endpoint]) -> None:
+        """Routing holds exactly `routed` now."""
+        ...
+
+    async def stop_all(self) -> None:
+        """Drain and stop everything."""
         ...
 
 
@@ -103,7 +130,7 @@ class Sidecar:
     planner: Replanner
     limits: Limits
     observer: Observer
-    processes: LocalProcesses
+    processes: Scaling
     routing: Routing
     caps: CapFiles
     recorder: Recorder
