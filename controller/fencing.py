@@ -95,6 +95,10 @@ class Fence:
             with self.held():
                 pass
 
+    def pass_by(self, newer: int) -> None:
+        """A newer leader is known of: nothing is written from now on, whatever the fence says yet."""
+        self._newer = max(self._newer, newer, self.token + 1)
+
     def check(self) -> None:
         """Nothing, or Fenced."""
         with self.held():
@@ -109,11 +113,14 @@ class Fence:
             FenceError: the lock is not to be had, or the fence is none.
         """
         with self._lock:
-            if self.folder is None or self._depth:
+            if self._depth:
                 yield  # the lock is there already
                 return
             if self.passed:
-                raise Fenced(self.folder, self.token, self._newer)
+                raise Fenced(self.folder or "", self.token, self._newer)
+            if self.folder is None:
+                yield
+                return
             path = self.folder / FENCE_FILE
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
