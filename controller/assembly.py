@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -42,6 +43,7 @@ from .actuators.in_flight import requests_at
 from .actuators.local_replica import LocalSettings
 from .actuators.own_servers import OwnServers
 from .actuators.processes import LocalProcesses
+from .actuators.sleep_mode import DEV_MODE, Sleeping
 from .api import View, api, serving
 from .clock import Clock
 from .decision_log import DecisionLog, Sitting
@@ -147,6 +149,7 @@ async def steer(
             clock=now_s,
             provision_s=provision_s,
             in_flight=partial(requests_at, session),
+            sleeps=_sleeps(scenario),
         )
         processes = Fleet(local, OwnServers(own, session, now_s))
         envoy = await _envoy(scenario, plan, settings)
@@ -249,13 +252,24 @@ def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file:
     """How a replica of the pool is started: as the scenario says, or emulated."""
     own = scenario.pools[name].command
     if own is not None:
-        return ReplicaCommand(own, cap_file, plugin_environment(cap_file))
+        dev_mode = {} if scenario.pools[name].sleep is None else DEV_MODE
+        return ReplicaCommand(own, cap_file, {**plugin_environment(cap_file), **dev_mode})
     emulate = (sys.executable, "-m", "poolpilot", "emulate", "--scenario", str(settings.scenario_file), "--pool", name)
     where = ("--host", "{host}", "--port", "{port}", "--cap-file", "{cap_file}")
     # The drawn delay covers loading: what is left is to start the process.
     pace = ("--speed-up", f"{settings.speed_up:g}", "--stream-interval", str(settings.stream_interval))
     loaded = ("--load-seconds", "0")
-    return ReplicaCommand((*emulate, *where, *pace, *loaded), cap_file)
+    dev = () if scenario.pools[name].sleep is None else ("--dev-mode",)
+    return ReplicaCommand((*emulate, *where, *pace, *loaded, *dev), cap_file)
+
+
+def _sleeps(scenario: Scenario) -> dict[str, Sleeping]:
+    """The pools whose replicas sleep before they are stopped."""
+    return {
+        name: Sleeping(pool.sleep.level, pool.sleep.max, math.inf if pool.sleep.keep_s is None else pool.sleep.keep_s)
+        for name, pool in scenario.pools.items()
+        if pool.sleep is not None
+    }
 
 
 def _drawn_delay_s(scenario: Scenario, pool: str, speed_up: float, rng: np.random.Generator) -> float:

@@ -33,7 +33,7 @@ POLICY_SHARE_OF_TICK: Final = 0.5
 """A policy that takes longer than this share of a tick is not waited for: the fallback decides."""
 
 
-_PART_OF: Final = {"starting_s": "cold_start", "draining_s": "drain"}
+_PART_OF: Final = {"starting_s": "cold_start", "draining_s": "drain", "asleep_s": "asleep"}
 """Parts of the bill's idle layer, by the actuator's names."""
 
 
@@ -187,7 +187,10 @@ class Sidecar:
 
     async def _observe(self, now_s: float) -> Observation:
         states, usage = self.processes.states(), self.processes.usage()
-        used = {name: ReplicaUse(u.ready_s + u.draining_s, u.starting_s, u.draining_s) for name, u in usage.items()}
+        used = {
+            name: ReplicaUse(u.ready_s + u.draining_s, u.starting_s, u.draining_s, u.asleep_s)
+            for name, u in usage.items()
+        }
         # Kept until they are in a bill: a look that fails must not lose them.
         self._caused = (*self._caused, *self.processes.caused())
         caused = scaling_seconds_of(
@@ -205,7 +208,7 @@ class Sidecar:
                 ready=pool.ready,
                 starting=pool.starting,
                 draining=pool.draining,
-                asleep=0,  # local processes are never put to sleep
+                asleep=pool.asleep,
                 target=int(self._applied.replicas[self._cluster.pool_names.index(name)]),
             )
             for name, pool in states.items()

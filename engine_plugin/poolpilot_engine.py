@@ -126,11 +126,12 @@ class Engine:
 
 def limits(caps: Caps, engine: Engine) -> tuple[int, int]:
     """Batch cap and token budget to set now: as wanted, within what keeps the engine alive. Pure."""
-    cap = max(caps.batch_cap, 1) if engine.admits_apart else max(caps.batch_cap, engine.held, 1)
-    budget = max(caps.token_budget, engine.held * engine.tokens_each, 1)
+    cap = min(caps.batch_cap if engine.admits_apart else max(caps.batch_cap, engine.held), engine.start_cap)
+    # Less than a token for each sequence that may run, and those that run take it all: nothing new would be admitted.
+    budget = max(caps.token_budget, max(cap, engine.held) * engine.tokens_each)
     if not engine.splits_prompts:
         budget = engine.start_budget
-    return min(cap, engine.start_cap), min(budget, engine.start_budget)
+    return cap, min(budget, engine.start_budget)
 
 
 class Source:

@@ -293,6 +293,15 @@ class Pool(Strict):
         return given
 
     @model_validator(mode="after")
+    def _behind_loopback(self) -> Pool:
+        if self.sleep is not None and self.command is not None and not any("{host}" in part for part in self.command):
+            raise ValueError(
+                "command: no {host}; sleep turns on vLLM's dev endpoints, which ask for no password: the server must"
+                " listen where it is told to, on loopback"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _own_servers(self) -> Pool:
         if self.endpoints is None:
             return self

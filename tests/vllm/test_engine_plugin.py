@@ -24,7 +24,7 @@ from ..env.sim.served import Flags
 from .serving import MODEL_NAME, PACING, Server, free_port, paced_server
 
 FLAGS = Flags(max_num_seqs=32, max_num_batched_tokens=1024, max_model_len=1024, kv_blocks=128)
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 PLUGIN = Path(engine_plugin.__file__).parent
 
 
@@ -154,10 +154,10 @@ async def test_caps_follow_their_source_and_no_request_is_lost(server: Server, s
         asked = source.asked
         page = await load.until("asked again", lambda _: source.asked >= asked + 2)
         assert page.batch_cap == 8, "a leader of the past was followed"
-        # Far above the start, and a budget below what runs: one token a sequence is the least.
+        # Far above the start, and a budget with which nothing would ever be admitted: a token a sequence is the least.
         source.say(token=6, cap=10_000, budget=1)
         page = await load.until("full again", lambda p: p.batch_cap == 32 and p.running == 32)
-        assert page.token_budget >= 32
+        assert page.token_budget == 32
         source.say(token=6, cap=12, budget=256)
         await load.until("at 12", lambda p: p.batch_cap == 12 and p.running == 12 and p.token_budget == 256)
         await source.go()
