@@ -56,7 +56,9 @@ _LOG: Final = logging.getLogger(__name__)
 YESTERDAY_SEED: Final = 1_000_000
 """The load that planning starts from is that of another day than any that is replayed."""
 WARM_UP_S: Final = 120.0
-"""Wall-clock patience for the first replicas."""
+"""Wall-clock patience for the first replicas, where all are emulated."""
+REAL_WARM_UP_S: Final = 1800.0
+"""As `WARM_UP_S`, where some load a real model: hundreds of gigabytes may come over the network."""
 PROCESS_START_S: Final = 1.5
 """Wall-clock seconds from starting an emulated replica until it serves, as measured on two busy cores."""
 MISSED_TICKS_ALIVE: Final = 5
@@ -239,13 +241,15 @@ async def _until_ready(processes: Fleet, scenario: Scenario, stopping: asyncio.E
         states = processes.states()
         return any(states[name].ready < pool.replicas.start for name, pool in scenario.pools.items())
 
+    real = any(pool.command or pool.endpoints for pool in scenario.pools.values())
+    patience_s = REAL_WARM_UP_S if real else WARM_UP_S
     try:
-        async with asyncio.timeout(WARM_UP_S):
+        async with asyncio.timeout(patience_s):
             while missing() and not stopping.is_set():
                 await asyncio.sleep(0.1)
     except TimeoutError:
         failures = [pool.last_failure for pool in processes.states().values() if pool.last_failure]
-        raise StartError(f"the first replicas did not serve within {WARM_UP_S:g} s: {'; '.join(failures)}") from None
+        raise StartError(f"the first replicas did not serve within {patience_s:g} s: {'; '.join(failures)}") from None
 
 
 def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file: Path) -> ReplicaCommand:

@@ -151,7 +151,7 @@ class Source:
         self.read_at_s: float | None = None
         """Monotonic time when the source last was there and good."""
         self.is_url = where.startswith(("http://", "https://"))
-        self._request = urllib.request.Request(where, headers=_headers(token)) if self.is_url else None
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         # No proxy of the environment: it is meant for the world outside, and the sidecar stands beside.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
         self._seen: tuple[int, int, int] | None = None
@@ -188,7 +188,8 @@ class Source:
         return text or b""
 
     def _of_url(self) -> bytes:
-        with self._opener.open(self._request, timeout=_URL_TIMEOUT_S) as answer:
+        asked = urllib.request.Request(self.where, headers=self._headers)
+        with self._opener.open(asked, timeout=_URL_TIMEOUT_S) as answer:
             body: bytes = answer.read(_MAX_BYTES + 1)
             return body
 
@@ -208,10 +209,6 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
-
-
-def _headers(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 @dataclass(frozen=True)
