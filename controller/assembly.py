@@ -44,7 +44,7 @@ from .actuators.local_replica import LocalSettings
 from .actuators.own_servers import OwnServers
 from .actuators.processes import LocalProcesses
 from .actuators.sleep_mode import DEV_MODE, Sleeping
-from .api import View, api, serving
+from .api import Backing, View, api, serving
 from .clock import Clock
 from .decision_log import DecisionLog, Sitting
 from .loop import Sidecar, Status
@@ -192,7 +192,8 @@ async def steer(
                 speed_up=settings.speed_up,
             )
             tick_wall_s = scenario.tick_s / settings.speed_up
-            app = api(lambda: _view(sidecar), metrics.registry, alive_within_s=MISSED_TICKS_ALIVE * tick_wall_s)
+            backing = Backing(lambda: _view(sidecar), lambda: metrics.registry, caps.read)
+            app = api(backing, alive_within_s=MISSED_TICKS_ALIVE * tick_wall_s)
             address = await stack.enter_async_context(serving(app, settings.api_port))
             on_ready(envoy, address)
             await sidecar.run(_until(clock.ticks(), stopping))

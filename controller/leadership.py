@@ -62,27 +62,35 @@ class Leadership:
         Raises:
             FenceError: the fence cannot be raised at all.
         """
-        wait_s, not_before_s = self.lease_s / _LOOKS, 0.0
-        told: Lease | None = None
+        look_s, heard_of, not_before_s = self.lease_s / _LOOKS, "", 0.0
         while not stopping.is_set():
             try:
-                if time.monotonic() >= not_before_s:
-                    lease = await self.store.acquire(self.name, self.lease_s, highest_token(self.folder))
-                    self.trouble, self.leader = "", lease
-                    if lease.holder == self.name:
-                        return self._raised(lease)
-                    if lease != told:
-                        on_waiting(lease)
-                        told = lease
+                # Only a look at first: what a store that hangs has not answered yet it does when it wakes, and a lease that
+                # was asked for then would be had before the leader could renew its own.
+                lease = await self.store.wait_behind(self.name, self.lease_s)
+                self.trouble, self.leader = "", lease
+                if lease is None:
+                    if heard_of:  # the leader is to have one more chance before anybody takes its place
+                        heard_of, not_before_s = "", time.monotonic() + self.lease_s / _RENEWALS
+                    if time.monotonic() >= not_before_s and (fence := await self._taken()):
+                        return fence
+                elif lease.holder != heard_of:
+                    heard_of = lease.holder
+                    on_waiting(lease)
             except StoreError as error:
                 self._troubled(str(error))
-                # The leader could not renew either: it is to have its chance before anybody takes its place.
                 not_before_s = time.monotonic() + self.lease_s
             except Fenced as fenced:
                 self._troubled(f"{fenced}; do all sidecars of {self.folder} have the same store and prefix?")
                 not_before_s = time.monotonic() + self.lease_s
-            await _sleep_unless(stopping, wait_s)
+            await _sleep_unless(stopping, look_s)
         return None
+
+    async def _taken(self) -> Fence | None:
+        """Take the lease and raise the fence; None if somebody else was quicker."""
+        lease = await self.store.acquire(self.name, self.lease_s, highest_token(self.folder))
+        self.leader = lease
+        return self._raised(lease) if lease.holder == self.name else None
 
     def _raised(self, lease: Lease) -> Fence:
         fence = Fence(self.folder, lease.token)
@@ -95,8 +103,8 @@ class Leadership:
 
         When the lease is lost the fence is passed (`Fence.passed`), and the work is cancelled.
         """
-        lease = Lease(self.name, fence.token)
-        keeping = asyncio.create_task(self._keep(lease, fence))
+        lease, over = Lease(self.name, fence.token), asyncio.Event()
+        keeping = asyncio.create_task(self._keep(lease, fence, over))
         working = asyncio.ensure_future(term())
         try:
             await asyncio.wait({keeping, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,15 +118,16 @@ class Leadership:
                 _LOG.warning("%s leads no more: %s", self.name, self.trouble or "another sidecar took over")
                 return None
         finally:
-            keeping.cancel()
             working.cancel()
+            # Not cancelled: a renewal that is under way must not reach the store after the lease was given back.
+            over.set()
             await asyncio.gather(keeping, working, return_exceptions=True)
             if not fence.passed:
                 await self._release(lease)
 
-    async def _keep(self, lease: Lease, fence: Fence) -> None:
-        """Renew until the lease is another's."""
-        while True:
+    async def _keep(self, lease: Lease, fence: Fence, over: asyncio.Event) -> None:
+        """Renew until the lease is another's, or the term is over."""
+        while not over.is_set():
             try:
                 renewal = await self.store.renew(lease, self.lease_s)
             except StoreError as error:
@@ -128,7 +137,7 @@ class Leadership:
                 if not renewal.ours:
                     fence.pass_by(renewal.newest)
                     return
-            await asyncio.sleep(self.lease_s / _RENEWALS)
+            await _sleep_unless(over, self.lease_s / _RENEWALS)
 
     async def _release(self, lease: Lease) -> None:
         try:

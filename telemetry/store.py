@@ -35,15 +35,16 @@ KEEP: Final = 20_000
 """Ticks that are kept: more than a day at one tick in five seconds."""
 _SITTINGS_KEPT: Final = 200
 
+_WAIT: Final = """
+local held = redis.call('GET', KEYS[1])
+if held then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+return held
+"""
 # A server that lost its memory must not hand out tokens of the past: the caller tells the highest that it knows of.
 _ACQUIRE: Final = """
 local held = redis.call('GET', KEYS[1])
-if held and held:match(' (.*)$') ~= ARGV[1] then
-  redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
-  return held
-end
 if held then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  if held:match(' (.*)$') == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
   return held
 end
 local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[3])) + 1
@@ -215,9 +216,14 @@ class Store:
             floor: the highest token that is known of: a new lease has a higher one.
         """
         keys = [self._key("lease"), self._key("token"), self._key("standby")]
-        held = await self._run("acquire the lease", _ACQUIRE, keys, [holder, _ms(ttl_s), floor])
-        token, _, who = str(held).partition(" ")
-        return Lease(who, int(token))
+        return _lease(await self._run("acquire the lease", _ACQUIRE, keys, [holder, _ms(ttl_s), floor]))
+
+    async def wait_behind(self, holder: str, ttl_s: float) -> Lease | None:
+        """Who leads; None if nobody does. The leader is told for `ttl_s` that somebody waits."""
+        held = await self._run(
+            "look at the lease", _WAIT, [self._key("lease"), self._key("standby")], [holder, _ms(ttl_s)]
+        )
+        return None if held is None else _lease(held)
 
     async def renew(self, lease: Lease, ttl_s: float) -> Renewal:
         """Make a lease last for another `ttl_s`, if nobody had another one since."""
@@ -234,10 +240,7 @@ class Store:
         key = self._key("lease")
         async with self._bounded(f"GET {key}"):
             held = await cast("Awaitable[str | None]", self._client.get(key))
-        if held is None:
-            return None
-        token, _, who = held.partition(" ")
-        return Lease(who, int(token))
+        return None if held is None else _lease(held)
 
     async def latest_snapshot(self) -> Snapshot | None:
         """The newest snapshot; None before the first. SchemaError if it is not of this build's schema."""
@@ -324,6 +327,11 @@ class _Refused(RuntimeError):
     def __init__(self, newer: int) -> None:
         super().__init__(newer)
         self.newer = newer
+
+
+def _lease(held: str) -> Lease:
+    token, _, holder = held.partition(" ")
+    return Lease(holder, int(token))
 
 
 def _ms(seconds: float) -> int:

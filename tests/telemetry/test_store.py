@@ -190,12 +190,14 @@ async def test_a_leader_of_the_past_appends_nothing(store: Store) -> None:
 async def test_the_lease_is_one_holders_until_it_runs_out_or_is_given_up(store: Store) -> None:
     held = await store.acquire("a", 60.0)
     assert await store.acquire("b", 60.0) == await store.acquire("a", 60.0) == held == await store.leader()
-    assert (await store.renew(held, 60.0)).standby  # b asked for it
+    assert not (await store.renew(held, 60.0)).standby
+    assert await store.wait_behind("b", 60.0) == held
+    assert (await store.renew(held, 60.0)).standby
     assert not (await store.renew(Lease("b", 9), 60.0)).ours
     await store.release(Lease("b", 9))
     assert await store.leader() == held
     await store.release(held)
-    assert await store.leader() is None
+    assert await store.leader() is await store.wait_behind("b", 60.0) is None
     after = await store.acquire("b", 60.0)
     assert (after.holder, after.token) == ("b", held.token + 1)
     lost = await store.renew(held, 60.0)
