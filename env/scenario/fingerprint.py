@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Final
 
 from .document import Scenario
 
 DIGITS = 16
-_LIVE_ONLY: Final[dict[str, Any]] = {
-    # Whose servers live requests go to; no simulated result depends on it.
-    "pools": {"__all__": {"endpoints"}},
-}
 
 
 def fingerprint(*scenarios: Scenario) -> str:
@@ -22,7 +17,11 @@ def fingerprint(*scenarios: Scenario) -> str:
 
 
 def _of_one(scenario: Scenario) -> str:
-    document = scenario.model_dump(mode="json", by_alias=True, exclude={"summary": True, "name": True, **_LIVE_ONLY})
+    document = scenario.model_dump(mode="json", by_alias=True, exclude={"summary", "name"})
     if document["telemetry"] is None:  # a part that says nothing changes nothing, nor what was hashed before it came
         del document["telemetry"]
+    for pool in document["pools"].values():  # where live figures are read and live requests go changes no result
+        del pool["endpoints"]
+        del pool["gpu_metrics"]
+        del pool["price"]["feed"]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGITS]
