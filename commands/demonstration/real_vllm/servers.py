@@ -119,7 +119,8 @@ def serve_command(vllm_python: Path, checkpoint: Path, law_file: Path) -> list[s
         # In the engine's own process: a worker of its own would spin on a core, waiting for work.
         *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
         *("--scheduler-cls", "poolpilot_engine.CappedScheduler", "--middleware", "poolpilot_engine.CapMetrics"),
-        *("--enable-sleep-mode", "--shutdown-timeout", "30", "--disable-uvicorn-access-log"),
+        # No --enable-sleep-mode: on CPUs vLLM has nothing to give up, but lies down and gets up all the same.
+        *("--shutdown-timeout", "30", "--disable-uvicorn-access-log"),
     ]
 
 
