@@ -153,7 +153,7 @@ async def steer(
             if stopping.is_set():
                 return Status(settings.mode)
             routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log)
-            await routing.apply(routing_table(scenario, _opening(plan, scenario), _ready(processes)))
+            await routing.apply(routing_table(scenario, _opening(plan, scenario), _ready(processes), settings.speed_up))
             warming[0] = False
             clock = Clock(scenario.tick_s, settings.speed_up)
             time_of.append(clock)
@@ -208,7 +208,7 @@ async def _envoy(scenario: Scenario, plan: Plan, settings: ControlSettings) -> R
     if found:
         return found
     folder.xds.mkdir(parents=True, exist_ok=True)
-    write(folder.xds, routing_table(scenario, _opening(plan, scenario), {}))
+    write(folder.xds, routing_table(scenario, _opening(plan, scenario), {}, settings.speed_up))
     return await envoy_process.start(folder, port=settings.port, outlives_us=True)
 
 
