@@ -52,6 +52,10 @@ class LocalSettings:
     """A draining replica is told to stop by then, whatever it has; it may still finish within `shutdown_within_s`."""
     shutdown_within_s: float = 60.0
     """Longer than the engine's own shutdown timeout; then it is killed."""
+    watch_every_s: float = 2.0
+    """Between two looks at the health check of a replica that serves."""
+    hung_after_s: float = 30.0
+    """One that serves and has not answered its health check for so long hangs: it is killed, and replaced."""
     first_backoff_s: float = 1.0
     """Before a failed replica is replaced; doubled with each further failure in a row."""
     most_backoff_s: float = 60.0
@@ -76,7 +80,7 @@ class Watcher(Protocol):
 class LocalReplica:
     """A replica and its process.
 
-    At any moment at most one task works for it (start, leave or end); whoever changes its course cancels that task.
+    At any moment at most one task works for it (start, watch, leave or end); whoever changes its course cancels that task.
     """
 
     def __init__(self, name: str, pool: str, settings: LocalSettings, in_flight: InFlight, watcher: Watcher) -> None:
@@ -111,12 +115,13 @@ class LocalReplica:
 
     def drain(self) -> None:
         """Out of routing, and not to be stopped before `release`."""
+        self._stop_work()
         self._enter(Stage.DRAINING)
 
-    def revive(self) -> None:
+    def revive(self, session: aiohttp.ClientSession) -> None:
         """Back from DRAINING."""
-        self._stop_work()
         self._enter(Stage.READY)
+        self._do(self._watch(session))
 
     def release(self) -> None:
         """Nobody sends it requests any more: stop it when it is empty."""
@@ -184,7 +189,7 @@ class LocalReplica:
         except Exception as error:  # noqa: BLE001  # whatever it is, the replica is not there and is still wanted
             await self._give_up(f"{error}" if isinstance(error, ReplicaFailed) else f"{type(error).__name__}: {error}")
         else:
-            self._serve()
+            self._serve(session)
 
     async def _load(self, command: ReplicaCommand, session: aiohttp.ClientSession) -> None:
         """Start the process and return when it serves. ReplicaFailed or OSError if it does not."""
@@ -231,15 +236,31 @@ class LocalReplica:
         except ReplicaFailed as error:
             await self._give_up(str(error))
         else:
-            self._serve()
+            self._serve(session)
 
-    def _serve(self) -> None:
-        self._stop_work()
+    def _serve(self, session: aiohttp.ClientSession) -> None:
         self._enter(Stage.READY)
         if self.child:
             self.child.exited.add_done_callback(self._on_exit)
+        self._do(self._watch(session))
 
     # From readiness to the end
+
+    async def _watch(self, session: aiohttp.ClientSession) -> None:
+        """Look at its health while it serves. One that hangs is killed: its clients would wait for it for ever."""
+        child, endpoint, patience_s = self.child, self.now.endpoint, self._settings.hung_after_s
+        assert child is not None
+        assert endpoint is not None
+        answered_s = _wall_s()
+        while (silent_s := _wall_s() - answered_s) < patience_s:
+            await asyncio.sleep(self._settings.watch_every_s)
+            if await _answers(session, endpoint):
+                answered_s = _wall_s()
+        self._report(f"hangs: it runs and does not answer its health check for {silent_s:.0f} s; killing it")
+        self._enter(Stage.STOPPING)
+        child.kill()
+        await asyncio.wait([child.exited])
+        self._finish()
 
     def _on_exit(self, exited: asyncio.Future[int | None]) -> None:
         if not self._gone and self.now.stage in (Stage.READY, Stage.DRAINING):
