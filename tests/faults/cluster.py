@@ -167,7 +167,6 @@ class Cluster:
     valkey_port: int
     environment: dict[str, str]
     http: aiohttp.ClientSession
-    policy: tuple[str, ...] = ()
     url: str = ""
     api_url: str = ""
     _control: asyncio.subprocess.Process | None = None
@@ -197,10 +196,10 @@ class Cluster:
 
     # The sidecar
 
-    async def start_control(self, *more: str) -> None:
+    async def start_control(self, *more: str, scenario: Path | None = None) -> None:
         """`poolpilot control` as people run it; returns when it steers."""
-        command = [sys.executable, "-m", "poolpilot", "control", "--scenario", str(self.scenario_file)]
-        command += ["--mode", "active", "--folder", str(self.run), "--store", self.store_url, *self.policy, *more]
+        command = [sys.executable, "-m", "poolpilot", "control", "--scenario", str(scenario or self.scenario_file)]
+        command += ["--mode", "active", "--folder", str(self.run), "--store", self.store_url, *more]
         with self.log.open("ab") as log:
             self._control = await asyncio.create_subprocess_exec(
                 *command, stdout=asyncio.subprocess.PIPE, stderr=log, env=self.environment

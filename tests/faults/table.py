@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from poolpilot.benchmarks.report import put
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 _HEAD = """\
 | fault | requests sent | lost | may be lost | well again | reported | test |
 |---|---:|---:|---|---|---|---|
@@ -49,9 +50,7 @@ def _plain(words: str) -> str:
 def main(measured: Path) -> None:
     """Rewrite the page's table."""
     rows = [json.loads(line) for line in measured.read_text().splitlines()]
-    page = PAGE.read_text()
-    before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
-    PAGE.write_text(f"{before}\n{table(rows)}{after}")
+    put(PAGE, "faults", table(rows))
 
 
 if __name__ == "__main__":
