@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import signal
 import struct
 import subprocess
@@ -347,7 +348,10 @@ class Cluster:
         under_way = [r for r in self.clients.records if r.outcome == "pending"]
         sent_before = len(self.clients.records)
         drill = Drill(fault)
-        yield drill
+        try:
+            yield drill
+        finally:
+            self.heal()
         await self.until_well()
         drill.requests = [*under_way, *self.clients.records[sent_before:]]
 
@@ -357,6 +361,21 @@ class Cluster:
         await until(answered, "every request to have its outcome", self.state)
         if out := os.environ.get("POOLPILOT_FAULTS_OUT"):
             _add_line(Path(out), json.dumps(drill.row()))
+
+    def heal(self) -> None:
+        """Take away every cause, so that a drill that failed half-way spoils no other."""
+        for fault in self.folder.glob("*.fault"):
+            fault.unlink()
+        self.set_clock(0)
+        with suppress(ProcessLookupError):
+            os.kill(self.valkey_pid, signal.SIGCONT)
+            self.limit_files(None)
+
+    def limit_files(self, more_than: Path | None, by_bytes: int = 0) -> None:
+        """The kernel lets no file of the sidecar grow beyond so much more than this one has now; None: no limit."""
+        _, hard = resource.prlimit(self.control_pid, resource.RLIMIT_FSIZE)
+        most = hard if more_than is None else more_than.stat().st_size + by_bytes
+        resource.prlimit(self.control_pid, resource.RLIMIT_FSIZE, (most, hard))
 
     def break_pages(self, pool: str, how: str) -> None:
         """From now on the metrics pages of the pool's replicas are like this (see `faulty_replica`)."""

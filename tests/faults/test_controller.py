@@ -1,7 +1,6 @@
 """What happens to the sidecar itself: killed, its clock set, its disk full, its policy spoilt."""
 
 import asyncio
-import resource
 import shutil
 from pathlib import Path
 
@@ -58,12 +57,11 @@ async def test_a_full_disk_stops_the_record_and_nothing_else(running: Cluster) -
     log = running.run / "decisions.jsonl"
     async with running.drill("disk full for the decision log") as drill:
         ticks = await running.ticks()
-        _, hard = resource.prlimit(running.control_pid, resource.RLIMIT_FSIZE)
-        # The kernel lets a file grow no further, in the middle of a line, as on a disk that has just filled up.
-        resource.prlimit(running.control_pid, resource.RLIMIT_FSIZE, (log.stat().st_size + 700, hard))
+        # In the middle of a line, as on a disk that has just filled up.
+        running.limit_files(log, by_bytes=700)
         drill.reported = await running.until_reported(r"not recorded.*decisions\.jsonl")
         await until(lambda: _more_ticks(running, ticks + 4), "ticks on a full disk", running.state)
-        resource.prlimit(running.control_pid, resource.RLIMIT_FSIZE, (hard, hard))
+        running.limit_files(None)
         drill.healed()
         await running.until_well()
         drill.recovered()
