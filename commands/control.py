@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -134,7 +135,7 @@ def control(
         refuse(str(error))
 
 
-def _policy(name: str, setting: tuple[float, ...] | dict[str, float], miss_price: float | None) -> PolicyFactory:
+def _policy(name: str, setting: tuple[float, ...] | Mapping[str, float], miss_price: float | None) -> PolicyFactory:
     """The policy; where it is a checkpoint whose files are spoilt, one that waits for them to be whole again."""
     load = partial(policy_factory, name, setting, miss_price)
     try:
