@@ -41,7 +41,7 @@ from .actuators.envoy_process import EnvoyFolder, RunningEnvoy
 from .actuators.in_flight import requests_at
 from .actuators.local_replica import LocalSettings
 from .actuators.processes import LocalProcesses
-from .api import View, api, serving
+from .api import Backing, View, api, serving
 from .clock import Clock
 from .decision_log import DecisionLog, Sitting
 from .loop import Sidecar, Status
@@ -190,7 +190,8 @@ async def steer(
                 speed_up=settings.speed_up,
             )
             tick_wall_s = scenario.tick_s / settings.speed_up
-            app = api(lambda: _view(sidecar), metrics.registry, alive_within_s=MISSED_TICKS_ALIVE * tick_wall_s)
+            backing = Backing(lambda: _view(sidecar), lambda: metrics.registry, caps.read)
+            app = api(backing, alive_within_s=MISSED_TICKS_ALIVE * tick_wall_s)
             address = await stack.enter_async_context(serving(app, settings.api_port))
             on_ready(envoy, address)
             await sidecar.run(_until(clock.ticks(), stopping))

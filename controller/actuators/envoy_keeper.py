@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 from urllib.parse import urlsplit
 
+from ..fencing import UNFENCED, Fence, Fenced
 from . import envoy_process
 from .child import Child
 from .envoy_process import EnvoyStartError, RunningEnvoy
@@ -23,20 +24,24 @@ _MOST_BACKOFF_S: Final = 30.0
 class EnvoyKeeper:
     """Watches one Envoy. What it had in flight is lost with it; the next one goes on from the files that it left."""
 
-    def __init__(self, envoy: RunningEnvoy) -> None:
+    def __init__(self, envoy: RunningEnvoy, fence: Fence = UNFENCED) -> None:
         """Nothing is watched before `keep`."""
         self.envoy = envoy
         """The one that runs now, or ran last."""
+        self._fence = fence
 
     async def keep(self) -> None:
-        """Start it again whenever it dies, until cancelled."""
+        """Start it again whenever it dies, until cancelled, or until another sidecar leads."""
         failures = 0
         while True:
             if failures == 0:
                 await _ended(self.envoy.pid)
                 _LOG.error("Envoy (process %d) has ended; starting it again on %s", self.envoy.pid, self.envoy.url)
             try:
-                self.envoy = await _again(self.envoy)
+                self.envoy = await _again(self.envoy, self._fence)
+            except Fenced as fenced:
+                _LOG.warning("Envoy is left to the sidecar that leads now: %s", fenced)
+                return
             except (EnvoyStartError, OSError) as error:
                 failures += 1
                 wait_s = backoff_s(failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
@@ -48,9 +53,9 @@ class EnvoyKeeper:
 
 
 @asynccontextmanager
-async def kept(envoy: RunningEnvoy) -> AsyncIterator[EnvoyKeeper]:
+async def kept(envoy: RunningEnvoy, fence: Fence = UNFENCED) -> AsyncIterator[EnvoyKeeper]:
     """An Envoy that is started again as long as the block lasts; at its end the one that runs then is left alone."""
-    keeper = EnvoyKeeper(envoy)
+    keeper = EnvoyKeeper(envoy, fence)
     keeping = asyncio.create_task(keeper.keep(), name="envoy keeper")
     try:
         yield keeper
@@ -78,7 +83,7 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-async def _again(envoy: RunningEnvoy) -> RunningEnvoy:
+async def _again(envoy: RunningEnvoy, fence: Fence) -> RunningEnvoy:
     listener, admin = urlsplit(envoy.url), urlsplit(envoy.admin_url)
     return await envoy_process.start(
         envoy.folder,
@@ -86,4 +91,5 @@ async def _again(envoy: RunningEnvoy) -> RunningEnvoy:
         port=listener.port or 0,
         admin_port=admin.port or 0,
         outlives_us=True,
+        fence=fence,
     )

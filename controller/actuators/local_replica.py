@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
+from ..fencing import UNFENCED, Fence, Fenced
 from .child import Child, ReplicaCommand, free_port, last_words, log_end, says_port_taken
 from .envoy_config import Endpoint
 from .replicas import Replica, Stage
@@ -19,6 +20,8 @@ from .roster import Listed, started_ticks
 
 _LOG: Final = logging.getLogger(__name__)
 _PORT_ATTEMPTS: Final = 5
+_LEAST_SILENCES: Final = 3
+"""A replica that hangs was asked for its health in vain at least so often."""
 _PROBE_S: Final = 2.0
 """A replica that takes longer to say how it is has not said it."""
 
@@ -59,6 +62,8 @@ class LocalSettings:
     first_backoff_s: float = 1.0
     """Before a failed replica is replaced; doubled with each further failure in a row."""
     most_backoff_s: float = 60.0
+    fence: Fence = UNFENCED
+    """Keeps leaders of the past from starting, stopping and listing replicas."""
 
 
 class Watcher(Protocol):
@@ -146,7 +151,8 @@ class LocalReplica:
         """End it at once, without waiting."""
         self._stop_work()
         if self.child:
-            self.child.kill()
+            with self._settings.fence.held():
+                self.child.kill()
 
     def bury(self) -> None:
         """After `kill`: see it go."""
@@ -186,6 +192,8 @@ class LocalReplica:
             await asyncio.sleep(provision_s() / self._settings.speed_up)
             self._enter(Stage.LOADING)
             await self._load(command, session)
+        except Fenced:
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the replica is not there and is still wanted
             await self._give_up(f"{error}" if isinstance(error, ReplicaFailed) else f"{type(error).__name__}: {error}")
         else:
@@ -208,10 +216,12 @@ class LocalReplica:
 
     def _launch(self, command: ReplicaCommand, endpoint: Endpoint) -> Child:
         dies = self._settings.roster is None
-        child = Child.launch(command.fill(endpoint), command.environment, self.log, die_with_parent=dies)
-        self.child, self._started_ticks = child, started_ticks(child.pid) or 0
-        self.now = replace(self.now, endpoint=endpoint)
-        self._watcher.running(self.now.name)
+        # Started and listed in one step: a new leader finds it, or it never was.
+        with self._settings.fence.held():
+            child = Child.launch(command.fill(endpoint), command.environment, self.log, die_with_parent=dies)
+            self.child, self._started_ticks = child, started_ticks(child.pid) or 0
+            self.now = replace(self.now, endpoint=endpoint)
+            self._watcher.running(self.now.name)
         return child
 
     async def _healthy(
@@ -251,14 +261,18 @@ class LocalReplica:
         child, endpoint, patience_s = self.child, self.now.endpoint, self._settings.hung_after_s
         assert child is not None
         assert endpoint is not None
-        answered_s = _wall_s()
-        while (silent_s := _wall_s() - answered_s) < patience_s:
+        answered_s, silences = _wall_s(), 0
+        # Several looks as well as the time: after a pause of our own one look may seem to have lasted for ever.
+        while (silent_s := _wall_s() - answered_s) < patience_s or silences < _LEAST_SILENCES:
             await asyncio.sleep(self._settings.watch_every_s)
             if await _answers(session, endpoint):
-                answered_s = _wall_s()
-        self._report(f"hangs: it runs and does not answer its health check for {silent_s:.0f} s; killing it")
-        self._enter(Stage.STOPPING)
-        child.kill()
+                answered_s, silences = _wall_s(), 0
+            else:
+                silences += 1
+        with self._settings.fence.held():
+            self._report(f"hangs: it runs and does not answer its health check for {silent_s:.0f} s; killing it")
+            self._enter(Stage.STOPPING)
+            child.kill()
         await asyncio.wait([child.exited])
         self._finish()
 
@@ -290,9 +304,11 @@ class LocalReplica:
 
     async def _stop(self) -> None:
         """From here there is no way back."""
-        self._enter(Stage.STOPPING)  # written down before the signal: nobody who adopts it takes it for one that serves
-        if self.child:
-            self.child.terminate()
+        with self._settings.fence.held():
+            # Written down before the signal: nobody who adopts it takes it for one that serves.
+            self._enter(Stage.STOPPING)
+            if self.child:
+                self.child.terminate()
         await self._end()
 
     async def _end(self) -> None:
@@ -302,7 +318,8 @@ class LocalReplica:
             done, _ = await asyncio.wait([self.child.exited], timeout=patience_s)
             if not done:
                 _LOG.warning("%s: still there %g s after SIGTERM; killing it", self.now.name, patience_s)
-                self.child.kill()
+                with self._settings.fence.held():
+                    self.child.kill()
                 await asyncio.wait([self.child.exited])
         self._finish()
 
@@ -325,7 +342,14 @@ class LocalReplica:
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         self._stop_work()
-        self._work = asyncio.create_task(work, name=self.now.name)
+        self._work = asyncio.create_task(self._unless_fenced(work), name=self.now.name)
+
+    async def _unless_fenced(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work; a newer leader's replica is none of our business any more."""
+        try:
+            await work
+        except Fenced as fenced:
+            _LOG.warning("%s: left to the sidecar that leads now: %s", self.now.name, fenced)
 
     def _stop_work(self) -> None:
         if self._work is not None and self._work is not asyncio.current_task():
