@@ -89,14 +89,13 @@ class Hands:
     wall: Callable[[], float] = time.monotonic
     _tries: dict[str, _Tries] = field(default_factory=dict, init=False)
 
-    async def apply(self, action: Action, in_force: Action, tick: int, token: int = 0) -> Acted:
+    async def apply(self, action: Action, in_force: Action, tick: int) -> Acted:
         """Caps first, then replicas, then routing; replicas that left routing may then stop.
 
         Args:
             action: what to bring about.
             in_force: what is.
             tick: the decision's, to be charged with what it causes.
-            token: the leader's fencing token.
         """
         names = self.scenario.pool_names
         caps, budgets = in_force.batch_cap.copy(), in_force.token_budget.copy()
@@ -105,7 +104,7 @@ class Hands:
             cap, budget = int(action.batch_cap[p]), int(action.token_budget[p])
 
             async def set_caps(name: str = name, cap: int = cap, budget: int = budget) -> None:
-                self.caps.apply(name, cap, budget, token)
+                self.caps.apply(name, cap, budget)
 
             trouble = await self._tried(f"caps of {name}", set_caps)
             if trouble:

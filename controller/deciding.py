@@ -24,8 +24,11 @@ from ..env.contract import (
 from ..env.guard import GuardState, Limits, guard, reasons
 from .reach import Reach, held_back, within
 
+NEWS: Final = (ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK)
+"""Reasons that do not come of the tick's own figures."""
 BLIND: Final = (ReasonCode.MISSING_TELEMETRY, ReasonCode.STALE_TELEMETRY)
 """Troubles in which nobody can tell where requests would be served well: the weights stay as they are."""
+
 
 @dataclass(frozen=True)
 class Proposed:
@@ -87,18 +90,22 @@ def conclude(
     state: GuardState,
     tick: int,
     reach: Reach,
+    news: tuple[Reason, ...] = (),
     fencing_token: int = 0,
 ) -> tuple[Decision, GuardState]:
     """The decision of a tick: the proposal within the mode's reach and all limits, and every reason for a difference.
 
-    In `advise` the decision is what would be done, and the guard remembers that nothing was.
+    In `advise` the decision is what would be done, and the guard remembers that nothing was. `news` are reasons that do not
+    come of this tick, such as a change of mode.
     """
     wanted = proposed.action
-    if proposed.trouble and proposed.trouble.code in BLIND:
+    if proposed.trouble and proposed.trouble.code is ReasonCode.RESUMING:
+        wanted = state.applied
+    elif proposed.trouble and proposed.trouble.code in BLIND:
         wanted = replace(wanted, route=state.applied.route, admit=state.applied.admit)
     reached = within(wanted, reach, cluster)
     guarded = guard(reached, snapshot, plan, cluster, limits, state)
-    why = (*held_back(wanted, reached, cluster), *reasons(guarded.changes, cluster))
+    why = (*held_back(wanted, reached, cluster), *reasons(guarded.changes, cluster), *news)
     if proposed.trouble:
         why = (proposed.trouble, *why)
     price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, cluster.usd_per_hr)

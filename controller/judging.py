@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
 from ..env.contract import Cluster, Decision, FloatArray, Plan, ReasonCode, Snapshot
 from ..env.window import FINISHED, LOST, MET
-from .deciding import Proposed, expected_attainment
+from .deciding import NEWS, Proposed, expected_attainment
 from .ladder import Evidence
 
 _OWN_FAILURES: Final = (ReasonCode.POLICY_ERROR, ReasonCode.POLICY_TIMEOUT, ReasonCode.NOT_FINITE)
 """Troubles of the policy's own making; the world's are not held against it."""
-_NO_VETOES: Final = (ReasonCode.CANARY, ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK)
+_NO_VETOES: Final = (ReasonCode.CANARY, *NEWS)
 
 
 def evidence(

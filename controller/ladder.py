@@ -87,8 +87,8 @@ def standing_on(mode: Mode, classes: tuple[str, ...], goal: Mode | None = None) 
     return Ladder(classes=classes, mode=mode, goal=goal or mode, was_active=mode is Mode.ACTIVE)
 
 
-def judged(ladder: Ladder, evidence: Evidence, gates: Gates) -> tuple[Ladder, Move | None]:
-    """After one more tick: one rung down at a breach, one up where its gate passed, or the same."""
+def judged(ladder: Ladder, evidence: Evidence, gates: Gates, *, steps_back: bool = True) -> tuple[Ladder, Move | None]:
+    """After one more tick: one rung down at a breach (unless told otherwise), one up where its gate passed, or the same."""
     kept = max(gates.ticks, gates.breach_ticks)
     after = replace(
         ladder,
@@ -96,13 +96,11 @@ def judged(ladder: Ladder, evidence: Evidence, gates: Gates) -> tuple[Ladder, Mo
         ticks=ladder.ticks + 1,
         wait_ticks=max(0, ladder.wait_ticks - 1),
     )
-    why = breach(after, gates)
+    why = breach(after, gates) if steps_back else ""
     if why:
         below = RUNGS[RUNGS.index(after.mode) - 1]
         waits = gates.wait_ticks * 2 ** min(after.breaches, _MOST_DOUBLINGS)
-        fallen = replace(
-            _onto(after, below), wait_ticks=waits, breaches=after.breaches + 1, last_breach=why
-        )
+        fallen = replace(_onto(after, below), wait_ticks=waits, breaches=after.breaches + 1, last_breach=why)
         return fallen, Move(after.mode, below, why)
     if _may_climb(after) and not wanting(after, gates):
         above = RUNGS[RUNGS.index(after.mode) + 1]

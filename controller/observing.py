@@ -52,6 +52,16 @@ class Observation:
     tick: TickTally
     readings: tuple[ReplicaReading, ...]
     broken_log_lines: int
+    log_age_s: float = 0.0
+    """Since the access log could last be read, or since it was first looked for."""
+    log_trouble: str = ""
+    """What was looked for and where, if it could not be read now."""
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What could not be seen, in words."""
+        pages = tuple(f"metrics of {r.name}: {r.error}" for r in self.readings if r.error)
+        return (f"access log: {self.log_trouble}", *pages) if self.log_trouble else pages
 
 
 class Observer:
@@ -73,6 +83,7 @@ class Observer:
         self._busy = nothing_known(len(self.cluster.pool_names))
         self._used_before: Mapping[str, ReplicaUse] = {}
         self._seen_at_s = math.nan
+        self._log_read_at_s = math.nan
         self._tariff = scenario.tariff()
         self._ranges = believed_ranges(scenario)
         self._preemptions_per_hr = believed_preemptions_per_hr(scenario)
@@ -97,8 +108,10 @@ class Observer:
         """
         readings = await self._collector.collect(replicas)
         span_s = now_s - self._seen_at_s
-        tick = self._count()
-        if span_s > 0:
+        tick, trouble = self._count()
+        if math.isnan(self._log_read_at_s) or not trouble:
+            self._log_read_at_s = now_s
+        if span_s > 0 and not trouble:
             self._window = self._window.pushed(now_s, span_s, tick)
             self._forecast = forecast.observe(self._forecast, tick.counts[:, ARRIVED] / span_s, span_s)
         self._seen_at_s = now_s
@@ -117,12 +130,27 @@ class Observer:
         amounts = self._used(span_s if span_s > 0 else 0.0, readings, used, caused, route, tick, snapshot)
         bill = charge(meter(amounts, self._tariff), self._tariff)
         scaling = charge_scaling(scaling_seconds(amounts), amounts.usd_per_hr).rows(self.cluster.pool_names)
-        return Observation(snapshot, bill, scaling, tick, readings, self._log.broken_lines)
+        return Observation(
+            snapshot,
+            bill,
+            scaling,
+            tick,
+            readings,
+            self._log.broken_lines,
+            log_age_s=now_s - self._log_read_at_s,
+            log_trouble=trouble,
+        )
 
-    def _count(self) -> TickTally:
-        counted = tally(self._log.read(), self._open, self.cluster, time.time(), self._speed_up)
+    def _count(self) -> tuple[TickTally, str]:
+        """What the log holds since the last look, and why it could not be read."""
+        trouble, records = self._log.absent(), ()
+        try:
+            records = self._log.read()
+        except OSError as error:
+            trouble = f"{self._log.path}: {error.strerror or error}; wanted Envoy's log of requests"
+        counted = tally(records, self._open, self.cluster, time.time(), self._speed_up)
         self._open = counted.open_requests
-        return counted
+        return counted, trouble
 
     def _used(
         self,

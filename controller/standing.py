@@ -7,6 +7,7 @@ caps and counts are in force, so that it changes nothing that needs no change, a
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -31,8 +32,8 @@ class Standing:
 
     class_names: tuple[str, ...]
     pool_names: tuple[str, ...]
-    asked: Mode
-    """The mode that the sidecar was started in."""
+    asked: str
+    """The mode that the sidecar was told to begin with, and to rise to."""
     mode: Mode
     goal: Mode
     was_active: bool
@@ -56,7 +57,7 @@ class Standing:
         )
 
 
-def standing(cluster: Cluster, asked: Mode, ladder: Ladder, in_force: Action, rest: Action) -> Standing:
+def standing(cluster: Cluster, asked: str, ladder: Ladder, in_force: Action, rest: Action) -> Standing:
     """What there is to keep now."""
     return Standing(
         class_names=cluster.class_names,
@@ -73,9 +74,23 @@ def standing(cluster: Cluster, asked: Mode, ladder: Ladder, in_force: Action, re
     )
 
 
-def as_bytes(kept: Standing) -> bytes:
-    """The file's content; equal ones of equal standings."""
-    return json.dumps(to_json(kept), allow_nan=False, sort_keys=True).encode() + b"\n"
+class Keeper:
+    """Writes the file whenever something in it changed."""
+
+    def __init__(self, path: Path, cluster: Cluster, asked: str) -> None:
+        """Nothing is written before `keep`."""
+        self._path, self._cluster, self._asked = path, cluster, asked
+        self._written = b""
+
+    def keep(self, ladder: Ladder, in_force: Action, rest: Action) -> None:
+        """Have the file say what stands now; OSError if it cannot be written."""
+        kept = standing(self._cluster, self._asked, ladder, in_force, rest)
+        text = json.dumps(to_json(kept), allow_nan=False).encode() + b"\n"
+        if text != self._written:
+            part = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            part.write_bytes(text)
+            part.replace(self._path)
+            self._written = text
 
 
 def read(path: Path, cluster: Cluster) -> Standing | None:
@@ -95,9 +110,7 @@ def read(path: Path, cluster: Cluster) -> Standing | None:
         kept = from_json(Standing, document, "standing")
         _check(kept, cluster)
     except (ValueError, RecursionError) as error:
-        raise StandingError(
-            f"{path}: {error}; delete it to start as if no sidecar had run in this folder"
-        ) from None
+        raise StandingError(f"{path}: {error}; delete it to start as if no sidecar had run in this folder") from None
     return kept
 
 

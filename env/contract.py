@@ -297,6 +297,8 @@ class ReasonCode(StrEnum):
     POLICY_TIMEOUT = "policy_timeout"
     MISSING_TELEMETRY = "missing_telemetry"
     """What decisions rest on did not arrive: the weights stay, the fallback decides the rest."""
+    RESUMING = "resuming"
+    """A sidecar that found its cluster running has seen nothing of the traffic yet: everything stays as it is."""
     STORE_GONE = "store_gone"
     """The tick before could not be recorded: the fallback decides until it can."""
     CANARY = "canary"
