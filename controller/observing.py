@@ -20,7 +20,7 @@ from ..env.scenario import Scenario
 from ..env.window import ARRIVED
 from ..telemetry.assemble import Measured, PoolState, assemble
 from ..telemetry.engine_collector import EngineCollector, ReplicaEndpoint
-from ..telemetry.envoy_log import LogTail, StartRecord
+from ..telemetry.envoy_log import LogRecord, LogTail, StartRecord
 from ..telemetry.metering import Used, busy_share, meter, nothing_known, scaling_seconds
 from ..telemetry.readings import ReplicaReading
 from ..telemetry.tally import ClassWindow, TickTally, tally
@@ -143,7 +143,8 @@ class Observer:
 
     def _count(self) -> tuple[TickTally, str]:
         """What the log holds since the last look, and why it could not be read."""
-        trouble, records = self._log.absent(), ()
+        trouble = self._log.absent()
+        records: tuple[LogRecord, ...] = ()
         try:
             records = self._log.read()
         except OSError as error:
