@@ -43,7 +43,7 @@ from .actuators.envoy_process import EnvoyFolder, RunningEnvoy
 from .actuators.in_flight import requests_at
 from .actuators.local_replica import LocalSettings
 from .actuators.processes import LocalProcesses
-from .api import View, api, serving
+from .api import Backing, View, api, serving
 from .clock import Clock
 from .decision_log import DecisionLog, Sitting
 from .ladder import Ladder, standing_on
@@ -208,7 +208,8 @@ async def steer(
                 keep=standing.Keeper(folder / standing.FILE, cluster, settings.asked).keep,
             )
             tick_wall_s = scenario.tick_s / settings.speed_up
-            app = api(lambda: _view(sidecar), metrics.registry, alive_within_s=MISSED_TICKS_ALIVE * tick_wall_s)
+            backing = Backing(lambda: _view(sidecar), lambda: metrics.registry, caps.read, sidecar.request_mode)
+            app = api(backing, alive_within_s=MISSED_TICKS_ALIVE * tick_wall_s)
             address = await stack.enter_async_context(serving(app, settings.api_port))
             on_ready(envoy, address)
             await sidecar.run(_until(clock.ticks(), stopping))
@@ -328,4 +329,10 @@ def _view(sidecar: Sidecar) -> View:
         troubles=status.troubles,
         snapshot=last.snapshot if last else None,
         decision=last.decision if last else None,
+        mode=status.mode,
+        goal=status.goal,
+        gate=status.gate,
+        last_move=status.last_move,
+        ticks=status.ticks,
+        fallback_ticks=status.fallback_ticks,
     )

@@ -35,6 +35,7 @@ NO_LEADER: Final = 0
 PATIENCE_S: Final = 1.0
 """A writer holds the lock for a few milliseconds; one that has it this long hangs."""
 _POLL_S: Final = 0.002
+_CLAIMS: Final = 10
 _DIGITS: Final = 20
 
 
@@ -78,7 +79,8 @@ class Fence:
     def claim(self) -> None:
         """Raise the fence to this token: whoever has a lower one writes nothing from now on.
 
-        A process of this machine that hangs in the middle of a write is killed: nobody can tell what it would do next.
+        A process of this machine that was stopped in the middle of a write, or hangs there for ten times the patience, is
+        killed: nobody can tell what it would do next.
 
         Raises:
             Fenced: it stands higher already.
@@ -87,13 +89,16 @@ class Fence:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.held():
-                pass
-        except _Hung as hung:
-            _end_holder(hung.path)
-            with self.held():
-                pass
+        for attempt in range(_CLAIMS):
+            try:
+                return self.check()
+            except _Hung as hung:
+                _end_holder(hung.path, even_if_it_runs=attempt == _CLAIMS - 1)
+        self.check()
+
+    def pass_by(self, newer: int) -> None:
+        """A newer leader is known of: nothing is written from now on, whatever the fence says yet."""
+        self._newer = max(self._newer, newer, self.token + 1)
 
     def check(self) -> None:
         """Nothing, or Fenced."""
@@ -109,11 +114,14 @@ class Fence:
             FenceError: the lock is not to be had, or the fence is none.
         """
         with self._lock:
-            if self.folder is None or self._depth:
+            if self._depth:
                 yield  # the lock is there already
                 return
             if self.passed:
-                raise Fenced(self.folder, self.token, self._newer)
+                raise Fenced(self.folder or "", self.token, self._newer)
+            if self.folder is None:
+                yield
+                return
             path = self.folder / FENCE_FILE
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -211,8 +219,8 @@ def _read(descriptor: int, path: Path) -> int:
     return int(text or b"0")
 
 
-def _end_holder(path: Path) -> None:
-    """Kill the process of this machine that holds the lock of a fence, by what the kernel says, and see it go.
+def _end_holder(path: Path, *, even_if_it_runs: bool) -> None:
+    """Kill the process of this machine that holds the lock of a fence, by what the kernel says, if it was stopped.
 
     Raises:
         FenceError: the kernel names none (another machine's, another container's), or it may not be killed.
@@ -227,7 +235,7 @@ def _end_holder(path: Path) -> None:
     except ProcessLookupError:
         return
     try:
-        if _holder(path) != pid:  # the number may have gone to another process since
+        if _holder(path) != pid or not (even_if_it_runs or _stopped(pid)):  # the number may be another's by now
             return
         _LOG.error("%s: process %d hangs while it writes; killing it", path, pid)
         signal.pidfd_send_signal(watched, signal.SIGKILL)
@@ -237,6 +245,14 @@ def _end_holder(path: Path) -> None:
         raise FenceError(f"{path}: process {pid} hangs while it writes and is not ours to kill; end it") from None
     finally:
         os.close(watched)
+
+
+def _stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal or a debugger (proc_pid_stat(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
 
 
 _HELD: Final = re.compile(r"FLOCK\s+ADVISORY\s+WRITE\s+(-?\d+)\s+([0-9a-f]+):([0-9a-f]+):(\d+)\s")

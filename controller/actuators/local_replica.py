@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
+from ..fencing import UNFENCED, Fence, Fenced
 from .child import Child, ReplicaCommand, free_port, last_words, log_end, says_port_taken
 from .envoy_config import Endpoint
 from .replicas import Replica, Stage
@@ -55,6 +56,8 @@ class LocalSettings:
     first_backoff_s: float = 1.0
     """Before a failed replica is replaced; doubled with each further failure in a row."""
     most_backoff_s: float = 60.0
+    fence: Fence = UNFENCED
+    """Keeps leaders of the past from starting, stopping and listing replicas."""
 
 
 class Watcher(Protocol):
@@ -141,7 +144,8 @@ class LocalReplica:
         """End it at once, without waiting."""
         self._stop_work()
         if self.child:
-            self.child.kill()
+            with self._settings.fence.held():
+                self.child.kill()
 
     def bury(self) -> None:
         """After `kill`: see it go."""
@@ -181,6 +185,8 @@ class LocalReplica:
             await asyncio.sleep(provision_s() / self._settings.speed_up)
             self._enter(Stage.LOADING)
             await self._load(command, session)
+        except Fenced:
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the replica is not there and is still wanted
             await self._give_up(f"{error}" if isinstance(error, ReplicaFailed) else f"{type(error).__name__}: {error}")
         else:
@@ -203,10 +209,12 @@ class LocalReplica:
 
     def _launch(self, command: ReplicaCommand, endpoint: Endpoint) -> Child:
         dies = self._settings.roster is None
-        child = Child.launch(command.fill(endpoint), command.environment, self.log, die_with_parent=dies)
-        self.child, self._started_ticks = child, started_ticks(child.pid) or 0
-        self.now = replace(self.now, endpoint=endpoint)
-        self._watcher.running(self.now.name)
+        # Started and listed in one step: a new leader finds it, or it never was.
+        with self._settings.fence.held():
+            child = Child.launch(command.fill(endpoint), command.environment, self.log, die_with_parent=dies)
+            self.child, self._started_ticks = child, started_ticks(child.pid) or 0
+            self.now = replace(self.now, endpoint=endpoint)
+            self._watcher.running(self.now.name)
         return child
 
     async def _healthy(
@@ -269,9 +277,11 @@ class LocalReplica:
 
     async def _stop(self) -> None:
         """From here there is no way back."""
-        self._enter(Stage.STOPPING)  # written down before the signal: nobody who adopts it takes it for one that serves
-        if self.child:
-            self.child.terminate()
+        with self._settings.fence.held():
+            # Written down before the signal: nobody who adopts it takes it for one that serves.
+            self._enter(Stage.STOPPING)
+            if self.child:
+                self.child.terminate()
         await self._end()
 
     async def _end(self) -> None:
@@ -281,7 +291,8 @@ class LocalReplica:
             done, _ = await asyncio.wait([self.child.exited], timeout=patience_s)
             if not done:
                 _LOG.warning("%s: still there %g s after SIGTERM; killing it", self.now.name, patience_s)
-                self.child.kill()
+                with self._settings.fence.held():
+                    self.child.kill()
                 await asyncio.wait([self.child.exited])
         self._finish()
 
@@ -304,7 +315,14 @@ class LocalReplica:
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         self._stop_work()
-        self._work = asyncio.create_task(work, name=self.now.name)
+        self._work = asyncio.create_task(self._unless_fenced(work), name=self.now.name)
+
+    async def _unless_fenced(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work; a newer leader's replica is none of our business any more."""
+        try:
+            await work
+        except Fenced as fenced:
+            _LOG.warning("%s: left to the sidecar that leads now: %s", self.now.name, fenced)
 
     def _stop_work(self) -> None:
         if self._work is not None and self._work is not asyncio.current_task():

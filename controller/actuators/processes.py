@@ -24,6 +24,7 @@ from typing import Final, Self
 import aiohttp
 
 from ...env.contract import NO_DECISION
+from ..fencing import Fenced
 from .child import ReplicaCommand
 from .envoy_config import Endpoint
 from .local_replica import InFlight, LocalReplica, LocalSettings
@@ -293,7 +294,9 @@ class LocalProcesses:
             return
         listed = (r.listed() for r in self._replicas.values())
         try:
-            write_roster(self._settings.roster, [one for one in listed if one])
+            write_roster(self._settings.roster, [one for one in listed if one], self._settings.fence)
+        except Fenced as fenced:
+            _LOG.warning("%s: left to the sidecar that leads now: %s", self._settings.roster, fenced)
         except OSError as error:  # a full disk must not stop the care for what runs
             _LOG.error(
                 "%s: the roster cannot be written: %s; a next sidecar may miss replicas", self._settings.roster, error
