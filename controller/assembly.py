@@ -48,7 +48,7 @@ from .clock import Clock
 from .decision_log import DecisionLog, Sitting
 from .ladder import Ladder, standing_on
 from .loop import Sidecar, Status
-from .observing import Observer
+from .observing import Observer, more_sources
 from .recording import Records
 from .routing import routing_table
 from .standing import Standing, StandingError
@@ -63,6 +63,8 @@ TAKE_OVER_S: Final = 10.0
 """Wall-clock patience for replicas that were found running to answer their health check."""
 PROCESS_START_S: Final = 1.5
 """Wall-clock seconds from starting an emulated replica until it serves, as measured on two busy cores."""
+COLLECTING_SHARE_OF_TICK: Final = 0.5
+"""Pages that have not come after this share of a tick are missing at this one (a second's patience they have always)."""
 MISSED_TICKS_ALIVE: Final = 5
 """A sidecar whose last tick is older than this many ticks is not alive."""
 
@@ -193,8 +195,11 @@ async def steer(
                 observer=Observer(
                     scenario,
                     LogTail(envoy.folder.access_log, from_start=False),
-                    EngineCollector(session, now_s),
+                    EngineCollector(
+                        session, now_s, budget_s=COLLECTING_SHARE_OF_TICK * scenario.tick_s / settings.speed_up
+                    ),
                     settings.speed_up,
+                    more_sources(scenario, session, now_s, lambda: envoy.admin_url),
                 ),
                 hands=Hands(scenario, processes, routing, caps),
                 recorder=Records(sitting, log, store, metrics, folder),
