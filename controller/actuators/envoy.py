@@ -162,13 +162,21 @@ class EnvoyFiles:
         for _ in range(50):
             with self.log.open(errors="replace") as log:
                 log.seek(log_from)
-                # Envoy prints the whole document after the reason.
-                if found := re.findall(
-                    r"config update (?:rejected|failure): (.*?)(?:: \{|$)", log.read(), re.MULTILINE
-                ):
-                    return str(found[-1])
+                if reason := reason_in(log.read()):
+                    return reason
             await asyncio.sleep(_POLL_S)
         return f"no reason found in {self.log}"
+
+
+def reason_in(log: str) -> str | None:
+    """Why Envoy refused something last, by its log. It prints the whole document too, before the reason or after it."""
+    entries = re.findall(
+        r"config update (?:rejected|failure): (.*?)(?=^\[\d{4}-\d\d-\d\d |\Z)", log, re.MULTILINE | re.DOTALL
+    )
+    if not entries:
+        return None
+    reason = str(entries[-1]).rpartition("\n: ")[2]
+    return reason.partition(": {")[0].strip().partition("\n")[0]
 
 
 def write(folder: Path, table: RoutingTable, fence: Fence = UNFENCED) -> None:
