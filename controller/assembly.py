@@ -191,7 +191,7 @@ async def steer(
                 return Status(ladder.mode, ladder.goal)
             routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log)
             try:
-                await routing.apply(routing_table(scenario, opening, _ready(processes)))
+                await routing.apply(routing_table(scenario, opening, _ready(processes), settings.speed_up))
             except (EnvoyRejected, EnvoyUnreachable) as error:
                 if not found:
                     raise StartError(str(error)) from None
@@ -214,7 +214,7 @@ async def steer(
                     settings.speed_up,
                     more_sources(scenario, session, now_s, lambda: envoy.admin_url),
                 ),
-                hands=Hands(scenario, processes, routing, caps),
+                hands=Hands(scenario, processes, routing, caps, settings.speed_up),
                 recorder=Records(sitting, log, store, metrics, folder),
                 first_plan=plan,
                 ladder=ladder,
@@ -256,7 +256,7 @@ async def _envoy(scenario: Scenario, opening: Action, settings: ControlSettings)
     if found:
         return found, True
     folder.xds.mkdir(parents=True, exist_ok=True)
-    write(folder.xds, routing_table(scenario, opening, {}))
+    write(folder.xds, routing_table(scenario, opening, {}, settings.speed_up))
     return await envoy_process.start(folder, port=settings.port, outlives_us=True), False
 
 
