@@ -19,9 +19,9 @@ class Fleet:
         self._local, self._own = local, own
 
     async def adopt(self) -> int:
-        """Take over what a sidecar before left running, and look at the user's servers; how many processes that were."""
+        """Take over what a sidecar before left running, and look at the user's servers; how many replicas there are."""
         await self._own.start()
-        return await self._local.adopt()
+        return await self._local.adopt() + sum(pool.ready for pool in self._own.states().values())
 
     async def apply(self, targets: Mapping[str, int], tick: int = NO_DECISION) -> None:
         """Bring local pools to their counts, and note what is wanted of the others; raises as `LocalProcesses.apply`."""

@@ -160,7 +160,7 @@ async def test_a_fleet_starts_what_is_its_own_and_leaves_the_users_servers_alone
         local = LocalProcesses({"mine": never}, LocalSettings(tmp_path), lambda: 0.0, lambda pool: 1000.0, idle)
         theirs = OwnServers({"theirs": (Address("127.0.0.1", up[0].port),)}, session, lambda: 0.0, poll_s=0.01)
         fleet = Fleet(local, theirs)
-        assert await fleet.adopt() == 0
+        assert await fleet.adopt() == 1
         await fleet.apply({"mine": 2, "theirs": 3})
         states = fleet.states()
         assert [(r.pool, r.stage) for pool in states.values() for r in pool.replicas] == [
