@@ -1,21 +1,44 @@
-"""What the sidecar tells about itself over HTTP: alive, ready, metrics, the latest snapshot and decision. Read only."""
+"""What the sidecar tells over HTTP, and the one thing that can be asked of it there: another mode.
+
+`/openapi.json` describes it all (`openapi`). Reading on loopback is free. A token, as `Authorization: Bearer TOKEN`, is
+needed for whatever changes something, and at any other address for everything but the bare verdicts of `/healthz` and
+`/readyz`.
+"""
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
 import json
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from ..env.contract import Decision, Snapshot
+from ..env.contract import Decision, Mode, Snapshot
 from ..env.wire import to_json
+from .actuators.caps import Caps
+from .openapi import document
 
 LOOPBACK: Final = "127.0.0.1"
+LEADER: Final = "leader"
+STANDBY: Final = "standby"
+LEAST_TOKEN_CHARS: Final = 16
+_MAX_BODY_BYTES: Final = 4096
+_OPEN: Final = ("/healthz", "/readyz")
+_TOKEN: Final = re.compile(r"[!-~]+")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class TokenError(ValueError):
+    """There is no usable token; the message says where it was looked for and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -23,51 +46,201 @@ class View:
     """The sidecar as of now."""
 
     tick_age_s: float
-    """Seconds of the wall since the last tick ended; since the start before the first one."""
+    """Seconds of the wall since the last tick ended; since the start before the first one. Of one that stands by: since
+    it last looked who leads."""
     decided: bool
     """Whether a first decision is in force, or recorded where the sidecar only advises."""
     troubles: tuple[str, ...] = ()
     """What keeps decisions from reaching the world or the record, in words: Envoy, store."""
     snapshot: Snapshot | None = None
     decision: Decision | None = None
+    role: str = LEADER
+    leader: str = ""
+    """Who leads, as last heard."""
+    fencing_token: int = 0
+    mode: Mode = Mode.ADVISE
+    goal: Mode = Mode.ADVISE
+    gate: str = ""
+    """What the next mode waits for."""
+    last_move: str = ""
+    ticks: int = 0
+    fallback_ticks: int = 0
 
 
-def api(view: Callable[[], View], registry: CollectorRegistry, alive_within_s: float) -> web.Application:
-    """The application. Everything is answered from `view`, which is called once a request and must not wait.
+@dataclass(frozen=True)
+class Access:
+    """Who may ask what."""
 
-    - `/healthz`: 200 while ticks come, 503 when the last one is older than `alive_within_s`: restart it.
-    - `/readyz`: 200 when decisions are made and reach the world, else 503 and why.
-    - `/metrics`: the registry, as Prometheus reads it.
-    - `/v1/snapshot`, `/v1/decision`: the latest, as `env.wire` writes it; 503 before there is one.
+    token: str | None = None
+    """Without one nothing can be changed."""
+    loopback: bool = True
+    """Whether only this machine can ask."""
+
+    def __post_init__(self) -> None:
+        """Refuse a token that is easily guessed or cannot be sent, and an open door (TokenError)."""
+        if self.token is None:
+            if not self.loopback:
+                raise TokenError("at an address that others can reach the API needs a token: give it one in a file")
+        elif len(self.token) < LEAST_TOKEN_CHARS or not _TOKEN.fullmatch(self.token):
+            raise TokenError(
+                f"API token of {len(self.token)} characters: wanted at least {LEAST_TOKEN_CHARS} printable ASCII ones"
+                " without spaces, such as `openssl rand -hex 16` makes"
+            )
+
+    def grants(self, request: web.Request) -> bool:
+        """Whether the request shows the token; compared in a time that tells nothing."""
+        kind, _, shown = request.headers.get("Authorization", "").partition(" ")
+        if self.token is None or kind.lower() != "bearer":
+            return False
+        return hmac.compare_digest(shown.strip().encode("utf-8", "replace"), self.token.encode())
+
+
+@dataclass(frozen=True)
+class Backing:
+    """What stands behind the API. Nothing of it may wait."""
+
+    view: Callable[[], View]
+    """Called once a request."""
+    registry: Callable[[], CollectorRegistry]
+    """Of the metrics."""
+    caps: Callable[[str], Caps | None] = field(default=lambda pool: None)
+    """Of a pool; None where there are none, or no such pool."""
+    request_mode: Callable[[Mode], str | None] = field(default=lambda mode: "this sidecar has one mode only")
+    """Ask for a mode: None if it is in force or under way, else why it is not to be had."""
+
+
+def read_token(path: Path) -> str:
+    """The token in a file's only line. TokenError or OSError if there is none."""
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not text or len(text.split()) != 1:
+        raise TokenError(f"{path}: wanted one line with one token in it")
+    return text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen at can be reached from this machine only; of names only localhost is known to be."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def api(backing: Backing, alive_within_s: float, access: Access | None = None) -> web.Application:
+    """The application.
+
+    Args:
+        backing: what to tell.
+        alive_within_s: a last tick older than this means that the sidecar hangs.
+        access: who may ask what; left out: reading on loopback.
     """
-    app = web.Application()
-
-    async def healthz(request: web.Request) -> web.Response:
-        age_s = view().tick_age_s
-        stuck = (
-            () if age_s <= alive_within_s else (f"last tick {age_s:.1f} s ago, wanted {alive_within_s:g} s at most",)
-        )
-        return _verdict(stuck)
-
-    async def readyz(request: web.Request) -> web.Response:
-        now = view()
-        return _verdict(now.troubles if now.decided else (*now.troubles, "no decision yet"))
-
-    async def metrics(request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def snapshot(request: web.Request) -> web.Response:
-        return _latest("snapshot", view().snapshot)
-
-    async def decision(request: web.Request) -> web.Response:
-        return _latest("decision", view().decision)
-
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/v1/snapshot", snapshot)
-    app.router.add_get("/v1/decision", decision)
+    routes = _Routes(backing, alive_within_s, access or Access())
+    app = web.Application(middlewares=[_errors_as_json, routes.guarded], client_max_size=_MAX_BODY_BYTES)
+    app.router.add_get("/healthz", routes.healthz)
+    app.router.add_get("/readyz", routes.readyz)
+    app.router.add_get("/metrics", routes.metrics)
+    app.router.add_get("/v1/status", routes.status)
+    app.router.add_get("/v1/snapshot", routes.snapshot)
+    app.router.add_get("/v1/decision", routes.decision)
+    app.router.add_get("/v1/caps/{pool}", routes.caps)
+    app.router.add_put("/v1/mode", routes.mode)
+    app.router.add_get("/openapi.json", routes.openapi)
     return app
+
+
+@dataclass(frozen=True)
+class _Routes:
+    backing: Backing
+    alive_within_s: float
+    access: Access
+
+    @property
+    def guarded(self) -> Any:
+        """Asks for the token where one is needed."""
+        access = self.access
+
+        @web.middleware
+        async def ask(request: web.Request, handler: Handler) -> web.StreamResponse:
+            changes = request.method not in ("GET", "HEAD", "OPTIONS", "TRACE")
+            private = not access.loopback and request.path not in _OPEN
+            known = request.match_info.http_exception is None  # what is not there is told to anybody
+            if (known and changes) or private:
+                if access.token is None:
+                    return _error("no token was set for this sidecar, so nothing can be changed: --api-token-file", 403)
+                if not access.grants(request):
+                    answer = _error("wanted the header Authorization: Bearer TOKEN with this sidecar's token", 401)
+                    answer.headers["WWW-Authenticate"] = "Bearer"
+                    return answer
+            return await handler(request)
+
+        return ask
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """Alive."""
+        age_s = self.backing.view().tick_age_s
+        stuck = f"last tick {age_s:.1f} s ago, wanted {self.alive_within_s:g} s at most"
+        return self._verdict(request, () if age_s <= self.alive_within_s else (stuck,))
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Useful."""
+        now = self.backing.view()
+        problems = now.troubles
+        if now.role == STANDBY:
+            problems = (*problems, f"standing by: {now.leader or 'nobody'} leads")
+        elif not now.decided:
+            problems = (*problems, "no decision yet")
+        return self._verdict(request, problems)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """For Prometheus."""
+        return web.Response(
+            body=generate_latest(self.backing.registry()), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    async def status(self, request: web.Request) -> web.Response:
+        """In numbers and words."""
+        return _json(_status(self.backing.view()), 200)
+
+    async def snapshot(self, request: web.Request) -> web.Response:
+        """The latest."""
+        return _latest("snapshot", self.backing.view().snapshot)
+
+    async def decision(self, request: web.Request) -> web.Response:
+        """The latest."""
+        return _latest("decision", self.backing.view().decision)
+
+    async def caps(self, request: web.Request) -> web.Response:
+        """What engines may do that read their caps here."""
+        pool = request.match_info["pool"]
+        try:
+            found = self.backing.caps(pool)
+        except (OSError, ValueError) as error:
+            return _error(f"pool {pool[:60]!r}: {error}", 404)
+        if found is None:
+            return _error(f"pool {pool[:60]!r}: no such pool, or no caps for it yet", 404)
+        return _json(asdict(found), 200)
+
+    async def mode(self, request: web.Request) -> web.Response:
+        """Another mode."""
+        view = self.backing.view()
+        try:
+            mode = _mode_in(await request.read())
+        except ValueError as error:
+            return _error(str(error), 400)
+        if view.role == STANDBY:
+            return _error(f"this sidecar stands by; ask the one that leads: {view.leader or 'nobody'}", 503)
+        refusal = self.backing.request_mode(mode)
+        if refusal is not None:
+            return _error(refusal, 409)
+        return _json(_status(self.backing.view()), 200)
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        """What can be asked."""
+        return _json(document(), 200)
+
+    def _verdict(self, request: web.Request, problems: tuple[str, ...]) -> web.Response:
+        """Whether all is well; what is not is for those who may know."""
+        told = problems if self.access.loopback or self.access.grants(request) else ()
+        return _json({"ok": not problems, "problems": list(told)}, 503 if problems else 200)
 
 
 @asynccontextmanager
@@ -77,7 +250,7 @@ async def serving(app: web.Application, port: int, host: str = LOOPBACK) -> Asyn
     Args:
         app: what to serve.
         port: 0 takes a free one.
-        host: anything but loopback shows the cluster's state to whoever can reach it: there is no login.
+        host: `api` must know by its `Access` whether others than this machine can reach it.
 
     Raises:
         OSError: the port is taken, or the host is not this machine's.
@@ -93,18 +266,61 @@ async def serving(app: web.Application, port: int, host: str = LOOPBACK) -> Asyn
         await runner.cleanup()
 
 
-def _verdict(problems: tuple[str, ...]) -> web.Response:
-    return _json({"ok": not problems, "problems": list(problems)}, 503 if problems else 200)
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The server's own refusals (no such path, no such method, too large) in the shape of all others."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        answer = _error(f"{request.method} {request.path[:200]}: {error.reason}", error.status)
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+
+
+def _mode_in(body: bytes) -> Mode:
+    """The mode that a request's body asks for; ValueError says what is wrong."""
+    wanted = f'wanted {{"mode": one of {", ".join(mode.value for mode in Mode)}}}'
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError(f"not JSON; {wanted}") from None
+    if not isinstance(asked, dict) or set(asked) != {"mode"}:
+        raise ValueError(wanted)
+    try:
+        return Mode(asked["mode"])
+    except (ValueError, TypeError):
+        raise ValueError(f"mode: {str(asked['mode'])[:60]!r}; {wanted}") from None
+
+
+def _status(view: View) -> dict[str, Any]:
+    return {
+        "role": view.role,
+        "leader": view.leader,
+        "fencing_token": view.fencing_token,
+        "mode": view.mode.value,
+        "goal": view.goal.value,
+        "gate": view.gate,
+        "last_move": view.last_move,
+        "ticks": view.ticks,
+        "fallback_ticks": view.fallback_ticks,
+        "tick_age_s": view.tick_age_s,
+        "troubles": list(view.troubles),
+    }
 
 
 def _latest(what: str, value: Snapshot | Decision | None) -> web.Response:
     if value is None:
-        return _json({"error": f"no {what} yet; the first one comes with the first tick"}, 503)
+        return _error(f"no {what} yet; the first one comes with the first tick", 503)
     return _json(to_json(value), 200)
 
 
-def _json(document: dict[str, Any], status: int) -> web.Response:
-    text = json.dumps(document, allow_nan=False)
+def _error(message: str, status: int) -> web.Response:
+    return _json({"error": message}, status)
+
+
+def _json(body: dict[str, Any], status: int) -> web.Response:
+    text = json.dumps(body, allow_nan=False)
     return web.Response(
         text=text, status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
     )

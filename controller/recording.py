@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import numpy as np
 from ..env.contract import BILL_LAYERS, IDLE_PARTS, Cluster, FloatArray, ScalingCost
 from ..env.ledger import dearest, dearest_rows
 from ..telemetry.exporter import SidecarMetrics
-from ..telemetry.store import Store
-from .decision_log import DecisionLog, Sitting, TickRecord
+from ..telemetry.store import Store, Superseded, TickEntry
+from .decision_log import DecisionLog, Sitting, TickRecord, entry_of
+from .fencing import UNFENCED, Fence, Fenced
 from .loop import Tick
 
 BILL_FILE = "bill.json"
@@ -31,6 +33,7 @@ class Records:
     store: Store
     metrics: SidecarMetrics
     folder: Path
+    fence: Fence = UNFENCED
     _usd: FloatArray = field(init=False)
     _idle_usd: FloatArray = field(init=False)
     _scaling: tuple[ScalingCost, ...] = field(default=(), init=False)
@@ -49,7 +52,8 @@ class Records:
         """Keep one tick: on this machine first, then in the store.
 
         Raises:
-            OSError: the log cannot be written.
+            Fenced: a newer leader took over.
+            OSError: the log cannot be written; the store has the tick all the same.
             StoreError: the store is gone.
         """
         decision = tick.decision
@@ -68,21 +72,31 @@ class Records:
         if span_s > 0:
             self.metrics.add_bill(tick.observation.bill, span_s)
         self.metrics.add_tick(tick.took_s)
-        self.log.append(
+        entry = entry_of(
             TickRecord(
                 self.sitting,
                 tick.snapshot,
                 tick.plan,
                 tick.memory,
                 tick.guard_state,
+                tick.reach,
                 decision,
                 fell_back=tick.fell_back,
                 scaling=observation.scaling,
+                wall_s=time.time(),
             )
         )
-        self._write_bill(now_s, tick.troubles)
-        await self.store.append_snapshot(tick.snapshot)
-        await self.store.append_decision(decision)
+        try:
+            self.log.append_entry(entry)
+            self._write_bill(now_s, tick.troubles)
+        finally:  # a full disk here does not keep the tick out of the store
+            await self._store(entry)
+
+    async def _store(self, entry: TickEntry) -> None:
+        try:
+            await self.store.append_tick(entry, self.fence.token)
+        except Superseded as error:
+            raise Fenced(error.where, error.token, error.newer) from None
 
     def _write_bill(self, now_s: float, troubles: tuple[str, ...]) -> None:
         document: dict[str, Any] = {
@@ -97,6 +111,4 @@ class Records:
             "usd_by_class": dict(zip(self.cluster.class_names, self._usd.sum(axis=(0, 2)).tolist(), strict=True)),
             "troubles": list(troubles),
         }
-        part = self.folder / (BILL_FILE + ".part")
-        part.write_text(json.dumps(document) + "\n", encoding="utf-8")
-        part.replace(self.folder / BILL_FILE)
+        self.fence.write(self.folder / BILL_FILE, (json.dumps(document) + "\n").encode())

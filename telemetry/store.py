@@ -1,15 +1,22 @@
-"""Snapshots and decisions in Redis or Valkey: appended by the sidecar, read by the dashboard.
+"""Ticks in Redis or Valkey: appended by the sidecar that leads, read by the dashboard; and the lease by which it leads.
 
-Two streams and two keys under one prefix: `PREFIX:snapshots` and `PREFIX:decisions` (one field, `json`, as
-`env.wire` writes it) and the newest of each under `PREFIX:latest:snapshot` and `PREFIX:latest:decision`.
+All keys have one prefix. `PREFIX:ticks` is a stream, an entry a tick; its fields are JSON, `snapshot` and `decision`
+as `env.wire` writes them and whatever else went into the decision. The newest of these two are also under
+`PREFIX:latest:snapshot` and `PREFIX:latest:decision`. What does not change from tick to tick is a field of the hash
+`PREFIX:sittings`, whose name the field `sitting` of its ticks tells. `PREFIX:lease` names the leader and lives as long
+as it is renewed, `PREFIX:token` is the newest leader's fencing token, `PREFIX:standby` is there while somebody waits.
+
+Every append is compared with that token inside the server: a leader of the past appends nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
+import math
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
@@ -17,15 +24,112 @@ from urllib.parse import urlsplit
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ..env.contract import Decision, SchemaError, Snapshot
-from ..env.wire import from_json, to_json
+from ..env.wire import from_json
 
 T = TypeVar("T", Snapshot, Decision)
 
 KEEP: Final = 20_000
-"""Entries of each stream that are kept: more than a day at one tick in five seconds."""
+"""Ticks that are kept: more than a day at one tick in five seconds."""
+_SITTINGS_KEPT: Final = 200
+
+_WAIT: Final = """
+local held = redis.call('GET', KEYS[1])
+if held then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+return held
+"""
+# A server that lost its memory must not hand out tokens of the past: the caller tells the highest that it knows of.
+_ACQUIRE: Final = """
+local held = redis.call('GET', KEYS[1])
+if held then
+  if held:match(' (.*)$') == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  return held
+end
+local token = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[3])) + 1
+held = string.format('%.0f %s', token, ARGV[1])
+redis.call('SET', KEYS[2], string.format('%.0f', token))
+redis.call('SET', KEYS[1], held, 'PX', ARGV[2])
+if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
+return held
+"""
+# A lease that ran out, or was lost with the server's memory, is still ours if nobody had another since.
+_RENEW: Final = """
+local held = redis.call('GET', KEYS[1])
+if held ~= ARGV[1] then
+  if held or tonumber(redis.call('GET', KEYS[2]) or '0') > tonumber(ARGV[3]) then
+    return {0, tonumber(redis.call('GET', KEYS[2]) or '0')}
+  end
+  redis.call('SET', KEYS[2], ARGV[3])
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {1, redis.call('EXISTS', KEYS[3])}
+"""
+_RELEASE: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+_APPEND: Final = """
+local newest = redis.call('GET', KEYS[1]) or '0'
+if tonumber(newest) > tonumber(ARGV[1]) then return redis.error_reply('FENCED ' .. newest) end
+local sitting = ARGV[3]
+if redis.call('HEXISTS', KEYS[5], sitting) == 0 then
+  if redis.call('HLEN', KEYS[5]) >= tonumber(ARGV[5]) then redis.call('DEL', KEYS[5]) end
+  redis.call('HSET', KEYS[5], sitting, ARGV[4])
+end
+local fields = {'sitting', sitting}
+for i = 6, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 6, #ARGV, 2 do
+  if ARGV[i] == 'snapshot' then redis.call('SET', KEYS[3], ARGV[i + 1]) end
+  if ARGV[i] == 'decision' then redis.call('SET', KEYS[4], ARGV[i + 1]) end
+end
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(fields))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who leads, until it runs out."""
+
+    holder: str
+    token: int
+    """The fencing token; every new leader has a higher one."""
+
+    def __str__(self) -> str:
+        """As it stands in the store."""
+        return f"{self.token} {self.holder}"
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What came of renewing a lease."""
+
+    ours: bool
+    newest: int
+    """The newest leader's token."""
+    standby: bool
+    """Whether somebody waits to take over."""
+
+
+@dataclass(frozen=True, slots=True)
+class TickEntry:
+    """What is appended of one tick: JSON texts by name."""
+
+    sitting: str
+    """Names what does not change from tick to tick."""
+    sitting_json: str
+    fields: Mapping[str, str]
+    """`snapshot`, `decision`, and what else belongs to the tick."""
+
+
+class Superseded(RuntimeError):
+    """A newer leader has taken over; nothing was appended."""
+
+    def __init__(self, where: str, token: int, newer: int) -> None:
+        """`where` names the store; `newer` is the token that leads now."""
+        super().__init__(f"{where}: fencing token {newer} leads now, this writer has {token}")
+        self.where, self.token, self.newer = where, token, newer
 
 
 class StoreError(ConnectionError):
@@ -83,13 +187,60 @@ class Store:
         async with self._bounded("PING"):
             await self._client.ping()
 
-    async def append_snapshot(self, snapshot: Snapshot) -> str:
-        """Append and make the latest in one transaction; returns the entry's id in the stream."""
-        return await self._append("snapshot", snapshot)
+    async def append_tick(self, entry: TickEntry, token: int = 0) -> str:
+        """Append a tick and make it the latest, in one step; returns its id in the stream.
 
-    async def append_decision(self, decision: Decision) -> str:
-        """Append and make the latest in one transaction; returns the entry's id in the stream."""
-        return await self._append("decision", decision)
+        Args:
+            entry: the tick.
+            token: the appending leader's fencing token.
+
+        Raises:
+            Superseded: a newer leader was elected.
+            StoreError: it cannot be reached.
+        """
+        keys = [self._key("token"), self._key("ticks"), self._latest_key("snapshot"), self._latest_key("decision")]
+        keys.append(self._key("sittings"))
+        pairs = [text for pair in entry.fields.items() for text in pair]
+        values = [token, self._keep, entry.sitting, entry.sitting_json, _SITTINGS_KEPT, *pairs]
+        try:
+            return str(await self._run("append a tick", _APPEND, keys, values))
+        except _Refused as refused:
+            raise Superseded(f"store {self._where}", token, refused.newer) from None
+
+    async def acquire(self, holder: str, ttl_s: float, floor: int = 0) -> Lease:
+        """The lease as it is now: ours if nobody had it.
+
+        Args:
+            holder: a name that nobody else has, without spaces.
+            ttl_s: how long it lasts unless it is renewed.
+            floor: the highest token that is known of: a new lease has a higher one.
+        """
+        keys = [self._key("lease"), self._key("token"), self._key("standby")]
+        return _lease(await self._run("acquire the lease", _ACQUIRE, keys, [holder, _ms(ttl_s), floor]))
+
+    async def wait_behind(self, holder: str, ttl_s: float) -> Lease | None:
+        """Who leads; None if nobody does. The leader is told for `ttl_s` that somebody waits."""
+        held = await self._run(
+            "look at the lease", _WAIT, [self._key("lease"), self._key("standby")], [holder, _ms(ttl_s)]
+        )
+        return None if held is None else _lease(held)
+
+    async def renew(self, lease: Lease, ttl_s: float) -> Renewal:
+        """Make a lease last for another `ttl_s`, if nobody had another one since."""
+        keys = [self._key("lease"), self._key("token"), self._key("standby")]
+        ours, more = await self._run("renew the lease", _RENEW, keys, [str(lease), _ms(ttl_s), lease.token])
+        return Renewal(bool(ours), newest=lease.token if ours else int(more), standby=bool(ours and more))
+
+    async def release(self, lease: Lease) -> None:
+        """Let somebody else lead at once."""
+        await self._run("release the lease", _RELEASE, [self._key("lease")], [str(lease)])
+
+    async def leader(self) -> Lease | None:
+        """Who leads; None if nobody does."""
+        key = self._key("lease")
+        async with self._bounded(f"GET {key}"):
+            held = await cast("Awaitable[str | None]", self._client.get(key))
+        return None if held is None else _lease(held)
 
     async def latest_snapshot(self) -> Snapshot | None:
         """The newest snapshot; None before the first. SchemaError if it is not of this build's schema."""
@@ -101,19 +252,27 @@ class Store:
 
     async def snapshots(self, count: int, after: str | None = None) -> list[tuple[str, Snapshot]]:
         """`count` snapshots with their ids, oldest first: those following the id `after`, or the newest ones."""
-        return await self._read("snapshot", Snapshot, count, after)
+        return [(i, _decode(Snapshot, f.get("snapshot"), w)) for i, w, f in await self._read(count, after)]
 
     async def decisions(self, count: int, after: str | None = None) -> list[tuple[str, Decision]]:
         """`count` decisions with their ids, oldest first: those following the id `after`, or the newest ones."""
-        return await self._read("decision", Decision, count, after)
+        return [(i, _decode(Decision, f.get("decision"), w)) for i, w, f in await self._read(count, after)]
 
-    async def _append(self, what: str, value: Snapshot | Decision) -> str:
-        text = json.dumps(to_json(value), allow_nan=False, separators=(",", ":"))
-        async with self._bounded(f"append a {what}"), self._client.pipeline(transaction=True) as pipe:
-            pipe.xadd(self._stream(what), {"json": text}, maxlen=self._keep, approximate=True)
-            pipe.set(self._latest_key(what), text)
-            entry_id, _ = await pipe.execute()
-        return str(entry_id)
+    async def ticks(self, count: int, after: str | None = None) -> list[tuple[str, TickEntry]]:
+        """`count` ticks with their ids, whole: those following the id `after`, or the newest ones, oldest first."""
+        found = await self._read(count, after)
+        key = self._key("sittings")
+        names = sorted({fields.get("sitting", "") for _, _, fields in found})
+        async with self._bounded(f"HMGET {key}"):
+            texts = await cast("Awaitable[list[str | None]]", self._client.hmget(key, names)) if names else []
+        sittings = dict(zip(names, texts, strict=True))
+        entries = []
+        for entry_id, where, fields in found:
+            name = fields.pop("sitting", "")
+            if (text := sittings[name]) is None:
+                raise SchemaError(f"{where}: its sitting {name!r} is not in {key} any more")
+            entries.append((entry_id, TickEntry(name, text, fields)))
+        return entries
 
     async def _latest(self, what: str, kind: type[T]) -> T | None:
         key = self._latest_key(what)
@@ -121,8 +280,9 @@ class Store:
             text = await cast("Awaitable[str | None]", self._client.get(key))
         return None if text is None else _decode(kind, text, key)
 
-    async def _read(self, what: str, kind: type[T], count: int, after: str | None) -> list[tuple[str, T]]:
-        stream = self._stream(what)
+    async def _read(self, count: int, after: str | None) -> list[tuple[str, str, dict[str, str]]]:
+        """Id, where it is in words, and fields of ticks, oldest first."""
+        stream = self._key("ticks")
         async with self._bounded(f"read {stream}"):
             entries: Any
             if after is None:
@@ -130,10 +290,20 @@ class Store:
                 entries = entries[::-1]
             else:
                 entries = await self._client.xrange(stream, min=f"({after}", count=count)
-        return [(entry_id, _decode(kind, fields.get("json"), f"{stream} {entry_id}")) for entry_id, fields in entries]
+        return [(entry_id, f"{stream} {entry_id}", fields) for entry_id, fields in entries]
 
-    def _stream(self, what: str) -> str:
-        return f"{self.prefix}:{what}s"
+    async def _run(self, operation: str, script: str, keys: list[str], values: list[Any]) -> Any:
+        """Run a script of ours inside the server, where nothing comes between its steps."""
+        async with self._bounded(operation):
+            try:
+                return await self._client.eval(script, len(keys), *keys, *values)
+            except ResponseError as error:
+                if str(error).startswith("FENCED "):
+                    raise _Refused(int(str(error).split()[1])) from None
+                raise
+
+    def _key(self, what: str) -> str:
+        return f"{self.prefix}:{what}"
 
     def _latest_key(self, what: str) -> str:
         return f"{self.prefix}:latest:{what}"
@@ -149,6 +319,23 @@ class Store:
             raise StoreError(
                 f"store {self._where}: {operation}: {type(error).__name__}: {error}; is the server up, and is this its URL?"
             ) from None
+
+
+class _Refused(RuntimeError):
+    """The server compared tokens, and ours is of the past."""
+
+    def __init__(self, newer: int) -> None:
+        super().__init__(newer)
+        self.newer = newer
+
+
+def _lease(held: str) -> Lease:
+    token, _, holder = held.partition(" ")
+    return Lease(holder, int(token))
+
+
+def _ms(seconds: float) -> int:
+    return max(1, math.ceil(seconds * 1000.0))
 
 
 def _decode(kind: type[T], text: str | None, where: str) -> T:

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from ..fencing import UNFENCED, Fence
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _MAX_BYTES: Final = 4096
 
@@ -55,9 +57,9 @@ class Caps:
 class CapFiles:
     """The batch-size actuator: one folder, one file a pool."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make the folder if it is not there."""
-        self.folder = folder
+    def __init__(self, folder: Path, fence: Fence = UNFENCED) -> None:
+        """Make the folder if it is not there. `fence` keeps leaders of the past from writing."""
+        self.folder, self._fence = folder, fence
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, pool: str) -> Path:
@@ -81,10 +83,11 @@ class CapFiles:
         Raises:
             ValueError: numbers that cannot be.
             StaleToken: the file has a newer token; it stays as it is.
+            Fenced: a newer leader took over.
             CapFileError: another process is writing just now, or did so since: try again at the next tick.
         """
         wanted = Caps(fencing_token, batch_cap, token_budget)
-        with self._locked():
+        with self._fence.held(), self._locked():
             present = self._present(pool)
             if present == wanted:
                 return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -19,8 +18,11 @@ from typing import Final
 
 import aiohttp
 
-from .envoy_bootstrap import CDS_FILE, RDS_FILE, STAT_PREFIX
-from .envoy_config import ROUTES_NAME, Json, RoutingTable, clusters, discovery, endpoints, endpoints_file, routes
+from ..fencing import UNFENCED, Fence
+from .envoy_bootstrap import CDS_FILE, RDS_FILE, STAT_PREFIX, endpoints_file, watched
+from .envoy_clusters import clusters, endpoints
+from .envoy_config import ROUTES_NAME, Json, RoutingTable, discovery
+from .envoy_routes import routes
 
 _POLL_S: Final = 0.02
 _FIRST_CHECK_S: Final = 1.0
@@ -48,7 +50,15 @@ class Applied:
 class EnvoyFiles:
     """The routing actuator: one folder of files, one Envoy that watches it."""
 
-    def __init__(self, folder: Path, admin_url: str, *, log: Path | None = None, patience_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        admin_url: str,
+        *,
+        log: Path | None = None,
+        patience_s: float = 5.0,
+        fence: Fence = UNFENCED,
+    ) -> None:
         """Steer by `folder` the Envoy whose admin interface is at `admin_url`.
 
         Args:
@@ -56,7 +66,9 @@ class EnvoyFiles:
             admin_url: such as `http://127.0.0.1:9901`.
             log: Envoy's own log: the only place where it says why it refused something.
             patience_s: how long Envoy may take to follow.
+            fence: keeps leaders of the past from writing.
         """
+        self._fence = fence
         self.folder, self.admin_url, self.log, self.patience_s = folder, admin_url, log, patience_s
 
     async def apply(self, table: RoutingTable) -> Applied | None:
@@ -66,6 +78,7 @@ class EnvoyFiles:
 
         Raises:
             EnvoyRejected: naming file and reason; the files are as before.
+            Fenced: a newer leader took over.
             EnvoyUnreachable: Envoy is down (nothing was written) or does not follow (the files stay, it may yet).
         """
         wanted = render(table, self.folder)
@@ -82,7 +95,7 @@ class EnvoyFiles:
             await self._bring(admin, {RDS_FILE: wanted[RDS_FILE]}, before, written)
             await self._bring(admin, trimmed, before, written)
         for gone in set(_endpoint_files(self.folder)) - set(wanted):
-            (self.folder / gone).unlink()
+            self._fence.remove(self.folder / gone)
         versions = {name: str(document["version_info"]) for name, document in wanted.items()}
         return Applied(tuple(written), versions) if written else None
 
@@ -98,7 +111,7 @@ class EnvoyFiles:
         earlier = await self._stats(admin)
         changed = [name for name, document in files.items() if _read(self.folder / name) != document]
         for name in changed:
-            replace(self.folder / name, files[name])
+            replace(self.folder / name, files[name], self._fence)
         written += changed
         deadline = time.monotonic() + self.patience_s
         while waiting := _behind(stats := await self._stats(admin), files):
@@ -140,9 +153,9 @@ class EnvoyFiles:
         for name in reversed(written):
             last_good = before[name]
             if last_good is None:
-                (self.folder / name).unlink(missing_ok=True)
+                self._fence.remove(self.folder / name)
             else:
-                replace(self.folder / name, last_good)
+                replace(self.folder / name, last_good, self._fence)
 
     async def _reason(self, log_from: int) -> str:
         """What Envoy's log says since `log_from`, waiting a moment for it to be flushed."""
@@ -151,19 +164,27 @@ class EnvoyFiles:
         for _ in range(50):
             with self.log.open(errors="replace") as log:
                 log.seek(log_from)
-                # Envoy prints the whole document after the reason.
-                if found := re.findall(
-                    r"config update (?:rejected|failure): (.*?)(?:: \{|$)", log.read(), re.MULTILINE
-                ):
-                    return str(found[-1])
+                if reason := reason_in(log.read()):
+                    return reason
             await asyncio.sleep(_POLL_S)
         return f"no reason found in {self.log}"
 
 
-def write(folder: Path, table: RoutingTable) -> None:
+def reason_in(log: str) -> str | None:
+    """Why Envoy refused something last, by its log. It prints the whole document too, before the reason or after it."""
+    entries = re.findall(
+        r"config update (?:rejected|failure): (.*?)(?=^\[\d{4}-\d\d-\d\d |\Z)", log, re.MULTILINE | re.DOTALL
+    )
+    if not entries:
+        return None
+    reason = str(entries[-1]).rpartition("\n: ")[2]
+    return reason.partition(": {")[0].strip().partition("\n")[0]
+
+
+def write(folder: Path, table: RoutingTable, fence: Fence = UNFENCED) -> None:
     """Write all files for an Envoy that is yet to start; `EnvoyFiles.apply` is for one that runs."""
     for name, document in render(table, folder).items():
-        replace(folder / name, document)
+        replace(folder / name, document, fence)
 
 
 def render(table: RoutingTable, folder: Path) -> dict[str, Json]:
@@ -172,16 +193,16 @@ def render(table: RoutingTable, folder: Path) -> dict[str, Json]:
         endpoints_file(pool.name): discovery("endpoint.v3.ClusterLoadAssignment", [endpoints(pool)])
         for pool in table.pools
     }
-    files[CDS_FILE] = discovery("cluster.v3.Cluster", clusters(table, str(folder)))
+    files[CDS_FILE] = discovery(
+        "cluster.v3.Cluster", clusters(table, lambda pool: watched(str(folder), endpoints_file(pool)))
+    )
     files[RDS_FILE] = discovery("route.v3.RouteConfiguration", [routes(table)])
     return files
 
 
-def replace(path: Path, document: Json) -> None:
-    """Put a JSON file in place by a rename, so that no reader sees half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(document))
-    draft.replace(path)
+def replace(path: Path, document: Json, fence: Fence = UNFENCED) -> None:
+    """Put a JSON file in place by a rename, so that no reader sees half of it; Fenced if a newer leader took over."""
+    fence.write(path, json.dumps(document).encode())
 
 
 def _read(path: Path) -> Json | None:

@@ -24,6 +24,7 @@ from typing import Final
 
 import aiohttp
 
+from ..fencing import UNFENCED, Fence
 from .envoy_bootstrap import CDS_FILE, STAT_PREFIX, ProxySettings, bootstrap
 
 _POLL_S: Final = 0.02
@@ -93,6 +94,7 @@ async def start(
     admin_port: int = 0,
     outlives_us: bool = False,
     patience_s: float = 20.0,
+    fence: Fence = UNFENCED,
 ) -> RunningEnvoy:
     """Start Envoy on the files in `folder.xds` (see `envoy.write`) and wait until it serves.
 
@@ -102,8 +104,10 @@ async def start(
         port: 0 takes a free one, as does `admin_port`.
         outlives_us: go on serving when this process dies.
         patience_s: how long it may take.
+        fence: keeps leaders of the past from starting one beside the one that runs.
 
     Raises:
+        Fenced: a newer leader took over.
         EnvoyStartError: a port is taken, files are missing or wrong, Envoy died or took too long.
     """
     if not (folder.xds / CDS_FILE).exists():
@@ -111,21 +115,22 @@ async def start(
     for address, wanted in ((host, port), ("127.0.0.1", admin_port)):
         _refuse_taken(address, wanted)
     admin_file = folder.path / "admin.address"
-    admin_file.unlink(missing_ok=True)
     log_end = folder.log.stat().st_size if folder.log.exists() else 0
     settings = ProxySettings(str(folder.xds), str(folder.access_log), host, port, admin_port)
-    (folder.path / _BOOTSTRAP_FILE).write_text(json.dumps(bootstrap(settings)))
-    process = _spawn(folder, admin_file, outlives_us)
+    with fence.held():
+        admin_file.unlink(missing_ok=True)
+        (folder.path / _BOOTSTRAP_FILE).write_text(json.dumps(bootstrap(settings)))
+        process = _spawn(folder, admin_file, outlives_us)
     try:
         running = await asyncio.wait_for(_until_ready(process, folder, admin_file, log_end), patience_s)
+        known = {**asdict(running), "folder": None, "started": _started(running.pid)}
+        fence.write(folder.path / _RUNNING_FILE, json.dumps(known).encode())
     except BaseException as error:
         process.kill()
         process.wait()
         if isinstance(error, TimeoutError):
             raise EnvoyStartError(f"Envoy did not serve within {patience_s} s: {_said(folder.log, log_end)}") from error
         raise
-    known = {**asdict(running), "folder": None, "started": _started(running.pid)}
-    (folder.path / _RUNNING_FILE).write_text(json.dumps(known))
     return running
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..fencing import UNFENCED, Fence
 from .envoy_config import Endpoint
 
 
@@ -51,11 +51,9 @@ def started_ticks(pid: int) -> int | None:
     return None if after_name[0] in "ZX" else int(after_name[19])
 
 
-def write_roster(path: Path, listed: Sequence[Listed]) -> None:
-    """Replace the file in one step."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps([asdict(one) for one in listed], indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+def write_roster(path: Path, listed: Sequence[Listed], fence: Fence = UNFENCED) -> None:
+    """Replace the file in one step; Fenced if a newer leader took over."""
+    fence.write(path, (json.dumps([asdict(one) for one in listed], indent=1) + "\n").encode())
 
 
 def read_roster(path: Path) -> tuple[Listed, ...]:

@@ -26,11 +26,13 @@ from ..perf.roofline import Stage, pipeline_kv_tokens, pipeline_law
 from ..plain_yaml import PlainYamlError, plain_yaml
 from ..workload.spec import WorkloadSpec
 from .classes import RequestClass
+from .control import Control
 from .energy import Energy
 from .fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
 from .fleet import Fleet
 from .planning import Planning
 from .pools import Pool, StartDelays
+from .routing import Routing
 from .telemetry import Telemetry
 
 SHIPPED = Path(__file__).parents[1] / "scenarios"
@@ -140,9 +142,11 @@ class Scenario(Strict):
     classes: Annotated[dict[Name, RequestClass], Field(min_length=1, max_length=MAX_CLASSES)]
     workload: WorkloadSpec
     guard: GuardLimits = GuardLimits()
+    control: Control = Control()
     energy: Energy = Energy()
     network: Network = Network()
     world: World = World()
+    routing: Routing = Routing()
     faults: tuple[Fault, ...] = ()
     telemetry: Telemetry | None = None
     """How far policies see less than there is; left out: they see everything."""
@@ -213,6 +217,9 @@ class Scenario(Strict):
             for kind, of, names in (("pool", gap.pool, self.pools), ("class", gap.class_name, self.classes)):
                 if of is not None and of not in names:
                     return f"telemetry.gaps[{i}].{kind}: unknown {kind} {of!r}; wanted one of {', '.join(names)}"
+        for pool in self.control.canary.pools or ():
+            if pool not in self.pools:
+                return f"control.canary.pools: unknown pool {pool!r}; pools are {known}"
         unknown = set(self.workload.named_classes) - set(self.classes)
         if unknown:
             return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"

@@ -1,6 +1,7 @@
 """The store against a real embedded Valkey: what was written comes back, and a lost server is an error in time."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ from poolpilot.env.contract import (
     blank_snapshot,
 )
 from poolpilot.env.wire import to_json
-from poolpilot.telemetry.store import Store, StoreError
+from poolpilot.telemetry.store import Lease, Store, StoreError, Superseded, TickEntry
 from poolpilot.telemetry.valkey import EmbeddedValkey, embedded_valkey
 
 pytestmark = pytest.mark.e2e
@@ -72,20 +73,26 @@ def a_decision(tick: int) -> Decision:
     )
 
 
+def a_tick(tick: int, sitting: str = "s1") -> TickEntry:
+    fields = {"snapshot": a_snapshot(10.0 * tick), "decision": a_decision(tick)}
+    texts = {name: json.dumps(to_json(value)) for name, value in fields.items()}
+    return TickEntry(sitting, json.dumps({"scenario": sitting}), {**texts, "memory": "{}"})
+
+
 async def test_what_was_appended_is_read_back(store: Store) -> None:
     for tick in range(3):
-        await store.append_snapshot(a_snapshot(10.0 * tick))
-        await store.append_decision(a_decision(tick))
+        await store.append_tick(a_tick(tick), token=7)
     snapshots, decisions = await store.snapshots(count=2), await store.decisions(count=10)
     assert [to_json(s) for _, s in snapshots] == [to_json(a_snapshot(10.0)), to_json(a_snapshot(20.0))]
     assert [to_json(d) for _, d in decisions] == [to_json(a_decision(tick)) for tick in range(3)]
     assert to_json(await store.latest_snapshot()) == to_json(a_snapshot(20.0))
     assert to_json(await store.latest_decision()) == to_json(a_decision(2))
+    assert [entry for _, entry in await store.ticks(count=2)] == [a_tick(1), a_tick(2)]
 
 
 async def test_reading_goes_on_after_the_last_id_seen(store: Store) -> None:
-    first = await store.append_snapshot(a_snapshot(0.0))
-    second = await store.append_snapshot(a_snapshot(10.0))
+    first = await store.append_tick(a_tick(0))
+    second = await store.append_tick(a_tick(1))
     assert [entry_id for entry_id, _ in await store.snapshots(count=5, after=first)] == [second]
     assert await store.snapshots(count=5, after=second) == []
 
@@ -97,12 +104,12 @@ async def test_an_empty_store_has_no_latest(store: Store) -> None:
 
 
 async def test_old_entries_go(server: EmbeddedValkey) -> None:
-    async with Store(server.url, keep=100, timeout_s=5.0) as store:
-        for tick in range(450):
-            await store.append_snapshot(blank_snapshot(float(tick), 1, 1))
+    async with Store(server.url, keep=20, timeout_s=5.0) as store:
+        for tick in range(120):
+            await store.append_tick(TickEntry("s", "{}", {"snapshot": json.dumps(to_json(blank_snapshot(tick, 1, 1)))}))
         kept = await store.snapshots(count=1000)
-    assert 100 <= len(kept) < 450  # the server trims whole nodes of its stream
-    assert float(kept[-1][1].time_s) == 449.0
+    assert 20 <= len(kept) < 120  # the server trims whole nodes of its stream
+    assert float(kept[-1][1].time_s) == 119.0
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema": 99}'], ids=["no JSON", "no object", "another schema"])
@@ -115,34 +122,34 @@ async def test_a_foreign_entry_is_named(store: Store, server: EmbeddedValkey, te
 
 async def test_a_key_of_another_kind_is_a_store_error(store: Store, server: EmbeddedValkey) -> None:
     async with redis.Redis.from_url(server.url) as client:
-        await client.set("poolpilot:snapshots", "text")
-    with pytest.raises(StoreError, match=r"append a snapshot.*WRONGTYPE"):
-        await store.append_snapshot(a_snapshot(0.0))
+        await client.set("poolpilot:ticks", "text")
+    with pytest.raises(StoreError, match=r"append a tick.*WRONGTYPE"):
+        await store.append_tick(a_tick(0))
 
 
 async def test_a_server_that_died_is_an_error_until_it_is_back(tmp_path: Path) -> None:
     async with embedded_valkey(tmp_path) as server, Store(server.url, timeout_s=10.0) as store:
         port = int(server.url.split(":")[-1].split("/")[0])
-        await store.append_snapshot(a_snapshot(0.0))
+        await store.append_tick(a_tick(0))
         os.kill(server.pid, signal.SIGKILL)
         for _ in range(3):
             with pytest.raises(StoreError, match=f"127.0.0.1:{port}"):
-                await store.append_snapshot(a_snapshot(10.0))
+                await store.append_tick(a_tick(1))
         async with embedded_valkey(tmp_path / "again", port=port):
             assert await store.latest_snapshot() is None
-            await store.append_snapshot(a_snapshot(20.0))
+            await store.append_tick(a_tick(2))
             assert to_json(await store.latest_snapshot()) == to_json(a_snapshot(20.0))
 
 
 async def test_a_server_that_hangs_is_an_error_and_mixes_up_no_answers(server: EmbeddedValkey) -> None:
     async with Store(server.url, timeout_s=PATIENCE_S) as store:
-        await store.append_snapshot(a_snapshot(0.0))
+        await store.append_tick(a_tick(0))
         os.kill(server.pid, signal.SIGSTOP)
         try:
             with pytest.raises(StoreError, match="latest:decision"):
                 await store.latest_decision()
-            with pytest.raises(StoreError, match="append a decision"):
-                await store.append_decision(a_decision(1))
+            with pytest.raises(StoreError, match="append a tick"):
+                await store.append_tick(a_tick(1))
         finally:
             os.kill(server.pid, signal.SIGCONT)
         async with Store(server.url, timeout_s=10.0) as patient:
@@ -151,10 +158,87 @@ async def test_a_server_that_hangs_is_an_error_and_mixes_up_no_answers(server: E
 
 
 async def test_operations_at_the_same_time_do_not_mix(store: Store) -> None:
-    await store.append_decision(a_decision(1))
-    ids = await asyncio.gather(*(store.append_snapshot(a_snapshot(float(n))) for n in range(20)))
+    ids = await asyncio.gather(*(store.append_tick(a_tick(n)) for n in range(20)))
     assert len(set(ids)) == 20
     assert len(await store.snapshots(count=100)) == 20
+
+
+async def test_a_tick_knows_its_sitting_however_many_there_were(store: Store, server: EmbeddedValkey) -> None:
+    for name in ("first", "second", "first"):
+        await store.append_tick(a_tick(0, name))
+    assert [entry.sitting_json for _, entry in await store.ticks(count=9)] == [
+        json.dumps({"scenario": name}) for name in ("first", "second", "first")
+    ]
+    async with redis.Redis.from_url(server.url) as client:
+        await client.delete("poolpilot:sittings")
+    with pytest.raises(SchemaError, match="its sitting 'first' is not in poolpilot:sittings"):
+        await store.ticks(count=1)
+
+
+async def test_a_leader_of_the_past_appends_nothing(store: Store) -> None:
+    old = await store.acquire("a", 0.01)
+    await store.append_tick(a_tick(0), old.token)
+    new = await _won(store, "b")
+    assert new.token > old.token
+    await store.append_tick(a_tick(1), new.token)
+    with pytest.raises(Superseded, match=f"fencing token {new.token} leads now, this writer has {old.token}"):
+        await store.append_tick(a_tick(2), old.token)
+    assert to_json(await store.latest_decision()) == to_json(a_decision(1))
+    assert len(await store.ticks(count=9)) == 2
+
+
+async def test_the_lease_is_one_holders_until_it_runs_out_or_is_given_up(store: Store) -> None:
+    held = await store.acquire("a", 60.0)
+    assert await store.acquire("b", 60.0) == await store.acquire("a", 60.0) == held == await store.leader()
+    assert not (await store.renew(held, 60.0)).standby
+    assert await store.wait_behind("b", 60.0) == held
+    assert (await store.renew(held, 60.0)).standby
+    assert not (await store.renew(Lease("b", 9), 60.0)).ours
+    await store.release(Lease("b", 9))
+    assert await store.leader() == held
+    await store.release(held)
+    assert await store.leader() is await store.wait_behind("b", 60.0) is None
+    after = await store.acquire("b", 60.0)
+    assert (after.holder, after.token) == ("b", held.token + 1)
+    lost = await store.renew(held, 60.0)
+    assert (lost.ours, lost.newest) == (False, after.token)
+    assert not (await store.renew(after, 60.0)).standby  # it waits no more
+
+
+async def test_a_lease_that_lapsed_is_renewed_unless_somebody_else_had_it_since(store: Store) -> None:
+    held = await store.acquire("a", 0.01)
+    await asyncio.sleep(0.05)
+    assert await store.leader() is None
+    assert (await store.renew(held, 0.01)).ours
+    await asyncio.sleep(0.05)
+    other = await _won(store, "b", ttl_s=0.01)
+    await asyncio.sleep(0.05)
+    assert await store.leader() is None
+    assert not (await store.renew(held, 60.0)).ours
+    assert (await store.renew(other, 60.0)).ours
+
+
+async def test_a_server_that_lost_its_memory_hands_out_no_tokens_of_the_past(
+    store: Store, server: EmbeddedValkey
+) -> None:
+    held = [await store.acquire("a", 60.0)]
+    held.append(await store.acquire("a", 60.0, floor=41))
+    assert held[0] == held[1]
+    async with redis.Redis.from_url(server.url) as client:
+        await client.flushall()
+    again = await store.acquire("b", 60.0, floor=41)
+    assert again.token == 42
+    async with redis.Redis.from_url(server.url) as client:
+        await client.flushall()
+    assert (await store.renew(again, 60.0)).ours
+    assert (await store.acquire("c", 60.0)) == again
+
+
+async def _won(store: Store, holder: str, ttl_s: float = 60.0) -> Lease:
+    async with asyncio.timeout(30):
+        while (lease := await store.acquire(holder, ttl_s)).holder != holder:
+            await asyncio.sleep(0.01)
+    return lease
 
 
 async def test_an_absent_server_is_an_error_without_its_password() -> None:
