@@ -162,7 +162,9 @@ async def steer(
                 return Status(settings.mode)
             routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log)
             try:
-                await routing.apply(routing_table(scenario, _opening(plan, scenario), _ready(processes)))
+                await routing.apply(
+                    routing_table(scenario, _opening(plan, scenario), _ready(processes), settings.speed_up)
+                )
             except (EnvoyRejected, EnvoyUnreachable) as error:
                 if not found:
                     raise StartError(str(error)) from None
@@ -225,7 +227,7 @@ async def _envoy(scenario: Scenario, plan: Plan, settings: ControlSettings) -> t
     if found:
         return found, True
     folder.xds.mkdir(parents=True, exist_ok=True)
-    write(folder.xds, routing_table(scenario, _opening(plan, scenario), {}))
+    write(folder.xds, routing_table(scenario, _opening(plan, scenario), {}, settings.speed_up))
     return await envoy_process.start(folder, port=settings.port, outlives_us=True), False
 
 

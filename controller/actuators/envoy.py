@@ -19,8 +19,10 @@ from typing import Final
 import aiohttp
 
 from ..fencing import UNFENCED, Fence
-from .envoy_bootstrap import CDS_FILE, RDS_FILE, STAT_PREFIX
-from .envoy_config import ROUTES_NAME, Json, RoutingTable, clusters, discovery, endpoints, endpoints_file, routes
+from .envoy_bootstrap import CDS_FILE, RDS_FILE, STAT_PREFIX, endpoints_file, watched
+from .envoy_clusters import clusters, endpoints
+from .envoy_config import ROUTES_NAME, Json, RoutingTable, discovery
+from .envoy_routes import routes
 
 _POLL_S: Final = 0.02
 _FIRST_CHECK_S: Final = 1.0
@@ -191,7 +193,9 @@ def render(table: RoutingTable, folder: Path) -> dict[str, Json]:
         endpoints_file(pool.name): discovery("endpoint.v3.ClusterLoadAssignment", [endpoints(pool)])
         for pool in table.pools
     }
-    files[CDS_FILE] = discovery("cluster.v3.Cluster", clusters(table, str(folder)))
+    files[CDS_FILE] = discovery(
+        "cluster.v3.Cluster", clusters(table, lambda pool: watched(str(folder), endpoints_file(pool)))
+    )
     files[RDS_FILE] = discovery("route.v3.RouteConfiguration", [routes(table)])
     return files
 
