@@ -351,8 +351,8 @@ class Cluster:
 
     @asynccontextmanager
     async def drill(self, fault: str) -> AsyncIterator[Drill]:
-        """A fault under load. At the end all is well again, and every request of that time has its outcome."""
-        await self.until_well()
+        """A fault under load, from all being well until a test says that it is again; then every request has its outcome."""
+        await until(self._is_well, "all replicas up and no problems", self.state)
         under_way = [r for r in self.clients.records if r.outcome == "pending"]
         sent_before = len(self.clients.records)
         drill = Drill(fault)
@@ -360,7 +360,7 @@ class Cluster:
             yield drill
         finally:
             self.heal()
-        await self.until_well()
+        assert drill.recovered_s >= 0.0, "a drill ends when all is well again"
         drill.requests = [*under_way, *self.clients.records[sent_before:]]
 
         async def answered() -> bool:

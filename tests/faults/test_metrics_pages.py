@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="package")]
         ("garbage", r"not UTF-8|no metric|cut off"),
         ("truncated", r"cut off|no vllm"),
         ("huge", r"more than \d+ bytes"),
-        ("slow", r"no page within"),
+        ("slow", r"no page (within|when)"),
     ],
 )
 async def test_a_page_that_cannot_be_used_is_named_and_the_pool_held(running: Cluster, how: str, words: str) -> None:
