@@ -159,7 +159,7 @@ async def steer(
             warming[0] = False
             clock = Clock(scenario.tick_s, settings.speed_up)
             time_of.append(clock)
-            metrics = SidecarMetrics(cluster)
+            metrics = SidecarMetrics(cluster, scenario.tick_s / settings.speed_up)
             sidecar = Sidecar(
                 scenario=scenario,
                 policy=make_policy(cluster),
