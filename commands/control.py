@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
 
+from ..agents.checkpoint import CARD, CheckpointError, shipped_checkpoints
 from ..agents.portfolio import HELD_PLAN, RULES, PolicyFactory, held_setting, policy_factory
 from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
 from ..controller.assembly import ControlSettings, StartError, steer
+from ..controller.reloading import Reloading
 from ..env.contract import Mode
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from ..telemetry.store import StoreError
@@ -111,7 +115,7 @@ def control(
     of_file = KnobsOf(knobs).of_file(policy) or {}
     if isinstance(own_setting, dict):
         own_setting = {**of_file, **own_setting}
-    make_policy = policy_factory(policy, own_setting or of_file, miss_price)
+    make_policy = _policy(policy, own_setting or of_file, miss_price)
     settings = ControlSettings(
         folder=folder,
         scenario_file=_file_of(scenario),
@@ -129,6 +133,18 @@ def control(
         asyncio.run(_run(loaded, make_policy, settings, store))
     except (StartError, EnvoyStartError, StoreError, ValkeyError) as error:
         refuse(str(error))
+
+
+def _policy(name: str, setting: tuple[float, ...] | Mapping[str, float], miss_price: float | None) -> PolicyFactory:
+    """The policy; where it is a checkpoint whose files are spoilt, one that waits for them to be whole again."""
+    load = partial(policy_factory, name, setting, miss_price)
+    try:
+        return load()
+    except CheckpointError as error:
+        if not (Path(name) / CARD).exists() and name not in shipped_checkpoints():
+            raise
+        log_console().print(f"{error}\nThe fallback decides until that is mended.", highlight=False)
+        return partial(Reloading, name, load)
 
 
 async def _run(scenario: Scenario, make_policy: PolicyFactory, settings: ControlSettings, store: str | None) -> None:

@@ -34,8 +34,9 @@ from ..telemetry.store import Store
 from .actuators import envoy_process
 from .actuators.caps import CapFiles
 from .actuators.child import ReplicaCommand
-from .actuators.envoy import EnvoyFiles, write
+from .actuators.envoy import EnvoyFiles, EnvoyRejected, EnvoyUnreachable, write
 from .actuators.envoy_config import Endpoint
+from .actuators.envoy_keeper import kept
 from .actuators.envoy_process import EnvoyFolder, RunningEnvoy
 from .actuators.in_flight import requests_at
 from .actuators.local_replica import LocalSettings
@@ -138,12 +139,16 @@ async def steer(
                 grace_s=0.3,
                 poll_s=0.1,
                 first_backoff_s=0.5,
+                hung_after_s=scenario.guard.stale_after_s,
             ),
             clock=now_s,
             provision_s=provision_s,
             in_flight=partial(requests_at, session),
         )
-        envoy = await _envoy(scenario, plan, settings)
+        envoy, found = await _envoy(scenario, plan, settings)
+        keeper = await stack.enter_async_context(kept(envoy))
+        # What served before we came goes on serving if we cannot take it over.
+        leave_running = settings.leave_running or found
         try:
             await processes.adopt()
             for name, cap, budget in zip(
@@ -153,10 +158,18 @@ async def steer(
             await processes.apply({name: pool.replicas.start for name, pool in scenario.pools.items()})
             await _until_ready(processes, scenario, stopping)
             if stopping.is_set():
+                leave_running = settings.leave_running
                 return Status(settings.mode)
             routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log)
-            await routing.apply(routing_table(scenario, _opening(plan, scenario), _ready(processes)))
-            warming[0] = False
+            try:
+                await routing.apply(
+                    routing_table(scenario, _opening(plan, scenario), _ready(processes), settings.speed_up)
+                )
+            except (EnvoyRejected, EnvoyUnreachable) as error:
+                if not found:
+                    raise StartError(str(error)) from None
+                _LOG.error("routing stays as it was found; the next tick tries again: %s", error)
+            warming[0], leave_running = False, settings.leave_running
             clock = Clock(scenario.tick_s, settings.speed_up)
             time_of.append(clock)
             metrics = SidecarMetrics(cluster, scenario.tick_s / settings.speed_up)
@@ -191,11 +204,11 @@ async def steer(
             await sidecar.run(_until(clock.ticks(), stopping))
             return sidecar.status
         finally:
-            if settings.leave_running:
+            if leave_running:
                 await processes.detach()
             else:
                 await processes.stop_all()
-                await envoy_process.stop(envoy)
+                await envoy_process.stop(keeper.envoy)
 
 
 def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:
@@ -207,15 +220,15 @@ def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:
     return planner, planner.first(opening_load(yesterday, scenario.duration_s))
 
 
-async def _envoy(scenario: Scenario, plan: Plan, settings: ControlSettings) -> RunningEnvoy:
-    """The Envoy that still runs in the folder, or a new one; it outlives this process."""
+async def _envoy(scenario: Scenario, plan: Plan, settings: ControlSettings) -> tuple[RunningEnvoy, bool]:
+    """The Envoy that still runs in the folder, or a new one; whether it was found. It outlives this process."""
     folder = EnvoyFolder(settings.folder / "envoy")
     found = envoy_process.find(folder)
     if found:
-        return found
+        return found, True
     folder.xds.mkdir(parents=True, exist_ok=True)
-    write(folder.xds, routing_table(scenario, _opening(plan, scenario), {}))
-    return await envoy_process.start(folder, port=settings.port, outlives_us=True)
+    write(folder.xds, routing_table(scenario, _opening(plan, scenario), {}, settings.speed_up))
+    return await envoy_process.start(folder, port=settings.port, outlives_us=True), False
 
 
 def _opening(plan: Plan, scenario: Scenario) -> Action:

@@ -217,7 +217,7 @@ class Sidecar:
         states = self.processes.states()
         ready = {name: pool.endpoints for name, pool in states.items()}
         try:
-            await self.routing.apply(routing_table(self.scenario, action, ready))
+            await self.routing.apply(routing_table(self.scenario, action, ready, self.speed_up))
         except (EnvoyRejected, EnvoyUnreachable) as error:
             troubles.append(f"routing: {error}")
         else:
