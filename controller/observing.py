@@ -22,7 +22,7 @@ from ..env.scenario import Scenario
 from ..env.window import ARRIVED
 from ..telemetry.assemble import Measured, PoolState, assemble
 from ..telemetry.engine_collector import EngineCollector, ReplicaEndpoint
-from ..telemetry.envoy_log import LogTail, StartRecord
+from ..telemetry.envoy_log import LogRecord, LogTail, StartRecord
 from ..telemetry.envoy_stats import EnvoyStats, PoolProxyStats
 from ..telemetry.gpu_collector import GpuCollector
 from ..telemetry.gpu_readings import PoolGpus
@@ -67,6 +67,16 @@ class Observation:
     """By pool; empty where the proxy was not asked, or did not say."""
     sources: SourceStates
     """Which source told what it should, and what the others lack."""
+    log_age_s: float = 0.0
+    """Since the access log could last be read, or since it was first looked for."""
+    log_trouble: str = ""
+    """What was looked for and where, if it could not be read now."""
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What could not be seen, in words."""
+        log = (f"access log: {self.log_trouble}",) if self.log_trouble else ()
+        return (*log, *self.sources.troubles)
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,7 @@ class Observer:
         self._busy = nothing_known(len(self.cluster.pool_names))
         self._used_before: Mapping[str, ReplicaUse] = {}
         self._seen_at_s = math.nan
+        self._log_read_at_s = math.nan
         self._tariff = scenario.tariff()
         self._ranges = believed_ranges(scenario)
         self._preemptions_per_hr = believed_preemptions_per_hr(scenario)
@@ -141,8 +152,10 @@ class Observer:
             self._prices.now(now_s, patience_s=PRICES_PATIENCE_S),
         )
         span_s = now_s - self._seen_at_s
-        tick = self._count()
-        if span_s > 0:
+        tick, trouble = self._count()
+        if math.isnan(self._log_read_at_s) or not trouble:
+            self._log_read_at_s = now_s
+        if span_s > 0 and not trouble:
             self._window = self._window.pushed(now_s, span_s, tick)
             self._forecast = forecast.observe(self._forecast, tick.counts[:, ARRIVED] / span_s, span_s)
         self._seen_at_s = now_s
@@ -163,7 +176,19 @@ class Observer:
         bill = charge(meter(amounts, self._tariff), self._tariff)
         scaling = charge_scaling(scaling_seconds(amounts), amounts.usd_per_hr).rows(self.cluster.pool_names)
         sources = source_states(readings, gpus, prices, proxy_error, self._scenario.guard.stale_after_s)
-        return Observation(snapshot, bill, scaling, tick, readings, self._log.broken_lines, prices, proxy, sources)
+        return Observation(
+            snapshot,
+            bill,
+            scaling,
+            tick,
+            readings,
+            self._log.broken_lines,
+            prices,
+            proxy,
+            sources,
+            log_age_s=now_s - self._log_read_at_s,
+            log_trouble=trouble,
+        )
 
     async def _gpus(self) -> Mapping[str, PoolGpus]:
         return {} if self._more.gpus is None else await self._more.gpus.collect()
@@ -177,10 +202,17 @@ class Observer:
         except PageError as error:
             return {}, str(error)
 
-    def _count(self) -> TickTally:
-        counted = tally(self._log.read(), self._open, self.cluster, time.time(), self._speed_up)
+    def _count(self) -> tuple[TickTally, str]:
+        """What the log holds since the last look, and why it could not be read."""
+        trouble = self._log.absent()
+        records: tuple[LogRecord, ...] = ()
+        try:
+            records = self._log.read()
+        except OSError as error:
+            trouble = f"{self._log.path}: {error.strerror or error}; wanted Envoy's log of requests"
+        counted = tally(records, self._open, self.cluster, time.time(), self._speed_up)
         self._open = counted.open_requests
-        return counted
+        return counted, trouble
 
     def _used(
         self,

@@ -6,7 +6,7 @@ import pytest
 
 from poolpilot.controller.decision_log import DecisionLog, read_log
 from poolpilot.controller.decision_replay import Difference, replay
-from poolpilot.env.contract import Cluster, Decision, Policy
+from poolpilot.env.contract import Cluster, Decision, Mode, Policy
 
 from .ticks import a_sitting, policies, sat_through
 
@@ -15,11 +15,12 @@ def logged_policy(decision: Decision, cluster: Cluster) -> Policy:
     return policies(cluster)[decision.policy_name]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_log_decides_the_same_again(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("seed", range(3))
+def test_a_log_decides_the_same_again(tmp_path: Path, seed: int, mode: Mode) -> None:
     sitting = a_sitting()
     with DecisionLog(tmp_path / "log.jsonl", sitting) as log:
-        for record in sat_through(sitting, 12, seed):
+        for record in sat_through(sitting, 12, seed, mode):
             log.append(record)
     records = list(read_log(tmp_path / "log.jsonl"))
     assert sum(record.fell_back for record in records) == 4
