@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from .envoy_log import LogRecord, RequestRecord
+from .envoy_log import LogRecord, LogTail, RequestRecord
 
 REMEMBERED: Final = 1 << 18
 """Entries that are known again: some minutes of a thousand requests a second."""
@@ -30,13 +30,15 @@ class LogSource(Protocol):
 
 
 class OneLog:
-    """Joins sources, and leaves out what was there before: a log that was copied back, or two sources of one Envoy."""
+    """A file and other sources as one log, without what was there before: a log that was copied back, or an entry that
+    came both ways."""
 
-    def __init__(self, sources: Sequence[LogSource], remembered: int = REMEMBERED) -> None:
-        """Read all of `sources`; know the last `remembered` entries again."""
+    def __init__(self, file: LogTail, others: Sequence[LogSource] = (), remembered: int = REMEMBERED) -> None:
+        """Read `file` and all `others`; know the last `remembered` entries again."""
+        self.path = file.path
         self.repeated = 0
         """Entries left out so far."""
-        self._sources, self._remembered = tuple(sources), remembered
+        self._file, self._sources, self._remembered = file, (*others, file), remembered
         self._seen: dict[int, None] = {}  # in the order they came
 
     @property
@@ -49,22 +51,28 @@ class OneLog:
         """What was wrong with one of them."""
         return next((source.last_error for source in self._sources if source.last_error), None)
 
+    def absent(self) -> str:
+        """What is looked for and where, while there is no file; else nothing."""
+        return self._file.absent()
+
     def read(self) -> tuple[LogRecord, ...]:
         """What came since the last call from any source and not before.
 
         Raises:
-            OSError: a file is there and cannot be read; what other sources brought comes with the next call.
+            OSError: the file is there and cannot be read; what others brought meanwhile comes with the next call.
         """
-        found: list[LogRecord] = []
-        for source in self._sources:
-            found += [record for record in source.read() if self._is_new(record)]
-        return tuple(found)
+        from_file = self._file.read()
+        from_others = [record for source in self._sources[:-1] for record in source.read()]
+        # Starts first: one source may bring a request's end before another brings its start.
+        found = sorted((*from_others, *from_file), key=lambda record: isinstance(record, RequestRecord))
+        return tuple(record for record in found if self._is_new(record))
 
     def _is_new(self, record: LogRecord) -> bool:
-        # A request that is retried starts at each replica; it ends once.
+        end = hash(record.stream_id)
+        # A request that is retried starts at each replica; it ends once, and does not start after that.
         ended = isinstance(record, RequestRecord)
-        key = hash((record.stream_id,) if ended else (record.stream_id, record.host, record.started_at_s))
-        if key in self._seen:
+        key = end if ended else hash((record.stream_id, record.host, record.started_at_s))
+        if key in self._seen or end in self._seen:
             self.repeated += 1
             return False
         self._seen[key] = None

@@ -77,8 +77,8 @@ def bootstrap(settings: ProxySettings) -> Json:
 
 
 def asked_of_sidecar(_: str = "") -> Json:
-    """The source of whatever comes over the one stream to a sidecar."""
-    return {"ads": {}, "resource_api_version": "V3"}
+    """The source of whatever comes over the one stream to a sidecar, waited for however long it takes."""
+    return {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 
 
 def _source(settings: ProxySettings, file: str) -> Json:

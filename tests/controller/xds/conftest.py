@@ -11,12 +11,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from poolpilot.controller.actuators.envoy_bootstrap import ProxySettings, bootstrap
+from poolpilot.controller.actuators.envoy_bootstrap import Certificates, ProxySettings, bootstrap
 from poolpilot.controller.actuators.envoy_config import Endpoint, RoutingTable
 from poolpilot.controller.actuators.envoy_process import envoy_binary
+from poolpilot.controller.xds.address import XdsAddress
 from poolpilot.controller.xds.routing import OfferedRouting
 from poolpilot.controller.xds.server import DiscoveryServer
-from poolpilot.controller.xds.serving import XdsAddress, serving
+from poolpilot.controller.xds.serving import serving
 from poolpilot.telemetry.access_log_service import AccessLogService
 
 from ..actuators.conftest import Replica, a_table
@@ -52,20 +53,20 @@ class Site:
         self._servers = AsyncExitStack()
         stack.push_async_callback(self.stop_serving)
 
-    async def control(self, port: int = 0) -> Control:
+    async def control(self, where: XdsAddress | None = None) -> Control:
         server, log = DiscoveryServer(), AccessLogService()
-        address = await self._servers.enter_async_context(serving(XdsAddress(port=port), server, log))
+        address = await self._servers.enter_async_context(serving(where or XdsAddress(), server, log))
         return Control(server, OfferedRouting(server, patience_s=PATIENCE_S), log, address)
 
     async def stop_serving(self) -> None:
         """End all discovery servers."""
         await self._servers.aclose()
 
-    async def envoy(self, name: str, *addresses: str) -> RemoteEnvoy:
+    async def envoy(self, name: str, *addresses: str, certificates: Certificates | None = None) -> RemoteEnvoy:
         """One that asks at `addresses`; it need not be ready yet."""
         sidecars = tuple(Endpoint(host, int(port)) for host, _, port in (a.rpartition(":") for a in addresses))
         config, admin_file = self.folder / f"{name}.json", self.folder / f"{name}.admin"
-        config.write_text(json.dumps(bootstrap(ProxySettings(sidecars=sidecars, node=name))))
+        config.write_text(json.dumps(bootstrap(ProxySettings(sidecars=sidecars, node=name, certificates=certificates))))
         command = [str(envoy_binary()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart"]
         command += ["--admin-address-path", str(admin_file), "--log-path", str(self.folder / f"{name}.log")]
         process = _spawn(command)

@@ -1,14 +1,19 @@
 """Routing by gRPC: real Envoys that ask a discovery server, take what it offers, and refuse what is wrong."""
 
 import asyncio
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from poolpilot.controller.actuators.envoy import EnvoyRejected
+from poolpilot.controller.actuators.envoy_bootstrap import Certificates
 from poolpilot.controller.actuators.envoy_config import ClassRoute, Endpoint, PoolBackends, RoutingTable, Span
+from poolpilot.controller.xds.address import XdsAddress
 from poolpilot.telemetry.envoy_log import RequestRecord, StartRecord
 
 pytestmark = pytest.mark.e2e
@@ -99,10 +104,43 @@ async def test_a_sidecar_that_starts_anew_offers_nothing_before_its_first_table(
     port = int(first.address.rpartition(":")[2])
     await site.stop_serving()
     assert await site.ask(envoy) == (200, "a1")  # with its last configuration, and nobody to ask
-    second = await site.control(port)
+    second = await site.control(XdsAddress(port=port))
     async with asyncio.timeout(60):
         while not any(e.node == "edge-1" for e in second.server.connected):
             await asyncio.sleep(0.05)
     assert await site.ask(envoy) == (200, "a1")
     await second.routing.apply(table(ClassRoute("chat", TO_B), A="a1", B="b1"))
     assert await site.ask(envoy) == (200, "b1")
+
+
+def certificates(folder: Path) -> dict[str, Path]:
+    """An authority, and what a sidecar and an Envoy show of it, made by OpenSSL."""
+    made = {name: folder / name for name in ("ca.crt", "ca.key", "own.crt", "own.key", "envoy.crt", "envoy.key")}
+
+    def openssl(*words: str | Path) -> None:
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+    new = ("req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "2")
+    openssl(*new, "-subj", "/CN=authority", "-keyout", made["ca.key"], "-out", made["ca.crt"])
+    for name in ("own", "envoy"):
+        of = ("-CA", made["ca.crt"], "-CAkey", made["ca.key"], "-addext", "subjectAltName=IP:127.0.0.1")
+        ends = ("-addext", "basicConstraints=critical,CA:FALSE")
+        keys = ("-keyout", made[f"{name}.key"], "-out", made[f"{name}.crt"])
+        openssl(*new, "-subj", f"/CN={name}", *of, *ends, *keys)
+    return made
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates by the openssl command")
+async def test_mutual_tls(site: Any, table: Table, tmp_path: Path) -> None:
+    made = certificates(tmp_path)
+    where = XdsAddress("127.0.0.1", 0, made["own.crt"], made["own.key"], made["ca.crt"])
+    control = await site.control(where)
+    shown = Certificates(str(made["envoy.crt"]), str(made["envoy.key"]), str(made["ca.crt"]))
+    known = await site.envoy("edge-1", control.address, certificates=shown)
+    stranger = await site.envoy("stranger", control.address)
+    await control.routing.apply(table(CHAT, A="a1", B="b1"))
+    await site.until_ready(known)
+    assert await site.ask(known) == (200, "a1")
+    assert {envoy.node for envoy in control.server.connected} == {"edge-1"}
+    async with site.client.get(f"{stranger.admin_url}/ready") as ready:
+        assert ready.status == 503
