@@ -157,8 +157,8 @@ def control(
     if print_envoy:
         click.echo(_bootstrap(loaded.name, folder, port, where, xds_peer), nl=False)
         return
-    if speed_up > 1 and any(pool.command for pool in loaded.pools.values()):
-        refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has a command")
+    if speed_up > 1 and any(pool.command or pool.endpoints for pool in loaded.pools.values()):
+        refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has real ones")
     if up_to and RUNGS.index(Mode(up_to)) < RUNGS.index(Mode(mode)):
         refuse(f"--up-to {up_to}: below --mode {mode}")
     own_setting = _setting(setting)
