@@ -37,6 +37,7 @@ from ..telemetry.store import Store
 from . import standing
 from .acting import Hands
 from .actuators import envoy_process
+from .actuators.admission import AdmissionError, CappedRouting
 from .actuators.caps import CapFiles
 from .actuators.child import ReplicaCommand, plugin_environment
 from .actuators.envoy import EnvoyFiles, EnvoyRejected, EnvoyUnreachable, write
@@ -208,11 +209,13 @@ async def steer(
             if stopping.is_set():
                 leave_running = settings.leave_running
                 return Status(ladder.mode, ladder.goal)
-            routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log)
+            routing = CappedRouting(
+                EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log), envoy.admin_url
+            )
             table = routing_table(scenario, opening, _ready(processes), settings.speed_up)
             try:
                 await routing.apply(table)
-            except (EnvoyRejected, EnvoyUnreachable) as error:
+            except (EnvoyRejected, EnvoyUnreachable, AdmissionError) as error:
                 if not found:
                     raise StartError(str(error)) from None
                 _LOG.error("routing stays as it was found; the next tick tries again: %s", error)
@@ -259,7 +262,7 @@ async def steer(
                 await processes.detach()
             else:
                 await processes.stop_all()
-                await envoy_process.stop(keeper.envoy)
+                await keeper.stop()
 
 
 def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:

@@ -212,6 +212,9 @@ class Pool(Strict):
     """Who tells a live controller of the pool's GPUs; left out: only what the engines' own pages say of them."""
     command: tuple[str, ...] | None = None
     """Starts one live replica; `{host}`, `{port}` and `{cap_file}` are filled in. Left out: an emulated replica."""
+    cap_by: Literal["engine", "proxy"] = "engine"
+    """Who keeps live batches within the cap that is decided: engines with the engine plugin, or the proxy, which lets no
+    more requests through at a time and answers the rest 429."""
     endpoints: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)] | None = None
     """Servers of your own, as `http://host:port`, in place of replicas that poolpilot starts: it routes to those that
     answer, and tells how many are wanted by its metric `poolpilot_desired_replicas`. Each IPv4 address of a name is a
