@@ -74,12 +74,14 @@ def policies(cluster: Cluster) -> dict[str, Policy]:
     return {"fragile": Fragile(PlanTracking(cluster)), "careful": Careful(cluster, headroom=2.0)}
 
 
-def sat_through(sitting: Sitting, n_ticks: int, seed: int) -> Iterator[TickRecord]:
+def sat_through(
+    sitting: Sitting, n_ticks: int, seed: int, deciding: tuple[Policy, Policy] | None = None
+) -> Iterator[TickRecord]:
     """The ticks of a sidecar, as its loop has them."""
     rng = np.random.default_rng(seed)
     cluster, plan = sitting.cluster, a_plan(sitting.cluster)
     minds, state = Minds({}, {}), first_state(plan, cluster)
-    policy, fallback = policies(cluster).values()
+    policy, fallback = deciding or tuple(policies(cluster).values())
     for tick in range(n_ticks):
         snapshot = a_snapshot(cluster, tick * 10.0, rng)
         proposed, after = propose(policy, fallback, snapshot, plan, minds)
