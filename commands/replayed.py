@@ -36,19 +36,21 @@ def show_replay(source: str, prefix: str, as_json: bool) -> bool:
 
 def _records(source: str, prefix: str) -> Iterable[TickRecord]:
     if source.startswith(_SCHEMES):
-        return read_entries(asyncio.run(_streamed(source, prefix)))
+        return read_entries(_streamed(source, prefix))
     return read_log(Path(source), lambda message: log_console().print(message, highlight=False))
 
 
-async def _streamed(url: str, prefix: str) -> list[tuple[str, TickEntry]]:
-    """Every tick of a stream, with where it is in words."""
-    found: list[tuple[str, TickEntry]] = []
-    async with Store(url, prefix=prefix, timeout_s=10.0) as store:
-        after = "0"
-        while page := await store.ticks(_PAGE, after):
-            found += [(f"{prefix}:ticks {entry_id}", entry) for entry_id, entry in page]
-            after = page[-1][0]
-    return found
+def _streamed(url: str, prefix: str) -> Iterator[tuple[str, TickEntry]]:
+    """Every tick of a stream, with where it is in words; never more than a page of it in memory."""
+    store, after = Store(url, prefix=prefix, timeout_s=10.0), "0"
+    with asyncio.Runner() as runner:
+        try:
+            while page := runner.run(store.ticks(_PAGE, after)):
+                for entry_id, entry in page:
+                    yield f"{prefix}:ticks {entry_id}", entry
+                after = page[-1][0]
+        finally:
+            runner.run(store.close())
 
 
 def _document(source: str, outcome: Replay) -> dict[str, Any]:
