@@ -13,6 +13,7 @@ import click
 from ..agents.portfolio import HELD_PLAN, RULES, PolicyFactory, held_setting, policy_factory
 from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
 from ..controller.assembly import ControlSettings, StartError, steer
+from ..controller.ladder import RUNGS
 from ..env.contract import Mode
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from ..telemetry.store import StoreError
@@ -39,10 +40,27 @@ from .printing import log_console
 @click.option("--miss-price", type=click.FloatRange(min=0.01), help="What a checkpoint acts by instead of its card's.")
 @click.option(
     "--mode",
-    type=click.Choice([Mode.ADVISE.value, Mode.ACTIVE.value]),
+    type=click.Choice([mode.value for mode in Mode]),
     default=Mode.ADVISE.value,
     show_default=True,
-    help="advise: record what it would do, and leave the replicas that the scenario starts with alone.",
+    help="advise: record what it would do, change nothing. canary: decide on a part (--canary). active: decide on all.",
+)
+@click.option(
+    "--up-to",
+    type=click.Choice([mode.value for mode in Mode]),
+    help="As high as the mode may rise by itself, where its gates pass. Default: no higher than --mode.",
+)
+@click.option(
+    "--canary",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of each class's requests that a canary decides on, instead of the scenario's `control.canary`.",
+)
+@click.option("--canary-pools", help="Pools, comma-separated, that a canary decides on, instead of a share.")
+@click.option(
+    "--step-back/--no-step-back",
+    default=True,
+    show_default=True,
+    help="Whether a breach lowers the mode by one. Off only to compare policies, bad ones included.",
 )
 @click.option(
     "--folder",
@@ -84,6 +102,10 @@ def control(
     knobs: Path | None,
     miss_price: float | None,
     mode: str,
+    up_to: str | None,
+    canary: float | None,
+    canary_pools: str | None,
+    step_back: bool,
     folder: Path,
     store: str | None,
     store_prefix: str,
@@ -102,9 +124,11 @@ def control(
     it is killed, Envoy and the replicas go on with the last weights, and the next sidecar takes them over.
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    loaded = load_scenario(scenario)
+    loaded = _with_canary(load_scenario(scenario), canary, canary_pools)
     if speed_up > 1 and any(pool.command for pool in loaded.pools.values()):
         refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has a command")
+    if up_to and RUNGS.index(Mode(up_to)) < RUNGS.index(Mode(mode)):
+        refuse(f"--up-to {up_to}: below --mode {mode}")
     own_setting = _setting(setting)
     if policy == HELD_PLAN and not own_setting:
         own_setting = held_setting(loaded)
@@ -118,6 +142,8 @@ def control(
         store_url="",
         store_prefix=store_prefix,
         mode=Mode(mode),
+        goal=Mode(up_to) if up_to else None,
+        steps_back=step_back,
         speed_up=speed_up,
         port=port,
         api_port=api_port,
@@ -144,6 +170,24 @@ async def _run(scenario: Scenario, make_policy: PolicyFactory, settings: Control
     async with valkey_url(store) as url:
         status = await steer(scenario, make_policy, replace(settings, store_url=url), stopping, ready)
     log_console().print(f"{status.ticks} ticks, the fallback decided {status.fallback_ticks} of them")
+    if status.last_move:
+        log_console().print(f"mode {status.mode}; last change: {status.last_move}")
+
+
+def _with_canary(scenario: Scenario, share: float | None, pools: str | None) -> Scenario:
+    """The scenario with the canary that the command line names, if it names one."""
+    if share is None and pools is None:
+        return scenario
+    if share is not None and pools is not None:
+        refuse("--canary, --canary-pools: wanted one of them, not both")
+    names = None if pools is None else tuple(name.strip() for name in pools.split(",") if name.strip())
+    for name in names or ():
+        if name not in scenario.pools:
+            refuse(f"--canary-pools {pools}: unknown pool {name!r}; pools are {', '.join(scenario.pools)}")
+    if names == ():
+        refuse("--canary-pools: wanted at least one pool")
+    canary = scenario.control.canary.model_copy(update={"share": share, "pools": names})
+    return scenario.model_copy(update={"control": scenario.control.model_copy(update={"canary": canary})})
 
 
 def _setting(text: str) -> tuple[float, ...] | dict[str, float]:

@@ -1,7 +1,8 @@
 """Puts a sidecar together on this machine: replicas as local processes, Envoy by files, caps by files, a store.
 
 A working folder holds everything of one cluster: `envoy/`, `caps/`, `logs/`, `roster.json`, `decisions.jsonl`,
-`bill.json`. A sidecar that starts in a folder where another one died takes over its Envoy and its replicas.
+`bill.json`, `standing.json`. A sidecar that starts in a folder where another one died takes over its Envoy and its
+replicas, and goes on with the weights, caps, counts and mode that it finds.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ import numpy as np
 from ..agents.planner.replan import Replanner, replanner_of
 from ..agents.portfolio import PLAN_TRACKING, PolicyFactory, policy_factory
 from ..env.beliefs import opening_load
-from ..env.contract import Action, Mode, Plan
+from ..env.contract import Action, Cluster, Mode, Plan
 from ..env.guard import first_state
 from ..env.scenario import Scenario
 from ..env.workload.load import load_workload
@@ -31,6 +32,8 @@ from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
 from ..telemetry.store import Store
+from . import standing
+from .acting import Hands
 from .actuators import envoy_process
 from .actuators.caps import CapFiles
 from .actuators.child import ReplicaCommand
@@ -43,18 +46,25 @@ from .actuators.processes import LocalProcesses
 from .api import Backing, View, api, serving
 from .clock import Clock
 from .decision_log import DecisionLog, Sitting
+from .ladder import Ladder, standing_on
 from .loop import Sidecar, Status
-from .observing import Observer
+from .observing import Observer, more_sources
 from .recording import Records
 from .routing import routing_table
+from .standing import Standing, StandingError
+from .thinking import Thinker
 
 _LOG: Final = logging.getLogger(__name__)
 YESTERDAY_SEED: Final = 1_000_000
 """The load that planning starts from is that of another day than any that is replayed."""
 WARM_UP_S: Final = 120.0
 """Wall-clock patience for the first replicas."""
+TAKE_OVER_S: Final = 10.0
+"""Wall-clock patience for replicas that were found running to answer their health check."""
 PROCESS_START_S: Final = 1.5
 """Wall-clock seconds from starting an emulated replica until it serves, as measured on two busy cores."""
+COLLECTING_SHARE_OF_TICK: Final = 0.5
+"""Pages that have not come after this share of a tick are missing at this one (a second's patience they have always)."""
 MISSED_TICKS_ALIVE: Final = 5
 """A sidecar whose last tick is older than this many ticks is not alive."""
 
@@ -75,6 +85,11 @@ class ControlSettings:
     """Of Redis or Valkey."""
     store_prefix: str = "poolpilot"
     mode: Mode = Mode.ADVISE
+    """To begin with; whoever sets another one than `advise` vouches for the gates below."""
+    goal: Mode | None = None
+    """As high as the mode may rise by itself; None: no higher than it begins."""
+    steps_back: bool = True
+    """Whether a breach lowers the mode; off only to compare policies, bad ones included."""
     speed_up: float = 1.0
     """Scenario seconds in a second of the wall; above 1 for emulated clusters only."""
     port: int = 0
@@ -86,6 +101,11 @@ class ControlSettings:
     """Draws provisioning delays."""
     leave_running: bool = False
     """At the end, leave Envoy and replicas to the next sidecar."""
+
+    @property
+    def asked(self) -> str:
+        """What is asked of the mode, in words."""
+        return f"{self.mode} up to {self.goal or self.mode}"
 
 
 async def steer(
@@ -114,6 +134,11 @@ async def steer(
     folder.mkdir(parents=True, exist_ok=True)
     cluster = scenario.cluster()
     planner, plan = first_plan(scenario)
+    try:
+        left = standing.read(folder / standing.FILE, cluster)
+    except (StandingError, OSError) as error:
+        raise StartError(str(error)) from None
+    opening = left.in_force if left else _opening(plan, scenario)
     caps = CapFiles(folder / "caps")
     warming = [True]
     rng = np.random.default_rng(settings.seed)
@@ -141,45 +166,54 @@ async def steer(
             provision_s=provision_s,
             in_flight=partial(requests_at, session),
         )
-        envoy = await _envoy(scenario, plan, settings)
+        envoy = await _envoy(scenario, opening, settings)
         try:
-            await processes.adopt()
-            for name, cap, budget in zip(
-                scenario.pool_names, cluster.max_batch_cap, cluster.max_token_budget, strict=True
-            ):
+            adopted = await processes.adopt()
+            resumed = left is not None and adopted > 0
+            if resumed:
+                warming[0] = False
+                await _until_answered(processes, stopping)
+            for name, cap, budget in zip(scenario.pool_names, opening.batch_cap, opening.token_budget, strict=True):
                 caps.apply(name, int(cap), int(budget))
-            await processes.apply({name: pool.replicas.start for name, pool in scenario.pools.items()})
-            await _until_ready(processes, scenario, stopping)
+            await processes.apply(dict(zip(scenario.pool_names, map(int, opening.replicas), strict=True)))
+            if not resumed:
+                await _until_ready(processes, opening, stopping)
+            ladder = _ladder(left, settings, cluster)
             if stopping.is_set():
-                return Status(settings.mode)
+                return Status(ladder.mode, ladder.goal)
             routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log)
-            await routing.apply(routing_table(scenario, _opening(plan, scenario), _ready(processes)))
+            await routing.apply(routing_table(scenario, opening, _ready(processes)))
             warming[0] = False
             clock = Clock(scenario.tick_s, settings.speed_up)
             time_of.append(clock)
             metrics = SidecarMetrics(cluster)
             sidecar = Sidecar(
                 scenario=scenario,
-                policy=make_policy(cluster),
-                fallback=policy_factory(PLAN_TRACKING)(cluster),
+                thinker=Thinker(make_policy(cluster), policy_factory(PLAN_TRACKING)(cluster)),
                 planner=planner,
                 limits=scenario.limits(),
                 observer=Observer(
                     scenario,
                     LogTail(envoy.folder.access_log, from_start=False),
-                    EngineCollector(session, now_s),
+                    EngineCollector(
+                        session, now_s, budget_s=COLLECTING_SHARE_OF_TICK * scenario.tick_s / settings.speed_up
+                    ),
                     settings.speed_up,
+                    more_sources(scenario, session, now_s, lambda: envoy.admin_url),
                 ),
-                processes=processes,
-                routing=routing,
-                caps=caps,
+                hands=Hands(scenario, processes, routing, caps),
                 recorder=Records(sitting, log, store, metrics, folder),
                 first_plan=plan,
-                mode=settings.mode,
+                ladder=ladder,
                 speed_up=settings.speed_up,
+                in_force=opening,
+                resumed=resumed,
+                steps_back=settings.steps_back,
+                rest=left.rest if left and left.mode is ladder.mode else None,
+                keep=standing.Keeper(folder / standing.FILE, cluster, settings.asked).keep,
             )
             tick_wall_s = scenario.tick_s / settings.speed_up
-            backing = Backing(lambda: _view(sidecar), lambda: metrics.registry, caps.read)
+            backing = Backing(lambda: _view(sidecar), lambda: metrics.registry, caps.read, sidecar.request_mode)
             app = api(backing, alive_within_s=MISSED_TICKS_ALIVE * tick_wall_s)
             address = await stack.enter_async_context(serving(app, settings.api_port))
             on_ready(envoy, address)
@@ -202,32 +236,50 @@ def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:
     return planner, planner.first(opening_load(yesterday, scenario.duration_s))
 
 
-async def _envoy(scenario: Scenario, plan: Plan, settings: ControlSettings) -> RunningEnvoy:
+async def _envoy(scenario: Scenario, opening: Action, settings: ControlSettings) -> RunningEnvoy:
     """The Envoy that still runs in the folder, or a new one; it outlives this process."""
     folder = EnvoyFolder(settings.folder / "envoy")
     found = envoy_process.find(folder)
     if found:
         return found
     folder.xds.mkdir(parents=True, exist_ok=True)
-    write(folder.xds, routing_table(scenario, _opening(plan, scenario), {}))
+    write(folder.xds, routing_table(scenario, opening, {}))
     return await envoy_process.start(folder, port=settings.port, outlives_us=True)
 
 
 def _opening(plan: Plan, scenario: Scenario) -> Action:
-    """What is in force before the first tick."""
-    return first_state(plan, scenario.cluster()).applied
+    """What is in force before the first tick: the plan's weights, and the counts that the scenario starts with."""
+    start = np.array([float(pool.replicas.start) for pool in scenario.pools.values()])
+    return replace(
+        first_state(plan, scenario.cluster()).applied, batch_cap=scenario.cluster().max_batch_cap, replicas=start
+    )
+
+
+def _ladder(left: Standing | None, settings: ControlSettings, cluster: Cluster) -> Ladder:
+    """The rung on which the last sidecar stood, unless this one is started in another mode."""
+    if left is None or left.asked != settings.asked:
+        return standing_on(settings.mode, cluster.class_names, settings.goal)
+    return left.ladder()
 
 
 def _ready(processes: LocalProcesses) -> Mapping[str, tuple[Endpoint, ...]]:
     return {name: pool.endpoints for name, pool in processes.states().items()}
 
 
-async def _until_ready(processes: LocalProcesses, scenario: Scenario, stopping: asyncio.Event) -> None:
-    """Wait until the replicas that the scenario starts with serve, or `stopping` is set."""
+async def _until_answered(processes: LocalProcesses, stopping: asyncio.Event) -> None:
+    """Wait until the replicas that were taken over have answered, so that routing does not lose them; not for long."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(TAKE_OVER_S):
+            while any(pool.starting for pool in processes.states().values()) and not stopping.is_set():
+                await asyncio.sleep(0.05)
+
+
+async def _until_ready(processes: LocalProcesses, opening: Action, stopping: asyncio.Event) -> None:
+    """Wait until the first replicas serve, or `stopping` is set."""
 
     def missing() -> bool:
-        states = processes.states()
-        return any(states[name].ready < pool.replicas.start for name, pool in scenario.pools.items())
+        states = processes.states().values()
+        return any(pool.ready < count for pool, count in zip(states, opening.replicas, strict=True))
 
     try:
         async with asyncio.timeout(WARM_UP_S):
@@ -282,4 +334,10 @@ def _view(sidecar: Sidecar) -> View:
         troubles=status.troubles,
         snapshot=last.snapshot if last else None,
         decision=last.decision if last else None,
+        mode=status.mode,
+        goal=status.goal,
+        gate=status.gate,
+        last_move=status.last_move,
+        ticks=status.ticks,
+        fallback_ticks=status.fallback_ticks,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Final
 
 import numpy as np
 
@@ -21,6 +22,12 @@ from ..env.contract import (
     Snapshot,
 )
 from ..env.guard import GuardState, Limits, guard, reasons
+from .reach import Reach, held_back, within
+
+NEWS: Final = (ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK)
+"""Reasons that do not come of the tick's own figures."""
+BLIND: Final = (ReasonCode.MISSING_TELEMETRY, ReasonCode.STALE_TELEMETRY)
+"""Troubles in which nobody can tell where requests would be served well: the weights stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Proposed:
     action: Action
     policy_name: str
     policy_hash: str
+    rule: Action
+    """What the fallback rule would do; the same as `action` where it decided."""
     trouble: Reason | None = None
     """Why the fallback decided instead of the policy."""
 
@@ -63,13 +72,13 @@ def propose(policy: Policy, fallback: Policy, snapshot: Snapshot, plan: Plan, mi
         )
     if trouble:
         return fall_back(fallback, instead, trouble), Minds(policy=minds.policy, fallback=fallback_memory)
-    proposed = Proposed(action, name_of(policy), getattr(policy, "policy_hash", ""))
+    proposed = Proposed(action, name_of(policy), getattr(policy, "policy_hash", ""), instead)
     return proposed, Minds(policy=memory, fallback=fallback_memory)
 
 
 def fall_back(fallback: Policy, action: Action, trouble: Reason) -> Proposed:
     """The fallback's action as the proposal, and why."""
-    return Proposed(action, name_of(fallback), getattr(fallback, "policy_hash", ""), trouble)
+    return Proposed(action, name_of(fallback), getattr(fallback, "policy_hash", ""), action, trouble)
 
 
 def conclude(
@@ -80,12 +89,23 @@ def conclude(
     limits: Limits,
     state: GuardState,
     tick: int,
-    mode: Mode,
+    reach: Reach,
+    news: tuple[Reason, ...] = (),
     fencing_token: int = 0,
 ) -> tuple[Decision, GuardState]:
-    """The decision of a tick: the proposal within all limits, and every reason for a difference."""
-    guarded = guard(proposed.action, snapshot, plan, cluster, limits, state)
-    why = reasons(guarded.changes, cluster)
+    """The decision of a tick: the proposal within the mode's reach and all limits, and every reason for a difference.
+
+    In `advise` the decision is what would be done, and the guard remembers that nothing was. `news` are reasons that do not
+    come of this tick, such as a change of mode.
+    """
+    wanted = proposed.action
+    if proposed.trouble and proposed.trouble.code is ReasonCode.RESUMING:
+        wanted = state.applied
+    elif proposed.trouble and proposed.trouble.code in BLIND:
+        wanted = replace(wanted, route=state.applied.route, admit=state.applied.admit)
+    reached = within(wanted, reach, cluster)
+    guarded = guard(reached, snapshot, plan, cluster, limits, state)
+    why = (*held_back(wanted, reached, cluster), *reasons(guarded.changes, cluster), *news)
     if proposed.trouble:
         why = (proposed.trouble, *why)
     price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, cluster.usd_per_hr)
@@ -99,10 +119,10 @@ def conclude(
         expected_attainment=expected_attainment(snapshot, plan, guarded.action, cluster),
         policy_name=proposed.policy_name,
         policy_hash=proposed.policy_hash,
-        mode=mode,
+        mode=reach.mode,
         fencing_token=fencing_token,
     )
-    return decision, guarded.state
+    return decision, state if reach.mode is Mode.ADVISE else guarded.state
 
 
 def expected_attainment(snapshot: Snapshot, plan: Plan, action: Action, cluster: Cluster) -> FloatArray:

@@ -42,6 +42,7 @@ from ..env.wire import from_json, memory_from_json, memory_to_json, to_json
 from ..telemetry.store import TickEntry
 from .choosing import Decider, PolicyChoice
 from .fencing import UNFENCED, Fence
+from .reach import Reach
 
 _LOG: Final = logging.getLogger(__name__)
 KIND: Final = "poolpilot-decision-log"
@@ -90,6 +91,8 @@ class TickRecord:
     """What whoever decided remembered, before it decided."""
     guard_state: GuardState
     """What the guard remembered, before it looked."""
+    reach: Reach
+    """What the policy could touch."""
     decision: Decision
     """Its policy name and hash are those of whoever decided."""
     fell_back: bool = False
@@ -176,7 +179,13 @@ class DecisionLog:
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes could be written; is the disk full?")
 
 
-_PARTS: Final = {"snapshot": Snapshot, "plan": Plan, "guard_state": GuardState, "decision": Decision}
+_PARTS: Final = {
+    "snapshot": Snapshot,
+    "plan": Plan,
+    "guard_state": GuardState,
+    "reach": Reach,
+    "decision": Decision,
+}
 _TICK_FIELDS: Final = {*_PARTS, "memory", "fell_back", "scaling", "wall_s"}
 
 
@@ -356,6 +365,7 @@ _AXES: Final[dict[type, dict[str, str]]] = {
     },
     Action: {"route": "CP", "admit": "C", **dict.fromkeys(("batch_cap", "token_budget", "replicas"), "P")},
     GuardState: {"changed_at_s": "P"},
+    Reach: {"pools": "P"},
     Decision: {"expected_attainment": "C"},
 }
 """The axes of arrays, by name; those that are not named are single numbers. `Snapshot.check` does its own."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..env.contract import Decision, Policy
 from ..env.wire import to_json
-from .deciding import Proposed, conclude
+from .deciding import NEWS, Proposed, conclude
 from .decision_log import Sitting, TickRecord
 
 
@@ -95,15 +95,17 @@ def _replayed(record: TickRecord, policy: Policy) -> Iterator[Difference]:
         yield Difference(logged.tick, "proposed", "an action", f"{type(error).__name__}: {error}")
         return
     trouble = logged.reasons[0] if record.fell_back and logged.reasons else None
+    news = tuple(reason for reason in logged.reasons if reason.code in NEWS)
     again, _ = conclude(
-        Proposed(action, logged.policy_name, logged.policy_hash, trouble),
+        Proposed(action, logged.policy_name, logged.policy_hash, action, trouble),
         record.snapshot,
         record.plan,
         record.sitting.cluster,
         record.sitting.limits,
         record.guard_state,
         logged.tick,
-        logged.mode,
+        record.reach,
+        news,
         logged.fencing_token,
     )
     for field, before, after in _unequal(to_json(logged), to_json(again), ""):

@@ -1,4 +1,4 @@
-"""The sidecar's loop: observe, decide, guard, act, record. The deciding parts are pure (`deciding`)."""
+"""The sidecar's loop: observe, decide, guard, act, record. The deciding parts are pure (`deciding`, `reach`, `ladder`)."""
 
 from __future__ import annotations
 
@@ -6,44 +6,35 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import numpy as np
 
 from ..agents.planner.replan import Replanner
-from ..env.contract import Action, Decision, Memory, Mode, Plan, Policy, Reason, ReasonCode, Snapshot
+from ..env.contract import NO_DECISION, Action, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
 from ..env.guard import GuardState, Limits, first_state
 from ..env.ledger import scaling_seconds_of
 from ..env.scenario import Scenario
 from ..telemetry.assemble import PoolState
 from ..telemetry.engine_collector import ReplicaEndpoint
 from ..telemetry.store import StoreError
-from .actuators.caps import CapFiles
-from .actuators.envoy import EnvoyRejected, EnvoyUnreachable
-from .actuators.envoy_config import Endpoint, RoutingTable
-from .actuators.processes import LocalProcesses
+from . import shadow
+from .acting import Hands
+from .actuators.envoy_config import Endpoint
 from .actuators.replicas import CausedSeconds, PoolReplicas, Stage
-from .deciding import Minds, Proposed, conclude, fall_back, name_of, propose
+from .blindness import blind
+from .deciding import Proposed, conclude
+from .judging import evidence
+from .ladder import RUNGS, Ladder, Move, asked, judged, wanting
 from .observing import Observation, Observer, ReplicaUse
-from .routing import routing_table
+from .reach import Reach
+from .thinking import POLICY_SHARE_OF_TICK, Thinker
 
 _LOG: Final = logging.getLogger(__name__)
-POLICY_SHARE_OF_TICK: Final = 0.5
-"""A policy that takes longer than this share of a tick is not waited for: the fallback decides."""
-
-
 _PART_OF: Final = {"starting_s": "cold_start", "draining_s": "drain"}
 """Parts of the bill's idle layer, by the actuator's names."""
-
-
-class Routing(Protocol):
-    """Whoever makes the proxy follow a table."""
-
-    async def apply(self, table: RoutingTable) -> object:
-        """Make the proxy run `table`; raises EnvoyRejected or EnvoyUnreachable."""
-        ...
 
 
 class Recorder(Protocol):
@@ -64,11 +55,15 @@ class Tick:
     """Of whoever decided, before."""
     guard_state: GuardState
     """The guard's, before it looked."""
+    reach: Reach
+    """What the policy could touch."""
     decision: Decision
     fell_back: bool
     """The policy failed, and the fallback decided."""
+    in_force: Action
+    """What stands in the world after acting; in `advise` what stood there before."""
     troubles: tuple[str, ...]
-    """What could not be done, in words."""
+    """What could not be seen or done, in words."""
     took_s: float
     """Wall-clock seconds from observing to recording."""
 
@@ -83,6 +78,12 @@ class Status:
     """How the sidecar is, for its API."""
 
     mode: Mode
+    goal: Mode
+    """As high as the mode may rise by itself."""
+    gate: str = ""
+    """What the next mode's gate waits for; empty where there is none."""
+    last_move: str = ""
+    """How the mode came about, where it changed."""
     ticks: int = 0
     fallback_ticks: int = 0
     last_tick_at_s: float = field(default_factory=time.monotonic)
@@ -98,33 +99,48 @@ class Sidecar:
     """One controller of one cluster."""
 
     scenario: Scenario
-    policy: Policy
-    fallback: Policy
+    thinker: Thinker
     planner: Replanner
     limits: Limits
     observer: Observer
-    processes: LocalProcesses
-    routing: Routing
-    caps: CapFiles
+    hands: Hands
     recorder: Recorder
     first_plan: Plan
-    mode: Mode
+    ladder: Ladder
     speed_up: float
+    in_force: Action
+    """What stands in the world: weights, admission, caps and counts."""
+    resumed: bool = False
+    """It goes on from what another sidecar left: nothing is changed before there is something to be seen."""
+    steps_back: bool = True
+    """Whether a breach lowers the mode; off only to compare policies, bad ones included."""
+    keep: Callable[[Ladder, Action, Action], None] = lambda ladder, in_force, rest: None
+    """Told at every change what the next sidecar needs to know: the ladder, what is in force, and `rest`."""
+    rest: Action | None = None
+    """What stood in the world when the present mode began; left out: what is in force."""
     status: Status = field(init=False)
 
     def __post_init__(self) -> None:
-        """Nothing is known yet; the plan counts as the last good action."""
-        self.status = Status(self.mode)
+        """Nothing is known yet; what is in force counts as the last good action."""
+        self.status = Status(self.ladder.mode, self.ladder.goal)
+        self._rest = self.rest or self.in_force
         self._cluster = self.scenario.cluster()
+        self._gates = self.scenario.control.gates
+        canary = self.scenario.control.canary
+        self._canary_pools = np.array([name in (canary.pools or ()) for name in self._cluster.pool_names])
         self._plan, self._planned_at_s = self.first_plan, 0.0
         self._planning: asyncio.Task[Plan] | None = None
-        self._thinking: asyncio.Future[tuple[Proposed, Minds]] | None = None
-        self._minds = Minds(policy={}, fallback={})
         self._caused: tuple[CausedSeconds, ...] = ()
-        self._guard_state: GuardState = first_state(self.first_plan, self._cluster)
-        start = np.array([float(pool.replicas.start) for pool in self.scenario.pools.values()])
-        # What is up is what the scenario starts with, whatever the plan would have.
-        self._applied: Action = replace(self._guard_state.applied, replicas=start)
+        state = first_state(self.first_plan, self._cluster)
+        # Whatever was scaled last was scaled before this clock began: after a restart the cooldown begins anew.
+        changed_at_s = np.zeros_like(state.changed_at_s) if self.resumed else state.changed_at_s
+        self._guard_state: GuardState = GuardState(changed_at_s, self.in_force)
+        self._shadow = shadow.found(self.in_force.replicas)
+        self._moved: Move | None = None
+        self._unrecorded = ""
+        self._ticking = False
+
+    # Time
 
     async def run(self, ticks: AsyncIterator[float]) -> None:
         """Tick until `ticks` ends. A tick that fails is logged and the next one goes on from what it finds."""
@@ -133,41 +149,130 @@ class Sidecar:
                 await self.tick(now_s)
             except Exception as error:  # noqa: BLE001  # the world keeps its last decision, the next tick tries again
                 _LOG.exception("tick at %.1f s failed", now_s)
-                self.status.troubles = (f"tick failed: {type(error).__name__}: {error}",)
+                kept = await self.hands.apply(self.in_force, self.in_force, NO_DECISION)
+                self.status.troubles = (f"tick failed: {type(error).__name__}: {error}", *kept.troubles)
 
     async def tick(self, now_s: float) -> Tick:
-        """One round."""
+        """One round. RuntimeError while another one is under way: two would act on top of each other."""
+        if self._ticking:
+            raise RuntimeError("a tick is under way; two would act on top of each other")
+        self._ticking = True
+        try:
+            return await self._tick(now_s)
+        finally:
+            self._ticking = False
+
+    async def _tick(self, now_s: float) -> Tick:
         started = time.monotonic()
         observation = await self._observe(now_s)
-        snapshot, plan, minds, guard_state = observation.snapshot, self._take_plan(), self._minds, self._guard_state
-        proposed = await self._propose(snapshot, plan)
-        fell_back = proposed.trouble is not None
-        decision, self._guard_state = conclude(
-            proposed, snapshot, plan, self._cluster, self.limits, guard_state, self.status.ticks, self.mode
+        snapshot, plan, guard_state = observation.snapshot, self._take_plan(), self._guard_state
+        patience_s = POLICY_SHARE_OF_TICK * self.scenario.tick_s / self.speed_up
+        proposed, memory = await self.thinker.propose(snapshot, plan, patience_s, self._trouble(observation))
+        reach = self._reach(proposed)
+        decision, state = conclude(
+            proposed, snapshot, plan, self._cluster, self.limits, guard_state, self.status.ticks, reach, self._news()
         )
-        troubles = await self._act(decision) if self.mode is Mode.ACTIVE else ()
+        wanted = self.in_force if reach.mode is Mode.ADVISE else decision.applied
+        acted = await self.hands.apply(wanted, self.in_force, decision.tick)
+        self.in_force = acted.in_force
+        self._guard_state = replace(state, applied=self.in_force)
         self._plan_again(snapshot)
-        memory = minds.fallback if fell_back else minds.policy
+        troubles = (*observation.troubles, *acted.troubles)
         took_s = time.monotonic() - started
-        tick = Tick(observation, plan, memory, guard_state, decision, fell_back, troubles, took_s)
+        fell_back = proposed.trouble is not None
+        tick = Tick(observation, plan, memory, guard_state, reach, decision, fell_back, self.in_force, troubles, took_s)
         self._note(tick)
+        self._judge(tick, proposed)
+        await self._record(tick)
+        return tick
+
+    async def _record(self, tick: Tick) -> None:
         try:
             await self.recorder.record(tick)
         except (StoreError, OSError) as error:
-            _LOG.warning("tick %d not recorded: %s", decision.tick, error)
-            self.status.troubles = (*troubles, f"not recorded: {error}")
-        return tick
+            _LOG.warning("tick %d not recorded: %s", tick.decision.tick, error)
+            self._unrecorded = str(error)
+            self.status.troubles = (*self.status.troubles, f"not recorded: {error}")
+        else:
+            self._unrecorded = ""
+
+    # Modes
+
+    def request_mode(self, mode: Mode) -> str | None:
+        """Somebody asks for a mode: down at once, up one rung at a time as the gates allow.
+
+        Returns:
+            None if the mode is in force or under way (`status.gate` tells what it waits for), else why it is not to be had.
+        """
+        self.ladder, move, refusal = asked(self.ladder, mode, self._gates)
+        self._moved_by(move)
+        return refusal
+
+    def _reach(self, proposed: Proposed) -> Reach:
+        """What the policy may touch; what has been active once leaves the rest to the rule."""
+        canary = self.scenario.control.canary
+        by_rule = canary.rest == "rule" or self.ladder.was_active
+        share = np.array(canary.traffic_share)
+        return Reach(self.ladder.mode, share, self._canary_pools, proposed.rule if by_rule else self._rest)
+
+    def _judge(self, tick: Tick, proposed: Proposed) -> None:
+        """What the tick says of the policy, and whether that moves the mode."""
+        snapshot, plan, now_s = tick.snapshot, tick.plan, float(tick.snapshot.time_s)
+        cold_start_s = snapshot.plausible("cold_start_s", self._cluster.cold_start_s)
+        self._shadow = shadow.wished(self._shadow, now_s, proposed.rule.replicas, cold_start_s)
+        up = shadow.up(self._shadow, now_s, cold_start_s)
+        counts = tick.observation.tick.counts
+        found = evidence(counts, snapshot, plan, proposed, tick.decision, up, self._cluster)
+        if tick.decision.mode is self.ladder.mode:  # else it was changed meanwhile, and this tick was of another one
+            self.ladder, move = judged(self.ladder, found, self._gates, steps_back=self.steps_back)
+            self._moved_by(move)
+
+    def _moved_by(self, move: Move | None) -> None:
+        if move is not None:
+            said = f"{move.before} to {move.after}: {move.why}"
+            _LOG.warning("mode %s", said)
+            self._moved, self._rest, self.status.last_move = move, self.in_force, said
+        self._tell_status()
+        self._keep()
+
+    def _keep(self) -> None:
+        try:
+            self.keep(self.ladder, self.in_force, self._rest)
+        except OSError as error:
+            _LOG.warning("what stands could not be kept: %s", error)
+            self.status.troubles = (*self.status.troubles, f"what stands could not be kept: {error}")
+
+    def _news(self) -> tuple[Reason, ...]:
+        """The change of mode since the last decision."""
+        move, self._moved = self._moved, None
+        if move is None:
+            return ()
+        code = ReasonCode.PROMOTED if move.up else ReasonCode.STEPPED_BACK
+        before, after = float(RUNGS.index(move.before)), float(RUNGS.index(move.after))
+        return (Reason(code, move.after.value, before, after, move.why),)
+
+    # Seeing
+
+    def _trouble(self, observation: Observation) -> Reason | None:
+        """Why the policy is not to be asked now."""
+        trouble = blind(observation, self._cluster, self.scenario.guard.stale_after_s, resumed=self.resumed)
+        if trouble is None:
+            self.resumed = False
+        if trouble is None and self._unrecorded:
+            trouble = Reason(ReasonCode.STORE_GONE, "store", math.nan, math.nan, self._unrecorded)
+        return trouble
 
     async def _observe(self, now_s: float) -> Observation:
-        states, usage = self.processes.states(), self.processes.usage()
+        replicas = self.hands.replicas
+        states, usage = replicas.states(), replicas.usage()
         used = {name: ReplicaUse(u.ready_s + u.draining_s, u.starting_s, u.draining_s) for name, u in usage.items()}
         # Kept until they are in a bill: a look that fails must not lose them.
-        self._caused = (*self._caused, *self.processes.caused())
+        self._caused = (*self._caused, *replicas.caused())
         caused = scaling_seconds_of(
             ((c.tick, c.pool, _PART_OF[c.kind], c.seconds) for c in self._caused), self._cluster.pool_names
         )
         observation = await self.observer.observe(
-            now_s, _pages(states), self._pool_states(states), used, caused, self._applied.route
+            now_s, _pages(states), self._pool_states(states), used, caused, self.in_force.route
         )
         self._caused = ()
         return observation
@@ -179,54 +284,12 @@ class Sidecar:
                 starting=pool.starting,
                 draining=pool.draining,
                 asleep=0,  # local processes are never put to sleep
-                target=int(self._applied.replicas[self._cluster.pool_names.index(name)]),
+                target=int(self.in_force.replicas[self._cluster.pool_names.index(name)]),
             )
             for name, pool in states.items()
         }
 
-    async def _propose(self, snapshot: Snapshot, plan: Plan) -> Proposed:
-        """The policy's proposal in time, or the fallback's."""
-        patience_s = POLICY_SHARE_OF_TICK * self.scenario.tick_s / self.speed_up
-        late = f"no answer in {patience_s:.2f} s"
-        if self._thinking is not None and not self._thinking.done():
-            late = "still busy with an earlier tick"  # a second one beside it would only take its time and a thread
-        else:
-            work = asyncio.to_thread(propose, self.policy, self.fallback, snapshot, plan, self._minds)
-            self._thinking = asyncio.ensure_future(work)
-            await asyncio.wait({self._thinking}, timeout=patience_s)
-            if self._thinking.done():
-                proposed, self._minds = self._thinking.result()
-                return proposed
-        action, memory = self.fallback.decide(snapshot, plan, self._minds.fallback)
-        self._minds = Minds(self._minds.policy, memory)
-        trouble = Reason(ReasonCode.POLICY_TIMEOUT, name_of(self.policy), math.nan, math.nan, late)
-        return fall_back(self.fallback, action, trouble)
-
-    async def _act(self, decision: Decision) -> tuple[str, ...]:
-        """Caps first, then replicas, then routing; replicas that left routing may then stop."""
-        action = decision.applied
-        troubles = []
-        names = self._cluster.pool_names
-        for name, cap, budget in zip(names, action.batch_cap, action.token_budget, strict=True):
-            try:
-                self.caps.apply(name, int(cap), int(budget))
-            except (OSError, ValueError) as error:
-                troubles.append(f"caps of {name}: {error}")
-        targets = {name: int(count) for name, count in zip(names, action.replicas, strict=True)}
-        await self.processes.apply(targets, decision.tick)
-        states = self.processes.states()
-        ready = {name: pool.endpoints for name, pool in states.items()}
-        try:
-            await self.routing.apply(routing_table(self.scenario, action, ready))
-        except (EnvoyRejected, EnvoyUnreachable) as error:
-            troubles.append(f"routing: {error}")
-        else:
-            self.processes.release(frozenset(e for endpoints in ready.values() for e in endpoints))
-        for name, pool in states.items():
-            if pool.last_failure:  # the actuator replaces it; the sidecar itself stays ready
-                _LOG.warning("%s: %s", name, pool.last_failure)
-        self._applied = action
-        return tuple(troubles)
+    # Planning
 
     def _take_plan(self) -> Plan:
         """The newest plan; one that is still being made is not waited for."""
@@ -244,14 +307,21 @@ class Sidecar:
             self._planned_at_s = float(snapshot.time_s)
             self._planning = asyncio.create_task(asyncio.to_thread(self.planner.again, self._plan, snapshot))
 
+    # Telling
+
     def _note(self, tick: Tick) -> None:
         status = self.status
         status.ticks += 1
         status.fallback_ticks += tick.fell_back
         status.last_tick_at_s = time.monotonic()
-        status.applied = self.mode is Mode.ACTIVE
+        status.applied = tick.decision.mode is not Mode.ADVISE
         status.troubles = tick.troubles
         status.last = tick
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        self.status.mode, self.status.goal = self.ladder.mode, self.ladder.goal
+        self.status.gate = "" if self.ladder.mode is Mode.ACTIVE else wanting(self.ladder, self._gates)
 
 
 def _pages(states: Mapping[str, PoolReplicas]) -> tuple[ReplicaEndpoint, ...]:

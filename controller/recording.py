@@ -79,6 +79,7 @@ class Records:
                 tick.plan,
                 tick.memory,
                 tick.guard_state,
+                tick.reach,
                 decision,
                 fell_back=tick.fell_back,
                 scaling=observation.scaling,

@@ -295,7 +295,18 @@ class ReasonCode(StrEnum):
     ADMIT_INTERACTIVE = "admit_interactive"
     POLICY_ERROR = "policy_error"
     POLICY_TIMEOUT = "policy_timeout"
-    ADVISE_ONLY = "advise_only"
+    MISSING_TELEMETRY = "missing_telemetry"
+    """What decisions rest on did not arrive: the weights stay, the fallback decides the rest."""
+    RESUMING = "resuming"
+    """A sidecar that found its cluster running has seen nothing of the traffic yet: everything stays as it is."""
+    STORE_GONE = "store_gone"
+    """The tick before could not be recorded: the fallback decides until it can."""
+    CANARY = "canary"
+    """Beyond what the canary may touch."""
+    PROMOTED = "promoted"
+    """The mode rose by one, its gate passed; `wanted` and `applied` are the rungs before and after."""
+    STEPPED_BACK = "stepped_back"
+    """The mode fell by one, a breach; `wanted` and `applied` are the rungs before and after."""
 
 
 @dataclass(frozen=True)

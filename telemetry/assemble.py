@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..env.contract import POOL_COLUMNS, Cluster, FloatArray, SchemaError, Snaps
 from ..env.coverage import CalibratedRanges, covered_frac
 from ..env.forecast import ForecastState
 from .engine_page import EnginePage
+from .gpu_readings import PoolGpus
 from .readings import ReplicaReading
 from .tally import ClassWindow
 
@@ -58,6 +59,8 @@ class Measured:
     """`[C]` arrays, this tick's rates observed."""
     ranges: CalibratedRanges
     """`[P]` over which loads the believed laws rest on measurements."""
+    gpus: Mapping[str, PoolGpus] = field(default_factory=dict)
+    """By pool, of those whose GPUs have a source of their own; what it tells counts before the engines' pages."""
 
 
 def assemble(cluster: Cluster, measured: Measured, fresh_s: float) -> Snapshot:
@@ -71,7 +74,7 @@ def assemble(cluster: Cluster, measured: Measured, fresh_s: float) -> Snapshot:
     Raises:
         SchemaError: a reading or state of a pool that the cluster lacks, or a value that cannot be.
     """
-    for name in (*measured.pools, *(r.pool for r in measured.readings)):
+    for name in (*measured.pools, *measured.gpus, *(r.pool for r in measured.readings)):
         if name not in cluster.pool_names:
             raise SchemaError(f"telemetry of pool {name!r}: unknown; pools are {', '.join(cluster.pool_names)}")
     rows = [_pool_row(cluster, p, measured, fresh_s) for p in range(len(cluster.pool_names))]
@@ -97,6 +100,8 @@ def _pool_row(cluster: Cluster, p: int, measured: Measured, fresh_s: float) -> d
         "telemetry_age_s": _age_s(readings, state),
         **_engine_columns([r for r in readings if r.page is not None and r.age_s <= fresh_s], state),
     }
+    if name in measured.gpus:
+        row |= {column: value for column, value in measured.gpus[name].columns().items() if not math.isnan(value)}
     if state is not None:
         row |= {count: float(getattr(state, count)) for count in ("ready", "starting", "draining", "asleep", "target")}
     return row

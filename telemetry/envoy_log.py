@@ -306,6 +306,10 @@ class LogTail:
             records += self._rest()
         return tuple(records)
 
+    def absent(self) -> str:
+        """What is looked for and where, while there is no log; else nothing."""
+        return "" if self.path.exists() else f"{self.path}: no such file; wanted Envoy's log of requests, lines of JSON"
+
     def close(self) -> None:
         """Let go of the file; the next `read` opens it anew from its start."""
         if self._file is not None:

@@ -58,12 +58,14 @@ def nothing_known(n_pools: int) -> BusyShare:
     return BusyShare(np.full(n_pools, np.nan), np.full(n_pools, np.nan))
 
 
-def busy_share(cluster: Cluster, readings: Sequence[ReplicaReading], before: BusyShare) -> BusyShare:
+def busy_share(
+    cluster: Cluster, readings: Sequence[ReplicaReading], before: BusyShare, gpu_util_frac: FloatArray | None = None
+) -> BusyShare:
     """The shares of this tick: means over the replicas whose newest page came now.
 
     A pool of which no page came keeps the shares of `before`, and one without engines is not busy. Without the busy
-    counter, which only emulated replicas have, GPU utilisation stands in; the useful share then stays NaN until the
-    caller puts in what its model of the hardware believes.
+    counter, which only emulated replicas have, GPU utilisation stands in: the page's, else `gpu_util_frac` (`[P]`, of a
+    source of its own). The useful share then stays NaN until the caller puts in what its model of the hardware believes.
     """
     busy, useful = before.busy_frac.copy(), before.useful_frac.copy()
     for p, name in enumerate(cluster.pool_names):
@@ -75,6 +77,8 @@ def busy_share(cluster: Cluster, readings: Sequence[ReplicaReading], before: Bus
             useful[p] = min(math.fsum(u for _, u in known) / len(known), busy[p])
         elif not pool:
             busy[p] = useful[p] = 0.0
+        elif gpu_util_frac is not None and not math.isnan(gpu_util_frac[p]) and any(not r.error for r in pool):
+            busy[p], useful[p] = gpu_util_frac[p], math.nan
     return BusyShare(busy, useful)
 
 

@@ -93,7 +93,8 @@ async def sidecar(stage: Stage, entrant: Entrant, folder: Path) -> AsyncIterator
     """`poolpilot control` in a process group of its own, with everything it starts; nothing of it is left behind."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "poolpilot", "control", "--scenario", str(stage.scenario_file)]
-    command += ["--policy", entrant.policy, "--mode", "active", "--folder", str(folder), "--store", stage.store_url]
+    command += ["--policy", entrant.policy, "--mode", "active", "--no-step-back"]
+    command += ["--folder", str(folder), "--store", stage.store_url]
     command += ["--store-prefix", entrant.name, "--speed-up", f"{stage.speed_up:g}", "--port", str(stage.port)]
     command += ["--stream-interval", str(stage.stream_interval)]
     if entrant.setting:

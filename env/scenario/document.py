@@ -26,6 +26,7 @@ from ..perf.roofline import Stage, pipeline_kv_tokens, pipeline_law
 from ..plain_yaml import PlainYamlError, plain_yaml
 from ..workload.spec import WorkloadSpec
 from .classes import RequestClass
+from .control import Control
 from .energy import Energy
 from .fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
 from .fleet import Fleet
@@ -140,6 +141,7 @@ class Scenario(Strict):
     classes: Annotated[dict[Name, RequestClass], Field(min_length=1, max_length=MAX_CLASSES)]
     workload: WorkloadSpec
     guard: GuardLimits = GuardLimits()
+    control: Control = Control()
     energy: Energy = Energy()
     network: Network = Network()
     world: World = World()
@@ -213,6 +215,9 @@ class Scenario(Strict):
             for kind, of, names in (("pool", gap.pool, self.pools), ("class", gap.class_name, self.classes)):
                 if of is not None and of not in names:
                     return f"telemetry.gaps[{i}].{kind}: unknown {kind} {of!r}; wanted one of {', '.join(names)}"
+        for pool in self.control.canary.pools or ():
+            if pool not in self.pools:
+                return f"control.canary.pools: unknown pool {pool!r}; pools are {known}"
         unknown = set(self.workload.named_classes) - set(self.classes)
         if unknown:
             return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"

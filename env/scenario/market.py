@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from .delays import Delay
 from .fields import NonNegativeFloat, PositiveFloat, Strict
+from .sources import PriceFeed
 
 MAX_STEPS = 10_000
 """Most steps written out in a scenario; longer series belong in a file."""
@@ -70,6 +71,8 @@ class Price(Strict):
     source: str = ""
     """Where the price was read, and when."""
     series: PriceSeries | None = None
+    feed: PriceFeed | None = None
+    """Where a live controller reads the price as it is now; until it could, `usd_per_hr` counts."""
 
     def scaled(self, factor: float) -> Price:
         """So many times as dear, the series too."""

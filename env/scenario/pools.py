@@ -17,6 +17,7 @@ from .delays import Delay, LognormalDelay
 from .energy import Thermal
 from .fields import NonNegativeFloat, PositiveFloat, Share, Strict
 from .market import Price, Spot, StockOuts
+from .sources import GpuMetrics
 
 
 class Replicas(Strict):
@@ -206,6 +207,8 @@ class Pool(Strict):
     law: Path | None = None
     """File with a law measured on such a replica, as `poolpilot profile --out` writes it, in place of the performance
     model's; where it tells the KV cache's size, that too."""
+    gpu_metrics: GpuMetrics | None = None
+    """Who tells a live controller of the pool's GPUs; left out: only what the engines' own pages say of them."""
     command: tuple[str, ...] | None = None
     """Starts one live replica; `{host}`, `{port}` and `{cap_file}` are filled in. Left out: an emulated replica."""
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
 from poolpilot.controller.deciding import Minds, Proposed, conclude, expected_attainment, propose
-from poolpilot.env.contract import Action, Memory, Mode, Plan, ReasonCode, Snapshot
-from poolpilot.env.guard import first_state
+from poolpilot.controller.reach import Reach
+from poolpilot.env.contract import Action, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from poolpilot.env.guard import GuardState, first_state
 
-from .ticks import a_plan, a_sitting, a_snapshot
+from .ticks import a_plan, a_reach, a_sitting, a_snapshot
 
 SITTING = a_sitting()
 CLUSTER = SITTING.cluster
@@ -22,6 +23,10 @@ PLAN = a_plan(CLUSTER)
 SEEN = a_snapshot(CLUSTER, 10.0, np.random.default_rng(3))
 RULE = PlanTracking(CLUSTER)
 MINDS = Minds(policy={"own": np.array(1.0)}, fallback={})
+
+
+def reach(mode: Mode) -> Reach:
+    return a_reach(CLUSTER, mode, first_state(PLAN, CLUSTER).applied)
 
 
 class Odd:
@@ -92,7 +97,7 @@ def test_the_fallback_decides_where_the_policy_cannot(
     assert minds.policy is MINDS.policy
     assert minds.fallback.keys() == remembered.keys()
     decision, _ = conclude(
-        proposed, SEEN, PLAN, CLUSTER, SITTING.limits, first_state(PLAN, CLUSTER), tick=7, mode=Mode.ACTIVE
+        proposed, SEEN, PLAN, CLUSTER, SITTING.limits, first_state(PLAN, CLUSTER), tick=7, reach=reach(Mode.ACTIVE)
     )
     assert decision.reasons[0] is proposed.trouble
     assert (decision.policy_name, decision.tick, decision.mode) == (RULE.name, 7, Mode.ACTIVE)
@@ -133,8 +138,83 @@ def test_expected_attainment_stays_between_nothing_and_the_wanted(seed: int, unk
     seen.classes[rng.random(seen.classes.shape) < unknown] = np.nan
     action, _ = RULE.decide(seen, PLAN, {})
     decision, _ = conclude(
-        Proposed(action, "rule", ""), seen, PLAN, CLUSTER, SITTING.limits, first_state(PLAN, CLUSTER), 0, Mode.ADVISE
+        Proposed(action, "rule", "", action),
+        seen,
+        PLAN,
+        CLUSTER,
+        SITTING.limits,
+        first_state(PLAN, CLUSTER),
+        0,
+        reach(Mode.ADVISE),
     )
     expected = decision.expected_attainment
     assert np.all((expected >= 0.0) & (expected <= CLUSTER.targets.attainment + 1e-12))
     assert decision.expected_usd_per_hr >= 0.0
+
+
+def troubled(code: ReasonCode) -> Proposed:
+    """The rule stands in, and wants otherwise than what is in force."""
+    action, _ = RULE.decide(SEEN, PLAN, {})
+    wishes = replace(action, route=np.roll(action.route, 1, axis=1), replicas=action.replicas + 1.0)
+    return Proposed(wishes, "rule", "", wishes, Reason(code, "h100", 31.0, 30.0, "looked for it"))
+
+
+def concluded(proposed: Proposed, mode: Mode = Mode.ACTIVE) -> tuple[Action, GuardState]:
+    state = first_state(PLAN, CLUSTER)
+    decision, after = conclude(proposed, SEEN, PLAN, CLUSTER, SITTING.limits, state, 3, reach(mode))
+    return decision.applied, after
+
+
+@pytest.mark.parametrize("code", [ReasonCode.MISSING_TELEMETRY, ReasonCode.STALE_TELEMETRY])
+def test_without_telemetry_the_last_good_weights_stay_and_the_rule_decides_the_rest(code: ReasonCode) -> None:
+    proposed = troubled(code)
+    applied, _ = concluded(proposed)
+    last_good = first_state(PLAN, CLUSTER).applied
+    np.testing.assert_array_equal(applied.route, last_good.route)
+    np.testing.assert_array_equal(applied.admit, last_good.admit)
+    ruled, _ = concluded(replace(proposed, trouble=None))
+    np.testing.assert_array_equal(applied.batch_cap, ruled.batch_cap)
+    assert not np.array_equal(proposed.action.route, last_good.route)
+
+
+def test_a_sidecar_that_has_seen_nothing_yet_leaves_everything_as_it_is() -> None:
+    state = first_state(PLAN, CLUSTER)
+    up = replace(SEEN, pools=SEEN.pools.copy())
+    up.target[:] = state.applied.replicas
+    up.ready[:] = state.applied.replicas
+    up.gpu_temp_c[:] = 50.0
+    up.classes[:] = np.nan
+    decision, _ = conclude(
+        troubled(ReasonCode.RESUMING), up, PLAN, CLUSTER, SITTING.limits, state, 0, reach(Mode.ACTIVE)
+    )
+    for field in fields(Action):
+        np.testing.assert_array_equal(getattr(decision.applied, field.name), getattr(state.applied, field.name))
+
+
+def test_an_adviser_decides_as_if_it_acted_and_the_guard_remembers_that_it_did_not() -> None:
+    action, _ = RULE.decide(SEEN, PLAN, {})
+    proposed = Proposed(replace(action, replicas=action.replicas + 1.0), "rule", "", action)
+    applied, state = concluded(proposed, Mode.ADVISE)
+    acted, after = concluded(proposed, Mode.ACTIVE)
+    for field in fields(Action):
+        np.testing.assert_array_equal(getattr(applied, field.name), getattr(acted, field.name))
+    assert state.applied is not applied
+    np.testing.assert_array_equal(state.applied.replicas, first_state(PLAN, CLUSTER).applied.replicas)
+    assert after.applied is acted
+
+
+def test_news_come_last_among_the_reasons() -> None:
+    action, _ = RULE.decide(SEEN, PLAN, {})
+    news = Reason(ReasonCode.STEPPED_BACK, "canary", 2.0, 1.0, "chat: too few")
+    decision, _ = conclude(
+        Proposed(action, "rule", "", action),
+        SEEN,
+        PLAN,
+        CLUSTER,
+        SITTING.limits,
+        first_state(PLAN, CLUSTER),
+        0,
+        reach(Mode.CANARY),
+        (news,),
+    )
+    assert decision.reasons[-1] is news

@@ -7,7 +7,7 @@ import pytest
 from poolpilot.controller.choosing import FALLBACK, PolicyChoice
 from poolpilot.controller.decision_log import DecisionLog, Sat, Sitting, TickRecord, entry_of, read_entries, read_log
 from poolpilot.controller.decision_replay import Difference, ReplayError, replay
-from poolpilot.env.contract import Decision, Policy
+from poolpilot.env.contract import Decision, Mode, Policy
 
 from .ticks import a_sitting, policies, sat_through
 
@@ -16,11 +16,12 @@ def that_policy(decision: Decision, sitting: Sitting) -> Policy:
     return policies(sitting.cluster)[decision.policy_name]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_log_decides_the_same_again(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("seed", range(3))
+def test_a_log_decides_the_same_again(tmp_path: Path, seed: int, mode: Mode) -> None:
     sitting = a_sitting()
     with DecisionLog(tmp_path / "log.jsonl", sitting) as log:
-        for record in sat_through(sitting, 12, seed):
+        for record in sat_through(sitting, 12, seed, mode):
             log.append(record)
     records = list(read_log(tmp_path / "log.jsonl"))
     assert sum(record.fell_back for record in records) == 4
@@ -71,7 +72,7 @@ def chosen(choice: PolicyChoice, n_ticks: int) -> list[TickRecord]:
     policy = choice.make(sitting.cluster)
     fallback = FALLBACK.make(sitting.cluster)
     sitting = replace(sitting, policies=(Sat.of(choice, policy), Sat.of(FALLBACK, fallback)))
-    return list(sat_through(sitting, n_ticks, 5, (policy, fallback)))
+    return list(sat_through(sitting, n_ticks, 5, deciding=(policy, fallback)))
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: f"{choice.name} {choice.knobs}{choice.miss_price}")

@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
+from poolpilot.controller.acting import Hands, Routing
 from poolpilot.controller.actuators import envoy
 from poolpilot.controller.actuators.caps import CapFiles
 from poolpilot.controller.actuators.child import ReplicaCommand
@@ -23,16 +24,19 @@ from poolpilot.controller.actuators.local_replica import LocalSettings
 from poolpilot.controller.actuators.processes import LocalProcesses
 from poolpilot.controller.assembly import first_plan
 from poolpilot.controller.decision_log import DecisionLog, Sitting, read_log
-from poolpilot.controller.loop import Recorder, Routing, Sidecar, Tick
+from poolpilot.controller.ladder import Ladder, standing_on
+from poolpilot.controller.loop import Recorder, Sidecar, Tick
 from poolpilot.controller.observing import Observer
 from poolpilot.controller.recording import BILL_FILE, Records
 from poolpilot.controller.routing import routing_table
+from poolpilot.controller.thinking import Thinker
 from poolpilot.env.contract import Action, Memory, Mode, Plan, Policy, ReasonCode, Snapshot
+from poolpilot.env.guard import first_state
 from poolpilot.env.scenario import Scenario, load_scenario
 from poolpilot.telemetry.engine_collector import EngineCollector
 from poolpilot.telemetry.envoy_log import LogTail
 from poolpilot.telemetry.exporter import SidecarMetrics
-from poolpilot.telemetry.store import Store
+from poolpilot.telemetry.store import Store, StoreError
 
 SCENARIO = load_scenario("mixed-chat")
 NOBODY = "redis://127.0.0.1:1/0"
@@ -66,6 +70,8 @@ class Bench:
     folder: Path
     session: aiohttp.ClientSession
     now_s: float = 0.0
+    processes: LocalProcesses = field(init=False)
+    """Of the sidecar that was made last."""
 
     async def no_requests(self, endpoint: Endpoint) -> int:
         """Nothing is in flight at a replica that never serves."""
@@ -79,35 +85,41 @@ class Bench:
         mode: Mode = Mode.ACTIVE,
         observer: Observer | None = None,
         speed_up: float = 10.0,
+        *,
+        goal: Mode | None = None,
+        resumed: bool = False,
+        keep: Callable[[Ladder, Action, Action], None] = lambda ladder, in_force, rest: None,
     ) -> Sidecar:
         """All parts but the given ones are real."""
         planner, plan = first_plan(self.scenario)
         caps = CapFiles(self.folder / "caps")
-        processes = LocalProcesses(
+        self.processes = LocalProcesses(
             {name: ReplicaCommand(("sleep", "{port}"), caps.path(name)) for name in self.scenario.pool_names},
             LocalSettings(self.folder / "logs"),
             lambda: self.now_s,
             lambda _: 1e6,  # no machine ever comes
             self.no_requests,
         )
+        cluster = self.scenario.cluster()
         return Sidecar(
             scenario=self.scenario,
-            policy=policy,
-            fallback=PlanTracking(self.scenario.cluster()),
+            thinker=Thinker(policy, PlanTracking(cluster)),
             planner=planner,
             limits=self.scenario.limits(),
             observer=observer or self.observer(),
-            processes=processes,
-            routing=routing,
-            caps=caps,
+            hands=Hands(self.scenario, self.processes, routing, caps),
             recorder=recorder,
             first_plan=plan,
-            mode=mode,
+            ladder=standing_on(mode, cluster.class_names, goal),
             speed_up=speed_up,
+            in_force=replace(first_state(plan, cluster).applied, replicas=np.zeros(len(cluster.pool_names))),
+            resumed=resumed,
+            keep=keep,
         )
 
     def observer(self) -> Observer:
-        """Looks at a log that nobody writes."""
+        """Looks at a log that nobody writes to."""
+        (self.folder / "access.log").touch()
         collector = EngineCollector(self.session, lambda: self.now_s)
         return Observer(self.scenario, LogTail(self.folder / "access.log"), collector, speed_up=10.0)
 
@@ -177,10 +189,10 @@ async def test_a_store_that_is_gone_does_not_stop_ticks_nor_the_log_on_disk(tmp_
         records = Records(sitting, log, store, SidecarMetrics(cluster), tmp_path)
         sidecar = bench.sidecar(PlanTracking(cluster), records, Followed())
         await sidecar.run(bench.ticks(3))
-        await sidecar.processes.stop_all()
+        await bench.processes.stop_all()
     assert sidecar.status.ticks == 3
-    assert "not recorded" in sidecar.status.troubles[0]
-    assert NOBODY.removesuffix("/0") in sidecar.status.troubles[0]
+    assert "not recorded" in sidecar.status.troubles[-1]
+    assert NOBODY.removesuffix("/0") in sidecar.status.troubles[-1]
     assert [record.decision.tick for record in read_log(tmp_path / "decisions.jsonl")] == [0, 1, 2]
     assert (tmp_path / BILL_FILE).is_file()
 
@@ -197,7 +209,7 @@ async def test_every_idle_dollar_of_a_start_is_on_the_account_of_its_decision(tm
         records = Records(sitting, log, store, metrics, tmp_path)
         sidecar = bench.sidecar(PlanTracking(cluster), records, Followed())
         await sidecar.run(bench.ticks(5))
-        await sidecar.processes.stop_all()
+        await bench.processes.stop_all()
     ticks = list(read_log(tmp_path / "decisions.jsonl"))
     wanted = ticks[0].decision.applied.replicas
     rent = float((wanted * cluster.usd_per_hr).sum()) / 3600.0 * SCENARIO.tick_s
@@ -252,7 +264,7 @@ async def test_what_envoy_refuses_is_a_trouble_and_its_last_weights_stay(tmp_pat
         sidecar = bench.sidecar(rule, Kept(), Spoiling(files, spoilt=[1]))
         await sidecar.run(bench.ticks(3, look))
         look(3)
-        await sidecar.processes.stop_all()
+        await bench.processes.stop_all()
     assert troubles[1] == ()
     assert "malformed IP address: not-an-address" in troubles[2][0]
     assert troubles[2][0].startswith("routing: ")
@@ -278,6 +290,7 @@ async def test_a_tick_that_fails_is_a_trouble_and_the_next_one_goes_on(tmp_path:
     kept, seen = Kept(), []
     async with a_bench(tmp_path) as bench:
         collector = EngineCollector(bench.session, lambda: bench.now_s)
+        (tmp_path / "access.log").touch()
         blind = Blind(SCENARIO, LogTail(tmp_path / "access.log"), collector, speed_up=10.0)
         sidecar = bench.sidecar(PlanTracking(SCENARIO.cluster()), kept, Followed(), Mode.ADVISE, blind)
         await sidecar.run(bench.ticks(3, lambda _: seen.append(sidecar.status.troubles)))
@@ -287,16 +300,184 @@ async def test_a_tick_that_fails_is_a_trouble_and_the_next_one_goes_on(tmp_path:
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-async def test_only_an_active_sidecar_touches_the_world(tmp_path: Path, mode: Mode) -> None:
+async def test_an_adviser_keeps_what_is_in_force_a_canary_moves_its_share_and_only_an_active_one_scales(
+    tmp_path: Path, mode: Mode
+) -> None:
     routing, kept = Followed(), Kept()
     async with a_bench(tmp_path) as bench:
-        sidecar = bench.sidecar(PlanTracking(SCENARIO.cluster()), kept, routing, mode)
+        sidecar = bench.sidecar(Contrary(), kept, routing, mode)
+        opening = sidecar.in_force
         await sidecar.run(bench.ticks(2))
-        asked_for = sum(len(pool.replicas) for pool in sidecar.processes.states().values())
-        await sidecar.processes.stop_all()
-    active = mode is Mode.ACTIVE
-    assert (len(routing.tables) == 2) is active
-    assert (asked_for > 0) is active
-    assert any((tmp_path / "caps").iterdir()) is active
-    assert sidecar.status.applied is active
+        asked_for = sum(len(pool.replicas) for pool in bench.processes.states().values())
+        await bench.processes.stop_all()
+    assert (asked_for > 0) is (mode is Mode.ACTIVE)
+    assert sidecar.status.applied is (mode is not Mode.ADVISE)
     assert [tick.decision.mode for tick in kept.ticks] == [mode, mode]
+    wanted = kept.ticks[0].decision.proposed.route
+    share = {Mode.ADVISE: 0.0, Mode.CANARY: 0.05, Mode.ACTIVE: 1.0}[mode]
+    # Nothing is up yet: a canary sends nothing where nothing is.
+    share = 0.0 if mode is Mode.CANARY else share
+    expected = share * wanted + (1.0 - share) * opening.route
+    np.testing.assert_allclose(sidecar.in_force.route, expected)
+    assert len(routing.tables) == 2
+    for table in routing.tables:
+        for c, requests in enumerate(table.classes):
+            for pool, weight in requests.weights:
+                assert weight == pytest.approx(expected[c, SCENARIO.pool_names.index(pool)])
+
+
+class Contrary:
+    """Wants all replicas that there can be, and everything sent to the first pool that can serve it."""
+
+    name, policy_hash = "contrary", ""
+
+    def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
+        """The same at every tick."""
+        cluster = SCENARIO.cluster()
+        first = np.zeros(cluster.serves.shape)
+        first[np.arange(len(first)), cluster.serves.argmax(axis=1)] = 1.0
+        return replace(first_state(plan, cluster).applied, route=first, replicas=cluster.max_replicas), memory
+
+
+async def test_two_ticks_cannot_overlap(tmp_path: Path) -> None:
+    awake = threading.Event()
+    async with a_bench(tmp_path) as bench:
+        sidecar = bench.sidecar(Sleepy(awake), Kept(), Followed(), Mode.ADVISE, speed_up=1.0)
+        first = asyncio.create_task(sidecar.tick(0.0))
+        await asyncio.sleep(0.05)
+        with pytest.raises(RuntimeError, match="a tick is under way"):
+            await sidecar.tick(1.0)
+        awake.set()
+        await first
+        assert (await sidecar.tick(2.0)).decision.tick == 1
+
+
+async def test_a_log_that_never_came_is_named_and_the_weights_stay_until_it_comes(tmp_path: Path) -> None:
+    kept = Kept()
+    async with a_bench(tmp_path) as bench:
+        sidecar = bench.sidecar(Contrary(), kept, Followed())
+        log = tmp_path / "access.log"
+        log.unlink()
+        await sidecar.run(bench.ticks(7, lambda i: log.touch() if i == 5 else None))
+        await bench.processes.stop_all()
+    assert [tick.fell_back for tick in kept.ticks] == [False] * 4 + [True] + [False] * 2
+    blind = kept.ticks[4]
+    reason = blind.decision.reasons[0]
+    assert (reason.code, reason.subject) == (ReasonCode.MISSING_TELEMETRY, "classes")
+    assert str(log) in reason.detail
+    assert "wanted Envoy's log" in reason.detail
+    assert blind.decision.policy_name == "plan-tracking"
+    np.testing.assert_array_equal(blind.decision.applied.route, kept.ticks[3].decision.applied.route)
+    assert str(log) in kept.ticks[0].troubles[0]
+    assert kept.ticks[6].troubles == ()
+
+
+class Forgetful(Kept):
+    """A recorder whose store is gone at some ticks."""
+
+    async def record(self, tick: Tick) -> None:
+        """Kept, or not."""
+        await super().record(tick)
+        if tick.decision.tick in (1, 2):
+            raise StoreError("store at nowhere: connection refused")
+
+
+async def test_while_ticks_are_not_recorded_the_fallback_decides(tmp_path: Path) -> None:
+    kept = Forgetful()
+    async with a_bench(tmp_path) as bench:
+        sidecar = bench.sidecar(Contrary(), kept, Followed())
+        await sidecar.run(bench.ticks(5))
+        await bench.processes.stop_all()
+    assert [tick.fell_back for tick in kept.ticks] == [False, False, True, True, False]
+    assert kept.ticks[2].decision.reasons[0].code is ReasonCode.STORE_GONE
+    assert "connection refused" in kept.ticks[2].decision.reasons[0].detail
+
+
+class Broken:
+    """A proxy that is down."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def apply(self, table: RoutingTable) -> None:
+        """Never."""
+        self.calls += 1
+        raise envoy.EnvoyUnreachable("Envoy's admin interface does not answer")
+
+
+async def test_what_could_not_be_done_is_told_and_does_not_count_as_in_force(tmp_path: Path) -> None:
+    kept = Kept()
+    async with a_bench(tmp_path) as bench:
+        sidecar = bench.sidecar(Contrary(), kept, Broken())
+        opening = sidecar.in_force
+        await sidecar.run(bench.ticks(2))
+        asked_for = sum(len(pool.replicas) for pool in bench.processes.states().values())
+        await bench.processes.stop_all()
+    assert asked_for > 0  # the other parts go on
+    np.testing.assert_array_equal(sidecar.in_force.route, opening.route)
+    np.testing.assert_array_equal(kept.ticks[1].guard_state.applied.route, opening.route)
+    assert not np.array_equal(sidecar.in_force.replicas, opening.replicas)
+    assert kept.ticks[0].troubles == ("routing: Envoy's admin interface does not answer",)
+    assert sidecar.status.troubles[0].startswith("routing: ")
+
+
+async def test_a_sidecar_that_goes_on_from_another_changes_nothing_before_it_has_seen_the_traffic(
+    tmp_path: Path,
+) -> None:
+    kept, routing, stood = Kept(), Followed(), list[Action]()
+    async with a_bench(tmp_path) as bench:
+        sidecar = bench.sidecar(
+            Contrary(), kept, routing, resumed=True, keep=lambda ladder, in_force, rest: stood.append(in_force)
+        )
+        opening = sidecar.in_force
+        await sidecar.run(bench.ticks(2))
+        await bench.processes.stop_all()
+    first, second = kept.ticks
+    assert first.decision.reasons[0].code is ReasonCode.RESUMING
+    np.testing.assert_array_equal(first.in_force.route, opening.route)
+    np.testing.assert_array_equal(first.in_force.batch_cap, opening.batch_cap)
+    assert not second.fell_back
+    assert not np.array_equal(second.in_force.route, opening.route)
+    assert len(routing.tables) == 2
+    np.testing.assert_array_equal(stood[-1].route, second.in_force.route)
+
+
+async def test_the_mode_rises_when_its_gate_passes_and_falls_when_asked_to(tmp_path: Path) -> None:
+    gates = SCENARIO.control.gates.model_copy(update={"ticks": 3, "vetoes_per_tick": 100.0})
+    scenario = SCENARIO.model_copy(update={"control": SCENARIO.control.model_copy(update={"gates": gates})})
+    kept = Kept()
+    async with a_bench(tmp_path, scenario) as bench:
+        sidecar = bench.sidecar(PlanTracking(scenario.cluster()), kept, Followed(), Mode.ADVISE)
+        assert sidecar.request_mode(Mode.CANARY) is None
+        assert sidecar.status.gate == "0 of 3 ticks"
+        await sidecar.run(bench.ticks(5))
+        assert sidecar.status.mode is Mode.CANARY
+        assert sidecar.request_mode(Mode.ADVISE) is None
+        await sidecar.run(bench.ticks(1))
+        await bench.processes.stop_all()
+    assert [t.decision.mode for t in kept.ticks] == [Mode.ADVISE] * 3 + [Mode.CANARY] * 2 + [Mode.ADVISE]
+    risen, fallen = kept.ticks[3].decision.reasons[-1], kept.ticks[5].decision.reasons[-1]
+    assert (risen.code, risen.subject, risen.wanted, risen.applied) == (ReasonCode.PROMOTED, "canary", 0.0, 1.0)
+    assert (fallen.code, fallen.subject, fallen.detail) == (ReasonCode.STEPPED_BACK, "advise", "asked for")
+    assert "asked for" in sidecar.status.last_move
+
+
+async def test_a_policy_that_keeps_failing_loses_its_mode(tmp_path: Path) -> None:
+    class Failing(Contrary):
+        def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
+            raise ZeroDivisionError("no load")
+
+    gates = SCENARIO.control.gates.model_copy(update={"breach_ticks": 2})
+    scenario = SCENARIO.model_copy(update={"control": SCENARIO.control.model_copy(update={"gates": gates})})
+    kept = Kept()
+    async with a_bench(tmp_path, scenario) as bench:
+        sidecar = bench.sidecar(Failing(), kept, Followed())
+        await sidecar.run(bench.ticks(6))
+        await bench.processes.stop_all()
+    assert [t.decision.mode for t in kept.ticks] == [Mode.ACTIVE] * 2 + [Mode.CANARY] * 2 + [Mode.ADVISE] * 2
+    told = kept.ticks[2].decision.reasons[-1]
+    assert (told.code, told.detail) == (ReasonCode.STEPPED_BACK, "the policy failed in 100% of 2 ticks")
+    assert all(t.fell_back for t in kept.ticks)
+    # What was active once leaves the rest to the rule; an adviser leaves all as it is.
+    assert kept.ticks[2].reach.rest is not kept.ticks[2].guard_state.applied
+    np.testing.assert_array_equal(kept.ticks[5].in_force.replicas, kept.ticks[4].in_force.replicas)

@@ -7,7 +7,8 @@ import numpy as np
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
 from poolpilot.controller.deciding import Minds, conclude, propose
 from poolpilot.controller.decision_log import Sitting, TickRecord
-from poolpilot.env.contract import Cluster, Mode, Plan, Policy, Snapshot, blank_snapshot
+from poolpilot.controller.reach import Reach
+from poolpilot.env.contract import Action, Cluster, Mode, Plan, Policy, Snapshot, blank_snapshot
 from poolpilot.env.guard import Limits, first_state
 from poolpilot.env.scenario import load_scenario
 
@@ -74,8 +75,17 @@ def policies(cluster: Cluster) -> dict[str, Policy]:
     return {"fragile": Fragile(PlanTracking(cluster)), "careful": Careful(cluster, headroom=2.0)}
 
 
+def a_reach(cluster: Cluster, mode: Mode, rest: Action) -> Reach:
+    """A canary of a tenth of the traffic, or another mode."""
+    return Reach(mode, np.array(0.1), np.zeros(len(cluster.pool_names), dtype=np.bool_), rest)
+
+
 def sat_through(
-    sitting: Sitting, n_ticks: int, seed: int, deciding: tuple[Policy, Policy] | None = None
+    sitting: Sitting,
+    n_ticks: int,
+    seed: int,
+    mode: Mode = Mode.ACTIVE,
+    deciding: tuple[Policy, Policy] | None = None,
 ) -> Iterator[TickRecord]:
     """The ticks of a sidecar, as its loop has them."""
     rng = np.random.default_rng(seed)
@@ -86,9 +96,10 @@ def sat_through(
         snapshot = a_snapshot(cluster, tick * 10.0, rng)
         proposed, after = propose(policy, fallback, snapshot, plan, minds)
         fell_back = proposed.trouble is not None
+        reach = a_reach(cluster, mode, proposed.rule)
         decision, next_state = conclude(
-            proposed, snapshot, plan, cluster, sitting.limits, state, tick, Mode.ACTIVE, fencing_token=4
+            proposed, snapshot, plan, cluster, sitting.limits, state, tick, reach, fencing_token=4
         )
         memory = minds.fallback if fell_back else minds.policy
-        yield TickRecord(sitting, snapshot, plan, memory, state, decision, fell_back)
+        yield TickRecord(sitting, snapshot, plan, memory, state, reach, decision, fell_back)
         minds, state = after, next_state

@@ -1,7 +1,10 @@
 """Scenarios are the same where results are."""
 
+from pathlib import Path
+
 from poolpilot.env.scenario import load_scenario
 from poolpilot.env.scenario.fingerprint import fingerprint
+from poolpilot.env.scenario.sources import GpuMetrics, PriceFeed
 
 ONE, OTHER = load_scenario("mixed-chat"), load_scenario("two-models")
 
@@ -17,3 +20,10 @@ def test_what_results_depend_on_is() -> None:
 def test_of_several_the_order_does_not_matter_but_each_does() -> None:
     assert fingerprint(ONE, OTHER) == fingerprint(OTHER, ONE)
     assert len({fingerprint(ONE, OTHER), fingerprint(ONE, ONE), fingerprint(ONE), fingerprint(OTHER)}) == 4
+
+
+def test_where_a_live_controller_looks_is_not_part_of_it() -> None:
+    name, pool = next(iter(ONE.pools.items()))
+    price = pool.price.model_copy(update={"feed": PriceFeed(path=Path("prices.csv"))})
+    followed = pool.model_copy(update={"price": price, "gpu_metrics": GpuMetrics(nvml=(0,))})
+    assert fingerprint(ONE.model_copy(update={"pools": {**ONE.pools, name: followed}})) == fingerprint(ONE)

@@ -10,6 +10,7 @@ from poolpilot.env import forecast
 from poolpilot.env.contract import FORECAST_HORIZON_S, POOL_COLUMNS, SchemaError, Snapshot
 from poolpilot.env.coverage import CalibratedRanges
 from poolpilot.telemetry.assemble import Measured, PoolState, assemble
+from poolpilot.telemetry.gpu_readings import GpuReading, PoolGpus
 from poolpilot.telemetry.readings import ReplicaReading
 from poolpilot.telemetry.tally import ClassWindow, tally
 
@@ -32,7 +33,7 @@ TWO_READY = PoolState(ready=2, starting=0, draining=0, asleep=0, target=2)
 NONE_UP = PoolState(ready=0, starting=0, draining=0, asleep=0, target=0)
 
 
-def assembled(*readings: ReplicaReading, l4: PoolState | None = TWO_READY) -> Snapshot:
+def assembled(*readings: ReplicaReading, l4: PoolState | None = TWO_READY, gpus: PoolGpus | None = None) -> Snapshot:
     measured = Measured(
         time_s=100.0,
         window=ClassWindow(60.0),
@@ -43,6 +44,7 @@ def assembled(*readings: ReplicaReading, l4: PoolState | None = TWO_READY) -> Sn
         preemptions_per_hr=np.array([0.0, 0.1]),
         forecast=forecast.start(3),
         ranges=RANGES,
+        gpus={} if gpus is None else {"l4": gpus},
     )
     return assemble(CLUSTER, measured, FRESH_S)
 
@@ -73,6 +75,19 @@ def test_everything_measured_is_known_but_throttling() -> None:
     )
     assert snapshot.ready[0] == 2
     assert snapshot.telemetry_age_s[0] == 0
+
+
+def test_gpus_with_a_source_of_their_own_count_before_the_pages() -> None:
+    told = PoolGpus(
+        (GpuReading("GPU-1", 0.9, 0.8, 84.0, 300.0, 1.0), GpuReading("GPU-2", 0.7, 0.8, 60.0, 200.0, 0.0)), 0.0, True
+    )
+    snapshot = assembled(reading("a"), reading("b"), gpus=told)
+    assert {c.name for c in POOL_COLUMNS} == known(snapshot)
+    assert (snapshot.gpu_util_frac[0], snapshot.gpu_temp_c[0], snapshot.power_w[0]) == (0.8, 84.0, 500.0)
+    assert snapshot.throttled[0] == 0.5
+    silent = assembled(reading("a"), reading("b"), gpus=PoolGpus((), 90.0, False, ("no page",)))
+    assert (silent.gpu_temp_c[0], silent.power_w[0]) == (60.0, 140.0)
+    assert not silent.known("throttled")[0]
 
 
 def test_one_silent_replica_hides_the_sums_but_not_the_means() -> None:

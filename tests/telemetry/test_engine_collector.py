@@ -8,7 +8,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from poolpilot.telemetry.engine_collector import MAX_PAGE_BYTES, EngineCollector, ReplicaEndpoint
+from poolpilot.telemetry.engine_collector import AT_ONCE, LATE_AT_ONCE, EngineCollector, ReplicaEndpoint
+from poolpilot.telemetry.fetching import MAX_PAGE_BYTES
 from poolpilot.telemetry.readings import ReplicaReading
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -173,3 +174,50 @@ async def test_any_number_of_replicas(count: int) -> None:
         endpoints = [ReplicaEndpoint("l4", str(n), f"{url}/metrics") for n in range(count)]
         readings = await EngineCollector(session, Clock(), timeout_s=20.0).collect(endpoints)
     assert [r.name for r in readings if r.page] == [str(n) for n in range(count)]
+
+
+async def test_replicas_that_hang_take_no_turn_of_those_that_answer() -> None:
+    """As many hang as are asked at a time, twice over; a first tick may pay for it, the next one does not."""
+    hung = 2 * AT_ONCE
+    async with serving({"good": answering(GOOD), "never": never}) as url:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            endpoints = [ReplicaEndpoint("l4", f"hung-{n}", f"{url}/never") for n in range(hung)]
+            endpoints += [ReplicaEndpoint("l4", f"good-{n}", f"{url}/good") for n in range(40)]
+            collector = EngineCollector(session, Clock(), timeout_s=3.0, budget_s=4.0)
+            for _ in range(3):  # hung ones are told from prompt ones one tick after the other
+                readings = await collector.collect(endpoints)
+            assert [r.name for r in readings] == [e.name for e in endpoints]
+            assert [r.name for r in readings if r.page] == [f"good-{n}" for n in range(40)]
+            why = [r.error.partition(": ")[2] for r in readings if not r.page]
+            assert why.count("no page within 3 s") >= LATE_AT_ONCE
+            assert why.count("no page within 3 s") + sum("4 s" in words for words in why) == hung
+
+
+async def test_a_replica_that_answers_again_has_its_turn_with_the_others() -> None:
+    now: dict[str, Handler] = {"handler": never}
+
+    async def switching(request: web.Request) -> web.StreamResponse:
+        return await now["handler"](request)
+
+    async with serving({"metrics": switching}) as url, aiohttp.ClientSession() as session:
+        collector = EngineCollector(session, Clock(), timeout_s=0.2)
+        endpoints = [ReplicaEndpoint("l4", "a", f"{url}/metrics")]
+        assert (await collector.collect(endpoints))[0].page is None
+        now["handler"] = answering(GOOD)
+        collector._timeout_s = collector._budget_s = 30.0
+        assert (await collector.collect(endpoints))[0].page is not None
+        assert not collector._known["a"].late
+
+
+async def test_a_collection_that_is_stopped_leaves_nothing_running() -> None:
+    async with serving({"never": never}) as url, aiohttp.ClientSession() as session:
+        endpoints = [ReplicaEndpoint("l4", str(n), f"{url}/never") for n in range(3)]
+        before = asyncio.all_tasks()
+        collecting = asyncio.create_task(EngineCollector(session, Clock(), timeout_s=60.0).collect(endpoints))
+        await asyncio.sleep(0.1)
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
+        await asyncio.sleep(0.1)
+        ours = [task for task in asyncio.all_tasks() - before if "EngineCollector" in repr(task)]
+    assert ours == []

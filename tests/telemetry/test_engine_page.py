@@ -163,3 +163,99 @@ def test_a_page_of_a_real_vllm_under_load(shared_data: Path) -> None:
     assert (page.running, page.waiting, page.sleep) == (16.0, 24.0, SleepState.AWAKE)
     assert page.kv_used_frac == pytest.approx(0.0802, abs=1e-4)
     assert page.generation_tokens_total == 13480.0
+
+
+SGLANG = """# TYPE sglang:num_running_reqs gauge
+sglang:num_running_reqs{engine_type="unified",model_name="m",pp_rank="0",tp_rank="0"} 12.0
+sglang:num_running_reqs{engine_type="unified",model_name="m",pp_rank="0",tp_rank="1"} 12.0
+sglang:num_running_reqs_offline_batch{engine_type="unified",model_name="m"} 5.0
+sglang:num_queue_reqs{engine_type="unified",model_name="m",pp_rank="0",tp_rank="0"} 3.0
+sglang:num_queue_reqs{engine_type="unified",model_name="m",pp_rank="0",tp_rank="1"} 3.0
+sglang:token_usage{engine_type="unified",model_name="m",pp_rank="0",tp_rank="0"} 0.28
+sglang:token_usage{engine_type="unified",model_name="m",pp_rank="0",tp_rank="1"} 0.28
+"""
+SGLANG_COUNTERS = """sglang:prompt_tokens_total{model_name="m"} 8.128902e+06
+sglang:generation_tokens_total{model_name="m"} 7.557572e+06
+sglang:num_retracted_requests_total{model_name="m",tp_rank="0"} 4
+sglang:inter_token_latency_seconds_sum{model_name="m"} 50.0
+sglang:inter_token_latency_seconds_count{model_name="m"} 2000
+"""
+
+
+def test_a_page_of_sglang_whose_ranks_are_one_engine() -> None:
+    page = parse_engine_page(SGLANG + SGLANG_COUNTERS, SOURCE)
+    assert (page.running, page.waiting, page.kv_used_frac) == (12.0, 3.0, 0.28)
+    assert (page.prompt_tokens_total, page.generation_tokens_total) == (8128902.0, 7557572.0)
+    assert (page.preemptions_total, page.token_gap_s_total, page.token_gaps_total) == (4.0, 50.0, 2000.0)
+    older = SGLANG_COUNTERS.replace("inter_token_latency", "time_per_output_token")
+    assert parse_engine_page(SGLANG + older, SOURCE).token_gaps_total == 2000.0
+
+
+def test_engines_of_sglang_add_up() -> None:
+    both = "".join(
+        line.replace("{", f'{{dp_rank="{rank}",') + "\n"
+        for rank in (0, 1)
+        for line in SGLANG.splitlines()
+        if not line.startswith("#")
+    )
+    page = parse_engine_page(both, SOURCE)
+    assert (page.running, page.waiting, page.kv_used_frac) == (24.0, 6.0, 0.28)
+
+
+def test_sglang_counts_nothing_before_its_first_request() -> None:
+    page = parse_engine_page(SGLANG, SOURCE)
+    assert math.isnan(page.prompt_tokens_total)
+    assert math.isnan(page.generation_tokens_total)
+
+
+TRITON = """nv_inference_pending_request_count{model="tensorrt_llm",version="1"} 0
+nv_gpu_utilization{gpu_uuid="GPU-1"} 0.75
+nv_gpu_utilization{gpu_uuid="GPU-2"} 0.25
+nv_gpu_power_usage{gpu_uuid="GPU-1"} 300.5
+nv_gpu_power_usage{gpu_uuid="GPU-2"} 200
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="context",version="1"} 1
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="scheduled",version="1"} 6
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="max",version="1"} 512
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="active",version="1"} 10
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used",model="tensorrt_llm",version="1"} 1239
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="tensorrt_llm",version="1"} 0.4875
+"""
+TRITON_TOKENS = """nv_llm_input_token_len_sum{model="tensorrt_llm",response_metric_type="total_input_tokens",version="1"} 5000
+nv_llm_output_token_len_sum{model="tensorrt_llm",response_metric_type="total_output_tokens",version="1"} 900
+"""
+
+
+def test_a_page_of_triton() -> None:
+    page = parse_engine_page(TRITON + TRITON_TOKENS, SOURCE)
+    assert (page.running, page.waiting, page.kv_used_frac) == (6.0, 4.0, 0.4875)
+    assert (page.prompt_tokens_total, page.generation_tokens_total) == (5000.0, 900.0)
+    assert (page.gpu_util_frac, page.gpu_power_w) == (0.5, 500.5)
+    assert math.isnan(parse_engine_page(TRITON, SOURCE).prompt_tokens_total)
+
+
+def test_a_newer_triton_tells_who_waits() -> None:
+    line = 'nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 3\n'
+    assert parse_engine_page(TRITON + line, SOURCE).waiting == 3.0
+
+
+@pytest.mark.parametrize(
+    ("page", "named"),
+    [
+        (SGLANG.replace("num_queue_reqs", "other"), "no sglang:num_queue_reqs"),
+        (SGLANG.replace(" 0.28", " NaN"), "sglang:token_usage: nan, wanted 0 to 1"),
+        (SGLANG.replace(" 3.0", " -1.0"), "sglang:num_queue_reqs: -1"),
+        (TRITON.replace('"fraction"', '"share"'), 'nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction"}'),
+        (TRITON.replace('"scheduled"', '"other"'), 'no nv_trt_llm_request_metrics{request_type="scheduled"}'),
+        ("vllm:lora_requests_info 1\n", "one of vLLM, SGLang, Triton with the TensorRT-LLM backend"),
+    ],
+)
+def test_a_page_of_another_server_that_cannot_be_used_is_named(page: str, named: str) -> None:
+    with pytest.raises(PageError) as caught:
+        parse_engine_page(page, SOURCE)
+    assert named in str(caught.value)
+
+
+@given(st.sampled_from([SGLANG + SGLANG_COUNTERS, TRITON + TRITON_TOKENS]), st.data(), st.text(max_size=20))
+def test_any_damaged_page_is_a_page_or_a_page_error(page: str, data: st.DataObject, insert: str) -> None:
+    at, cut = data.draw(st.integers(0, len(page))), data.draw(st.integers(0, 40))
+    check_page_or_error(page[:at] + insert + page[at + cut :])

@@ -128,3 +128,13 @@ def test_busy_share(readings: list[ReplicaReading], busy: float, useful: float) 
     share = busy_share(CLUSTER, readings, BEFORE)
     assert [share.busy_frac[0], share.useful_frac[0]] == pytest.approx([busy, useful], nan_ok=True)
     assert share.busy_frac[1] == 0.0
+
+
+def test_utilisation_of_a_source_of_its_own_stands_in_where_no_page_tells_how_busy() -> None:
+    told = np.array([0.7, 0.3])
+    quiet = replace(PAGE, gpu_util_frac=math.nan)
+    share = busy_share(CLUSTER, [reading("a", page=quiet, use=None)], nothing_known(2), told)
+    assert (share.busy_frac[0], share.busy_frac[1]) == (0.7, 0.0)
+    assert np.isnan(share.useful_frac[0])
+    counted = busy_share(CLUSTER, [reading("a")], nothing_known(2), told)
+    assert counted.busy_frac[0] == 0.5

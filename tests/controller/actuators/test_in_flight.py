@@ -7,7 +7,7 @@ from aiohttp import web
 from poolpilot.controller.actuators.child import free_port
 from poolpilot.controller.actuators.envoy_config import Endpoint
 from poolpilot.controller.actuators.in_flight import requests_at
-from poolpilot.telemetry.engine_collector import MAX_PAGE_BYTES
+from poolpilot.telemetry.fetching import MAX_PAGE_BYTES
 
 PAGE = """vllm:num_requests_running{engine="0"} 3
 vllm:num_requests_waiting{engine="0"} 2

@@ -1,0 +1,71 @@
+"""What a scenario file says under `control:`, validated: how far the sidecar may go by itself, and what lets it go further."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .fields import Name, NonNegativeFloat, Share, Strict
+
+CANARY_SHARE = 0.05
+"""Of each class's traffic, where the scenario names neither a share nor pools."""
+
+
+class Canary(Strict):
+    """What of the cluster a canary may touch: a share of each class's traffic, or everything about named pools."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of each class's requests that are routed and admitted as the policy says; batch caps and replicas are left
+    alone. Left out, and no pools named: 0.05."""
+    pools: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Instead of a share: pools whose replicas and batch caps follow the policy, and among which it spreads the requests
+    that they get; how much they get of a class does not change."""
+    rest: Literal["held", "rule"] = "held"
+    """What goes for everything else: `held` leaves it as it was found, `rule` lets the fallback rule decide it. A sidecar
+    that was active already, and stepped back, leaves the rest to the rule in any case: the world is in its hands."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Canary:
+        if self.share is not None and self.pools is not None:
+            raise ValueError("share, pools: wanted one of them, not both")
+        return self
+
+    @property
+    def traffic_share(self) -> float:
+        """The share in force; 0 where pools are named."""
+        if self.pools is not None:
+            return 0.0
+        return CANARY_SHARE if self.share is None else self.share
+
+
+class Gates(Strict):
+    """What the mode needs to rise by one, and what makes it fall by one."""
+
+    ticks: Annotated[int, Field(ge=1, le=100_000)] = 60
+    """On a rung before the next one; the gate looks at all of them."""
+    requests: Annotated[int, Field(ge=1)] = 100
+    """Judged while a canary ran, of all classes together, before it may become active."""
+    attainment_slack: Share = 0.02
+    """How far a class may stay below the share that the fallback rule is expected to reach."""
+    vetoes_per_tick: NonNegativeFloat = 2.0
+    """Most changes that the guard made to proposals, a pool or class each, in the mean of the ticks looked at."""
+    failed_frac: Share = 0.0
+    """Most ticks of which the policy failed (an error, no answer in time, a number that is none) for a promotion."""
+    breach_ticks: Annotated[int, Field(ge=1, le=10_000)] = 12
+    """Ticks that are looked at for a breach."""
+    breach_requests: Annotated[int, Field(ge=1)] = 20
+    """Fewer requests of a class in them tell nothing."""
+    breach_failed_frac: Share = 0.5
+    """More of these ticks of which the policy failed are a breach."""
+    breach_vetoes_per_tick: NonNegativeFloat = 6.0
+    """More changes by the guard, in the mean of these ticks, are a breach."""
+    wait_ticks: Annotated[int, Field(ge=0, le=100_000)] = 120
+    """After a breach the mode does not rise for so long; doubled with each further one."""
+
+
+class Control(Strict):
+    """How the live controller goes from advising to acting."""
+
+    canary: Canary = Canary()
+    gates: Gates = Gates()
