@@ -19,6 +19,7 @@ from ..env.scenario import Scenario
 from .actuators.caps import CapFiles
 from .actuators.envoy_config import Endpoint, RoutingTable
 from .actuators.replicas import CausedSeconds, PoolReplicas, RentedSeconds
+from .fencing import UNFENCED, Fence, Fenced
 from .routing import routing_table
 
 _LOG: Final = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Hands:
     replicas: Replicas
     routing: Routing
     caps: CapFiles
+    fence: Fence = UNFENCED
     wall: Callable[[], float] = time.monotonic
     _tries: dict[str, _Tries] = field(default_factory=dict, init=False)
 
@@ -104,7 +106,7 @@ class Hands:
             cap, budget = int(action.batch_cap[p]), int(action.token_budget[p])
 
             async def set_caps(name: str = name, cap: int = cap, budget: int = budget) -> None:
-                self.caps.apply(name, cap, budget)
+                self.caps.apply(name, cap, budget, self.fence.token)
 
             trouble = await self._tried(f"caps of {name}", set_caps)
             if trouble:
@@ -142,6 +144,8 @@ class Hands:
             return f"{tries.trouble} (failed {tries.failures} times, again in {tries.again_at_s - now_s:.0f} s)"
         try:
             await do()
+        except Fenced:
+            raise  # another sidecar acts now
         except Exception as error:  # noqa: BLE001  # whatever one part does, the others go on
             _LOG.warning("%s: %s: %s", part, type(error).__name__, error)
             tries.failures += 1

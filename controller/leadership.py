@@ -51,6 +51,8 @@ class Leadership:
     """Who leads, as last heard."""
     standby: bool = field(default=False, init=False)
     """Whether another sidecar waits to take over, as last heard."""
+    looked_at_s: float = field(default_factory=time.monotonic, init=False)
+    """On the wall's monotonic clock, when it last looked who leads, answered or not."""
     trouble: str = field(default="", init=False)
     """What keeps the lease from being won or renewed, in words."""
 
@@ -64,6 +66,7 @@ class Leadership:
         """
         look_s, heard_of, not_before_s = self.lease_s / _LOOKS, "", 0.0
         while not stopping.is_set():
+            self.looked_at_s = time.monotonic()
             try:
                 # Only a look at first: what a store that hangs has not answered yet it does when it wakes, and a lease that
                 # was asked for then would be had before the leader could renew its own.

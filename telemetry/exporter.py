@@ -19,6 +19,17 @@ TICK_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 _SECONDS_PER_HOUR = 3600.0
 
 
+def standby_registry() -> CollectorRegistry:
+    """All that a sidecar shows while another one leads: that it does not. Old wishes must not be acted on."""
+    registry = CollectorRegistry()
+    _leader(registry).set(0)
+    return registry
+
+
+def _leader(registry: CollectorRegistry) -> Gauge:
+    return Gauge("poolpilot_leader", "1 while this sidecar leads, 0 while it stands by", registry=registry)
+
+
 class SidecarMetrics:
     """Gauges hold the last tick's value, NaN where it is unknown; counters add up since the sidecar's start."""
 
@@ -26,6 +37,8 @@ class SidecarMetrics:
         """One time series for each pool, class, mode and reason; those that count begin at 0."""
         self._classes, self._pools = cluster.class_names, cluster.pool_names
         self.registry = CollectorRegistry()
+        _leader(self.registry).set(1)
+        self._token = self._gauge("fencing_token", "Grows with every change of leader")
         self._bill_usd = self._counter("bill_usd", "Dollars spent, as far as known", "layer", "pool")
         self._idle_usd = self._counter("idle_usd", "Of the idle layer's dollars, what for", "part", "pool")
         self._bill_unknown = self._counter("bill_unknown_ticks", "Ticks with dollars of unknown split", "pool")
@@ -65,6 +78,7 @@ class SidecarMetrics:
     def show_decision(self, decision: Decision) -> None:
         """Count a decision and show what it wants."""
         self._decisions.labels(decision.mode.value).inc()
+        self._token.set(decision.fencing_token)
         for reason in decision.reasons:
             self._vetoes.labels(reason.code.value).inc()
         for mode in Mode:
