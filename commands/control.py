@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from ..agents.checkpoint import CARD, CheckpointError, shipped_checkpoints
 from ..agents.portfolio import HELD_PLAN, RULES, held_setting
 from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
 from ..controller.api import LOOPBACK, Access, is_loopback, read_token
@@ -226,7 +227,12 @@ def _chosen(policy: str, setting: Sequence[float] | Mapping[str, float], miss_pr
         chosen = PolicyChoice(policy, knobs=dict(setting), miss_price=miss_price)
     else:
         chosen = PolicyChoice(policy, setting=tuple(setting), miss_price=miss_price)
-    chosen.factory()
+    try:
+        chosen.factory()
+    except CheckpointError as error:
+        if not (Path(policy) / CARD).exists() and policy not in shipped_checkpoints():
+            raise
+        log_console().print(f"{error}\nThe fallback decides until that is mended.", highlight=False)
     return chosen
 
 

@@ -87,6 +87,8 @@ class Hands:
     replicas: Replicas
     routing: Routing
     caps: CapFiles
+    speed_up: float = 1.0
+    """Scenario seconds in a second of the wall."""
     fence: Fence = UNFENCED
     wall: Callable[[], float] = time.monotonic
     _tries: dict[str, _Tries] = field(default_factory=dict, init=False)
@@ -123,7 +125,7 @@ class Hands:
         states = self.replicas.states()
         ready = {name: pool.endpoints for name, pool in states.items()}
         route, admit = in_force.route, in_force.admit
-        table = routing_table(self.scenario, action, ready)
+        table = routing_table(self.scenario, action, ready, self.speed_up)
         trouble = await self._tried("routing", lambda: self.routing.apply(table))
         if trouble:
             troubles.append(trouble)

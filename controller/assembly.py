@@ -21,6 +21,7 @@ from typing import Final
 import aiohttp
 import numpy as np
 
+from ..agents.checkpoint import CheckpointError
 from ..agents.planner.replan import Replanner, replanner_of
 from ..agents.portfolio import PolicyFactory
 from ..env.beliefs import opening_load
@@ -37,8 +38,9 @@ from .acting import Hands
 from .actuators import envoy_process
 from .actuators.caps import CapFiles
 from .actuators.child import ReplicaCommand
-from .actuators.envoy import EnvoyFiles, write
+from .actuators.envoy import EnvoyFiles, EnvoyRejected, EnvoyUnreachable, write
 from .actuators.envoy_config import Endpoint
+from .actuators.envoy_keeper import kept
 from .actuators.envoy_process import EnvoyFolder, RunningEnvoy
 from .actuators.in_flight import requests_at
 from .actuators.local_replica import LocalSettings
@@ -54,6 +56,7 @@ from .leadership import LEASE_S, Leadership
 from .loop import Sidecar, Status
 from .observing import Observer, more_sources
 from .recording import Records
+from .reloading import Reloading
 from .routing import routing_table
 from .standing import Standing, StandingError
 from .thinking import Thinker
@@ -221,19 +224,25 @@ async def _lead(
                 grace_s=0.3,
                 poll_s=0.1,
                 first_backoff_s=0.5,
+                hung_after_s=scenario.guard.stale_after_s,
                 fence=fence,
             ),
             clock=now_s,
             provision_s=provision_s,
             in_flight=partial(requests_at, session),
         )
-        envoy = await _envoy(scenario, opening, settings, fence)
+        envoy, found = await _envoy(scenario, opening, settings, fence)
+        keeper = await stack.enter_async_context(kept(envoy, fence))
+        # What served before we came goes on serving if we cannot take it over.
+        leave_running = settings.leave_running or found
         try:
             adopted = await processes.adopt()
             resumed = left is not None and adopted > 0
             if resumed:
                 warming[0] = False
                 await _until_answered(processes, stopping)
+            else:  # what served is gone, and what it needed with it
+                opening = _opening(plan, scenario)
             for name, cap, budget in zip(scenario.pool_names, opening.batch_cap, opening.token_budget, strict=True):
                 caps.apply(name, int(cap), int(budget), fence.token)
             await processes.apply(dict(zip(scenario.pool_names, map(int, opening.replicas), strict=True)))
@@ -241,10 +250,16 @@ async def _lead(
                 await _until_ready(processes, opening, stopping)
             ladder = _ladder(left, settings, cluster)
             if stopping.is_set():
+                leave_running = settings.leave_running
                 return Status(ladder.mode, ladder.goal)
             routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log, fence=fence)
-            await routing.apply(routing_table(scenario, opening, _ready(processes)))
-            warming[0] = False
+            try:
+                await routing.apply(routing_table(scenario, opening, _ready(processes), settings.speed_up))
+            except (EnvoyRejected, EnvoyUnreachable) as error:
+                if not found:
+                    raise StartError(str(error)) from None
+                _LOG.error("routing stays as it was found; the next tick tries again: %s", error)
+            warming[0], leave_running = False, settings.leave_running
             clock = Clock(scenario.tick_s, settings.speed_up)
             time_of.append(clock)
             metrics = SidecarMetrics(cluster)
@@ -262,7 +277,7 @@ async def _lead(
                     settings.speed_up,
                     more_sources(scenario, session, now_s, lambda: envoy.admin_url),
                 ),
-                hands=Hands(scenario, processes, routing, caps, fence),
+                hands=Hands(scenario, processes, routing, caps, settings.speed_up, fence),
                 recorder=Records(sitting, log, store, metrics, folder, fence),
                 first_plan=plan,
                 ladder=ladder,
@@ -279,12 +294,12 @@ async def _lead(
             await sidecar.run(_until(clock.ticks(), stopping))
             return sidecar.status
         finally:
-            if settings.leave_running or fence.passed or leadership.standby:
+            if leave_running or fence.passed or leadership.standby:
                 await processes.detach()
             else:
                 await processes.stop_all()
                 fence.check()
-                await envoy_process.stop(envoy)
+                await envoy_process.stop(keeper.envoy)
 
 
 @dataclass(frozen=True)
@@ -305,8 +320,12 @@ def _prepared(scenario: Scenario, make_policy: PolicyFactory | PolicyChoice, clu
     sat = [Sat.of(FALLBACK, fallback)]
     policy: Policy
     if isinstance(make_policy, PolicyChoice):
-        policy = decider = make_policy.make(cluster)
-        sat.insert(0, Sat.of(make_policy, decider))
+        try:
+            policy = decider = make_policy.make(cluster)
+            sat.insert(0, Sat.of(make_policy, decider))
+        except CheckpointError:  # its files are spoilt, and may be whole again later
+            policy = Reloading(make_policy.name, make_policy.factory, cluster)
+            sat.insert(0, Sat(make_policy.name, "", make_policy))
     else:
         policy = make_policy(cluster)
     return _Prepared(cluster, planner, plan, policy, fallback, tuple(sat))
@@ -337,15 +356,17 @@ def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:
     return planner, planner.first(opening_load(yesterday, scenario.duration_s))
 
 
-async def _envoy(scenario: Scenario, opening: Action, settings: ControlSettings, fence: Fence) -> RunningEnvoy:
-    """The Envoy that still runs in the folder, or a new one; it outlives this process."""
+async def _envoy(
+    scenario: Scenario, opening: Action, settings: ControlSettings, fence: Fence
+) -> tuple[RunningEnvoy, bool]:
+    """The Envoy that still runs in the folder, or a new one; whether it was found. It outlives this process."""
     folder = EnvoyFolder(settings.folder / "envoy")
     found = envoy_process.find(folder)
     if found:
-        return found
+        return found, True
     folder.xds.mkdir(parents=True, exist_ok=True)
-    write(folder.xds, routing_table(scenario, opening, {}), fence)
-    return await envoy_process.start(folder, port=settings.port, outlives_us=True, fence=fence)
+    write(folder.xds, routing_table(scenario, opening, {}, settings.speed_up), fence)
+    return await envoy_process.start(folder, port=settings.port, outlives_us=True, fence=fence), False
 
 
 def _opening(plan: Plan, scenario: Scenario) -> Action:

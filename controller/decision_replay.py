@@ -48,9 +48,10 @@ def logged_policy(decision: Decision, sitting: Sitting) -> Policy:
     """
     who = f"{decision.policy_name} {decision.policy_hash}".strip()
     for sat in sitting.policies:
-        if (sat.name, sat.policy_hash) == (decision.policy_name, decision.policy_hash):
+        # A checkpoint that could not be read at the start has no hash in the sitting.
+        if sat.name == decision.policy_name and sat.policy_hash in (decision.policy_hash, ""):
             made = sat.chosen.make(sitting.cluster)
-            if made.policy_hash != sat.policy_hash:
+            if made.policy_hash != decision.policy_hash:
                 raise ReplayError(
                     f"tick {decision.tick} was decided by {who}, and {sat.chosen.name} is {made.policy_hash} here: it was"
                     " trained or tuned anew since; go back to the version of then"

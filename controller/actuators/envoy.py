@@ -19,8 +19,10 @@ from typing import Final
 import aiohttp
 
 from ..fencing import UNFENCED, Fence
-from .envoy_bootstrap import CDS_FILE, RDS_FILE, STAT_PREFIX
-from .envoy_config import ROUTES_NAME, Json, RoutingTable, clusters, discovery, endpoints, endpoints_file, routes
+from .envoy_bootstrap import CDS_FILE, RDS_FILE, STAT_PREFIX, endpoints_file, watched
+from .envoy_clusters import clusters, endpoints
+from .envoy_config import ROUTES_NAME, Json, RoutingTable, discovery
+from .envoy_routes import routes
 
 _POLL_S: Final = 0.02
 _FIRST_CHECK_S: Final = 1.0
@@ -162,13 +164,21 @@ class EnvoyFiles:
         for _ in range(50):
             with self.log.open(errors="replace") as log:
                 log.seek(log_from)
-                # Envoy prints the whole document after the reason.
-                if found := re.findall(
-                    r"config update (?:rejected|failure): (.*?)(?:: \{|$)", log.read(), re.MULTILINE
-                ):
-                    return str(found[-1])
+                if reason := reason_in(log.read()):
+                    return reason
             await asyncio.sleep(_POLL_S)
         return f"no reason found in {self.log}"
+
+
+def reason_in(log: str) -> str | None:
+    """Why Envoy refused something last, by its log. It prints the whole document too, before the reason or after it."""
+    entries = re.findall(
+        r"config update (?:rejected|failure): (.*?)(?=^\[\d{4}-\d\d-\d\d |\Z)", log, re.MULTILINE | re.DOTALL
+    )
+    if not entries:
+        return None
+    reason = str(entries[-1]).rpartition("\n: ")[2]
+    return reason.partition(": {")[0].strip().partition("\n")[0]
 
 
 def write(folder: Path, table: RoutingTable, fence: Fence = UNFENCED) -> None:
@@ -183,7 +193,9 @@ def render(table: RoutingTable, folder: Path) -> dict[str, Json]:
         endpoints_file(pool.name): discovery("endpoint.v3.ClusterLoadAssignment", [endpoints(pool)])
         for pool in table.pools
     }
-    files[CDS_FILE] = discovery("cluster.v3.Cluster", clusters(table, str(folder)))
+    files[CDS_FILE] = discovery(
+        "cluster.v3.Cluster", clusters(table, lambda pool: watched(str(folder), endpoints_file(pool)))
+    )
     files[RDS_FILE] = discovery("route.v3.RouteConfiguration", [routes(table)])
     return files
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...telemetry.envoy_log import END_FORMAT, START_FORMAT, USAGE_NAMESPACE
-from .envoy_config import CLASS_OF_BODY, JSON_BODIES, NAMESPACE, ROUTES_NAME, Json, address, watched
+from .envoy_classes import BODY_LIMIT_BYTES, JSON_BODIES, filters
+from .envoy_config import NAMESPACE, ROUTES_NAME, TYPE, Json, address
 
 STAT_PREFIX: Final = "front"
 CDS_FILE: Final = "cds.json"
 RDS_FILE: Final = "rds.json"
 
-_TYPE: Final = "type.googleapis.com/envoy."
-_BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
-"""A prompt is held until its class is known and for retries; images inside prompts make it megabytes."""
 _SSE_EVENT_LIMIT_BYTES: Final = 1024 * 1024
 
 
@@ -50,7 +48,7 @@ def _listener(settings: ProxySettings) -> Json:
         "name": STAT_PREFIX,
         "address": address(settings.host, settings.port),
         "enable_reuse_port": False,  # with it two Envoys share a port without a word
-        "per_connection_buffer_limit_bytes": _BODY_LIMIT_BYTES,
+        "per_connection_buffer_limit_bytes": BODY_LIMIT_BYTES,
         "filter_chains": [
             {
                 "filters": [
@@ -63,7 +61,7 @@ def _listener(settings: ProxySettings) -> Json:
 
 def _http(settings: ProxySettings) -> Json:
     return {
-        "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": STAT_PREFIX,
         "rds": {"route_config_name": ROUTES_NAME, "config_source": watched(settings.xds_dir, RDS_FILE)},
         # No client is one of us: whatever Envoy's own headers could switch (timeouts, retries) is taken off.
@@ -73,8 +71,8 @@ def _http(settings: ProxySettings) -> Json:
         "stream_idle_timeout": "0s",  # a queued request is silent for as long as it waits
         "request_timeout": "0s",
         "http_filters": [
-            {**_json_filter(CLASS_OF_BODY, "request_rules", _placeholder_rules()), "disabled": True},
-            _json_filter("poolpilot.usage_of_json", "response_rules", _usage_rules()),
+            *filters(),
+            _usage_of_json(),
             _usage_of_stream(),
             _router(settings),
         ],
@@ -89,7 +87,7 @@ def _router(settings: ProxySettings) -> Json:
     return {
         "name": "envoy.filters.http.router",
         "typed_config": {
-            "@type": _TYPE + "extensions.filters.http.router.v3.Router",
+            "@type": TYPE + "extensions.filters.http.router.v3.Router",
             "suppress_envoy_headers": True,
             "upstream_log": [started],
             "upstream_log_options": {"flush_upstream_log_on_upstream_stream": True},
@@ -97,17 +95,13 @@ def _router(settings: ProxySettings) -> Json:
     }
 
 
-def _placeholder_rules() -> list[Json]:
-    """Envoy wants a rule here; the real ones come with the routes, which know what fields the classes look at."""
-    return [{"selectors": [{"key": "model"}], "on_present": {"metadata_namespace": NAMESPACE, "key": "model"}}]
-
-
-def _json_filter(name: str, side: str, rules: list[Json]) -> Json:
+def _usage_of_json() -> Json:
+    """Reads token counts out of plain answers."""
     config = {
-        "@type": _TYPE + "extensions.filters.http.json_to_metadata.v3.JsonToMetadata",
-        side: {"rules": rules, **JSON_BODIES},
+        "@type": TYPE + "extensions.filters.http.json_to_metadata.v3.JsonToMetadata",
+        "response_rules": {"rules": _usage_rules(), **JSON_BODIES},
     }
-    return {"name": name, "typed_config": config}
+    return {"name": "poolpilot.usage_of_json", "typed_config": config}
 
 
 def _usage_of_stream() -> Json:
@@ -115,14 +109,14 @@ def _usage_of_stream() -> Json:
     parser = {
         "name": "envoy.content_parsers.json",
         "typed_config": {
-            "@type": _TYPE + "extensions.content_parsers.json.v3.JsonContentParser",
+            "@type": TYPE + "extensions.content_parsers.json.v3.JsonContentParser",
             "rules": [{"rule": rule} for rule in _usage_rules()],
         },
     }
     return {
         "name": "poolpilot.usage_of_stream",
         "typed_config": {
-            "@type": _TYPE + "extensions.filters.http.sse_to_metadata.v3.SseToMetadata",
+            "@type": TYPE + "extensions.filters.http.sse_to_metadata.v3.SseToMetadata",
             "response_rules": {"content_parser": parser, "max_event_size": _SSE_EVENT_LIMIT_BYTES},
         },
     }
@@ -142,8 +136,19 @@ def _file_log(settings: ProxySettings, line: Mapping[str, str]) -> Json:
     return {
         "name": "envoy.access_loggers.file",
         "typed_config": {
-            "@type": _TYPE + "extensions.access_loggers.file.v3.FileAccessLog",
+            "@type": TYPE + "extensions.access_loggers.file.v3.FileAccessLog",
             "path": settings.access_log,
             "log_format": {"json_format": dict(line)},
         },
     }
+
+
+def endpoints_file(pool: str) -> str:
+    """The file name of a pool's endpoints."""
+    return f"eds-{pool}.json"
+
+
+def watched(folder: str, name: str) -> Json:
+    """A file source that reads the file again when it is replaced by a rename inside the folder."""
+    source = {"path": f"{folder}/{name}", "watched_directory": {"path": folder}}
+    return {"path_config_source": source, "resource_api_version": "V3"}

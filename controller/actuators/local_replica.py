@@ -20,6 +20,8 @@ from .roster import Listed, started_ticks
 
 _LOG: Final = logging.getLogger(__name__)
 _PORT_ATTEMPTS: Final = 5
+_LEAST_SILENCES: Final = 3
+"""A replica that hangs was asked for its health in vain at least so often."""
 _PROBE_S: Final = 2.0
 """A replica that takes longer to say how it is has not said it."""
 
@@ -53,6 +55,10 @@ class LocalSettings:
     """A draining replica is told to stop by then, whatever it has; it may still finish within `shutdown_within_s`."""
     shutdown_within_s: float = 60.0
     """Longer than the engine's own shutdown timeout; then it is killed."""
+    watch_every_s: float = 2.0
+    """Between two looks at the health check of a replica that serves."""
+    hung_after_s: float = 30.0
+    """One that serves and has not answered its health check for so long hangs: it is killed, and replaced."""
     first_backoff_s: float = 1.0
     """Before a failed replica is replaced; doubled with each further failure in a row."""
     most_backoff_s: float = 60.0
@@ -79,7 +85,7 @@ class Watcher(Protocol):
 class LocalReplica:
     """A replica and its process.
 
-    At any moment at most one task works for it (start, leave or end); whoever changes its course cancels that task.
+    At any moment at most one task works for it (start, watch, leave or end); whoever changes its course cancels that task.
     """
 
     def __init__(self, name: str, pool: str, settings: LocalSettings, in_flight: InFlight, watcher: Watcher) -> None:
@@ -114,12 +120,13 @@ class LocalReplica:
 
     def drain(self) -> None:
         """Out of routing, and not to be stopped before `release`."""
+        self._stop_work()
         self._enter(Stage.DRAINING)
 
-    def revive(self) -> None:
+    def revive(self, session: aiohttp.ClientSession) -> None:
         """Back from DRAINING."""
-        self._stop_work()
         self._enter(Stage.READY)
+        self._do(self._watch(session))
 
     def release(self) -> None:
         """Nobody sends it requests any more: stop it when it is empty."""
@@ -190,7 +197,7 @@ class LocalReplica:
         except Exception as error:  # noqa: BLE001  # whatever it is, the replica is not there and is still wanted
             await self._give_up(f"{error}" if isinstance(error, ReplicaFailed) else f"{type(error).__name__}: {error}")
         else:
-            self._serve()
+            self._serve(session)
 
     async def _load(self, command: ReplicaCommand, session: aiohttp.ClientSession) -> None:
         """Start the process and return when it serves. ReplicaFailed or OSError if it does not."""
@@ -239,15 +246,35 @@ class LocalReplica:
         except ReplicaFailed as error:
             await self._give_up(str(error))
         else:
-            self._serve()
+            self._serve(session)
 
-    def _serve(self) -> None:
-        self._stop_work()
+    def _serve(self, session: aiohttp.ClientSession) -> None:
         self._enter(Stage.READY)
         if self.child:
             self.child.exited.add_done_callback(self._on_exit)
+        self._do(self._watch(session))
 
     # From readiness to the end
+
+    async def _watch(self, session: aiohttp.ClientSession) -> None:
+        """Look at its health while it serves. One that hangs is killed: its clients would wait for it for ever."""
+        child, endpoint, patience_s = self.child, self.now.endpoint, self._settings.hung_after_s
+        assert child is not None
+        assert endpoint is not None
+        answered_s, silences = _wall_s(), 0
+        # Several looks as well as the time: after a pause of our own one look may seem to have lasted for ever.
+        while (silent_s := _wall_s() - answered_s) < patience_s or silences < _LEAST_SILENCES:
+            await asyncio.sleep(self._settings.watch_every_s)
+            if await _answers(session, endpoint):
+                answered_s, silences = _wall_s(), 0
+            else:
+                silences += 1
+        with self._settings.fence.held():
+            self._report(f"hangs: it runs and does not answer its health check for {silent_s:.0f} s; killing it")
+            self._enter(Stage.STOPPING)
+            child.kill()
+        await asyncio.wait([child.exited])
+        self._finish()
 
     def _on_exit(self, exited: asyncio.Future[int | None]) -> None:
         if not self._gone and self.now.stage in (Stage.READY, Stage.DRAINING):

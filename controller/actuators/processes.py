@@ -258,7 +258,7 @@ class LocalProcesses:
             if step.kind != StepKind.REVIVE:
                 self._causes[step.subject] = replace(self._causes[step.subject], stopped=tick)
             if step.kind == StepKind.REVIVE:
-                replica.revive()
+                replica.revive(self._http())
             elif step.kind == StepKind.DRAIN:
                 replica.drain()
             else:

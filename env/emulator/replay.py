@@ -67,8 +67,12 @@ async def replay(
     speed_up: float,
     progress: Replay,
     on_done: Callable[[], None] | None = None,
+    until: asyncio.Event | None = None,
 ) -> list[ClientRecord]:
-    """Send every request at its time; returns when the last answer is in. `progress` is filled meanwhile."""
+    """Send every request at its time; returns when the last answer is in. `progress` is filled meanwhile.
+
+    Once `until` is set nothing more is sent; what was sent is still answered.
+    """
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
     timeout = aiohttp.ClientTimeout(total=CLIENT_TIMEOUT_S)
     start = time.perf_counter()
@@ -80,6 +84,8 @@ async def replay(
                 delay_s = start + due_s - time.perf_counter()
                 if delay_s > 0:
                     await asyncio.sleep(delay_s)
+                if until is not None and until.is_set():
+                    break
                 to = addressees[int(workload.class_index[i])]
                 sender = _Sender(session, to, speed_up, start)
                 record = ClientRecord(int(workload.class_index[i]), sender.now_s(), to.stream)

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from .fields import PositiveFloat, Share, Strict
+from .routing import ClassRouting, Match
 
 
 class Target(Strict):
@@ -33,15 +34,6 @@ class Target(Strict):
         return self
 
 
-class Match(Strict):
-    """How a request without the header `x-slo-class` is recognised as one of this class."""
-
-    body: dict[str, str] = Field(default_factory=dict)
-    """JSON fields of the body (dots descend) and the value each must have."""
-    path_prefix: str | None = None
-    """How the path of the request must begin."""
-
-
 class RequestClass(Strict):
     """Requests for one model that share a target and a shape."""
 
@@ -59,3 +51,4 @@ class RequestClass(Strict):
     """Least share of the 16-bit model's score on published benchmarks that the weights' precision must keep, when
     `poolpilot plan` chooses pools; left out: `planning.quality_floor`."""
     match: Match = Match()
+    routing: ClassRouting = ClassRouting()

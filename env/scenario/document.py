@@ -32,6 +32,7 @@ from .fields import Name, NonNegativeFloat, PositiveFloat, Share, Strict
 from .fleet import Fleet
 from .planning import Planning
 from .pools import Pool, StartDelays
+from .routing import Routing
 from .telemetry import Telemetry
 
 SHIPPED = Path(__file__).parents[1] / "scenarios"
@@ -145,6 +146,7 @@ class Scenario(Strict):
     energy: Energy = Energy()
     network: Network = Network()
     world: World = World()
+    routing: Routing = Routing()
     faults: tuple[Fault, ...] = ()
     telemetry: Telemetry | None = None
     """How far policies see less than there is; left out: they see everything."""

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any, Final
 
 from .document import Scenario
 
 DIGITS = 16
+_LIVE_ONLY: Final[dict[str, Any]] = {
+    # What the proxy does with live requests; no simulated result depends on it.
+    "routing": True,
+    "classes": {"__all__": {"routing": True, "match": {"model", "max_tokens", "body_bytes"}}},
+}
 
 
 def fingerprint(*scenarios: Scenario) -> str:
@@ -17,7 +23,7 @@ def fingerprint(*scenarios: Scenario) -> str:
 
 
 def _of_one(scenario: Scenario) -> str:
-    document = scenario.model_dump(mode="json", by_alias=True, exclude={"summary", "name"})
+    document = scenario.model_dump(mode="json", by_alias=True, exclude={"summary": True, "name": True, **_LIVE_ONLY})
     if document["telemetry"] is None:  # a part that says nothing changes nothing, nor what was hashed before it came
         del document["telemetry"]
     for pool in document["pools"].values():  # where a live controller reads figures changes no result

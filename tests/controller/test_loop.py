@@ -107,7 +107,7 @@ class Bench:
             planner=planner,
             limits=self.scenario.limits(),
             observer=observer or self.observer(),
-            hands=Hands(self.scenario, self.processes, routing, caps),
+            hands=Hands(self.scenario, self.processes, routing, caps, speed_up),
             recorder=recorder,
             first_plan=plan,
             ladder=standing_on(mode, cluster.class_names, goal),

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from poolpilot.controller.actuators.envoy_config import Endpoint
+from poolpilot.controller.actuators.envoy_config import Endpoint, Span
 from poolpilot.controller.routing import routing_table
 from poolpilot.env.contract import Action
-from poolpilot.env.scenario import load_scenario, shipped_scenarios
+from poolpilot.env.scenario import Scenario, load_scenario, shipped_scenarios
 
 READY = (Endpoint("127.0.0.1", 9001), Endpoint("127.0.0.1", 9002))
 
@@ -48,3 +48,39 @@ def test_pools_hold_what_is_ready_and_nothing_else() -> None:
     first, *others = scenario.pool_names
     table = routing_table(scenario, an_action(len(scenario.class_names), 1 + len(others)), {first: READY})
     assert [(pool.name, pool.endpoints) for pool in table.pools] == [(first, READY), *((name, ()) for name in others)]
+
+
+def with_changes(scenario: Scenario, **changes: object) -> Scenario:
+    """The scenario with some fields of its first class changed."""
+    document = scenario.model_dump(by_alias=True)
+    first = scenario.class_names[0]
+    document["classes"][first] = {**document["classes"][first], **changes}
+    return Scenario.model_validate(document)
+
+
+def test_what_the_proxy_is_to_do_with_a_class() -> None:
+    match = {"max_tokens": {"below": 100}, "body_bytes": {"at_least": 9000}, "model": ["mine"]}
+    own = {"timeout_s": 120.0, "idle_timeout_s": 30.0, "affinity_header": "x-user"}
+    scenario = with_changes(load_scenario("mixed-chat"), match=match, routing=own, target={"ttft_s": 2.0})
+    action = an_action(len(scenario.class_names), len(scenario.pool_names))
+    first, *others = routing_table(scenario, action, {}, speed_up=10.0).classes
+    assert (first.timeout_s, first.idle_timeout_s, first.affinity_header) == (12.0, 3.0, "x-user")
+    assert (first.max_tokens, first.body_bytes) == (Span(0, 100), Span(9000, None))
+    assert (first.models, first.models_match) == (("mine",), True)
+    assert (first.ttft_ms, first.tpot_ms) == (200.0, None)
+    assert all(c.timeout_s == 0 and c.affinity_header is None and c.models == () for c in others)
+
+
+def test_classes_of_several_models_know_their_names() -> None:
+    scenario = load_scenario("two-models")
+    table = routing_table(scenario, an_action(2, len(scenario.pool_names)), {})
+    assert [(c.name, c.models, c.models_match) for c in table.classes] == [
+        ("chat", ("llama-3.1-8b", "meta-llama/Llama-3.1-8B"), False),
+        ("code", ("qwen2.5-32b", "Qwen/Qwen2.5-32B"), False),
+    ]
+
+
+def test_slow_start_is_in_the_proxys_seconds() -> None:
+    scenario = load_scenario("mixed-chat")
+    action = an_action(len(scenario.class_names), len(scenario.pool_names))
+    assert routing_table(scenario, action, {}, speed_up=4.0).slow_start_s == scenario.routing.slow_start_s / 4.0 > 0

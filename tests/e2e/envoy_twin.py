@@ -72,6 +72,7 @@ workload:
       rate_per_s: 1.0
       prompt_tokens: {{kind: lognormal, median: 300, sigma: 0.5, max: 1000}}
       output_tokens: {{kind: lognormal, median: 50, sigma: 0.3, max: 200}}
+routing: {{slow_start_s: 0}}  # the simulator's replicas take their full share at once
 world: {{performance_error_frac: 0, retry_after_s: 4, give_up_after_s: 600}}
 """
 ROUTE = np.array([[0.65, 0.35], [0.2, 0.8]])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from poolpilot.controller.actuators.envoy import Applied, EnvoyRejected, EnvoyUnreachable
+from poolpilot.controller.actuators.envoy import Applied, EnvoyRejected, EnvoyUnreachable, reason_in
 from poolpilot.controller.actuators.envoy_config import ClassRoute, Endpoint, PoolBackends, RoutingTable
 from poolpilot.controller.actuators.envoy_process import stop
 from poolpilot.telemetry.envoy_log import StartRecord, added_s, still_open, tpot_s, ttft_s
@@ -253,6 +253,21 @@ async def test_what_envoy_refuses_is_reported_and_the_old_goes_on(proxy: Any, ta
         await proxy.files.apply(bad)
     assert set(await flood(proxy, 25)) == {(200, "a1")}
     assert await proxy.files.apply(good) is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ('config update rejected: malformed IP address: x: {"a": 1}\n', "malformed IP address: x"),
+        ("config update rejected: no such cluster\n[2026-01-01 00:00:00.000][7][info] more\n", "no such cluster"),
+        ('config update rejected: goo.gle/debugstr   \nrules {\n  key: ""\n}\n: Key: too short\n', "Key: too short"),
+        ("config update failure: first\n[2026-01-01 00:00:00.000][7] config update failure: last\n", "last"),
+        ("[2026-01-01 00:00:00.000][7][info] all is well\n", None),
+    ],
+    ids=["document after it", "one line", "document before it", "the last one counts", "nothing refused"],
+)
+def test_the_reason_is_found_in_envoys_log(entry: str, reason: str | None) -> None:
+    assert reason_in(entry) == reason
 
 
 async def test_an_envoy_that_is_gone_is_reported(proxy: Any, table: Table) -> None:

@@ -509,3 +509,22 @@ async def test_replicas_outlive_a_killed_sidecar_and_the_next_one_takes_over(
 async def test_without_a_roster_they_die_with_it(folder: Path) -> None:
     await asyncio.to_thread(killed_sidecar, folder, "none")
     await until(lambda: not serving(folder / "server.py"))
+
+
+async def test_one_that_hangs_is_killed_and_replaced_and_one_that_pauses_is_not(
+    folder: Path, local: Callable[..., LocalProcesses]
+) -> None:
+    async with local(watch_every_s=0.05, hung_after_s=4.0) as processes:
+        await processes.apply({"a": 1})
+        await until(lambda: counts(processes) == (0, 1, 0))
+        (pid,) = serving(folder / "server.py")
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(0.3)
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(0.3)
+        assert serving(folder / "server.py") == [pid], "a pause is no reason"
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: processes.states()["a"].failed == 1)
+        assert "hangs" in processes.states()["a"].last_failure
+        await until(lambda: counts(processes) == (0, 1, 0))
+        assert serving(folder / "server.py") not in ([], [pid])
