@@ -299,6 +299,7 @@ async def _lead(
             else:
                 await processes.stop_all()
                 fence.check()
+                keeper.rest()
                 await envoy_process.stop(keeper.envoy)
 
 

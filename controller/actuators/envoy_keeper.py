@@ -29,6 +29,13 @@ class EnvoyKeeper:
         self.envoy = envoy
         """The one that runs now, or ran last."""
         self._fence = fence
+        self.keeping: asyncio.Task[None] | None = None
+        """The watch, while it lasts."""
+
+    def rest(self) -> None:
+        """Watch it no more: it is to be stopped."""
+        if self.keeping:
+            self.keeping.cancel()
 
     async def keep(self) -> None:
         """Start it again whenever it dies, until cancelled, or until another sidecar leads."""
@@ -56,7 +63,7 @@ class EnvoyKeeper:
 async def kept(envoy: RunningEnvoy, fence: Fence = UNFENCED) -> AsyncIterator[EnvoyKeeper]:
     """An Envoy that is started again as long as the block lasts; at its end the one that runs then is left alone."""
     keeper = EnvoyKeeper(envoy, fence)
-    keeping = asyncio.create_task(keeper.keep(), name="envoy keeper")
+    keeping = keeper.keeping = asyncio.create_task(keeper.keep(), name="envoy keeper")
     try:
         yield keeper
     finally:

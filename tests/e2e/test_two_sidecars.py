@@ -213,8 +213,8 @@ def _written(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def _of_others(path: Path) -> bool:
-    """Written by Envoy or the replicas."""
-    return path.parts[0] == "logs" or path.name in ("access.log", "envoy.log")
+    """Written by Envoy or the replicas, or a sign of life that nobody acts on."""
+    return path.parts[0] == "logs" or path.name.startswith(".leader-") or path.name in ("access.log", "envoy.log")
 
 
 def _replicas(folder: Path) -> set[str]:
