@@ -17,7 +17,7 @@ WORKERS ?= 2
 # make test-vllm SHORT=1 leaves out what takes minutes.
 SHORT ?=
 
-.PHONY: help demo test bench test-vllm fuzz lint check-python wheel-check clean
+.PHONY: help demo demo-vllm test bench test-vllm fuzz lint check-python wheel-check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ $(VLLM_VENV)/.ready: $(VLLM_PINS) | check-python
 
 demo: $(DEMO_VENV)/.ready  ## watch a policy steer mixed pools through a real Envoy, no GPU needed
 	@exec $(DEMO_VENV)/bin/poolpilot demo $(ARGS)
+
+demo-vllm: $(DEMO_VENV)/.ready $(VLLM_VENV)/.ready  ## the same with real vLLM servers on the CPU, paced as unlike GPUs
+	@exec $(DEMO_VENV)/bin/poolpilot demo-vllm --vllm-python $(VLLM_VENV)/bin/python $(ARGS)
 
 test: $(VENV)/.ready  ## run the whole suite in parallel
 	@exec $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)

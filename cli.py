@@ -11,6 +11,7 @@ from . import __version__
 
 COMMANDS = {
     "demo": "Watch a trained policy steer mixed GPU pools through a real Envoy, against baselines.",
+    "demo-vllm": "The same with real vLLM servers on this machine's CPU, paced as unlike GPUs.",
     "simulate": "Run policies over a scenario in the simulator and print what they cost and reach.",
     "scenarios": "List the shipped scenarios, or check a scenario file of your own.",
     "plan": "Which GPUs to rent, how laid out, at which precision, and which class goes where.",
@@ -23,7 +24,7 @@ COMMANDS = {
     "profile": "Measure a live endpoint by a short sweep and fit the law of its hardware.",
     "calibrate": "Fit the performance model to measured data, or check it against a table.",
 }
-"""What each command does, in one line. The command is `commands.NAME:NAME`."""
+"""What each command does, in one line. The command is `commands.NAME:NAME`, with _ for -."""
 
 
 class _Lazy(click.Group):
@@ -37,8 +38,9 @@ class _Lazy(click.Group):
         """The command, imported now."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f".commands.{cmd_name}", __package__)
-        command: click.Command = getattr(module, cmd_name)
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f".commands.{name}", __package__)
+        command: click.Command = getattr(module, name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -174,8 +174,8 @@ def control(
             f"{'--folder' if scenario else '--scenario'} is missing: wanted --scenario and --folder, or --replay LOG"
         )
     loaded = _with_canary(load_scenario(scenario), canary, canary_pools)
-    if speed_up > 1 and any(pool.command for pool in loaded.pools.values()):
-        refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has a command")
+    if speed_up > 1 and any(pool.command or pool.endpoints for pool in loaded.pools.values()):
+        refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has real ones")
     if up_to and RUNGS.index(Mode(up_to)) < RUNGS.index(Mode(mode)):
         refuse(f"--up-to {up_to}: below --mode {mode}")
     own_setting = _setting(setting)

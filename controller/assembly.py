@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import math
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -36,15 +37,19 @@ from ..telemetry.store import Lease, Store
 from . import standing
 from .acting import Hands
 from .actuators import envoy_process
+from .actuators.admission import AdmissionError, CappedRouting
 from .actuators.caps import CapFiles
-from .actuators.child import ReplicaCommand
+from .actuators.child import ReplicaCommand, plugin_environment
 from .actuators.envoy import EnvoyFiles, EnvoyRejected, EnvoyUnreachable, write
 from .actuators.envoy_config import Endpoint
 from .actuators.envoy_keeper import kept
 from .actuators.envoy_process import EnvoyFolder, RunningEnvoy
+from .actuators.fleet import Fleet
 from .actuators.in_flight import requests_at
 from .actuators.local_replica import LocalSettings
+from .actuators.own_servers import OwnServers
 from .actuators.processes import LocalProcesses
+from .actuators.sleep_mode import DEV_MODE, Sleeping
 from .api import LOOPBACK, Access, api, is_loopback, serving
 from .choosing import FALLBACK, PolicyChoice
 from .clock import Clock
@@ -65,7 +70,9 @@ _LOG: Final = logging.getLogger(__name__)
 YESTERDAY_SEED: Final = 1_000_000
 """The load that planning starts from is that of another day than any that is replayed."""
 WARM_UP_S: Final = 120.0
-"""Wall-clock patience for the first replicas."""
+"""Wall-clock patience for the first replicas, where all are emulated."""
+REAL_WARM_UP_S: Final = 1800.0
+"""As `WARM_UP_S`, where some load a real model: hundreds of gigabytes may come over the network."""
 TAKE_OVER_S: Final = 2.0
 """Wall-clock patience for replicas that were found running to answer their health check."""
 PROCESS_START_S: Final = 1.5
@@ -215,8 +222,13 @@ async def _lead(
     async with AsyncExitStack() as stack:
         sitting = Sitting(scenario.name, cluster, scenario.limits(), prepared.sat)
         log = stack.enter_context(DecisionLog(folder / "decisions.jsonl", sitting, fence))
-        processes = LocalProcesses(
-            commands={name: _command(scenario, name, settings, caps.path(name)) for name in scenario.pool_names},
+        own = {name: pool.addresses for name, pool in scenario.pools.items() if pool.endpoints is not None}
+        local = LocalProcesses(
+            commands={
+                name: _command(scenario, name, settings, caps.path(name))
+                for name in scenario.pool_names
+                if name not in own
+            },
             settings=LocalSettings(
                 log_dir=folder / "logs",
                 roster=folder / "roster.json",
@@ -230,7 +242,9 @@ async def _lead(
             clock=now_s,
             provision_s=provision_s,
             in_flight=partial(requests_at, session),
+            sleeps=_sleeps(scenario),
         )
+        processes = Fleet(local, OwnServers(own, session, now_s))
         envoy, found = await _envoy(scenario, opening, settings, fence)
         keeper = await stack.enter_async_context(kept(envoy, fence))
         # What served before we came goes on serving if we cannot take it over.
@@ -240,22 +254,23 @@ async def _lead(
             resumed = left is not None and adopted > 0
             if resumed:
                 warming[0] = False
-                await _until_answered(processes, stopping)
+                await _until_answered(local, stopping)
             else:  # what served is gone, and what it needed with it
                 opening = _opening(plan, scenario)
             for name, cap, budget in zip(scenario.pool_names, opening.batch_cap, opening.token_budget, strict=True):
                 caps.apply(name, int(cap), int(budget), fence.token)
             await processes.apply(dict(zip(scenario.pool_names, map(int, opening.replicas), strict=True)))
             if not resumed:
-                await _until_ready(processes, opening, stopping)
+                await _until_ready(local, scenario, opening, stopping)
             ladder = _ladder(left, settings, cluster)
             if stopping.is_set():
                 leave_running = settings.leave_running
                 return Status(ladder.mode, ladder.goal)
-            routing = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log, fence=fence)
+            files = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log, fence=fence)
+            routing = CappedRouting(files, envoy.admin_url, fence)
             try:
                 await routing.apply(routing_table(scenario, opening, _ready(processes), settings.speed_up))
-            except (EnvoyRejected, EnvoyUnreachable) as error:
+            except (EnvoyRejected, EnvoyUnreachable, AdmissionError) as error:
                 if not found:
                     raise StartError(str(error)) from None
                 _LOG.error("routing stays as it was found; the next tick tries again: %s", error)
@@ -299,8 +314,7 @@ async def _lead(
             else:
                 await processes.stop_all()
                 fence.check()
-                keeper.rest()
-                await envoy_process.stop(keeper.envoy)
+                await keeper.stop()
 
 
 @dataclass(frozen=True)
@@ -385,7 +399,7 @@ def _ladder(left: Standing | None, settings: ControlSettings, cluster: Cluster) 
     return left.ladder()
 
 
-def _ready(processes: LocalProcesses) -> Mapping[str, tuple[Endpoint, ...]]:
+def _ready(processes: Fleet) -> Mapping[str, tuple[Endpoint, ...]]:
     return {name: pool.endpoints for name, pool in processes.states().items()}
 
 
@@ -397,33 +411,48 @@ async def _until_answered(processes: LocalProcesses, stopping: asyncio.Event) ->
                 await asyncio.sleep(0.05)
 
 
-async def _until_ready(processes: LocalProcesses, opening: Action, stopping: asyncio.Event) -> None:
-    """Wait until the first replicas serve, or `stopping` is set."""
+async def _until_ready(processes: LocalProcesses, scenario: Scenario, opening: Action, stopping: asyncio.Event) -> None:
+    """Wait until the first replicas of our own serve, or `stopping` is set.
+
+    Servers of the user's own are not waited for: whoever starts them may wait for what we want of them.
+    """
+    wanted = dict(zip(scenario.pool_names, opening.replicas, strict=True))
 
     def missing() -> bool:
-        states = processes.states().values()
-        return any(pool.ready < count for pool, count in zip(states, opening.replicas, strict=True))
+        return any(pool.ready < wanted[name] for name, pool in processes.states().items())
 
+    patience_s = REAL_WARM_UP_S if any(pool.command for pool in scenario.pools.values()) else WARM_UP_S
     try:
-        async with asyncio.timeout(WARM_UP_S):
+        async with asyncio.timeout(patience_s):
             while missing() and not stopping.is_set():
                 await asyncio.sleep(0.1)
     except TimeoutError:
         failures = [pool.last_failure for pool in processes.states().values() if pool.last_failure]
-        raise StartError(f"the first replicas did not serve within {WARM_UP_S:g} s: {'; '.join(failures)}") from None
+        raise StartError(f"the first replicas did not serve within {patience_s:g} s: {'; '.join(failures)}") from None
 
 
 def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file: Path) -> ReplicaCommand:
     """How a replica of the pool is started: as the scenario says, or emulated."""
     own = scenario.pools[name].command
     if own is not None:
-        return ReplicaCommand(own, cap_file)
+        dev_mode = {} if scenario.pools[name].sleep is None else DEV_MODE
+        return ReplicaCommand(own, cap_file, {**plugin_environment(cap_file), **dev_mode})
     emulate = (sys.executable, "-m", "poolpilot", "emulate", "--scenario", str(settings.scenario_file), "--pool", name)
     where = ("--host", "{host}", "--port", "{port}", "--cap-file", "{cap_file}")
     # The drawn delay covers loading: what is left is to start the process.
     pace = ("--speed-up", f"{settings.speed_up:g}", "--stream-interval", str(settings.stream_interval))
     loaded = ("--load-seconds", "0")
-    return ReplicaCommand((*emulate, *where, *pace, *loaded), cap_file)
+    dev = () if scenario.pools[name].sleep is None else ("--dev-mode",)
+    return ReplicaCommand((*emulate, *where, *pace, *loaded, *dev), cap_file)
+
+
+def _sleeps(scenario: Scenario) -> dict[str, Sleeping]:
+    """The pools whose replicas sleep before they are stopped."""
+    return {
+        name: Sleeping(pool.sleep.level, pool.sleep.max, math.inf if pool.sleep.keep_s is None else pool.sleep.keep_s)
+        for name, pool in scenario.pools.items()
+        if pool.sleep is not None
+    }
 
 
 def _drawn_delay_s(scenario: Scenario, pool: str, speed_up: float, rng: np.random.Generator) -> float:

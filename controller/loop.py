@@ -34,7 +34,7 @@ from .reach import Reach
 from .thinking import POLICY_SHARE_OF_TICK, Thinker
 
 _LOG: Final = logging.getLogger(__name__)
-_PART_OF: Final = {"starting_s": "cold_start", "draining_s": "drain"}
+_PART_OF: Final = {"starting_s": "cold_start", "draining_s": "drain", "asleep_s": "asleep"}
 """Parts of the bill's idle layer, by the actuator's names."""
 
 
@@ -279,7 +279,10 @@ class Sidecar:
     async def _observe(self, now_s: float) -> Observation:
         replicas = self.hands.replicas
         states, usage = replicas.states(), replicas.usage()
-        used = {name: ReplicaUse(u.ready_s + u.draining_s, u.starting_s, u.draining_s) for name, u in usage.items()}
+        used = {
+            name: ReplicaUse(u.ready_s + u.draining_s, u.starting_s, u.draining_s, u.asleep_s)
+            for name, u in usage.items()
+        }
         # Kept until they are in a bill: a look that fails must not lose them.
         self._caused = (*self._caused, *replicas.caused())
         caused = scaling_seconds_of(
@@ -297,7 +300,7 @@ class Sidecar:
                 ready=pool.ready,
                 starting=pool.starting,
                 draining=pool.draining,
-                asleep=0,  # local processes are never put to sleep
+                asleep=pool.asleep,
                 target=int(self.in_force.replicas[self._cluster.pool_names.index(name)]),
             )
             for name, pool in states.items()

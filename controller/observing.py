@@ -48,6 +48,7 @@ class ReplicaUse:
     starting_s: float
     draining_s: float
     """Of `up_s`."""
+    asleep_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ class Observer:
             up_s=np.array([now.up_s - before.up_s for now, before in since]),
             starting_s=np.array([now.starting_s - before.starting_s for now, before in since]),
             draining_s=np.array([now.draining_s - before.draining_s for now, before in since]),
-            asleep_s=np.zeros(len(names)),  # local processes are never put to sleep
+            asleep_s=np.array([now.asleep_s - before.asleep_s for now, before in since]),
             busy=self._busy,
             power_w=power_w,
             route=route,

@@ -9,6 +9,7 @@ from ..env.catalog.models import model
 from ..env.contract import Action
 from ..env.scenario import Scenario
 from ..env.scenario.classes import RequestClass
+from ..env.scenario.pools import Pool
 from ..env.scenario.routing import WholeRange
 from .actuators.envoy_config import ClassRoute, Endpoint, PoolBackends, RoutingTable, Span
 
@@ -55,11 +56,28 @@ def routing_table(
         )
     return RoutingTable(
         classes=tuple(classes),
-        pools=tuple(PoolBackends(name, ready.get(name, ())) for name in scenario.pool_names),
+        pools=tuple(
+            PoolBackends(
+                name,
+                ready.get(name, ()),
+                _admission_cap(scenario.pools[name], float(action.batch_cap[p]), len(ready.get(name, ()))),
+            )
+            for p, name in enumerate(scenario.pool_names)
+        ),
         default_class=scenario.class_names[0],
         slow_start_s=scenario.routing.slow_start_s / speed_up,
         affinity_load=scenario.routing.affinity_load,
     )
+
+
+def _admission_cap(pool: Pool, batch_cap: float, ready: int) -> int | None:
+    """Requests that the proxy lets through to a pool at a time, where its engines take no cap.
+
+    A cap as high as the engines' own is none: then they queue, as they do by themselves.
+    """
+    if pool.cap_by == "engine" or not ready or batch_cap >= pool.engine.max_num_seqs:
+        return None
+    return max(1, int(batch_cap)) * ready
 
 
 def _span(wanted: WholeRange | None) -> Span | None:

@@ -8,9 +8,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +56,11 @@ class Stage:
     speed_up: float
     stream_interval: int
     port: int = 0
+    start_patience_s: float = START_PATIENCE_S
+    """Of the wall, until the first replicas serve."""
+    stop_patience_s: float = STOP_PATIENCE_S
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Of the sidecar and of the replicas that it starts, beside this process's own."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +106,23 @@ async def sidecar(stage: Stage, entrant: Entrant, folder: Path) -> AsyncIterator
         command += ["--setting", ",".join(f"{value:g}" for value in entrant.setting)]
     with (folder / "control.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
+            *command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **stage.environment},
         )
     try:
-        url, api_url = await _ready(process, folder / "control.log")
+        url, api_url = await _ready(process, folder / "control.log", stage.start_patience_s)
         yield Sidecar(process, url, api_url, folder)
     finally:
-        await _stop(process, folder)
+        await _stop(process, folder, stage.stop_patience_s)
 
 
-async def _ready(process: asyncio.subprocess.Process, log: Path) -> tuple[str, str]:
+async def _ready(process: asyncio.subprocess.Process, log: Path, patience_s: float) -> tuple[str, str]:
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(START_PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             line = (await process.stdout.readline()).decode()
     except TimeoutError:
         line = ""
@@ -124,12 +133,12 @@ async def _ready(process: asyncio.subprocess.Process, log: Path) -> tuple[str, s
     return found[1], found[2]
 
 
-async def _stop(process: asyncio.subprocess.Process, folder: Path) -> None:
+async def _stop(process: asyncio.subprocess.Process, folder: Path, patience_s: float) -> None:
     """Ask, wait, then end whatever of its session is left: replicas and Envoy outlive a killed sidecar by design."""
     with suppress(ProcessLookupError):
         process.terminate()
     with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(process.wait()), STOP_PATIENCE_S)
+        await asyncio.wait_for(asyncio.shield(process.wait()), patience_s)
     for pid in _left_behind(process.pid, folder):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+from ...engine_plugin import poolpilot_engine
 from .envoy_config import Endpoint
 
 _SHIM: Final = Path(__file__).with_name("die_with_parent.py")
@@ -59,6 +60,13 @@ class ReplicaCommand:
     def _filled(self, endpoint: Endpoint) -> dict[str, str]:
         known = {"host": endpoint.host, "port": str(endpoint.port)}
         return known if self.cap_file is None else {**known, "cap_file": str(self.cap_file)}
+
+
+def plugin_environment(cap_file: Path) -> dict[str, str]:
+    """What lets a vLLM server load the engine plugin, should its command ask for it, and tells it the caps' file."""
+    # That folder holds the plugin alone: nothing else of ours gets into vLLM's environment.
+    folders = [str(Path(poolpilot_engine.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    return {poolpilot_engine.SOURCE_VARIABLE: str(cap_file), "PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
 
 def free_port(host: str, *, keep_free: bool) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...telemetry.envoy_log import END_FORMAT, START_FORMAT, USAGE_NAMESPACE
+from .admission import OVERFLOW_REPLY, RUNTIME
 from .envoy_classes import BODY_LIMIT_BYTES, JSON_BODIES, filters
 from .envoy_config import NAMESPACE, ROUTES_NAME, TYPE, Json, address
 
@@ -38,6 +39,7 @@ def bootstrap(settings: ProxySettings) -> Json:
     return {
         "node": {"id": NAMESPACE, "cluster": NAMESPACE},
         "admin": {"address": address("127.0.0.1", settings.admin_port)},
+        "layered_runtime": RUNTIME,
         "dynamic_resources": {"cds_config": watched(settings.xds_dir, CDS_FILE)},
         "static_resources": {"listeners": [_listener(settings)]},
     }
@@ -70,6 +72,7 @@ def _http(settings: ProxySettings) -> Json:
         "server_header_transformation": "PASS_THROUGH",
         "stream_idle_timeout": "0s",  # a queued request is silent for as long as it waits
         "request_timeout": "0s",
+        "local_reply_config": OVERFLOW_REPLY,
         "http_filters": [
             *filters(),
             _usage_of_json(),

@@ -48,6 +48,8 @@ class PoolBackends:
 
     name: str
     endpoints: tuple[Endpoint, ...]
+    max_requests: int | None = None
+    """Most requests under way in the pool at a time, the rest is answered 429; None is no limit."""
 
 
 @dataclass(frozen=True, slots=True)

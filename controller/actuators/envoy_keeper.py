@@ -29,13 +29,24 @@ class EnvoyKeeper:
         self.envoy = envoy
         """The one that runs now, or ran last."""
         self._fence = fence
-        self.keeping: asyncio.Task[None] | None = None
-        """The watch, while it lasts."""
+        self._keeping: asyncio.Task[None] | None = None
 
-    def rest(self) -> None:
-        """Watch it no more: it is to be stopped."""
-        if self.keeping:
-            self.keeping.cancel()
+    def start(self) -> None:
+        """Keep it from now on."""
+        self._keeping = asyncio.create_task(self.keep(), name="envoy keeper")
+
+    async def leave(self) -> None:
+        """Keep it no longer; the one that runs goes on."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._keeping
+            self._keeping = None
+
+    async def stop(self) -> None:
+        """Stop it, and do not take that for its death."""
+        await self.leave()
+        await envoy_process.stop(self.envoy)
 
     async def keep(self) -> None:
         """Start it again whenever it dies, until cancelled, or until another sidecar leads."""
@@ -63,13 +74,11 @@ class EnvoyKeeper:
 async def kept(envoy: RunningEnvoy, fence: Fence = UNFENCED) -> AsyncIterator[EnvoyKeeper]:
     """An Envoy that is started again as long as the block lasts; at its end the one that runs then is left alone."""
     keeper = EnvoyKeeper(envoy, fence)
-    keeping = keeper.keeping = asyncio.create_task(keeper.keep(), name="envoy keeper")
+    keeper.start()
     try:
         yield keeper
     finally:
-        keeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeping
+        await keeper.leave()
 
 
 async def _ended(pid: int) -> None:

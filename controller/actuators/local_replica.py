@@ -17,6 +17,7 @@ from .child import Child, ReplicaCommand, free_port, last_words, log_end, says_p
 from .envoy_config import Endpoint
 from .replicas import Replica, Stage
 from .roster import Listed, started_ticks
+from .sleep_mode import SleepFailed, Sleeping, is_asleep, put_to_sleep, wake_up
 
 _LOG: Final = logging.getLogger(__name__)
 _PORT_ATTEMPTS: Final = 5
@@ -24,6 +25,9 @@ _LEAST_SILENCES: Final = 3
 """A replica that hangs was asked for its health in vain at least so often."""
 _PROBE_S: Final = 2.0
 """A replica that takes longer to say how it is has not said it."""
+
+_UNEXPECTED_END: Final = (Stage.READY, Stage.DRAINING, Stage.FALLING_ASLEEP, Stage.ASLEEP, Stage.WAKING)
+"""Stages in which a process that ends was not told to, and nothing else waits for it."""
 
 InFlight = Callable[[Endpoint], Awaitable[int | None]]
 """Requests that a replica still has; None if it does not say."""
@@ -77,6 +81,10 @@ class Watcher(Protocol):
         """A process of it was started."""
         ...
 
+    def may_sleep(self, name: str) -> bool:
+        """Whether it is to sleep, now that nothing is left for it to do, and not to stop."""
+        ...
+
     def failed(self, name: str, what: str) -> None:
         """It died or never became ready; told before the change of stage, and to be replaced after it."""
         ...
@@ -88,12 +96,22 @@ class LocalReplica:
     At any moment at most one task works for it (start, watch, leave or end); whoever changes its course cancels that task.
     """
 
-    def __init__(self, name: str, pool: str, settings: LocalSettings, in_flight: InFlight, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        name: str,
+        pool: str,
+        settings: LocalSettings,
+        in_flight: InFlight,
+        watcher: Watcher,
+        session: aiohttp.ClientSession,
+        sleeping: Sleeping | None = None,
+    ) -> None:
         """It is born WAITING; nothing happens before `start` or `resume`."""
         self.now = Replica(name, pool, Stage.WAITING)
         self.child: Child | None = None
         self.log = settings.log_dir / f"{name}.log"
         self._settings, self._in_flight, self._watcher = settings, in_flight, watcher
+        self._session, self._sleeping = session, sleeping
         self._started_ticks = 0
         self._gone = False
         self._work: asyncio.Task[None] | None = None
@@ -103,39 +121,43 @@ class LocalReplica:
         """What is under way for it; None if nothing is."""
         return None if self._work is None or self._work.done() else self._work
 
-    def start(
-        self, command: ReplicaCommand, session: aiohttp.ClientSession, delay_s: float, provision_s: Callable[[], float]
-    ) -> None:
+    def start(self, command: ReplicaCommand, delay_s: float, provision_s: Callable[[], float]) -> None:
         """Wait `delay_s` of the wall, then for the machine (`provision_s` in scenario seconds), then load and serve."""
         if delay_s <= 0:
             self._enter(Stage.PROVISIONING)
-        self._do(self._be_born(command, session, delay_s, provision_s))
+        self._do(self._be_born(command, delay_s, provision_s))
 
-    def resume(self, listed: Listed, session: aiohttp.ClientSession) -> None:
+    def resume(self, listed: Listed) -> None:
         """Take over a running process. ProcessLookupError if it is gone by now."""
         self.child, self._started_ticks = Child(listed.pid), listed.started_ticks
         self.now = replace(self.now, endpoint=listed.endpoint)
         self._enter(Stage.STOPPING if listed.stopping else Stage.LOADING)
-        self._do(self._end() if listed.stopping else self._come_back(session))
+        self._do(self._end() if listed.stopping else self._come_back())
 
     def drain(self) -> None:
         """Out of routing, and not to be stopped before `release`."""
         self._stop_work()
         self._enter(Stage.DRAINING)
 
-    def revive(self, session: aiohttp.ClientSession) -> None:
+    def revive(self) -> None:
         """Back from DRAINING."""
-        self._enter(Stage.READY)
-        self._do(self._watch(session))
+        self._serve()
+
+    def wake(self) -> None:
+        """Back from ASLEEP."""
+        self._enter(Stage.WAKING)
+        self._do(self._wake_up())
 
     def release(self) -> None:
-        """Nobody sends it requests any more: stop it when it is empty."""
+        """Nobody sends it requests any more: when it is empty, stop it or put it to sleep."""
         if self.now.stage == Stage.DRAINING and self._work is None:
             self._do(self._leave())
 
     def cancel(self) -> None:
-        """Give up its start."""
-        if self.child is not None and self.child.running:
+        """Give up its start, or what it sleeps for."""
+        if self.now.stage == Stage.WAKING and self._watcher.may_sleep(self.now.name):
+            self._do(self._fall_asleep())
+        elif self.child is not None and self.child.running:
             self._do(self._stop())
         else:
             self._finish()
@@ -182,24 +204,24 @@ class LocalReplica:
 
     # From birth to readiness
 
-    async def _be_born(
-        self, command: ReplicaCommand, session: aiohttp.ClientSession, delay_s: float, provision_s: Callable[[], float]
-    ) -> None:
+    async def _be_born(self, command: ReplicaCommand, delay_s: float, provision_s: Callable[[], float]) -> None:
         if self.now.stage == Stage.WAITING:
             await asyncio.sleep(delay_s)
             self._enter(Stage.PROVISIONING)
         try:
             await asyncio.sleep(provision_s() / self._settings.speed_up)
             self._enter(Stage.LOADING)
-            await self._load(command, session)
+            await self._load(command)
         except Fenced:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the replica is not there and is still wanted
             await self._give_up(f"{error}" if isinstance(error, ReplicaFailed) else f"{type(error).__name__}: {error}")
         else:
-            self._serve(session)
+            if self.child:
+                self.child.exited.add_done_callback(self._on_exit)
+            self._serve()
 
-    async def _load(self, command: ReplicaCommand, session: aiohttp.ClientSession) -> None:
+    async def _load(self, command: ReplicaCommand) -> None:
         """Start the process and return when it serves. ReplicaFailed or OSError if it does not."""
         deadline_s = _wall_s() + self._settings.ready_within_s
         for attempt in range(_PORT_ATTEMPTS):
@@ -207,7 +229,7 @@ class LocalReplica:
             endpoint = Endpoint(self._settings.host, free_port(self._settings.host, keep_free=attempt == 0))
             since = log_end(self.log)
             child = self._launch(command, endpoint)
-            if await self._healthy(child, endpoint, session, deadline_s):
+            if await self._healthy(child, endpoint, deadline_s):
                 return
             if not says_port_taken(self.log, since):
                 raise ReplicaFailed(f"exited with status {child.exited.result()} before it was ready")
@@ -224,39 +246,40 @@ class LocalReplica:
             self._watcher.running(self.now.name)
         return child
 
-    async def _healthy(
-        self, child: Child, endpoint: Endpoint, session: aiohttp.ClientSession, deadline_s: float
-    ) -> bool:
+    async def _healthy(self, child: Child, endpoint: Endpoint, deadline_s: float) -> bool:
         """Wait until it answers 200 on /health; False if it exits first. ReplicaFailed after `deadline_s`."""
         while child.running:
-            if await _answers(session, endpoint):
+            if await _answers(self._session, endpoint):
                 return child.running  # the port of a dead one may have been answered by another
             if _wall_s() > deadline_s:
                 raise ReplicaFailed(f"not ready within {self._settings.ready_within_s:g} s")
             await asyncio.wait([child.exited], timeout=self._settings.poll_s)
         return False
 
-    async def _come_back(self, session: aiohttp.ClientSession) -> None:
+    async def _come_back(self) -> None:
         child, endpoint = self.child, self.now.endpoint
         assert child is not None
         assert endpoint is not None
         try:
-            if not await self._healthy(child, endpoint, session, _wall_s() + self._settings.ready_within_s):
+            if not await self._healthy(child, endpoint, _wall_s() + self._settings.ready_within_s):
                 raise ReplicaFailed("died while it was taken over")
         except ReplicaFailed as error:
             await self._give_up(str(error))
+            return
+        child.exited.add_done_callback(self._on_exit)
+        # Its health check says that all is well, whether it sleeps or not.
+        if await is_asleep(self._session, endpoint):
+            await self._sleep_on()
         else:
-            self._serve(session)
+            self._serve()
 
-    def _serve(self, session: aiohttp.ClientSession) -> None:
+    def _serve(self) -> None:
         self._enter(Stage.READY)
-        if self.child:
-            self.child.exited.add_done_callback(self._on_exit)
-        self._do(self._watch(session))
+        self._do(self._watch())
 
     # From readiness to the end
 
-    async def _watch(self, session: aiohttp.ClientSession) -> None:
+    async def _watch(self) -> None:
         """Look at its health while it serves. One that hangs is killed: its clients would wait for it for ever."""
         child, endpoint, patience_s = self.child, self.now.endpoint, self._settings.hung_after_s
         assert child is not None
@@ -265,7 +288,7 @@ class LocalReplica:
         # Several looks as well as the time: after a pause of our own one look may seem to have lasted for ever.
         while (silent_s := _wall_s() - answered_s) < patience_s or silences < _LEAST_SILENCES:
             await asyncio.sleep(self._settings.watch_every_s)
-            if await _answers(session, endpoint):
+            if await _answers(self._session, endpoint):
                 answered_s, silences = _wall_s(), 0
             else:
                 silences += 1
@@ -277,7 +300,7 @@ class LocalReplica:
         self._finish()
 
     def _on_exit(self, exited: asyncio.Future[int | None]) -> None:
-        if not self._gone and self.now.stage in (Stage.READY, Stage.DRAINING):
+        if not self._gone and self.now.stage in _UNEXPECTED_END:
             self._report(f"exited with status {exited.result()} while {self.now.stage}")
             self._finish()
 
@@ -300,7 +323,47 @@ class LocalReplica:
             await asyncio.sleep(settings.poll_s)
         else:
             _LOG.warning("%s: not empty within %g s; stopping it", self.now.name, settings.drain_within_s)
-        await self._stop()
+            await self._stop()
+            return
+        if self._watcher.may_sleep(self.now.name):
+            await self._fall_asleep()
+        else:
+            await self._stop()
+
+    # Asleep
+
+    async def _fall_asleep(self) -> None:
+        assert self.now.endpoint is not None
+        assert self._sleeping is not None
+        self._settings.fence.check()
+        self._enter(Stage.FALLING_ASLEEP)
+        try:
+            await put_to_sleep(self._session, self.now.endpoint, self._sleeping.level)
+        except SleepFailed as error:
+            _LOG.error("%s: cannot be put to sleep: %s; stopping it", self.now.name, error)
+            await self._stop()
+        else:
+            await self._sleep_on()
+
+    async def _sleep_on(self) -> None:
+        """Sleep until somebody wakes it, or it slept for too long."""
+        self._enter(Stage.ASLEEP)
+        keep_s = math.inf if self._sleeping is None else self._sleeping.keep_s
+        if math.isfinite(keep_s):
+            await asyncio.sleep(keep_s / self._settings.speed_up)
+            await self._stop()
+
+    async def _wake_up(self) -> None:
+        assert self.now.endpoint is not None
+        try:
+            self._settings.fence.check()
+            await wake_up(self._session, self.now.endpoint)
+        except SleepFailed as error:
+            await self._give_up(str(error))
+        else:
+            self._serve()
+
+    # The end
 
     async def _stop(self) -> None:
         """From here there is no way back."""

@@ -41,6 +41,7 @@ from .replicas import (
     reconcile,
 )
 from .roster import RosterError, read_roster, write_roster
+from .sleep_mode import Sleeping, is_loopback
 
 _LOG: Final = logging.getLogger(__name__)
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
@@ -69,6 +70,7 @@ class LocalProcesses:
         clock: Callable[[], float],
         provision_s: Callable[[str], float],
         in_flight: InFlight,
+        sleeps: Mapping[str, Sleeping] | None = None,
     ) -> None:
         """Nothing is started before `apply`.
 
@@ -78,15 +80,22 @@ class LocalProcesses:
             clock: the decider's seconds, by which rent is counted.
             provision_s: draws how long a pool's next machine takes to come, in the decider's seconds.
             in_flight: asks a replica for its requests.
+            sleeps: pools whose replicas are put to sleep before they are stopped.
 
         Raises:
-            ValueError: a pool whose name cannot be the name of a file.
+            ValueError: a pool whose name cannot be the name of a file; one that sleeps where others could wake it.
         """
+        if sleeps and not is_loopback(settings.host):
+            raise ValueError(
+                f"{', '.join(sleeps)}: sleep needs vLLM's dev endpoints, which ask for no password: on loopback only,"
+                f" not on {settings.host}"
+            )
         for pool in commands:
             if not _NAME.fullmatch(pool):
                 raise ValueError(f"pool {pool!r}: wanted letters, digits, '_', '.' and '-' only")
         self._commands, self._settings = dict(commands), settings
         self._clock, self._provision_s, self._in_flight = clock, provision_s, in_flight
+        self._sleeps = dict(sleeps or {})
         self._targets: dict[str, int] = {}
         self._replicas: dict[str, LocalReplica] = {}
         self._asked_at_s: dict[str, float] = {}
@@ -128,7 +137,7 @@ class LocalProcesses:
             if listed.name not in self._replicas:
                 replica = self._new_replica(listed.name, listed.pool)
                 try:
-                    replica.resume(listed, self._http())
+                    replica.resume(listed)
                 except ProcessLookupError:
                     replica.cancel()
         self._save()
@@ -172,7 +181,7 @@ class LocalProcesses:
         return {pool: rented.get(pool, RentedSeconds()) for pool in self._commands}
 
     def caused(self) -> tuple[CausedSeconds, ...]:
-        """Of the time that `usage` told last, starting and draining by decision, since this was last asked."""
+        """Of the time that `usage` told last, starting, draining and sleeping by decision, since this was last asked."""
         return self._meter.caused()
 
     def release(self, routed: Collection[Endpoint]) -> None:
@@ -187,6 +196,9 @@ class LocalProcesses:
         self._targets = dict.fromkeys((r.now.pool for r in self._replicas.values()), 0)
         self._converge({})
         self.release(())
+        for replica in tuple(self._replicas.values()):
+            if replica.now.stage in (Stage.ASLEEP, Stage.FALLING_ASLEEP):
+                replica.cancel()
         try:
             while works := [r.work for r in self._replicas.values() if r.work]:
                 await asyncio.wait(works)
@@ -233,6 +245,13 @@ class LocalProcesses:
         """A process was started for a replica."""
         self._save()
 
+    def may_sleep(self, name: str) -> bool:
+        """Whether a replica is to sleep: its pool does, has room for another sleeper, and goes on."""
+        pool = self._replicas[name].now.pool
+        asleep = (Stage.ASLEEP, Stage.FALLING_ASLEEP)
+        sleepers = sum(r.now.pool == pool and r.now.stage in asleep for r in self._replicas.values())
+        return not self._closing and pool in self._sleeps and sleepers < self._sleeps[pool].most
+
     def failed(self, name: str, what: str) -> None:
         """A replica died or never became ready: replace it, when what it does now is done."""
         _LOG.error("%s", what)
@@ -255,10 +274,16 @@ class LocalProcesses:
                 self._ask_for(step.subject, tick)
                 continue
             replica = self._replicas[step.subject]
-            if step.kind != StepKind.REVIVE:
+            # The meter is told of a change with the causes of before: those of the next stage are put in first, where
+            # the stage that is left does not look at them.
+            if step.kind == StepKind.WAKE:
+                self._causes[step.subject] = replace(self._causes[step.subject], started=tick)
+            elif step.kind != StepKind.REVIVE:
                 self._causes[step.subject] = replace(self._causes[step.subject], stopped=tick)
             if step.kind == StepKind.REVIVE:
-                replica.revive(self._http())
+                replica.revive()
+            elif step.kind == StepKind.WAKE:
+                replica.wake()
             elif step.kind == StepKind.DRAIN:
                 replica.drain()
             else:
@@ -280,10 +305,10 @@ class LocalProcesses:
         until_s = past.failed_at_s + backoff_s(past.failed_in_a_row, settings.first_backoff_s, settings.most_backoff_s)
         delay_s = until_s - asyncio.get_running_loop().time()
         replica = self._new_replica(name, pool, Causes(started=tick))
-        replica.start(self._commands[pool], self._http(), delay_s, lambda: self._provision_s(pool))
+        replica.start(self._commands[pool], delay_s, lambda: self._provision_s(pool))
 
     def _new_replica(self, name: str, pool: str, causes: Causes = NOBODY) -> LocalReplica:
-        replica = LocalReplica(name, pool, self._settings, self._in_flight, self)
+        replica = LocalReplica(name, pool, self._settings, self._in_flight, self, self._http(), self._sleeps.get(pool))
         self._replicas[name] = replica
         self._causes[name] = causes
         self._meter.move(pool, None, replica.now.stage, causes)

@@ -1,9 +1,12 @@
 """The life of local replicas, without any I/O: what is to be done for wanted counts, and what their time adds up to.
 
     WAITING -> PROVISIONING -> LOADING -> READY <-> DRAINING -> STOPPING -> gone
+                                            ^           |
+                                         WAKING <- ASLEEP <- FALLING_ASLEEP
 
 A replica leaves routing first (DRAINING), is told to stop only when it is empty (STOPPING), and from then on there is
-no way back: it refuses requests, although its health check may still say that all is well.
+no way back: it refuses requests, although its health check may still say that all is well. Where its pool sleeps, it is
+put to sleep instead, and the next one wanted is woken up before any is started.
 """
 
 from __future__ import annotations
@@ -33,10 +36,15 @@ class Stage(StrEnum):
     """Out of routing; finishes what it has, and may still be called back."""
     STOPPING = "stopping"
     """Was told to stop."""
+    FALLING_ASLEEP = "falling asleep"
+    """Empty, and told to sleep; it cannot be called back before it does."""
+    ASLEEP = "asleep"
+    """Serves nobody, and would let requests hang; wakes up faster than another one starts."""
+    WAKING = "waking"
 
 
-_PENDING: Final = (Stage.WAITING, Stage.PROVISIONING, Stage.LOADING)
-_LEAVING: Final = (Stage.DRAINING, Stage.STOPPING)
+_PENDING: Final = (Stage.WAITING, Stage.PROVISIONING, Stage.LOADING, Stage.WAKING)
+_LEAVING: Final = (Stage.DRAINING, Stage.STOPPING, Stage.FALLING_ASLEEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +84,13 @@ class PoolReplicas:
 
     @property
     def draining(self) -> int:
-        """Replicas on their way out."""
+        """Replicas on their way out, or to sleep."""
         return sum(r.stage in _LEAVING for r in self.replicas)
+
+    @property
+    def asleep(self) -> int:
+        """Replicas that sleep."""
+        return sum(r.stage == Stage.ASLEEP for r in self.replicas)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -91,6 +104,8 @@ class StepKind(StrEnum):
     START = "start"
     REVIVE = "revive"
     """Back into routing: it was on its way out and was not told to stop yet."""
+    WAKE = "wake"
+    """Back from sleep."""
     CANCEL = "cancel"
     """Give up a start: it never had a request."""
     DRAIN = "drain"
@@ -116,13 +131,15 @@ def reconcile(current: Sequence[Replica], targets: Mapping[str, int], load: Mapp
     steps: list[Step] = []
     for pool, target in targets.items():
         own = [r for r in current if r.pool == pool]
-        counted = [r for r in own if r.stage not in _LEAVING]
+        counted = [r for r in own if r.stage not in _LEAVING and r.stage != Stage.ASLEEP]
         missing = target - len(counted)
         if missing > 0:
             # The one that left last is the most likely to be in routing still.
             back = [r for r in reversed(own) if r.stage == Stage.DRAINING][:missing]
+            woken = [r for r in own if r.stage == Stage.ASLEEP][: missing - len(back)]
             steps += [Step(StepKind.REVIVE, r.name) for r in back]
-            steps += [Step(StepKind.START, pool)] * (missing - len(back))
+            steps += [Step(StepKind.WAKE, r.name) for r in woken]
+            steps += [Step(StepKind.START, pool)] * (missing - len(back) - len(woken))
         for replica in _least_missed(counted, load)[: max(-missing, 0)]:
             kind = StepKind.CANCEL if replica.stage in _PENDING else StepKind.DRAIN
             steps.append(Step(kind, replica.name))
@@ -154,11 +171,12 @@ class RentedSeconds:
     """Machine or model not there yet."""
     ready_s: float = 0.0
     draining_s: float = 0.0
+    asleep_s: float = 0.0
 
     @property
     def total_s(self) -> float:
         """What is paid for."""
-        return self.starting_s + self.ready_s + self.draining_s
+        return self.starting_s + self.ready_s + self.draining_s + self.asleep_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +185,11 @@ class Causes:
 
     started: int = NO_DECISION
     stopped: int = NO_DECISION
-    """Drained or cancelled it."""
+    """Drained or cancelled it, or put it to sleep."""
 
     def of(self, kind: str) -> int:
         """Whose decision it is that time is spent on this field of `RentedSeconds`."""
-        return {"starting_s": self.started, "draining_s": self.stopped}.get(kind, NO_DECISION)
+        return {"starting_s": self.started, "draining_s": self.stopped, "asleep_s": self.stopped}.get(kind, NO_DECISION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +209,9 @@ _RENTED_AS: Final = {
     Stage.READY: "ready_s",
     Stage.DRAINING: "draining_s",
     Stage.STOPPING: "draining_s",
+    Stage.FALLING_ASLEEP: "draining_s",
+    Stage.ASLEEP: "asleep_s",
+    Stage.WAKING: "starting_s",
 }
 
 
@@ -220,11 +241,11 @@ class RentMeter:
         """By pool, since this meter was made; pools that never had a replica are not named."""
         self._add_up()
         pools = dict.fromkeys(pool for pool, _ in self._total_s)
-        kinds = ("starting_s", "ready_s", "draining_s")
+        kinds = ("starting_s", "ready_s", "draining_s", "asleep_s")
         return {pool: RentedSeconds(**{k: self._total_s.get((pool, k), 0.0) for k in kinds}) for pool in pools}
 
     def caused(self) -> tuple[CausedSeconds, ...]:
-        """Time on starting and draining by the decisions behind it, up to the last `read`, since this was last asked."""
+        """Time on starting, draining and sleeping by the decisions behind it, up to the last `read`, since this was last asked."""
         caused = tuple(CausedSeconds(*key, seconds) for key, seconds in self._caused_s.items() if seconds > 0.0)
         self._caused_s.clear()
         for key in [key for key, count in self._count.items() if count == 0]:

@@ -35,7 +35,7 @@ _COUNTERS: Final = {
     "vllm:prefix_cache_hits": "Prefix cache hits, in terms of number of cached tokens.",
     "poolpilot_busy_seconds": "Simulated seconds with an iteration under way.",
     "poolpilot_useful_seconds": "Simulated seconds that the same work takes at the hardware's best.",
-    "poolpilot_cap_file_errors": "Contents of the cap file that could not be used.",
+    "poolpilot_caps_errors": "Contents of the cap file that could not be used.",
 }
 _GPU_GAUGES: Final = {
     "poolpilot_gpu_utilization_ratio": "Share of the time that the GPU was busy.",

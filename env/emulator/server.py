@@ -23,6 +23,7 @@ from .session import AWAKE, News, Ticket, TooLong
 MAX_BODY_BYTES: Final = 16 * 2**20
 VLLM_VERSION: Final = "0.32.0"
 """Whose paths, names and messages are emulated."""
+_IN_FLIGHT_POLL_S: Final = 0.01
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Reader = Callable[[bytes, Served], Ask]
@@ -187,8 +188,10 @@ class Server:
         if level not in ("0", "1", "2"):
             raise ApiError(400, f"level: {level[:20]!r}, wanted 0, 1 or 2", param="level")
         mode = request.query.get("mode", "abort")
-        if mode != "abort":
-            raise ApiError(400, f"mode: {mode[:20]!r}; the emulator only knows abort", param="mode")
+        if mode not in ("abort", "wait"):
+            raise ApiError(400, f"mode: {mode[:20]!r}; the emulator only knows abort and wait", param="mode")
+        while mode == "wait" and self._paced.in_flight:
+            await asyncio.sleep(_IN_FLIGHT_POLL_S)
         self._paced.sleep(int(level))
         return web.Response()
 

@@ -26,7 +26,9 @@ def _of_one(scenario: Scenario) -> str:
     document = scenario.model_dump(mode="json", by_alias=True, exclude={"summary": True, "name": True, **_LIVE_ONLY})
     if document["telemetry"] is None:  # a part that says nothing changes nothing, nor what was hashed before it came
         del document["telemetry"]
-    for pool in document["pools"].values():  # where a live controller reads figures changes no result
+    for pool in document["pools"].values():  # where live figures are read and live requests go changes no result
+        del pool["cap_by"]
+        del pool["endpoints"]
         del pool["gpu_metrics"]
         del pool["price"]["feed"]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ from ..catalog.gpus import gpu
 from ..catalog.links import link
 from ..catalog.models import Model
 from ..perf.roofline import Stage, stages_of
+from .addresses import Address, parse_address
 from .delays import Delay, LognormalDelay
 from .energy import Thermal
 from .fields import NonNegativeFloat, PositiveFloat, Share, Strict
@@ -211,6 +212,18 @@ class Pool(Strict):
     """Who tells a live controller of the pool's GPUs; left out: only what the engines' own pages say of them."""
     command: tuple[str, ...] | None = None
     """Starts one live replica; `{host}`, `{port}` and `{cap_file}` are filled in. Left out: an emulated replica."""
+    cap_by: Literal["engine", "proxy"] = "engine"
+    """Who keeps live batches within the cap that is decided: engines with the engine plugin, or the proxy, which lets no
+    more requests through at a time and answers the rest 429."""
+    endpoints: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)] | None = None
+    """Servers of your own, as `http://host:port`, in place of replicas that poolpilot starts: it routes to those that
+    answer, and tells how many are wanted by its metric `poolpilot_desired_replicas`. Each IPv4 address of a name is a
+    replica. `replicas` left out: all of them, from the start."""
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Of `endpoints`; none where poolpilot starts the replicas."""
+        return tuple(parse_address(text) for text in self.endpoints or ())
 
     @property
     def gpus(self) -> int:
@@ -274,6 +287,38 @@ class Pool(Strict):
                 f"stage_layers: {list(self.stage_layers)}, wanted one entry for each of {self.pipeline_parallel} stages"
                 " (pipeline_parallel)"
             )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_of_them(cls, given: Any) -> Any:
+        """Servers that nobody starts or stops are all there, unless the file says that something scales them."""
+        if isinstance(given, dict) and isinstance(given.get("endpoints"), list | tuple) and "replicas" not in given:
+            count = len(given["endpoints"])
+            return {**given, "replicas": {"min": 0, "max": max(count, 1), "start": count}}
+        return given
+
+    @model_validator(mode="after")
+    def _behind_loopback(self) -> Pool:
+        if self.sleep is not None and self.command is not None and not any("{host}" in part for part in self.command):
+            raise ValueError(
+                "command: no {host}; sleep turns on vLLM's dev endpoints, which ask for no password: the server must"
+                " listen where it is told to, on loopback"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_servers(self) -> Pool:
+        if self.endpoints is None:
+            return self
+        if self.command is not None:
+            raise ValueError("wanted endpoints or command, got both: poolpilot starts the replicas or it does not")
+        if self.sleep is not None:
+            raise ValueError("sleep: not with endpoints; poolpilot puts to sleep only what it started itself")
+        addresses = self.addresses
+        twice = next((text for i, text in enumerate(self.endpoints) if addresses[i] in addresses[:i]), None)
+        if twice is not None:
+            raise ValueError(f"endpoints: {twice!r} is there twice")
         return self
 
     @model_validator(mode="after")

@@ -131,7 +131,7 @@ def test_cap_file_is_followed_while_it_runs(tmp_path: Path) -> None:
             part = tmp_path / "part"
             part.write_text(text, encoding="utf-8")
             part.replace(caps)
-            _becomes(url, "poolpilot_cap_file_errors_total", errors)
+            _becomes(url, "poolpilot_caps_errors_total", errors)
             _becomes(url, "poolpilot_batch_cap", cap)
 
 

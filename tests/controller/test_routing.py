@@ -1,5 +1,7 @@
 """What Envoy is told of an action: classes with weights over the pools that serve them, pools with what is ready."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -84,3 +86,19 @@ def test_slow_start_is_in_the_proxys_seconds() -> None:
     scenario = load_scenario("mixed-chat")
     action = an_action(len(scenario.class_names), len(scenario.pool_names))
     assert routing_table(scenario, action, {}, speed_up=4.0).slow_start_s == scenario.routing.slow_start_s / 4.0 > 0
+
+
+@pytest.mark.parametrize(
+    ("cap_by", "cap", "ready", "most"),
+    [("engine", 4, 2, None), ("proxy", 4, 2, 8), ("proxy", 128, 2, None), ("proxy", 4, 0, None), ("proxy", 1, 3, 3)],
+    ids=["engines take it", "for each replica", "the engines' own is none", "nobody is there", "least"],
+)
+def test_the_proxy_caps_what_engines_do_not(cap_by: str, cap: int, ready: int, most: int | None) -> None:
+    scenario = load_scenario("mixed-chat")
+    name = scenario.pool_names[0]
+    pools = {**scenario.pools, name: scenario.pools[name].model_copy(update={"cap_by": cap_by})}
+    scenario = scenario.model_copy(update={"pools": pools})
+    action = replace(an_action(len(scenario.classes), len(pools)), batch_cap=np.full(len(pools), float(cap)))
+    endpoints = tuple(Endpoint("127.0.0.1", 8000 + n) for n in range(ready))
+    table = routing_table(scenario, action, {name: endpoints})
+    assert table.pools[0].max_requests == most

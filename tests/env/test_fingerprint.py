@@ -22,6 +22,11 @@ def test_of_several_the_order_does_not_matter_but_each_does() -> None:
     assert len({fingerprint(ONE, OTHER), fingerprint(ONE, ONE), fingerprint(ONE), fingerprint(OTHER)}) == 4
 
 
+def test_whose_servers_live_requests_go_to_is_not_part_of_it() -> None:
+    own = {name: pool.model_copy(update={"endpoints": ("http://10.0.0.1:8000",)}) for name, pool in ONE.pools.items()}
+    assert fingerprint(ONE.model_copy(update={"pools": own})) == fingerprint(ONE)
+
+
 def test_where_a_live_controller_looks_is_not_part_of_it() -> None:
     name, pool = next(iter(ONE.pools.items()))
     price = pool.price.model_copy(update={"feed": PriceFeed(path=Path("prices.csv"))})

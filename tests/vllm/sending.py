@@ -9,9 +9,10 @@ import time
 import aiohttp
 import numpy as np
 
+from poolpilot.commands.demonstration.real_vllm.tiny_model import VOCABULARY
+
 from ..env.sim.served import Load, Served
 from .serving import MODEL_NAME
-from .tiny_model import VOCABULARY
 
 
 async def serve(url: str, load: Load) -> tuple[Served, float]:

@@ -10,21 +10,24 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from poolpilot.commands.demonstration import real_vllm
+from poolpilot.commands.demonstration.real_vllm.tiny_model import make_tiny_model
 from poolpilot.env.perf.law import IterationLaw
 from poolpilot.env.perf.law_file import LawFile, table_of
 
 from ..env.sim.served import Flags
-from .tiny_model import make_tiny_model
 
-HERE = Path(__file__).parent
+PACING = Path(real_vllm.__file__).parent
+"""Folder of the pacing scheduler."""
 MODEL_NAME = "tiny"
-_START_S = 240.0
+_START_S = 900.0
+"""Half a minute on a machine of its own; much longer on one that is busy with other things."""
 _STOP_S = 30.0
 
 
@@ -64,11 +67,20 @@ class ServerFailed(RuntimeError):
 
 
 @contextmanager
-def paced_server(vllm_python: Path, folder: Path, law: IterationLaw, flags: Flags) -> Iterator[Server]:
+def paced_server(
+    vllm_python: Path,
+    folder: Path,
+    law: IterationLaw,
+    flags: Flags,
+    arguments: Sequence[str] = ("--scheduler-cls", "paced_scheduler.PacedScheduler"),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """A real vLLM server whose steps take what `law` says. Everything it writes goes below `folder`.
 
+    `arguments` name the scheduler, `environment` is what they need beside.
+
     Raises:
-        ServerFailed: it ended, or was not up after four minutes.
+        ServerFailed: it ended, or was not up in time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     law_file, steps_file, log_file = folder / "law.json", folder / "steps.jsonl", folder / "server.log"
@@ -88,11 +100,11 @@ def paced_server(vllm_python: Path, folder: Path, law: IterationLaw, flags: Flag
                 # In the engine's own process: a worker of its own would spin on a core, waiting for work.
                 *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
                 *("--shutdown-timeout", "5", "--disable-uvicorn-access-log"),
-                *("--scheduler-cls", "paced_scheduler.PacedScheduler"),
+                *arguments,
             ],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(law_file, steps_file),
+            env=_environment(law_file, steps_file) | dict(environment or {}),
             cwd=folder,
             start_new_session=True,  # its engine is a process of its own, to be stopped with it
         )
@@ -106,7 +118,7 @@ def paced_server(vllm_python: Path, folder: Path, law: IterationLaw, flags: Flag
 def _environment(law_file: Path, steps_file: Path) -> dict[str, str]:
     """A small one, and where the pacing scheduler reads and writes."""
     return quiet_environment() | {
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": str(PACING),
         "POOLPILOT_PACING_LAW": str(law_file),
         "POOLPILOT_PACING_LOG": str(steps_file),
     }

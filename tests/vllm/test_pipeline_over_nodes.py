@@ -11,9 +11,9 @@ import pytest
 
 from poolpilot.agents.planner.layouts.layout import Layout, LayoutStage
 from poolpilot.agents.planner.layouts.serve_command import serve_command
+from poolpilot.commands.demonstration.real_vllm.tiny_model import make_tiny_model
 
 from .serving import free_port, quiet_environment, stop, wait_until_up
-from .tiny_model import make_tiny_model
 
 NODE = Path(__file__).with_name("serve_node.py")
 LAYERS = (9, 3)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from poolpilot.commands.demonstration.real_vllm.tiny_model import make_tiny_model
 from poolpilot.tests.env.sim.vllm_comparison import disagreement
 from poolpilot.tests.env.sim.vllm_loads import LOADS, as_document, keep_recording, recording_of
-from poolpilot.tests.vllm.tiny_model import make_tiny_model
 
 RECORDER = Path(__file__).with_name("record_scheduler.py")
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from poolpilot.controller.actuators.child import Child, ReplicaCommand, free_port, last_words, says_port_taken
+from poolpilot.controller.actuators.child import (
+    Child,
+    ReplicaCommand,
+    free_port,
+    last_words,
+    plugin_environment,
+    says_port_taken,
+)
 from poolpilot.controller.actuators.envoy_config import Endpoint
 
 AT = Endpoint("127.0.0.1", 8123)
@@ -107,3 +114,16 @@ def test_the_last_words_are_the_last_line_that_says_anything(tmp_path: Path) -> 
     assert last_words(log, 0).startswith("CUDA out of memory")
     log.write_bytes(b"")
     assert last_words(log, 0) == ""
+
+
+async def test_a_vllm_server_finds_the_engine_plugin_and_the_caps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    code = "import os, sys, poolpilot_engine; print(os.environ['POOLPILOT_CAPS'], '/elsewhere' in sys.path, 'poolpilot' in sys.modules)"
+    log = tmp_path / "a.log"
+    child = Child.launch(
+        (sys.executable, "-S", "-c", code), plugin_environment(tmp_path / "a.json"), log, die_with_parent=True
+    )
+    assert await child.exited == 0, log.read_text()
+    assert log.read_text().split() == [str(tmp_path / "a.json"), "True", "False"]

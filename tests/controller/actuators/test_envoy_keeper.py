@@ -36,3 +36,11 @@ async def test_one_that_is_stopped_after_the_watch_ends_stays_stopped(proxy: Any
     await stop(proxy.envoy)
     await asyncio.sleep(0.2)
     assert find(proxy.envoy.folder) is None
+
+
+async def test_one_that_is_stopped_on_purpose_is_not_taken_for_dead(proxy: Any) -> None:
+    async with kept(proxy.envoy) as keeper:
+        await keeper.stop()
+        await asyncio.sleep(0.5)
+        assert find(proxy.envoy.folder) is None
+    assert find(proxy.envoy.folder) is None

@@ -29,6 +29,9 @@ STAGES = {
     "r": Stage.READY,
     "d": Stage.DRAINING,
     "s": Stage.STOPPING,
+    "f": Stage.FALLING_ASLEEP,
+    "z": Stage.ASLEEP,
+    "k": Stage.WAKING,
 }
 LETTERS = {stage: letter for letter, stage in STAGES.items()}
 
@@ -61,6 +64,10 @@ def written(steps: tuple[Step, ...]) -> str:
         ("rlpw", 2, {}, "cancel:a3 cancel:a2"),
         ("rlpw", 0, {"a0": 0}, "cancel:a3 cancel:a2 cancel:a1 drain:a0"),
         ("ds", 0, {}, ""),
+        ("rzz", 1, {}, ""),
+        ("rzz", 2, {}, "wake:a1"),
+        ("dzf", 4, {}, "revive:a0 wake:a1 start:a start:a"),
+        ("rkz", 1, {}, "cancel:a1"),
     ],
     ids=[
         "nothing of nothing",
@@ -80,6 +87,10 @@ def written(steps: tuple[Step, ...]) -> str:
         "starts furthest from serving are given up first",
         "all, starts first",
         "those that leave are left alone",
+        "one that sleeps is not wanted",
+        "the first that sleeps is woken up",
+        "called back, woken up, and the rest started",
+        "one that wakes up may go back to sleep",
     ],
 )
 def test_steps_to_a_count(stages: str, target: int, load: dict[str, float], expected: str) -> None:
@@ -98,13 +109,18 @@ def done(replicas: list[Replica], steps: tuple[Step, ...]) -> list[Replica]:
             after[f"new{i}"] = Replica(f"new{i}", step.subject, Stage.PROVISIONING)
             continue
         old = after[step.subject]
-        becomes = {StepKind.REVIVE: Stage.READY, StepKind.DRAIN: Stage.DRAINING, StepKind.CANCEL: Stage.STOPPING}
+        becomes = {
+            StepKind.REVIVE: Stage.READY,
+            StepKind.WAKE: Stage.WAKING,
+            StepKind.DRAIN: Stage.DRAINING,
+            StepKind.CANCEL: Stage.STOPPING,
+        }
         after[step.subject] = Replica(old.name, old.pool, becomes[step.kind])
     return list(after.values())
 
 
 @given(
-    st.text("wplrds", max_size=8), st.text("wplrds", max_size=8), st.integers(0, 6), st.dictionaries(
+    st.text("wplrdsfzk", max_size=8), st.text("wplrdsfzk", max_size=8), st.integers(0, 6), st.dictionaries(
         st.sampled_from([f"a{i}" for i in range(8)]), st.floats(0, 100)
     )
 )  # fmt: skip
@@ -128,7 +144,7 @@ def test_only_ready_replicas_are_listed() -> None:
         for i, stage in enumerate(STAGES.values())
     )
     states = PoolReplicas(replicas, 0, "", math.nan)
-    assert (states.starting, states.ready, states.draining) == (3, 1, 2)
+    assert (states.starting, states.ready, states.draining, states.asleep) == (4, 1, 3, 1)
     assert states.endpoints == (Endpoint("127.0.0.1", 8003),)
 
 
@@ -140,14 +156,17 @@ def test_backoff_doubles_up_to_a_limit(failures: int, expected: float) -> None:
 def test_rent_is_the_sum_of_the_time_in_each_stage() -> None:
     now_s = [100.0]
     meter = RentMeter(lambda: now_s[0])
-    life = [Stage.WAITING, Stage.PROVISIONING, Stage.LOADING, Stage.READY, Stage.DRAINING, Stage.STOPPING, None]
-    spans_s = [5.0, 7.0, 11.0, 13.0, 17.0, 19.0]
+    life = [
+        *(Stage.WAITING, Stage.PROVISIONING, Stage.LOADING, Stage.READY, Stage.DRAINING, Stage.FALLING_ASLEEP),
+        *(Stage.ASLEEP, Stage.WAKING, Stage.READY, Stage.DRAINING, Stage.STOPPING, None),
+    ]
+    spans_s = [5.0, 7.0, 11.0, 13.0, 17.0, 19.0, 23.0, 29.0, 31.0, 37.0, 41.0]
     meter.move("a", None, life[0])
     for (left, entered), span_s in zip(itertools.pairwise(life), spans_s, strict=True):
         now_s[0] += span_s
         meter.move("a", left, entered)
     now_s[0] += 1000.0
-    assert meter.read() == {"a": RentedSeconds(starting_s=18.0, ready_s=13.0, draining_s=36.0)}
+    assert meter.read() == {"a": RentedSeconds(starting_s=47.0, ready_s=44.0, draining_s=114.0, asleep_s=23.0)}
 
 
 def test_rent_of_a_replica_counts_while_it_lasts() -> None:

@@ -51,10 +51,11 @@ class Law:
 
     def iteration_s(self, prefill: int, pairs: float, decodes: int, context: int) -> float:
         """Seconds of one step."""
-        return self.linear_s(prefill + decodes) + self._attend * pairs + self._kv_read * context + self._seq * decodes
+        attention_s = self._attend * pairs + self._kv_read * context
+        return float(self.linear_s(prefill + decodes) + attention_s + self._seq * decodes)
 
 
-class PacedScheduler(Scheduler):
+class PacedScheduler(Scheduler):  # type: ignore[misc]
     """vLLM's scheduler, undisturbed, but for when a step's results come.
 
     On CPUs vLLM never schedules asynchronously, so the synchronous class is the one that would run anyway.

@@ -1,0 +1,1 @@
+"""What runs inside vLLM's own processes: one file on the standard library alone, importable without the rest of poolpilot."""
