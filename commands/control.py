@@ -15,22 +15,27 @@ import click
 
 from ..agents.checkpoint import CARD, CheckpointError, shipped_checkpoints
 from ..agents.portfolio import HELD_PLAN, RULES, held_setting
+from ..controller.actuators.envoy_config import Endpoint
 from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
 from ..controller.api import LOOPBACK, Access, is_loopback, read_token
 from ..controller.assembly import ControlSettings, StartError, steer
 from ..controller.choosing import PolicyChoice
 from ..controller.ladder import RUNGS
 from ..controller.leadership import LEASE_S
+from ..controller.xds.address import ServeError, XdsAddress, parse_address
 from ..env.contract import Mode, SchemaError
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from ..telemetry.store import Lease, StoreError
 from ..telemetry.valkey import ValkeyError, valkey_url
 from .bad_input import one_line_errors, refuse
+from .envoy_bootstrap import asking_envoy, own_envoy
 from .knobs import KnobsOf, knobs_option
 from .printing import log_console
 from .replayed import show_replay
 
 TOKEN_VARIABLE: Final = "POOLPILOT_API_TOKEN"
+
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -121,6 +126,19 @@ TOKEN_VARIABLE: Final = "POOLPILOT_API_TOKEN"
 @click.option("--seed", type=int, default=0, help="Draws the provisioning delays of local replicas.")
 @click.option("--leave-running", is_flag=True, help="At the end leave Envoy and replicas to the next sidecar.")
 @click.option(
+    "--xds",
+    help="HOST:PORT at which Envoys on other machines ask for their configuration and send their log (gRPC). Off loopback only with mutual TLS.",
+)
+@click.option("--xds-peer", multiple=True, help="With --print-envoy: HOST:PORT of another sidecar to ask. Repeatable.")
+@click.option("--xds-cert", type=_PEM, help="Mutual TLS for --xds: the sidecar's certificate, PEM.")
+@click.option("--xds-key", type=_PEM, help="Its key, PEM.")
+@click.option("--xds-ca", type=_PEM, help="The authority that Envoys' certificates are of, PEM.")
+@click.option(
+    "--print-envoy",
+    is_flag=True,
+    help="Print the configuration of an Envoy and stop: of one that asks at --xds, else of the one that this command starts.",
+)
+@click.option(
     "--replay",
     "replayed",
     metavar="LOG",
@@ -152,6 +170,12 @@ def control(
     stream_interval: int,
     seed: int,
     leave_running: bool,
+    xds: str | None,
+    xds_peer: tuple[str, ...],
+    xds_cert: Path | None,
+    xds_key: Path | None,
+    xds_ca: Path | None,
+    print_envoy: bool,
     replayed: str | None,
     as_json: bool,
     verbose: bool,
@@ -174,6 +198,10 @@ def control(
             f"{'--folder' if scenario else '--scenario'} is missing: wanted --scenario and --folder, or --replay LOG"
         )
     loaded = _with_canary(load_scenario(scenario), canary, canary_pools)
+    where = _xds_address(xds, xds_cert, xds_key, xds_ca)
+    if print_envoy:
+        click.echo(_bootstrap(loaded.name, folder, port, where, xds_peer), nl=False)
+        return
     if speed_up > 1 and any(pool.command or pool.endpoints for pool in loaded.pools.values()):
         refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has real ones")
     if up_to and RUNGS.index(Mode(up_to)) < RUNGS.index(Mode(mode)):
@@ -203,11 +231,12 @@ def control(
         lease_s=lease_seconds,
         api_host=api_host,
         api_token=_token(api_token_file),
+        xds=where,
     )
     Access(settings.api_token, is_loopback(api_host))  # refused before anything is started
     try:
         asyncio.run(_run(loaded, chosen, settings, store))
-    except (StartError, EnvoyStartError, StoreError, ValkeyError) as error:
+    except (StartError, EnvoyStartError, ServeError, StoreError, ValkeyError) as error:
         refuse(str(error))
 
 
@@ -274,6 +303,35 @@ def _with_canary(scenario: Scenario, share: float | None, pools: str | None) -> 
         refuse("--canary-pools: wanted at least one pool")
     canary = scenario.control.canary.model_copy(update={"share": share, "pools": names})
     return scenario.model_copy(update={"control": scenario.control.model_copy(update={"canary": canary})})
+
+
+def _xds_address(
+    text: str | None, certificate: Path | None, key: Path | None, authority: Path | None
+) -> XdsAddress | None:
+    if text is None:
+        if certificate or key or authority:
+            refuse("--xds-cert, --xds-key, --xds-ca: wanted with --xds only")
+        return None
+    try:
+        return XdsAddress(*parse_address(text), certificate, key, authority)
+    except ServeError as error:
+        refuse(f"--xds {error}")
+
+
+def _bootstrap(scenario: str, folder: Path, port: int, where: XdsAddress | None, peers: tuple[str, ...]) -> str:
+    if where is None:
+        return own_envoy(scenario, folder, port)
+    try:
+        others = tuple(Endpoint(*parse_address(peer)) for peer in peers)
+    except ServeError as error:
+        refuse(f"--xds-peer {error}")
+    anywhere = where.host in ("0.0.0.0", "::")
+    if anywhere and not others:
+        refuse(
+            f"--print-envoy: {where.host} is every address of this machine; say with --xds-peer which one Envoy is to ask"
+        )
+    asked = others if anywhere else (Endpoint(where.host, where.port), *others)
+    return asking_envoy(scenario, asked, port, mutual_tls=where.certificate is not None)
 
 
 def _setting(text: str) -> tuple[float, ...] | dict[str, float]:

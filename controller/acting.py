@@ -100,7 +100,11 @@ class Hands:
             action: what to bring about.
             in_force: what is.
             tick: the decision's, to be charged with what it causes.
+
+        Raises:
+            Fenced: another sidecar acts now.
         """
+        self.fence.check()
         names = self.scenario.pool_names
         caps, budgets = in_force.batch_cap.copy(), in_force.token_budget.copy()
         troubles = []

@@ -33,6 +33,7 @@ from ..env.workload.load import load_workload
 from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
+from ..telemetry.log_sources import OneLog
 from ..telemetry.store import Lease, Store
 from . import standing
 from .acting import Hands
@@ -60,11 +61,13 @@ from .ladder import Ladder, standing_on
 from .leadership import LEASE_S, Leadership
 from .loop import Sidecar, Status
 from .observing import Observer, more_sources
+from .other_envoys import other_envoys
 from .recording import Records
 from .reloading import Reloading
 from .routing import routing_table
 from .standing import Standing, StandingError
 from .thinking import Thinker
+from .xds.address import XdsAddress
 
 _LOG: Final = logging.getLogger(__name__)
 YESTERDAY_SEED: Final = 1_000_000
@@ -123,6 +126,8 @@ class ControlSettings:
     """Address of the API; any but loopback needs `api_token`."""
     api_token: str | None = None
     """Whoever shows it may change the mode; without one nobody may."""
+    xds: XdsAddress | None = None
+    """Where Envoys on other machines ask for their configuration; None serves none."""
 
     @property
     def asked(self) -> str:
@@ -148,6 +153,7 @@ async def steer(
     Raises:
         StartError: the first replicas do not come up, or the folder is another sidecar's.
         EnvoyStartError: Envoy does not start.
+        ServeError: Envoys elsewhere cannot be served.
         StoreError: the store does not answer at the start.
     """
     folder, cluster = settings.folder, scenario.cluster()
@@ -268,16 +274,19 @@ async def _lead(
                 return Status(ladder.mode, ladder.goal)
             files = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log, fence=fence)
             routing = CappedRouting(files, envoy.admin_url, fence)
+            table = routing_table(scenario, opening, _ready(processes), settings.speed_up)
             try:
-                await routing.apply(routing_table(scenario, opening, _ready(processes), settings.speed_up))
+                await routing.apply(table)
             except (EnvoyRejected, EnvoyUnreachable, AdmissionError) as error:
                 if not found:
                     raise StartError(str(error)) from None
                 _LOG.error("routing stays as it was found; the next tick tries again: %s", error)
+            others = await stack.enter_async_context(other_envoys(settings.xds))
+            await others.open(table)
             warming[0], leave_running = False, settings.leave_running
             clock = Clock(scenario.tick_s, settings.speed_up)
             time_of.append(clock)
-            metrics = SidecarMetrics(cluster)
+            metrics = SidecarMetrics(cluster, scenario.tick_s / settings.speed_up)
             sidecar = Sidecar(
                 scenario=scenario,
                 thinker=Thinker(prepared.policy, prepared.fallback),
@@ -285,14 +294,14 @@ async def _lead(
                 limits=scenario.limits(),
                 observer=Observer(
                     scenario,
-                    LogTail(envoy.folder.access_log, from_start=False),
+                    OneLog(LogTail(envoy.folder.access_log, from_start=False), others.logs),
                     EngineCollector(
                         session, now_s, budget_s=COLLECTING_SHARE_OF_TICK * scenario.tick_s / settings.speed_up
                     ),
                     settings.speed_up,
                     more_sources(scenario, session, now_s, lambda: envoy.admin_url),
                 ),
-                hands=Hands(scenario, processes, routing, caps, settings.speed_up, fence),
+                hands=Hands(scenario, processes, others.beside(routing), caps, settings.speed_up, fence),
                 recorder=Records(sitting, log, store, metrics, folder, fence),
                 first_plan=plan,
                 ladder=ladder,
