@@ -111,8 +111,10 @@ class DiscoveryServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
                 for found in self._answers(envoy):
                     yield _message(found)
                 changed = asyncio.create_task(envoy.changed.wait())
-                await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
+                try:
+                    await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
         finally:
             reading.cancel()
             self.connected.discard(envoy)

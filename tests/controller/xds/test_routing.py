@@ -137,6 +137,17 @@ async def test_a_cap_on_admission_reaches_an_envoy_elsewhere(site: Any, table: T
     assert await statuses() == {200: 6}
 
 
+async def test_a_quiet_stream_stays_open(site: Any, table: Table) -> None:
+    control = await site.control()
+    envoy = await site.envoy("edge-1", control.address)
+    await control.routing.apply(table(CHAT, A="a1", B="b1"))
+    await site.until_ready(envoy)
+    await asyncio.sleep(9.0)  # some of Envoy's pings
+    name = "cluster.poolpilot_sidecars.upstream_cx_total"
+    async with site.client.get(f"{envoy.admin_url}/stats", params={"filter": f"^{name}$"}) as got:
+        assert (await got.text()).strip() == f"{name}: 1"
+
+
 def certificates(folder: Path) -> dict[str, Path]:
     """An authority, and what a sidecar and an Envoy show of it, made by OpenSSL."""
     made = {name: folder / name for name in ("ca.crt", "ca.key", "own.crt", "own.key", "envoy.crt", "envoy.key")}
