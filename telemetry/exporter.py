@@ -5,13 +5,25 @@ All live on a registry of their own: two sidecars in one process, or a host appl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, Cluster, Decision, FloatArray, Mode, ReasonCode, Snapshot
+from ..env.contract import (
+    BILL_LAYERS,
+    IDLE_PARTS,
+    Action,
+    Bill,
+    Cluster,
+    Decision,
+    FloatArray,
+    Mode,
+    ReasonCode,
+    Snapshot,
+)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 """HTTP content type of `SidecarMetrics.page`."""
@@ -41,7 +53,11 @@ class SidecarMetrics:
             "calibrated_traffic_ratio", "Share of tokens inside the law's calibrated range", "pool"
         )
         self._ready = self._gauge("ready_replicas", "Replicas that serve", "pool")
-        self._desired = self._gauge("desired_replicas", "Replicas wanted, after the guard", "pool")
+        self._desired = self._gauge(
+            "desired_replicas", "Replicas that should be up, as far as the mode reaches", "pool"
+        )
+        self._advised = self._gauge("advised_replicas", "Replicas wanted, after the guard, in any mode", "pool")
+        self._saving = self._gauge("expected_saving_usd_per_hour", "Rent of what is up less that of what is advised")
         self._proposed = self._gauge("proposed_replicas", "Replicas wanted, before the guard", "pool")
         self._cap = self._gauge("applied_batch_cap", "Most sequences an engine may run", "pool")
         self._budget = self._gauge("applied_token_budget", "Most tokens of an engine's iteration", "pool")
@@ -62,15 +78,26 @@ class SidecarMetrics:
         _set(self._covered, self._pools, snapshot.coverage_frac)
         _set(self._ready, self._pools, snapshot.ready)
 
-    def show_decision(self, decision: Decision) -> None:
-        """Count a decision and show what it wants."""
+    def show_decision(
+        self, decision: Decision, in_force: Action | None = None, saving_usd_per_hr: float = math.nan
+    ) -> None:
+        """Count a decision and show what it wants.
+
+        Args:
+            decision: of this tick.
+            in_force: what stands in the world: what an autoscaler is to bring about, which is not what an adviser would
+                do. Left out: what was applied.
+            saving_usd_per_hr: what is expected of doing it.
+        """
         self._decisions.labels(decision.mode.value).inc()
         for reason in decision.reasons:
             self._vetoes.labels(reason.code.value).inc()
         for mode in Mode:
             self._mode.labels(mode.value).set(mode is decision.mode)
         self._expected_usd_per_hr.set(decision.expected_usd_per_hr)
-        _set(self._desired, self._pools, decision.applied.replicas)
+        _set(self._desired, self._pools, (decision.applied if in_force is None else in_force).replicas)
+        _set(self._advised, self._pools, decision.applied.replicas)
+        self._saving.set(saving_usd_per_hr)
         _set(self._proposed, self._pools, decision.proposed.replicas)
         _set(self._cap, self._pools, decision.applied.batch_cap)
         _set(self._budget, self._pools, decision.applied.token_budget)
