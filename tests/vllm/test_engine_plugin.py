@@ -15,17 +15,15 @@ import numpy as np
 import pytest
 from aiohttp import web
 
-from poolpilot import engine_plugin
 from poolpilot.commands.demonstration.real_vllm.tiny_model import VOCABULARY
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
 from poolpilot.telemetry.engine_page import EnginePage, parse_engine_page
 
 from ..env.sim.served import Flags
-from .serving import MODEL_NAME, PACING, Server, free_port, paced_server
+from .serving import MODEL_NAME, Server, free_port, paced_server
 
 FLAGS = Flags(max_num_seqs=32, max_num_batched_tokens=1024, max_model_len=1024, kv_blocks=128)
 PATIENCE_S = 240.0
-PLUGIN = Path(engine_plugin.__file__).parent
 
 
 @dataclass
@@ -124,7 +122,6 @@ def server(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory, source_p
     law = IterationLaw(TOKENS_GRID, 0.010 + 20e-6 * TOKENS_GRID, 0.0, 0.0, 0.0)
     arguments = ("--scheduler-cls", "poolpilot_engine.CappedScheduler", "--middleware", "poolpilot_engine.CapMetrics")
     environment = {
-        "PYTHONPATH": f"{PACING}:{PLUGIN}",
         "POOLPILOT_SCHEDULER_BASE": "paced_scheduler.PacedScheduler",
         "POOLPILOT_CAPS": f"http://127.0.0.1:{source_port}/v1/caps/a",
         "POOLPILOT_CAPS_STATUS": str(folder / "status"),

@@ -1,9 +1,10 @@
 """vLLM's own scheduler, its steps paced to an iteration law: with it a real server keeps the time of any GPU.
 
 `--scheduler-cls paced_scheduler.PacedScheduler`, with this folder on PYTHONPATH. It lives in vLLM's engine process and
-imports nothing but the standard library and vllm. Two environment variables:
+imports nothing but the standard library, vllm and what lies beside it. Environment variables:
 
     POOLPILOT_PACING_LAW   a law file (what `poolpilot profile --out` writes)
+    POOLPILOT_PACED_GPU    optional: the card whose warmth goes onto the metrics page (`paced_gpu`)
     POOLPILOT_PACING_LOG   optional: one JSON line for each request as it arrives, and for each step as it ends
 
 A step's results are held back until its start plus what the law says of its work, an absolute time. The next step starts
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import vllm
+from paced_gpu import Warmth, gpu_of_environment
 from vllm.v1.core.sched.scheduler import Scheduler
 
 LAW_VARIABLE = "POOLPILOT_PACING_LAW"
@@ -74,6 +76,8 @@ class PacedScheduler(Scheduler):  # type: ignore[misc]
         self._busy_until_s: float | None = None
         """End of the last step, if there was work left then; the next one starts there."""
         self._step: dict[str, Any] | None = None
+        gpu = gpu_of_environment()
+        self._warmth = Warmth(gpu, time.monotonic()) if gpu else None
 
     def add_request(self, request: Any) -> None:
         """Note when a request reached the engine: before that it was under way through HTTP and the API server."""
@@ -106,6 +110,8 @@ class PacedScheduler(Scheduler):  # type: ignore[misc]
             step |= {"computed_s": done_s - step["begun_s"], "late_s": late_s}
             step["running"], step["waiting"] = len(self.running), len(self.waiting)
             self._say(step)
+            if self._warmth is not None:
+                self._warmth.worked(step["law_s"], time.monotonic())
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         if step is not None:
             # By the clock of the law, not by when this machine got to it: the next steps make good what one was late.
