@@ -78,6 +78,9 @@ class PacedScheduler(Scheduler):  # type: ignore[misc]
         self._step: dict[str, Any] | None = None
         gpu = gpu_of_environment()
         self._warmth = Warmth(gpu, time.monotonic()) if gpu else None
+        self._warm_from_s = 0.0
+        """Since when the GPU is taken to be busy: by the clock, as a machine too busy to keep the law leaves it no idle
+        time either."""
 
     def add_request(self, request: Any) -> None:
         """Note when a request reached the engine: before that it was under way through HTTP and the API server."""
@@ -90,6 +93,8 @@ class PacedScheduler(Scheduler):  # type: ignore[misc]
         output = super().schedule(*args, **kwargs)
         self._step = None
         if output.total_num_scheduled_tokens:
+            if self._busy_until_s is None:
+                self._warm_from_s = now_s
             start_s = now_s if self._busy_until_s is None else self._busy_until_s
             work = self._work(output)
             self._step = {"start_s": start_s, "begun_s": now_s, **work, "law_s": self._law.iteration_s(**work)}
@@ -111,7 +116,9 @@ class PacedScheduler(Scheduler):  # type: ignore[misc]
             step["running"], step["waiting"] = len(self.running), len(self.waiting)
             self._say(step)
             if self._warmth is not None:
-                self._warmth.worked(step["law_s"], time.monotonic())
+                now_s = time.monotonic()
+                self._warmth.worked(now_s - self._warm_from_s, now_s)
+                self._warm_from_s = now_s
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         if step is not None:
             # By the clock of the law, not by when this machine got to it: the next steps make good what one was late.
