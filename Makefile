@@ -40,7 +40,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt | check-python
 ifneq ($(TORCH_INDEX),)
 	@$(VENV)/bin/python $(PIP) --index-url $(TORCH_INDEX) torch | $(STEPS)
 endif
-	@$(VENV)/bin/python $(PIP) -e '.[embedded,train,tune,nvml,docs,figures,dev]' | $(STEPS)
+	@$(VENV)/bin/python $(PIP) -e '.[embedded,xds,train,tune,nvml,docs,figures,dev]' | $(STEPS)
 	@touch $@
 
 $(VLLM_VENV)/.ready: $(VLLM_PINS) | check-python

@@ -14,17 +14,22 @@ import click
 
 from ..agents.checkpoint import CARD, CheckpointError, shipped_checkpoints
 from ..agents.portfolio import HELD_PLAN, RULES, PolicyFactory, held_setting, policy_factory
+from ..controller.actuators.envoy_config import Endpoint
 from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
 from ..controller.assembly import ControlSettings, StartError, steer
 from ..controller.ladder import RUNGS
 from ..controller.reloading import Reloading
+from ..controller.xds.address import ServeError, XdsAddress, parse_address
 from ..env.contract import Mode
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
 from ..telemetry.store import StoreError
 from ..telemetry.valkey import ValkeyError, valkey_url
 from .bad_input import one_line_errors, refuse
+from .envoy_bootstrap import asking_envoy, own_envoy
 from .knobs import KnobsOf, knobs_option
 from .printing import log_console
+
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -97,6 +102,19 @@ from .printing import log_console
 )
 @click.option("--seed", type=int, default=0, help="Draws the provisioning delays of local replicas.")
 @click.option("--leave-running", is_flag=True, help="At the end leave Envoy and replicas to the next sidecar.")
+@click.option(
+    "--xds",
+    help="HOST:PORT at which Envoys on other machines ask for their configuration and send their log (gRPC). Off loopback only with mutual TLS.",
+)
+@click.option("--xds-peer", multiple=True, help="With --print-envoy: HOST:PORT of another sidecar to ask. Repeatable.")
+@click.option("--xds-cert", type=_PEM, help="Mutual TLS for --xds: the sidecar's certificate, PEM.")
+@click.option("--xds-key", type=_PEM, help="Its key, PEM.")
+@click.option("--xds-ca", type=_PEM, help="The authority that Envoys' certificates are of, PEM.")
+@click.option(
+    "--print-envoy",
+    is_flag=True,
+    help="Print the configuration of an Envoy and stop: of one that asks at --xds, else of the one that this command starts.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @one_line_errors
 def control(
@@ -119,6 +137,12 @@ def control(
     stream_interval: int,
     seed: int,
     leave_running: bool,
+    xds: str | None,
+    xds_peer: tuple[str, ...],
+    xds_cert: Path | None,
+    xds_key: Path | None,
+    xds_ca: Path | None,
+    print_envoy: bool,
     verbose: bool,
 ) -> None:
     """Run the sidecar: every tick observe, decide, guard, act, record.
@@ -129,6 +153,10 @@ def control(
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     loaded = _with_canary(load_scenario(scenario), canary, canary_pools)
+    where = _xds_address(xds, xds_cert, xds_key, xds_ca)
+    if print_envoy:
+        click.echo(_bootstrap(loaded.name, folder, port, where, xds_peer), nl=False)
+        return
     if speed_up > 1 and any(pool.command or pool.endpoints for pool in loaded.pools.values()):
         refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has real ones")
     if up_to and RUNGS.index(Mode(up_to)) < RUNGS.index(Mode(mode)):
@@ -154,10 +182,11 @@ def control(
         stream_interval=stream_interval,
         seed=seed,
         leave_running=leave_running,
+        xds=where,
     )
     try:
         asyncio.run(_run(loaded, make_policy, settings, store))
-    except (StartError, EnvoyStartError, StoreError, ValkeyError) as error:
+    except (StartError, EnvoyStartError, ServeError, StoreError, ValkeyError) as error:
         refuse(str(error))
 
 
@@ -204,6 +233,35 @@ def _with_canary(scenario: Scenario, share: float | None, pools: str | None) -> 
         refuse("--canary-pools: wanted at least one pool")
     canary = scenario.control.canary.model_copy(update={"share": share, "pools": names})
     return scenario.model_copy(update={"control": scenario.control.model_copy(update={"canary": canary})})
+
+
+def _xds_address(
+    text: str | None, certificate: Path | None, key: Path | None, authority: Path | None
+) -> XdsAddress | None:
+    if text is None:
+        if certificate or key or authority:
+            refuse("--xds-cert, --xds-key, --xds-ca: wanted with --xds only")
+        return None
+    try:
+        return XdsAddress(*parse_address(text), certificate, key, authority)
+    except ServeError as error:
+        refuse(f"--xds {error}")
+
+
+def _bootstrap(scenario: str, folder: Path, port: int, where: XdsAddress | None, peers: tuple[str, ...]) -> str:
+    if where is None:
+        return own_envoy(scenario, folder, port)
+    try:
+        others = tuple(Endpoint(*parse_address(peer)) for peer in peers)
+    except ServeError as error:
+        refuse(f"--xds-peer {error}")
+    anywhere = where.host in ("0.0.0.0", "::")
+    if anywhere and not others:
+        refuse(
+            f"--print-envoy: {where.host} is every address of this machine; say with --xds-peer which one Envoy is to ask"
+        )
+    asked = others if anywhere else (Endpoint(where.host, where.port), *others)
+    return asking_envoy(scenario, asked, port, mutual_tls=where.certificate is not None)
 
 
 def _setting(text: str) -> tuple[float, ...] | dict[str, float]:

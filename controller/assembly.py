@@ -32,6 +32,7 @@ from ..env.workload.load import load_workload
 from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
+from ..telemetry.log_sources import OneLog
 from ..telemetry.store import Store
 from . import standing
 from .acting import Hands
@@ -55,10 +56,12 @@ from .decision_log import DecisionLog, Sitting
 from .ladder import Ladder, standing_on
 from .loop import Sidecar, Status
 from .observing import Observer, more_sources
+from .other_envoys import other_envoys
 from .recording import Records
 from .routing import routing_table
 from .standing import Standing, StandingError
 from .thinking import Thinker
+from .xds.address import XdsAddress
 
 _LOG: Final = logging.getLogger(__name__)
 YESTERDAY_SEED: Final = 1_000_000
@@ -109,6 +112,8 @@ class ControlSettings:
     """Draws provisioning delays."""
     leave_running: bool = False
     """At the end, leave Envoy and replicas to the next sidecar."""
+    xds: XdsAddress | None = None
+    """Where Envoys on other machines ask for their configuration; None serves none."""
 
     @property
     def asked(self) -> str:
@@ -131,6 +136,7 @@ async def steer(
     Raises:
         StartError: the first replicas do not come up.
         EnvoyStartError: Envoy does not start.
+        ServeError: Envoys elsewhere cannot be served.
         StoreError: the store does not answer.
     """
     time_of: list[Clock] = []
@@ -206,12 +212,15 @@ async def steer(
             routing = CappedRouting(
                 EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log), envoy.admin_url
             )
+            table = routing_table(scenario, opening, _ready(processes), settings.speed_up)
             try:
-                await routing.apply(routing_table(scenario, opening, _ready(processes), settings.speed_up))
+                await routing.apply(table)
             except (EnvoyRejected, EnvoyUnreachable, AdmissionError) as error:
                 if not found:
                     raise StartError(str(error)) from None
                 _LOG.error("routing stays as it was found; the next tick tries again: %s", error)
+            others = await stack.enter_async_context(other_envoys(settings.xds))
+            await others.open(table)
             warming[0], leave_running = False, settings.leave_running
             clock = Clock(scenario.tick_s, settings.speed_up)
             time_of.append(clock)
@@ -223,14 +232,14 @@ async def steer(
                 limits=scenario.limits(),
                 observer=Observer(
                     scenario,
-                    LogTail(envoy.folder.access_log, from_start=False),
+                    OneLog(LogTail(envoy.folder.access_log, from_start=False), others.logs),
                     EngineCollector(
                         session, now_s, budget_s=COLLECTING_SHARE_OF_TICK * scenario.tick_s / settings.speed_up
                     ),
                     settings.speed_up,
                     more_sources(scenario, session, now_s, lambda: envoy.admin_url),
                 ),
-                hands=Hands(scenario, processes, routing, caps, settings.speed_up),
+                hands=Hands(scenario, processes, others.beside(routing), caps, settings.speed_up),
                 recorder=Records(sitting, log, store, metrics, folder),
                 first_plan=plan,
                 ladder=ladder,

@@ -26,6 +26,7 @@ from ..telemetry.envoy_log import LogRecord, LogTail, StartRecord
 from ..telemetry.envoy_stats import EnvoyStats, PoolProxyStats
 from ..telemetry.gpu_collector import GpuCollector
 from ..telemetry.gpu_readings import PoolGpus
+from ..telemetry.log_sources import OneLog
 from ..telemetry.metering import Used, busy_share, meter, nothing_known, scaling_seconds
 from ..telemetry.metrics_page import PageError
 from ..telemetry.prices import PriceBook, Prices
@@ -103,7 +104,7 @@ class Observer:
     def __init__(
         self,
         scenario: Scenario,
-        log: LogTail,
+        log: LogTail | OneLog,
         collector: EngineCollector,
         speed_up: float,
         more: MoreSources | None = None,

@@ -58,6 +58,12 @@ END_FORMAT: Final[Mapping[str, str]] = {
 }
 """Envoy's operators for an end; `DS` is the client's side, `US` the replica's."""
 
+LOG_NAME: Final = "poolpilot"
+"""What the log is called where it goes over gRPC."""
+_NUMBERS: Final = frozenset(
+    name for name in END_FORMAT if name in ("code", "attempts") or name.endswith(("_us", "_bytes", "_tokens"))
+)
+
 _LONGEST_LINE_BYTES: Final = 1 << 20
 
 
@@ -161,6 +167,29 @@ def still_open(known: Mapping[str, StartRecord], records: Iterable[LogRecord]) -
     return open_now
 
 
+def parse_tags(tags: Mapping[str, str]) -> LogRecord:
+    """Read one entry that came over gRPC: the fields of a line, each as text; Envoy leaves out those without a value.
+
+    Raises:
+        LogLineError: naming what was wrong.
+    """
+    fields = {"start": START_FORMAT, "end": END_FORMAT}.get(tags.get("log", ""), {"log": ""})
+    entry: dict[str, Any] = {name: tags.get(name) for name in fields}
+    for name in fields:
+        if entry[name] == "-" and name != "flags":  # Envoy's word for nothing
+            entry[name] = None
+        if name in _NUMBERS and entry[name] is not None:
+            entry[name] = _parsed(name, entry[name])
+    return _record_of(entry)
+
+
+def _parsed(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise LogLineError(f"{name}: wanted a number, got {text!r}") from error
+
+
 def parse_line(line: str) -> LogRecord:
     """Read one line of the log.
 
@@ -173,6 +202,10 @@ def parse_line(line: str) -> LogRecord:
         raise LogLineError(f"not JSON: {error}: {line[:200]!r}") from error
     if not isinstance(entry, dict):
         raise LogLineError(f"wanted a JSON object, got {line[:200]!r}")
+    return _record_of(entry)
+
+
+def _record_of(entry: dict[str, Any]) -> LogRecord:
     kind = entry.get("log")
     if kind == "start":
         return _start(entry)

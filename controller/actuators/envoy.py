@@ -7,11 +7,10 @@ replaced by a rename, so Envoy never sees half of one, and keeps its last good o
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,10 +18,9 @@ from typing import Final
 import aiohttp
 
 from ..fencing import UNFENCED, Fence
-from .envoy_bootstrap import CDS_FILE, RDS_FILE, STAT_PREFIX, endpoints_file, watched
-from .envoy_clusters import clusters, endpoints
-from .envoy_config import ROUTES_NAME, Json, RoutingTable, discovery
-from .envoy_routes import routes
+from .envoy_bootstrap import STAT_PREFIX
+from .envoy_config import ROUTES_NAME, Json, RoutingTable
+from .envoy_documents import CDS_FILE, RDS_FILE, all_new, endpoints_file, hosts, phases, render, watched
 
 _POLL_S: Final = 0.02
 _FIRST_CHECK_S: Final = 1.0
@@ -81,18 +79,17 @@ class EnvoyFiles:
             Fenced: a newer leader took over.
             EnvoyUnreachable: Envoy is down (nothing was written) or does not follow (the files stay, it may yet).
         """
-        wanted = render(table, self.folder)
+        wanted = render(table, _watched_in(self.folder))
         before = {name: _read(self.folder / name) for name in wanted}
-        supply = {name: _bridged(before[name], wanted[name]) for name in wanted if name != RDS_FILE}
-        trimmed = {name: wanted[name] for name in supply}
+        supply, routes, trimmed = phases(before, wanted)
         written: list[str] = []
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.patience_s)) as admin:
             if before == wanted and not _behind(await self._stats(admin), wanted):
                 return None
             await self._bring(admin, supply, before, written)
-            untried = [name for name in written if _all_new(before[name], wanted[name]) and _hosts(wanted[name])]
+            untried = [name for name in written if all_new(before[name], wanted[name]) and hosts(wanted[name])]
             await self._until_checked(admin, untried)
-            await self._bring(admin, {RDS_FILE: wanted[RDS_FILE]}, before, written)
+            await self._bring(admin, routes, before, written)
             await self._bring(admin, trimmed, before, written)
         for gone in set(_endpoint_files(self.folder)) - set(wanted):
             self._fence.remove(self.folder / gone)
@@ -183,21 +180,8 @@ def reason_in(log: str) -> str | None:
 
 def write(folder: Path, table: RoutingTable, fence: Fence = UNFENCED) -> None:
     """Write all files for an Envoy that is yet to start; `EnvoyFiles.apply` is for one that runs."""
-    for name, document in render(table, folder).items():
+    for name, document in render(table, _watched_in(folder)).items():
         replace(folder / name, document, fence)
-
-
-def render(table: RoutingTable, folder: Path) -> dict[str, Json]:
-    """Every file's document by name; endpoints first, routes last."""
-    files = {
-        endpoints_file(pool.name): discovery("endpoint.v3.ClusterLoadAssignment", [endpoints(pool)])
-        for pool in table.pools
-    }
-    files[CDS_FILE] = discovery(
-        "cluster.v3.Cluster", clusters(table, lambda pool: watched(str(folder), endpoints_file(pool)))
-    )
-    files[RDS_FILE] = discovery("route.v3.RouteConfiguration", [routes(table)])
-    return files
 
 
 def replace(path: Path, document: Json, fence: Fence = UNFENCED) -> None:
@@ -214,36 +198,8 @@ def _read(path: Path) -> Json | None:
     return document
 
 
-def _bridged(old: Json | None, new: Json) -> Json:
-    """What to run while the routes still are the old ones: the new, and what only they need.
-
-    That is clusters which they name, and the replicas of a pool that keeps none of them: the new ones may not have
-    passed their first health check yet. Otherwise a replica that leaves gets no more requests from now on.
-    """
-    if old is None:
-        return new
-    if new["type_url"].endswith(".Cluster"):
-        names = {cluster["name"] for cluster in new["resources"]}
-        leaving = [cluster for cluster in old["resources"] if cluster["name"] not in names]
-        return discovery("cluster.v3.Cluster", [*new["resources"], *leaving]) if leaving else new
-    if not _all_new(old, new):
-        return new
-    pool = copy.deepcopy(new["resources"][0])
-    pool["endpoints"][0]["lb_endpoints"] += _hosts(old)
-    return discovery("endpoint.v3.ClusterLoadAssignment", [pool])
-
-
-def _all_new(old: Json | None, new: Json) -> bool:
-    """None of a pool's old replicas is among its new ones."""
-    if not new["type_url"].endswith(".ClusterLoadAssignment"):
-        return False
-    return old is None or not any(host in _hosts(new) for host in _hosts(old))
-
-
-def _hosts(document: Json) -> list[Json]:
-    """The replicas in a document of endpoints."""
-    hosts: list[Json] = document["resources"][0]["endpoints"][0]["lb_endpoints"]
-    return hosts
+def _watched_in(folder: Path) -> Callable[[str], Json]:
+    return lambda name: watched(str(folder), name)
 
 
 def _endpoint_files(folder: Path) -> list[str]:

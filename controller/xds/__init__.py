@@ -1,0 +1,1 @@
+"""Envoy's configuration by gRPC, for Envoys on other machines."""
