@@ -2,8 +2,11 @@
 
 Pure and batched. Whatever is proposed and whatever is seen, NaN and infinities included, what comes out obeys every
 limit; a figure that cannot be (`Column.high`) counts as unknown. Where limits clash the order of precedence is:
-minimum and maximum replicas, budget, held while telemetry is stale, the last replica that serves a class, steps and
-pending starts, floor for the present load, cooldown.
+minimum and maximum replicas, budget, held while telemetry is stale or impossible, the last replica that serves a class,
+steps, drains and pending starts, floor for the present load, cooldown.
+
+A pool of stale or impossible telemetry is masked: its count, batch cap and token budget stay (a hot GPU is derated all the
+same), and no class's weight on it grows; weights may fall, since what is silent may be dead.
 
 Symbols: `C` classes, `P` pools; `...` an optional leading batch axis.
 """
@@ -22,6 +25,8 @@ HOT_CAP_FRAC = 0.5
 """A pool with a hot GPU runs at most this share of its largest batch."""
 LEAST_TOKEN_BUDGET = 64.0
 """An engine with a smaller budget starves its own running sequences."""
+_GOES_BY = ("ready", "starting", "draining", "target", "telemetry_age_s", "usd_per_hr", "gpu_temp_c")
+"""The guard's own view of a pool: where one of these cannot be, nothing that the pool tells can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,13 @@ def guard(
     """The nearest action to `proposed` that obeys every limit, and why it differs."""
     changes: list[Change] = []
     finite = _finite(proposed, state.applied, changes)
+    current: FloatArray = np.round(snapshot.plausible("target", state.applied.replicas))
+    masks = _masks(current, snapshot, limits)
     route = _servable(finite.route, plan, cluster, changes)
+    route = _no_growth(route, masks, cluster, state.applied.route, changes)
     admit = _admitted(finite.admit, cluster, limits, changes)
-    batch_cap, token_budget = _caps(finite, snapshot, cluster, limits, changes)
-    replicas, current = _replicas(finite.replicas, route, snapshot, plan, cluster, limits, state, changes)
+    batch_cap, token_budget = _caps(finite, masks, snapshot, cluster, limits, state.applied, changes)
+    replicas = _replicas(finite.replicas, route, current, masks, snapshot, plan, cluster, limits, state, changes)
     action = Action(route=route, admit=admit, batch_cap=batch_cap, token_budget=token_budget, replicas=replicas)
     changed_at_s = np.where(replicas != current, snapshot.time_s[..., None], state.changed_at_s)
     return Guarded(action=action, state=GuardState(changed_at_s, action), changes=tuple(changes))
@@ -165,6 +173,52 @@ def _servable(route: FloatArray, plan: Plan, cluster: Cluster, changes: list[Cha
     return weights
 
 
+def _masks(current: FloatArray, snapshot: Snapshot, limits: Limits) -> tuple[tuple[ReasonCode, BoolArray], ...]:
+    """`[..., P]` pools that must stay as they are, by reason; none that is empty, for there is nothing to be told of it."""
+    stale = snapshot.known("telemetry_age_s") & (snapshot.telemetry_age_s > limits.stale_after_s[..., None])
+    impossible = np.zeros(current.shape, dtype=np.bool_)
+    for name in _GOES_BY:
+        values, high = getattr(snapshot, name), vars(Snapshot)[name].high
+        impossible |= (values < 0.0) | (values > high)  # comparisons with NaN are False
+    there = current > 0
+    return (
+        (ReasonCode.IMPOSSIBLE_TELEMETRY, impossible & there),
+        (ReasonCode.STALE_TELEMETRY, stale & ~impossible & there),
+    )
+
+
+def _no_growth(
+    route: FloatArray,
+    masks: tuple[tuple[ReasonCode, BoolArray], ...],
+    cluster: Cluster,
+    last: FloatArray,
+    changes: list[Change],
+) -> FloatArray:
+    """No weight grows on a masked pool; what it would have gained goes to the class's other pools, as proposed.
+
+    A class that was to be sent to masked pools only stays where it was. The reason's `wanted` is the weight that would
+    have been gained.
+    """
+    masked = np.logical_or.reduce([mask for _, mask in masks])[..., None, :]
+    if not masked.any():
+        return route
+    gained = np.where(masked, np.maximum(route - last, 0.0), 0.0)
+    others = np.where(masked, 0.0, route)
+    total = others.sum(axis=-1, keepdims=True)
+    held = np.where(masked, np.minimum(route, last), 0.0)
+    left = 1.0 - held.sum(axis=-1, keepdims=True)
+    spread = held + others * np.divide(left, total, out=np.zeros_like(total), where=total > 1e-9)
+    before = np.where(cluster.serves, np.maximum(last, 0.0), 0.0)
+    stays = np.abs(before.sum(axis=-1, keepdims=True) - 1.0) < 1e-9
+    instead = np.where(total > 1e-9, spread, np.where(stays, before, route))
+    limited: FloatArray = np.where((gained.sum(axis=-1) > 1e-9)[..., None], instead, route)
+    for code, mask in masks:
+        was = np.where(mask[..., None, :], gained, 0.0).sum(axis=-1)
+        now = np.where(mask[..., None, :], np.maximum(limited - last, 0.0), 0.0).sum(axis=-1)
+        _note(changes, code, "class", was, np.minimum(was, now), "route")
+    return limited
+
+
 def _admitted(admit: FloatArray, cluster: Cluster, limits: Limits, changes: list[Change]) -> FloatArray:
     """Shares in 0..1; a class with a latency target is let in at least as far as the user said."""
     inside = _note(changes, ReasonCode.ADMIT_RANGE, "class", admit, np.clip(admit, 0.0, 1.0))
@@ -173,33 +227,48 @@ def _admitted(admit: FloatArray, cluster: Cluster, limits: Limits, changes: list
 
 
 def _caps(
-    action: Action, snapshot: Snapshot, cluster: Cluster, limits: Limits, changes: list[Change]
+    action: Action,
+    masks: tuple[tuple[ReasonCode, BoolArray], ...],
+    snapshot: Snapshot,
+    cluster: Cluster,
+    limits: Limits,
+    last: Action,
+    changes: list[Change],
 ) -> tuple[FloatArray, FloatArray]:
-    """Whole caps and budgets between what keeps an engine alive and its start values."""
-    cap = np.clip(np.round(action.batch_cap), 1.0, np.maximum(cluster.max_batch_cap, 1.0))
+    """Whole caps and budgets between what keeps an engine alive and its start values; those of masked pools stay."""
+    most = np.maximum(cluster.max_batch_cap, 1.0)
+    cap = np.clip(np.round(action.batch_cap), 1.0, most)
     cap = _note(changes, ReasonCode.CAP_RANGE, "pool", np.round(action.batch_cap), cap, "batch_cap")
+    wanted = np.round(action.token_budget)
+    for code, mask in masks:
+        if mask.any():
+            held = np.where(mask, np.clip(np.round(last.batch_cap), 1.0, most), cap)
+            cap = _note(changes, code, "pool", cap, held, "batch_cap")
+            held = np.where(mask, np.round(last.token_budget), wanted)
+            wanted = _note(changes, code, "pool", wanted, held, "token_budget")
     hot = snapshot.known("gpu_temp_c") & (snapshot.gpu_temp_c > limits.hot_gpu_c[..., None])
     derated = np.maximum(np.floor(cluster.max_batch_cap * HOT_CAP_FRAC), 1.0)
     cap = _note(changes, ReasonCode.HOT_GPU, "pool", cap, np.where(hot, np.minimum(cap, derated), cap))
     least = np.minimum(np.maximum(cap, LEAST_TOKEN_BUDGET), cluster.max_token_budget)
-    budget = np.clip(np.round(action.token_budget), least, cluster.max_token_budget)
-    return cap, _note(changes, ReasonCode.CAP_RANGE, "pool", np.round(action.token_budget), budget, "token_budget")
+    budget = np.clip(wanted, least, cluster.max_token_budget)
+    return cap, _note(changes, ReasonCode.CAP_RANGE, "pool", wanted, budget, "token_budget")
 
 
 def _replicas(
     proposed: FloatArray,
     route: FloatArray,
+    current: FloatArray,
+    masks: tuple[tuple[ReasonCode, BoolArray], ...],
     snapshot: Snapshot,
     plan: Plan,
     cluster: Cluster,
     limits: Limits,
     state: GuardState,
     changes: list[Change],
-) -> tuple[FloatArray, FloatArray]:
-    """The wanted counts within all limits, and the counts that were wanted until now."""
+) -> FloatArray:
+    """The wanted counts within all limits; `current` are those that were wanted until now."""
     low = np.where(cluster.pool_mask, cluster.min_replicas, 0.0)
     high = np.where(cluster.pool_mask, cluster.max_replicas, 0.0)
-    current: FloatArray = np.round(snapshot.plausible("target", state.applied.replicas))
     wanted: FloatArray = np.asarray(np.round(np.clip(proposed, -1e6, 1e6)))
     wanted = _note(changes, ReasonCode.MIN_REPLICAS, "pool", wanted, np.maximum(wanted, 0.0))
     wanted = _note(changes, ReasonCode.MAX_REPLICAS, "pool", wanted, np.minimum(wanted, high))
@@ -213,6 +282,10 @@ def _replicas(
 
     down_to = np.minimum(np.maximum(current - limits.scale_down_step[..., None], 0.0), high)
     wanted = _note(changes, ReasonCode.SCALE_STEP, "pool", wanted, np.maximum(wanted, down_to))
+    # Those on their way out count against the step: a pool drains no more at a time than it may lose at a time.
+    leaving: FloatArray = np.round(snapshot.plausible("draining", 0.0))
+    drained = np.minimum(current - np.clip(limits.scale_down_step[..., None] - leaving, 0.0, current), high)
+    wanted = _note(changes, ReasonCode.DRAIN_FIRST, "pool", wanted, np.maximum(wanted, drained))
     cooling = snapshot.time_s[..., None] - state.changed_at_s < limits.scale_down_cooldown_s[..., None]
     held = np.where(cooling, np.maximum(wanted, np.minimum(current, high)), wanted)
     wanted = _note(changes, ReasonCode.SCALE_DOWN_COOLDOWN, "pool", wanted, held)
@@ -221,12 +294,19 @@ def _replicas(
     wanted = _note(changes, ReasonCode.PLAN_FLOOR, "pool", wanted, np.maximum(wanted, floor))
     kept = _last_kept(wanted, np.minimum(ready, high), cluster)
     wanted = _note(changes, ReasonCode.LAST_REPLICA, "pool", wanted, kept)
-    stale = snapshot.known("telemetry_age_s") & (snapshot.telemetry_age_s > limits.stale_after_s[..., None])
-    held = np.where(stale & (current > 0), np.minimum(current, high), wanted)
-    wanted = _note(changes, ReasonCode.STALE_TELEMETRY, "pool", wanted, held)
+    for code, mask in masks:
+        wanted = _note(changes, code, "pool", wanted, np.where(mask, np.minimum(current, high), wanted), "replicas")
     wanted = _note(changes, ReasonCode.MIN_REPLICAS, "pool", wanted, np.maximum(wanted, low))
-    affordable = _within_budget(wanted, low, snapshot, cluster, limits)
-    return _note(changes, ReasonCode.BUDGET, "pool", wanted, affordable), current
+    if np.isinf(limits.budget_usd_per_hr).all():
+        return wanted
+    # Growth gives way before anything that runs; and what drains is paid for until it is gone, with nothing in its place.
+    starting = np.round(snapshot.plausible("starting", 0.0))
+    rented = leaving + np.maximum(ready, np.minimum(wanted, ready + starting))
+    stay = np.maximum(low, np.minimum(wanted, np.maximum(current, rented)))
+    affordable = _within_budget(wanted, stay, rented, snapshot, cluster, limits)
+    wanted = _note(changes, ReasonCode.BUDGET, "pool", wanted, affordable, "growth")
+    affordable = _within_budget(wanted, low, np.zeros_like(wanted), snapshot, cluster, limits)
+    return _note(changes, ReasonCode.BUDGET, "pool", wanted, affordable)
 
 
 def _last_kept(wanted: FloatArray, ready: FloatArray, cluster: Cluster) -> FloatArray:
@@ -248,13 +328,16 @@ def _floor(route: FloatArray, snapshot: Snapshot, plan: Plan) -> FloatArray:
 
 
 def _within_budget(
-    wanted: FloatArray, low: FloatArray, snapshot: Snapshot, cluster: Cluster, limits: Limits
+    wanted: FloatArray, low: FloatArray, rented: FloatArray, snapshot: Snapshot, cluster: Cluster, limits: Limits
 ) -> FloatArray:
-    """Take replicas away, dearest first, until the rent is within budget or only minimum replicas are left."""
+    """Take replicas away, dearest first, until the rent is within budget or only `low` are left.
+
+    The rent is that of what is wanted, and of what is `rented` already where that is more.
+    """
     price = snapshot.plausible("usd_per_hr", cluster.usd_per_hr)
     wanted = wanted.copy()
     while True:
-        over = (wanted * price).sum(axis=-1) > limits.budget_usd_per_hr * (1 + 1e-9)
+        over = (np.maximum(wanted, rented) * price).sum(axis=-1) > limits.budget_usd_per_hr * (1 + 1e-9)
         movable = (wanted > low) & over[..., None] & (price > 0)
         if not movable.any():
             return wanted

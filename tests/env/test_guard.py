@@ -26,6 +26,8 @@ from poolpilot.env.guard import (
 
 from .clusters import NOW_S, SEEDS, Situation, proposals, row, same, situations, with_columns
 
+MASKS = (ReasonCode.STALE_TELEMETRY, ReasonCode.IMPOSSIBLE_TELEMETRY)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -70,10 +72,20 @@ def plausible(snapshot: Snapshot, name: str, instead: FloatArray) -> FloatArray:
     return np.where((values >= 0) & (values <= vars(Snapshot)[name].high), values, instead)
 
 
+def masked(case: Case) -> Any:
+    """`[B, P]` pools that must stay as they are: something runs there, and their telemetry is old or cannot be."""
+    snapshot = case.at.snapshot
+    hold = snapshot.telemetry_age_s > of_pools(case.limits.stale_after_s)
+    for name in ("ready", "starting", "draining", "target", "telemetry_age_s", "usd_per_hr", "gpu_temp_c"):
+        values = getattr(snapshot, name)
+        hold = hold | (values < 0) | (values > vars(Snapshot)[name].high)
+    return hold & (np.round(plausible(snapshot, "target", case.state.applied.replicas)) > 0)
+
+
 def cut_by_budget(changes: tuple[Change, ...], like: FloatArray) -> Any:
     """`[B, P]` pools from which the budget took replicas."""
     cut = [change.mask for change in changes if change.code is ReasonCode.BUDGET]
-    return cut[0] if cut else np.zeros(like.shape, dtype=np.bool_)
+    return np.logical_or.reduce(cut) if cut else np.zeros(like.shape, dtype=np.bool_)
 
 
 @settings(max_examples=120, deadline=None)
@@ -99,6 +111,21 @@ def test_routes_admission_and_caps_obey_every_limit(case: Case) -> None:
     alive = np.minimum(np.maximum(LEAST_TOKEN_BUDGET, action.batch_cap), cluster.max_token_budget)
     assert (action.token_budget >= alive).all()
 
+    # A masked pool runs as it did, but that a hot one is derated; and no class sends it more than before.
+    hold, last = masked(case), case.state.applied
+    kept = np.clip(np.round(last.batch_cap), 1.0, most)
+    assert (action.batch_cap[hold & ~hot] == kept[hold & ~hot]).all()
+    assert (action.batch_cap[hold] <= kept[hold]).all()
+    calm = hold & ~hot
+    assert (
+        action.token_budget[calm] == np.clip(np.round(last.token_budget), alive, cluster.max_token_budget)[calm]
+    ).all()
+    growth = np.where(hold[:, None, :], action.route - last.route, 0.0).max(axis=-1)
+    elsewhere = np.where(hold[:, None, :], 0.0, action.route).sum(axis=-1)
+    assert (growth[elsewhere > 1e-9] <= 1e-9).all()
+    stayed = real & (elsewhere <= 1e-9) & (growth > 1e-9)
+    assert not stayed.any()
+
 
 @settings(max_examples=120, deadline=None)
 @given(cases())
@@ -120,8 +147,15 @@ def test_replicas_obey_every_limit_in_the_order_of_precedence(case: Case) -> Non
     cut = cut_by_budget(guarded.changes, count)
     assert not cut[np.isinf(limits.budget_usd_per_hr)].any()
 
-    # A pool with stale telemetry stays as it is.
-    stale = (snapshot.telemetry_age_s > of_pools(limits.stale_after_s)) & (current > 0)
+    # What is rented stays within it too, unless nothing grew.
+    leaving, starting = (np.round(plausible(snapshot, name, np.zeros(()))) for name in ("draining", "starting"))
+    rent = np.maximum(count, leaving + np.maximum(ready, np.minimum(count, ready + starting)))
+    over = (rent * price).sum(axis=-1) > limits.budget_usd_per_hr * (1 + 1e-6)
+    free = np.maximum(np.maximum(current, ready + starting + leaving), low)
+    assert ((count <= free) | (price <= 0))[over].all()
+
+    # A pool with stale or impossible telemetry stays as it is.
+    stale = masked(case)
     held = np.clip(current, low, high)
     assert (count[stale & ~cut] == held[stale & ~cut]).all()
     assert (count[stale] <= held[stale]).all()
@@ -138,6 +172,10 @@ def test_replicas_obey_every_limit_in_the_order_of_precedence(case: Case) -> Non
     assert (count <= np.maximum(np.maximum(current, ready + of_pools(limits.scale_up_step)), low)).all()
     step_down = np.minimum(current - of_pools(limits.scale_down_step), high)
     assert (count >= step_down)[~cut].all()
+
+    # Those that leave count against the step down.
+    drained = np.minimum(current - np.clip(of_pools(limits.scale_down_step) - leaving, 0.0, current), high)
+    assert (count >= drained)[~cut].all()
 
     # The floor for the present load, as far as one step reaches.
     rate = plausible(snapshot, "arrival_rate_per_s", np.zeros(()))
@@ -181,8 +219,8 @@ def test_whatever_was_changed_has_its_reason(case: Case) -> None:
     proposed, action = case.proposed, guarded.action
     codes = {
         "admit": {ReasonCode.ADMIT_RANGE, ReasonCode.ADMIT_INTERACTIVE},
-        "batch_cap": {ReasonCode.CAP_RANGE, ReasonCode.HOT_GPU},
-        "token_budget": {ReasonCode.CAP_RANGE},
+        "batch_cap": {ReasonCode.CAP_RANGE, ReasonCode.HOT_GPU, *MASKS},
+        "token_budget": {ReasonCode.CAP_RANGE, *MASKS},
         "replicas": set(ReasonCode) - {ReasonCode.CAP_RANGE, ReasonCode.HOT_GPU},
     }
     for name, told_by in codes.items():
@@ -325,6 +363,27 @@ VETOES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, float], GuardS
      [("plan_floor", "cheap", 2, 3)]),
     ("blind", {"replicas": array(3, 4, 1)}, {"telemetry_age_s": array(1, 31, 1)}, {}, LONG_AGO,
      [("stale_telemetry", "mid", 4, 2)]),
+    ("blind, other caps", {"batch_cap": array(64, 32, 9), "token_budget": array(2048, 1024, 2048)},
+     {"telemetry_age_s": array(1, 31, 1)}, {}, LONG_AGO,
+     [("stale_telemetry", "mid", 32, 64), ("stale_telemetry", "mid", 1024, 2048)]),
+    ("blind and hot", {}, {"telemetry_age_s": array(1, 31, 1), "gpu_temp_c": array(60, 99, 60)}, {}, LONG_AGO,
+     [("hot_gpu", "mid", 64, 32)]),
+    ("more requests to where nothing is seen", {"route": np.array([[0.2, 0.75, 0.05], [1, 0, 0]])},
+     {"telemetry_age_s": array(1, 31, 1)}, {}, LONG_AGO, [("stale_telemetry", "chat", 0.5, 0)]),
+    ("fewer requests to where nothing is seen", {"route": np.array([[0.75, 0, 0.25], [1, 0, 0]])},
+     {"telemetry_age_s": array(1, 31, 1)}, {}, LONG_AGO, []),
+    ("everything to where nothing is seen", {"route": np.array([[0, 1, 0], [1, 0, 0]])},
+     {"telemetry_age_s": array(1, 31, 1)}, {}, LONG_AGO, [("stale_telemetry", "chat", 0.75, 0)]),
+    ("a count that cannot be", {"replicas": array(3, 4, 1)}, {"ready": array(3, -2, 1)}, {}, LONG_AGO,
+     [("impossible_telemetry", "mid", 4, 2)]),
+    ("an age that cannot be", {"replicas": array(3, 1, 1)}, {"telemetry_age_s": array(1, -5, 1)}, {}, LONG_AGO,
+     [("impossible_telemetry", "mid", 1, 2)]),
+    ("a heat that cannot be", {"replicas": array(3, 1, 1)}, {"gpu_temp_c": array(60, np.inf, 60)}, {}, LONG_AGO,
+     [("hot_gpu", "mid", 64, 32), ("impossible_telemetry", "mid", 1, 2)]),
+    ("a second one before the first has drained", {"replicas": array(2, 2, 1)}, {"draining": array(1, 0, 0)}, {}, LONG_AGO,
+     [("drain_first", "cheap", 2, 3)]),
+    ("one where another pool drains", {"replicas": array(2, 2, 1)}, {"draining": array(0, 1, 0)}, {}, LONG_AGO, []),
+    ("one that drains is called back", {"replicas": array(4, 2, 1)}, {"draining": array(1, 0, 0)}, {}, LONG_AGO, []),
     ("blind, but nothing runs there", {"replicas": array(3, 1, 1)},
      {"telemetry_age_s": array(1, 31, 1), "target": array(3, 0, 1), "ready": array(3, 0, 1)}, {}, LONG_AGO, []),
     ("the last one that serves", {"replicas": array(1, 0, 0)},
@@ -332,11 +391,19 @@ VETOES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, float], GuardS
      [("last_replica", "mid", 0, 1)]),
     ("one that others can stand in for", {"replicas": array(1, 0, 0)},
      {"ready": array(1, 1, 0), "target": array(1, 1, 0), "arrival_rate_per_s": 0.0}, {}, LONG_AGO, []),
-    ("above the budget", {"replicas": array(4, 2, 1)}, {}, {"budget_usd_per_hr": 11.0}, LONG_AGO, [("budget", "dear", 1, 0)]),
+    ("growth above the budget", {"replicas": array(4, 2, 1)}, {}, {"budget_usd_per_hr": 11.0}, LONG_AGO,
+     [("budget", "cheap", 4, 3)]),
+    ("above the budget", {}, {}, {"budget_usd_per_hr": 10.0}, LONG_AGO, [("budget", "dear", 1, 0)]),
     ("above the budget at spot prices", {"replicas": array(4, 2, 1)}, {"usd_per_hr": array(9, 2, 1)},
      {"budget_usd_per_hr": 36.0}, LONG_AGO, [("budget", "cheap", 4, 3)]),
     ("budget before cooldown", {}, {}, {"budget_usd_per_hr": 9.0}, JUST_NOW, [("budget", "dear", 1, 0)]),
     ("budget before staleness", {}, {"telemetry_age_s": 99.0}, {"budget_usd_per_hr": 9.0}, JUST_NOW, [("budget", "dear", 1, 0)]),
+    ("into the place of what drains", {"replicas": array(4, 2, 1)}, {"draining": array(0, 0, 1)},
+     {"budget_usd_per_hr": 12.0}, LONG_AGO, [("budget", "cheap", 4, 3)]),
+    ("into the place of what goes", {"replicas": array(5, 2, 0)}, {}, {"budget_usd_per_hr": 11.0}, LONG_AGO,
+     [("budget", "cheap", 5, 3)]),
+    ("what drains called back within budget", {"replicas": array(4, 2, 1)}, {"draining": array(1, 0, 0)},
+     {"budget_usd_per_hr": 12.0}, LONG_AGO, []),
     ("minimum before budget", {}, {}, {"budget_usd_per_hr": 0.5}, LONG_AGO,
      [("budget", "cheap", 3, 1), ("budget", "mid", 2, 0), ("budget", "dear", 1, 0)]),
 ]  # fmt: skip
@@ -362,19 +429,23 @@ def test_each_veto_has_its_reason(
         assert same(guarded.action, wanted)
 
 
-def test_the_dearest_replicas_go_first_and_no_more_than_needed() -> None:
-    wanted = replace(AS_IT_IS, replicas=array(5.0, 4.0, 3.0))
+def test_growth_goes_first_then_the_dearest_and_no_more_than_needed() -> None:
+    current, most = array(3.0, 2.0, 1.0), array(5.0, 4.0, 3.0)
+    wanted = replace(AS_IT_IS, replicas=most)
     for budget in np.arange(1.0, 27.0, 0.5):
         limits = replace(LIMITS, budget_usd_per_hr=np.array(budget))
         count = guard(wanted, CALM, PLAN, CLUSTER, limits, LONG_AGO).action.replicas
         rent = float((count * CLUSTER.usd_per_hr).sum())
         assert rent <= budget
-        gone = array(5.0, 4.0, 3.0) - count
-        if gone[1] > 0:
-            assert count[2] == 0
-        if gone[0] > 0:
-            assert count[1] == 0
-        dearest = [p for p in range(3) if gone[p] > 0]
+        if (count > current).any():
+            assert (count >= current).all()
+        for before, after in ((most, np.maximum(count, current)), (current, np.minimum(count, current))):
+            gone, left = before - after, after - np.minimum(before, np.where(before is most, current, 0.0))
+            for p in (0, 1):  # the dearer ones are gone by then
+                if gone[p] > 0:
+                    assert (left[p + 1 :] == 0).all()
+        taken_from = current if (count < current).any() else most
+        dearest = [p for p in range(3) if count[p] < taken_from[p]]
         if dearest:  # the last one taken would not have fitted
             assert rent + CLUSTER.usd_per_hr[dearest[0]] > budget
 
