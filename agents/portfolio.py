@@ -58,12 +58,12 @@ THRESHOLD: Final = "threshold"
 PLAN_TRACKING: Final = "plan-tracking"
 RULES: Final = (STATIC, *RULE_SPECS)
 """The rules that any scenario can be steered by."""
-BLENDED_RULES: Final = (PLAN_TRACKING, "saturation", "cheapest-fit", "spot-fallback")
+INTEGRAL: Final = integral.SUFFIX
+"""Behind any of `RULE_SPECS`: with a slow integral controller on its head-room."""
+BLENDED_RULES: Final = (f"{PLAN_TRACKING}{INTEGRAL}", "saturation", "cheapest-fit", "spot-fallback")
 """What a network blends unless somebody asks otherwise, the neutral one first."""
 USUAL: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
 """Those compared when nobody says which."""
-INTEGRAL: Final = integral.SUFFIX
-"""Behind any of `RULE_SPECS`: with a slow integral controller on its head-room."""
 HELD_PLAN: Final = "held-plan"
 """The rule for scenarios that carry a plan. Anything else names a checkpoint."""
 FRONTIER_POWER: Final = 8

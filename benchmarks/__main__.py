@@ -31,7 +31,7 @@ PAGE = ROOT / "docs" / "performance.md"
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--write", "rewrite", is_flag=True, help=f"Rewrite what was run in {PAGE.relative_to(ROOT)}.")
 def main(scale: str, parts: tuple[str, ...], rival: Path, as_json: bool, rewrite: bool) -> None:
-    """Time the simulator beside vllm-sr-sim, how its cost grows, PPO training, decisions, and start-up."""
+    """Time the simulator beside vllm-sr-sim, how its cost grows, PPO training, decisions, metrics pages, and start-up."""
     if rewrite and scale != "full":
         raise click.UsageError("--write: the page holds runs at full scale; leave --scale out")
     console = Console(stderr=True)

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +25,14 @@ from poolpilot.training.best import BestCheckpoint
 from poolpilot.training.clusters import random_scenario
 from poolpilot.training.config import TrainConfig
 from poolpilot.training.criterion import Outcome, loss, mean_outcome
+from poolpilot.training.curriculum import LevelledWorlds
 from poolpilot.training.days import CHOOSING_SEED
 from poolpilot.training.evaluation.bootstrap import bootstrap
 from poolpilot.training.judging import Judge
 from poolpilot.training.learner import LearnerPolicy
 from poolpilot.training.ppo import train
 from poolpilot.training.run_folder import ARGUMENTS, STATE_COUNTERS
+from poolpilot.training.setting import training_sources
 from poolpilot.training.suites import load_suite
 from poolpilot.training.warm_start import imitating
 
@@ -50,17 +53,21 @@ HELD_OUT_SEED: Final = 5_000_000
 """Random clusters from here on are scored on; training draws its own from far larger seeds."""
 
 VARIANTS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
-    "blend": ("as shipped: blend of rules, bent, after imitation", {}),
-    "no imitation": ("PPO from the first rule", {"imitate": 0, "critic_first": 0}),
-    "imitation alone": ("no step of PPO", {"steps": 0}),
+    "blend": ("as shipped: blend of rules, bent, from the first rule", {}),
+    "imitation": ("after imitation", {"imitate": IMITATED, "critic_first": 8_000}),
+    "imitation alone": ("no step of PPO", {"imitate": IMITATED, "steps": 0}),
     "residual": ("bends the first rule, trusts no other", {"acting": "residual"}),
-    "residual, no imitation": ("the same from zero", {"acting": "residual", "imitate": 0, "critic_first": 0}),
-    "free": ("counts and routes without rules, from zero", {"acting": "free", "imitate": 0, "critic_first": 0}),
+    "residual, imitation": (
+        "the same after imitation",
+        {"acting": "residual", "imitate": IMITATED, "critic_first": 8_000},
+    ),
+    "free": ("counts and routes without rules", {"acting": "free"}),
     "flat": ("two plain layers over everything", {"shape": "flat"}),
     "history": ("the last 4 observations", {"history": 4}),
     "multipliers": ("misses priced by damped multipliers", {"constraint": "multipliers"}),
     "no baseline": ("rewards from the usual bill, not from what the first rule costs then", {"baseline": False}),
-    "horizon 5 min": ("discount 0.97 a tick", {"gamma": 0.97}),
+    "explored every tick": ("outputs held for 1 tick instead of 6 while learning", {"hold": 1, "gamma": 0.994}),
+    "horizon 5 min": ("discount 0.82 a step", {"gamma": 0.82}),
 }
 """What each is, and how its arguments differ from the first one's."""
 
@@ -70,12 +77,20 @@ def config_of(variant: str, seed: int, steps: int) -> TrainConfig:
     base = TrainConfig(
         steps=steps,
         seed=seed,
-        imitate=IMITATED,
-        critic_first=20_000,
         bank=BANK,
-        evaluate_every=max(steps // 6, 50_000),
+        curriculum_steps=steps // 10,
+        evaluate_every=max(steps // 4, 1),
     )
-    return replace(base, **VARIANTS[variant][1])
+    config = replace(base, **VARIANTS[variant][1])
+    # As many ticks, however many are a step.
+    held = base.hold // config.hold
+    return replace(
+        config,
+        steps=held * config.steps,
+        critic_first=held * config.critic_first,
+        curriculum_steps=held * config.curriculum_steps,
+        evaluate_every=held * config.evaluate_every,
+    )
 
 
 class Scores:
@@ -105,9 +120,19 @@ class Scores:
 
 
 def run_variant(
-    variant: str, seed: int, steps: int, folder: Path, choosing: Judge, scores: Scores, say: Callable[[str], None]
+    variant: str,
+    seed: int,
+    steps: int,
+    folder: Path,
+    choosing: Judge,
+    scores: Scores,
+    say: Callable[[str], None],
+    worlds: LevelledWorlds | None = None,
 ) -> dict[str, Any]:
-    """One training run and its scores; a run that was cut off goes on where it was."""
+    """One training run and its scores; a run that was cut off goes on where it was.
+
+    `worlds` are those of another variant of the same seed, which meets the same.
+    """
     config = config_of(variant, seed, steps)
     began_s = time.process_time()
     resume = (folder / STATE_COUNTERS).is_file()
@@ -120,10 +145,10 @@ def run_variant(
         if "loss" in figures:
             say(f"{variant}, seed {seed}: {done} steps, loss {figures['loss']:.4f}")
 
-    policy: LearnerPolicy = train(config, folder, resume, show, keeper, warm)
+    policy: LearnerPolicy = train(config, folder, resume, show, keeper, warm, worlds=worlds)
     settled = keeper.settle(policy)
     trained_s = time.process_time() - began_s
-    price = settled.chosen.miss_price
+    price, slope = settled.chosen.miss_price, settled.price_slope
     return {
         "variant": variant,
         "seed": seed,
@@ -132,8 +157,9 @@ def run_variant(
         "resumed": resume,
         "cpu_min": trained_s / 60.0,
         "miss_price": price,
+        "price_slope": slope,
         "held_when_chosen": settled.chosen.held,
-        "scores": scores.of(lambda judge: judge.by_scenario(keeper.making(policy), [price])[0]),
+        "scores": scores.of(lambda judge: judge.by_scenario(keeper.making(policy, slope), [price])[0]),
     }
 
 
@@ -212,7 +238,13 @@ def gathered(folder: Path) -> dict[str, Any]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--steps", type=click.IntRange(min=0), default=400_000, show_default=True, help="Of each run.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=0),
+    default=100_000,
+    show_default=True,
+    help="Of each run, a minute of a cluster each.",
+)
 @click.option("--seeds", type=click.IntRange(1, 20), default=3, show_default=True, help="Runs of each variant.")
 @click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), help="These variants; repeatable.")
 @click.option("--random-worlds", type=click.IntRange(min=0), default=24, show_default=True, help="To score on.")
@@ -263,14 +295,17 @@ def _study(
     if not (out / "rules.json").is_file():
         (out / "rules.json").write_text(json.dumps(scores.of_rules(), indent=2) + "\n")
     for seed in range(seeds):
+        worlds: dict[bool, LevelledWorlds | None] = {True: None, False: None}
         for variant in variants:
             folder = out / f"{variant.replace(', ', '-').replace(' ', '-')}-seed{seed}"
             if (folder / RESULT).is_file():
                 continue
             console.print(f"[dim]{variant}, seed {seed}[/dim]")
-            result = run_variant(
-                variant, seed, steps, folder, choosing, scores, lambda text: console.print(f"[dim]{text}[/dim]")
-            )
+            config = config_of(variant, seed, steps)
+            # What the first rule costs is kept with the worlds: those who are not to know it have their own.
+            own = worlds[config.baseline] = worlds[config.baseline] or training_sources(config)
+            say = partial(console.print, style="dim")
+            result = run_variant(variant, seed, steps, folder, choosing, scores, say, own)
             (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n")
 
 

@@ -155,6 +155,13 @@ def deciding(**arguments: Any) -> dict[str, Any]:
     return timed(**arguments)
 
 
+def collecting(**arguments: Any) -> dict[str, Any]:
+    """Metrics pages of many replicas; see `collecting.collecting`."""
+    from .collecting import collecting as timed
+
+    return timed(**arguments)
+
+
 CASES: dict[str, Callable[..., dict[str, Any]]] = {
     "kernel": kernel,
     "fleet": fleet,
@@ -165,6 +172,7 @@ CASES: dict[str, Callable[..., dict[str, Any]]] = {
     "sliced": sliced,
     "replanned": replanned,
     "deciding": deciding,
+    "collecting": collecting,
 }
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from .timing import case, in_process, machine
 
 LOAD = 0.7
+PAGE_KB = 50
+"""A metrics page of vLLM 0.32 under load."""
 OnStep = Callable[[str], None]
 
 
@@ -40,6 +42,10 @@ class Scale:
     """Time that another formulation may take."""
     decisions: int
     """Of the learned policy, one after the other."""
+    replica_pages: tuple[int, ...]
+    """Replicas whose metrics pages are read at a tick."""
+    looks: int
+    """Ticks."""
 
 
 SCALES = {
@@ -59,6 +65,8 @@ SCALES = {
         plans=3,
         rival_limit_s=60.0,
         decisions=2_000,
+        replica_pages=(50, 500, 1000),
+        looks=8,
     ),
     "tiny": Scale(
         versus=(1, 2),
@@ -76,6 +84,8 @@ SCALES = {
         plans=1,
         rival_limit_s=5.0,
         decisions=20,
+        replica_pages=(3,),
+        looks=2,
     ),
 }
 
@@ -102,6 +112,11 @@ def measure(
         on_step("deciding")
         sizes = ((4, 2), (8, 6), (32, 8))
         figures["deciding"] = [case("deciding", pools=p, classes=c, decisions=scale.decisions) for p, c in sizes]
+    if "collecting" in parts:
+        on_step("collecting")
+        figures["collecting"] = [
+            case("collecting", replicas=count, page_kb=PAGE_KB, ticks=scale.looks) for count in scale.replica_pages
+        ]
     return figures
 
 

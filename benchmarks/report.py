@@ -41,6 +41,8 @@ def sections(figures: dict[str, Any]) -> Iterator[Section]:
         yield _split(figures["training"])
     if "deciding" in figures:
         yield _deciding(figures["deciding"])
+    if "collecting" in figures:
+        yield _collecting(figures["collecting"])
     if "start" in figures:
         yield _start(figures["start"])
 
@@ -205,6 +207,29 @@ def _deciding(rows: list[dict[str, Any]]) -> Section:
     )
 
 
+def _collecting(rows: list[dict[str, Any]]) -> Section:
+    size = rows[0]["page_kb"]
+    return Section(
+        "A tick's look at many replicas",
+        f"Metrics pages of {size:.0f} kB each over HTTP, served by another process; the collector on one core, CPU seconds of "
+        "user and kernel. Beside it what its parser takes for one page when it reads the wanted families only, and the "
+        "whole page.",
+        ("replicas", "CPU s a tick", "worst", "share of a 5 s tick", "pages missed", "page, ms", "whole page, ms"),
+        tuple(
+            (
+                str(row["replicas"]),
+                f"{row['cpu_s']:.2f}",
+                f"{row['worst_cpu_s']:.2f}",
+                f"{row['cpu_s'] / row['tick_s']:.0%}",
+                str(row["missed"]),
+                f"{row['read_ms']:.2f}",
+                f"{row['read_whole_ms']:.1f}",
+            )
+            for row in rows
+        ),
+    )
+
+
 def _start(row: dict[str, Any]) -> Section:
     return Section(
         "Start-up",
@@ -233,7 +258,7 @@ def print_sections(sections: Iterable[Section], console: Console) -> None:
         console.print(table)
 
 
-PARTS = ("versus", "growth", "planning", "training", "deciding", "start")
+PARTS = ("versus", "growth", "planning", "training", "deciding", "collecting", "start")
 
 
 def marks(part: str) -> tuple[str, str]:

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 @click.option(
     "--steps",
     type=click.IntRange(min=0),
-    default=1_000_000,
+    default=500_000,
     show_default=True,
-    help="Environment steps over all clusters. 0: imitation alone.",
+    help="Steps over all clusters, each of --hold ticks. 0: imitation alone.",
 )
 @click.option(
     "--out",
@@ -58,12 +58,19 @@ if TYPE_CHECKING:
     help="The rules that are blended, with commas, the neutral one first, at their shipped knobs. Default: as shipped.",
 )
 @click.option("--clusters", type=click.IntRange(1, 4096), default=64, show_default=True, help="Stepped side by side.")
-@click.option("--ticks-per-update", type=click.IntRange(2, 4096), default=64, show_default=True)
-@click.option("--batch-size", type=click.IntRange(2), default=1024, show_default=True, help="Of a minibatch.")
-@click.option("--epochs", type=click.IntRange(1, 100), default=4, show_default=True, help="Over each rollout.")
-@click.option("--learning-rate", type=click.FloatRange(1e-6, 1.0), default=3e-4, show_default=True)
 @click.option(
-    "--gamma", type=click.FloatRange(0.5, 0.9999), default=0.994, show_default=True, help="Discount of a tick."
+    "--hold",
+    type=click.IntRange(1, 60),
+    default=6,
+    show_default=True,
+    help="Ticks of a step, over which outputs are held while the policy learns.",
+)
+@click.option("--steps-per-update", type=click.IntRange(2, 4096), default=60, show_default=True)
+@click.option("--batch-size", type=click.IntRange(2), default=960, show_default=True, help="Of a minibatch.")
+@click.option("--epochs", type=click.IntRange(1, 100), default=6, show_default=True, help="Over each rollout.")
+@click.option("--learning-rate", type=click.FloatRange(1e-6, 1.0), default=1e-3, show_default=True)
+@click.option(
+    "--gamma", type=click.FloatRange(0.5, 0.9999), default=0.9645, show_default=True, help="Discount of a step."
 )
 @click.option("--width", type=click.IntRange(4, 1024), default=32, show_default=True, help="Of the network.")
 @click.option(
@@ -72,7 +79,7 @@ if TYPE_CHECKING:
 @click.option(
     "--curriculum-steps",
     type=click.IntRange(min=0),
-    default=200_000,
+    default=40_000,
     show_default=True,
     help="Steps until the hardest worlds are open.",
 )
@@ -80,7 +87,7 @@ if TYPE_CHECKING:
     "--critic-first",
     type=click.IntRange(min=0),
     default=None,
-    help="Steps in which only the critic learns. Default: 20000 after imitation, else 0.",
+    help="Steps in which only the critic learns. Default: 8000 after --imitate, else 0.",
 )
 @click.option(
     "--acting",
@@ -106,7 +113,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Measure rewards from what the first rule costs in the same world and minutes.",
 )
-@click.option("--evaluate-every", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps.")
+@click.option("--evaluate-every", type=click.IntRange(min=1), default=50_000, show_default=True, help="Steps.")
 @click.option(
     "--evaluate-suite",
     default="train",
@@ -115,7 +122,11 @@ if TYPE_CHECKING:
 )
 @click.option("--evaluate-on", multiple=True, help="Scenarios that do so instead of a suite; repeatable.")
 @click.option("--evaluate-seeds", type=click.IntRange(1, 100), default=2, show_default=True, help="Days of each.")
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Keeps what imitation looked back on.")
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keeps what came before the first step, for other runs.",
+)
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout at the end.")
 @one_line_errors
@@ -153,7 +164,7 @@ def train(
     if options["acting"] == "free" and options["imitate"]:
         refuse("--imitate: there is no rule to imitate with --acting free")
     if critic_first is None:
-        critic_first = 20_000 if options["imitate"] else 0
+        critic_first = 8_000 if options["imitate"] else 0
     scenarios: tuple[str, ...] = options["scenarios"]
     out = out or Path("runs") / "-".join((*(Path(name).stem for name in scenarios), f"seed{options['seed']}"))
     config = TrainConfig(

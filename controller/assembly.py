@@ -224,7 +224,7 @@ async def steer(
             warming[0], leave_running = False, settings.leave_running
             clock = Clock(scenario.tick_s, settings.speed_up)
             time_of.append(clock)
-            metrics = SidecarMetrics(cluster)
+            metrics = SidecarMetrics(cluster, scenario.tick_s / settings.speed_up)
             sidecar = Sidecar(
                 scenario=scenario,
                 thinker=Thinker(make_policy(cluster), policy_factory(PLAN_TRACKING)(cluster)),

@@ -68,10 +68,14 @@ class Records:
         known = [cost for cost in observation.scaling if not np.isnan(cost.usd)]
         self._scaling = dearest_rows((*self._scaling, *known), _DECISIONS_KEPT)
         self.metrics.show_snapshot(tick.snapshot)
-        self.metrics.show_decision(decision)
+        self.metrics.show_decision(decision, tick.fell_back)
+        self.metrics.sources.show(
+            observation.sources, observation.prices, observation.proxy, observation.broken_log_lines
+        )
+        self.metrics.sources.add_requests(observation.tick)
         if span_s > 0:
             self.metrics.add_bill(tick.observation.bill, span_s)
-        self.metrics.add_tick(tick.took_s)
+        self.metrics.add_tick(tick.took_s, time.time())
         entry = entry_of(
             TickRecord(
                 self.sitting,

@@ -21,7 +21,7 @@ PRICE_RANGE: Final = (0.02, 3.0)
 """What a price that follows the allowance is held within: about what prices are drawn from in training."""
 
 
-def followed_price(miss_price: FloatArray, slope: FloatArray | float, budget_left: FloatArray) -> FloatArray:
+def followed_price(miss_price: FloatArray, slope: FloatArray | float, hour_left: FloatArray) -> FloatArray:
     """`[...]` the price of a miss that follows the allowance: times e to the power of `slope` for every allowance that is
     missing in the class worst off, lower where none was used. A slope of 0 is the price as it is.
 
@@ -31,9 +31,9 @@ def followed_price(miss_price: FloatArray, slope: FloatArray | float, budget_lef
     Args:
         miss_price: `[...]`
         slope: `[...]` or a number.
-        budget_left: `[..., C]` as `codec.look_back` has it: 1 untouched, below 0 overdrawn.
+        hour_left: `[..., C]` as `codec.look_back` has it: 1 untouched, below 0 overdrawn.
     """
-    left = np.clip(budget_left.min(axis=-1), -MOST_OVERDRAWN, 1.0)
+    left = np.clip(hour_left.min(axis=-1), -MOST_OVERDRAWN, 1.0)
     moved = np.clip(miss_price * np.exp(slope * (LEFT_AT_REST - left)), *PRICE_RANGE)
     followed: FloatArray = np.where(np.asarray(slope) > 0.0, moved, miss_price)
     return followed
@@ -76,7 +76,7 @@ class Bending:
         """
         proposals, remembered = self._propose(snapshot, plan, memory)
         past, own = look_back(snapshot, self.cluster, memory)
-        left = np.where(self.cluster.class_mask, past.budget_left, 1.0)
+        left = np.where(self.cluster.class_mask, past.hour_left, 1.0)
         price = followed_price(miss_price, price_slope, left)
         seen = encode(snapshot, plan, proposals, self.cluster, price, past)
         return Look(seen, proposals, snapshot, plan), {**remembered, **own}

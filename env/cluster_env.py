@@ -20,7 +20,7 @@ from .batch import ClusterBatch, Episode, Planning, PlansOneByOne
 from .bending import Bending, Look
 from .codec import Proposer
 from .contract import Cluster, FloatArray, IntArray, Memory
-from .reward import reward
+from .reward import allowances_missed, charge, reward
 from .rows import rows_of, with_rows
 from .sim.clusters import TickOutcome
 from .spaces import SpaceLayout
@@ -44,6 +44,10 @@ class StepInfo:
     """`[B]`"""
     tally: FloatArray
     """`[B, C, W]` (`env.window`)"""
+    missed: FloatArray
+    """`[B, C]` usual ticks' allowances missed (`reward.allowances_missed`)."""
+    charged: FloatArray
+    """`[B, C]` what of them is charged (`reward.charge`)."""
     vetoes: dict[str, IntArray]
     """By reason, `[B]` how many pools or classes the guard changed."""
     ended: IntArray
@@ -99,6 +103,7 @@ class VectorClusterEnv:
             episodes, self.tick_s, layout.max_classes, layout.max_pools, self._make_planning(), self._threads
         )
         self._memory: Memory = {}
+        self._used, self._elapsed_s = np.zeros(self.batch.reference_requests.shape), np.zeros(self.n_clusters)
         self._bending = self._make_bending(self.batch.cluster, self._make_rules(self.batch.cluster))
         return self._look()
 
@@ -117,24 +122,26 @@ class VectorClusterEnv:
         """
         proposed = self._bending.act(self.layout.outputs(actions), self._looked)
         outcome, _, changes = self.batch.advance(proposed, self._looked.snapshot)
-        rewards = self._rewards(outcome)
+        reference_usd = self.batch.reference_usd
+        missed, charged = self._missed(outcome)
+        rewards = reward(outcome.bill.total_usd, reference_usd, charged, self.batch.miss_price).astype(np.float32)
         vetoes: dict[str, IntArray] = {}
         for change in changes:
             hits = change.mask.sum(axis=-1)
             vetoes[change.code.value] = vetoes.get(change.code.value, 0) + hits
-        reference_usd = self.batch.reference_usd
         observation = self._look()
         ended = np.flatnonzero(outcome.done) if self._restarts else np.empty(0, dtype=np.int64)
         terminal = observation[ended]
         if len(ended):
             self.start_again(ended)
             observation = self._look_at_new(ended)
-        info = StepInfo(outcome.bill.total_usd, reference_usd, outcome.tally, vetoes, ended, terminal)
+        info = StepInfo(outcome.bill.total_usd, reference_usd, outcome.tally, missed, charged, vetoes, ended, terminal)
         return observation, rewards, outcome.done, info
 
     def start_again(self, ended: IntArray) -> None:
         """Put new episodes in the places of those that ended."""
         self.batch.restart(ended, [self._next_episode() for _ in ended])
+        self._used[ended], self._elapsed_s[ended] = 0.0, 0.0
         self._bending = self._make_bending(self.batch.cluster, self._make_rules(self.batch.cluster))
 
     def _next_episode(self) -> Episode:
@@ -166,17 +173,13 @@ class VectorClusterEnv:
         self._pages[0][rows] = self.layout.flatten(new.seen)
         return self._pages[0]
 
-    def _rewards(self, outcome: TickOutcome) -> NDArray[np.float32]:
+    def _missed(self, outcome: TickOutcome) -> tuple[FloatArray, FloatArray]:
+        """Allowances missed and charged in the tick, `[B, C]` each."""
         batch = self.batch
-        value = reward(
-            outcome.bill.total_usd,
-            outcome.tally,
-            batch.cluster.targets.attainment,
-            batch.miss_price,
-            batch.reference_usd,
-            batch.reference_requests,
-        )
-        return value.astype(np.float32)
+        missed = allowances_missed(outcome.tally, batch.cluster.targets.attainment, batch.reference_requests)
+        charged, self._used = charge(missed, self._used, self.tick_s, self._elapsed_s)
+        self._elapsed_s = self._elapsed_s + self.tick_s
+        return missed, charged
 
 
 class ClusterEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):

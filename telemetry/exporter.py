@@ -5,13 +5,23 @@ All live on a registry of their own: two sidecars in one process, or a host appl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import Final
 
 import numpy as np
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
-from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, Cluster, Decision, FloatArray, Mode, ReasonCode, Snapshot
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, Cluster, Decision, Mode, ReasonCode, Snapshot
+from .exported_snapshot import SnapshotGauges, rent_usd_per_hr, set_each
+from .exported_sources import SourceMetrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 """HTTP content type of `SidecarMetrics.page`."""
@@ -22,25 +32,38 @@ _SECONDS_PER_HOUR = 3600.0
 class SidecarMetrics:
     """Gauges hold the last tick's value, NaN where it is unknown; counters add up since the sidecar's start."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        """One time series for each pool, class, mode and reason; those that count begin at 0."""
+    def __init__(self, cluster: Cluster, tick_wall_s: float = math.nan) -> None:
+        """One time series for each pool, class, mode and reason; those that count begin at 0.
+
+        Args:
+            cluster: whose pools and classes are shown.
+            tick_wall_s: seconds of the wall between two ticks.
+        """
         self._classes, self._pools = cluster.class_names, cluster.pool_names
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._snapshot = SnapshotGauges(cluster, self.registry)
+        self.sources = SourceMetrics(cluster, self.registry)
         self._bill_usd = self._counter("bill_usd", "Dollars spent, as far as known", "layer", "pool")
         self._idle_usd = self._counter("idle_usd", "Of the idle layer's dollars, what for", "part", "pool")
         self._bill_unknown = self._counter("bill_unknown_ticks", "Ticks with dollars of unknown split", "pool")
+        self._rent_usd = self._counter("rent_usd", "Rent of all replicas, by their states at each tick", "pool")
+        self._budget_usd = self._gauge("budget_usd_per_hour", "Most dollars per hour that may be asked for")
         self._usd_per_hr = self._gauge("bill_usd_per_hour", "Dollars per hour over the last tick")
         self._expected_usd_per_hr = self._gauge("expected_usd_per_hour", "Dollars per hour the decision expects")
-        self._attainment = self._gauge("attainment_ratio", "Share of requests that met their targets", "class")
+        self._expected_attainment = self._gauge(
+            "expected_attainment_ratio", "Share of requests that the decision expects to meet their targets", "class"
+        )
         self._wanted = self._gauge("attainment_target_ratio", "Share of requests that should", "class")
         self._decisions = self._counter("decisions", "Ticks decided", "mode")
         self._vetoes = self._counter("vetoes", "Changes the guard made to a proposal", "reason")
         self._mode = self._gauge("mode", "1 for the mode in force", "mode")
-        self._age_s = self._gauge("telemetry_age_seconds", "Age of the newest telemetry", "pool")
-        self._covered = self._gauge(
-            "calibrated_traffic_ratio", "Share of tokens inside the law's calibrated range", "pool"
-        )
-        self._ready = self._gauge("ready_replicas", "Replicas that serve", "pool")
+        self._policy = self._gauge("policy_info", "1 for who decided", "policy", "hash")
+        self._fell_back = self._counter("fallback_decisions", "Ticks at which the fallback rule decided")
+        self._token = self._gauge("fencing_token", "Grows with every new leader; 0 without a standby")
+        self._last_tick = self._gauge("last_tick_timestamp_seconds", "Unix time of the last tick")
+        self._period = self._gauge("tick_period_seconds", "Seconds between two ticks")
+        self._period.set(tick_wall_s)
         self._desired = self._gauge("desired_replicas", "Replicas wanted, after the guard", "pool")
         self._proposed = self._gauge("proposed_replicas", "Replicas wanted, before the guard", "pool")
         self._cap = self._gauge("applied_batch_cap", "Most sequences an engine may run", "pool")
@@ -53,28 +76,32 @@ class SidecarMetrics:
             buckets=TICK_BUCKETS_S,
             registry=self.registry,
         )
+        self._rent_usd_per_hr = np.zeros(len(self._pools))
         self._begin(cluster)
 
     def show_snapshot(self, snapshot: Snapshot) -> None:
         """What is known of the cluster now."""
-        _set(self._attainment, self._classes, snapshot.attainment)
-        _set(self._age_s, self._pools, snapshot.telemetry_age_s)
-        _set(self._covered, self._pools, snapshot.coverage_frac)
-        _set(self._ready, self._pools, snapshot.ready)
+        self._snapshot.show(snapshot)
+        self._rent_usd_per_hr = rent_usd_per_hr(snapshot)
 
-    def show_decision(self, decision: Decision) -> None:
-        """Count a decision and show what it wants."""
+    def show_decision(self, decision: Decision, fell_back: bool = False) -> None:
+        """Count a decision and show what it wants; `fell_back`: the fallback rule made it."""
+        self._fell_back.inc(fell_back)
+        self._policy.clear()
+        self._policy.labels(decision.policy_name, decision.policy_hash).set(1)
+        self._token.set(decision.fencing_token)
+        set_each(self._expected_attainment, self._classes, decision.expected_attainment)
         self._decisions.labels(decision.mode.value).inc()
         for reason in decision.reasons:
             self._vetoes.labels(reason.code.value).inc()
         for mode in Mode:
             self._mode.labels(mode.value).set(mode is decision.mode)
         self._expected_usd_per_hr.set(decision.expected_usd_per_hr)
-        _set(self._desired, self._pools, decision.applied.replicas)
-        _set(self._proposed, self._pools, decision.proposed.replicas)
-        _set(self._cap, self._pools, decision.applied.batch_cap)
-        _set(self._budget, self._pools, decision.applied.token_budget)
-        _set(self._admit, self._classes, decision.applied.admit)
+        set_each(self._desired, self._pools, decision.applied.replicas)
+        set_each(self._proposed, self._pools, decision.proposed.replicas)
+        set_each(self._cap, self._pools, decision.applied.batch_cap)
+        set_each(self._budget, self._pools, decision.applied.token_budget)
+        set_each(self._admit, self._classes, decision.applied.admit)
         for name, weights in zip(self._classes, decision.applied.route, strict=True):
             for pool, weight in zip(self._pools, weights, strict=True):
                 self._route.labels(name, pool).set(float(weight))
@@ -91,11 +118,14 @@ class SidecarMetrics:
                     self._idle_usd.labels(part, pool).inc(float(usd))
             if np.isnan(layers).any():
                 self._bill_unknown.labels(pool).inc()
+        for pool, usd_per_hr in zip(self._pools, self._rent_usd_per_hr, strict=True):
+            self._rent_usd.labels(pool).inc(float(np.nan_to_num(usd_per_hr)) * span_s / _SECONDS_PER_HOUR)
         self._usd_per_hr.set(float(bill.total_usd) / span_s * _SECONDS_PER_HOUR)
 
-    def add_tick(self, seconds: float) -> None:
-        """How long a tick took."""
+    def add_tick(self, seconds: float, ended_at_s: float = math.nan) -> None:
+        """How long a tick took, and when it ended (Unix seconds)."""
         self._tick_s.observe(seconds)
+        self._last_tick.set(ended_at_s)
 
     def page(self) -> bytes:
         """The metrics page, of the type `CONTENT_TYPE`."""
@@ -104,6 +134,7 @@ class SidecarMetrics:
     def _begin(self, cluster: Cluster) -> None:
         for pool in self._pools:
             self._bill_unknown.labels(pool)
+            self._rent_usd.labels(pool)
             for layer in BILL_LAYERS:
                 self._bill_usd.labels(layer, pool)
             for part in IDLE_PARTS:
@@ -112,15 +143,11 @@ class SidecarMetrics:
             self._decisions.labels(mode.value)
         for code in ReasonCode:
             self._vetoes.labels(code.value)
-        _set(self._wanted, self._classes, cluster.targets.attainment)
+        set_each(self._wanted, self._classes, cluster.targets.attainment)
+        self._budget_usd.set(float(cluster.targets.budget_usd_per_hr))
 
     def _counter(self, name: str, doc: str, *labels: str) -> Counter:
         return Counter(f"poolpilot_{name}", doc, labels, registry=self.registry)
 
     def _gauge(self, name: str, doc: str, *labels: str) -> Gauge:
         return Gauge(f"poolpilot_{name}", doc, labels, registry=self.registry)
-
-
-def _set(gauge: Gauge, names: Sequence[str], values: FloatArray) -> None:
-    for name, value in zip(names, values, strict=True):
-        gauge.labels(name).set(float(value))

@@ -17,7 +17,6 @@ import numpy as np
 
 from ..env.batch import Episode
 from ..env.contract import FloatArray
-from ..env.reward import allowances_missed
 from .hindsight import EnvMaker, in_turn
 from .worlds import TrainingWorlds
 
@@ -27,17 +26,30 @@ SMOOTH_TICKS: Final = 31
 
 
 def with_baselines(worlds: TrainingWorlds, make_env: EnvMaker, on_world: Callable[[int], None] | None = None) -> None:
-    """Draw all worlds of a bank, and keep with each what the neutral output costs in it."""
+    """Draw all worlds of a bank, and keep with each what the neutral output costs in it, unless that is known."""
     episodes = [worlds(seed) for seed in range(worlds.bank)]
+    if all(episode.rule_costs is not None for episode in episodes):
+        return
     for length in sorted({episode.world.duration_s for episode in episodes}):
         own = [i for i, episode in enumerate(episodes) if episode.world.duration_s == length]
         for start in range(0, len(own), SEATS):
             part = own[start : start + SEATS]
             costs = _lived([episodes[i] for i in part], make_env)
             for i, cost in zip(part, costs, strict=True):
-                worlds.drawn[i] = replace(worlds.drawn[i], rule_costs=smoothed(cost))
+                worlds.drawn[i] = measured_from(worlds.drawn[i], cost)
             if on_world:
                 on_world(len(part))
+
+
+def measured_from(episode: Episode, cost: FloatArray) -> Episode:
+    """The episode whose usual bill is what the rule paid in it, `cost` `[T, 1 + C]` being that in the usual bills so far.
+
+    So that a tenth saved is a tenth in every world: what a plan would rent for the mean load is far from what it takes in
+    some, and those would count several times.
+    """
+    own = max(float(cost[:, 0].mean()), 1e-6)
+    costs = smoothed(np.column_stack([cost[:, 0] / own, cost[:, 1:]]))
+    return replace(episode, reference_usd=episode.reference_usd * own, rule_costs=costs)
 
 
 def smoothed(cost: FloatArray) -> FloatArray:
@@ -50,14 +62,12 @@ def smoothed(cost: FloatArray) -> FloatArray:
 
 
 def _lived(episodes: Sequence[Episode], make_env: EnvMaker) -> FloatArray:
-    """`[K, T, 1 + C]` bill over the usual bill, and allowances missed by each class."""
+    """`[K, T, 1 + C]` bill over the usual bill, and allowances charged to each class (`env.reward.charge`)."""
     env = make_env(in_turn(episodes), len(episodes))
     env.reset()
     nothing = np.zeros((len(episodes), *(env.layout.action_space.shape or ())))
     costs, done = [], np.zeros(len(episodes), dtype=np.bool_)
     while not done.all():
         _, _, done, step = env.step(nothing)
-        batch = env.batch
-        missed = allowances_missed(step.tally, batch.cluster.targets.attainment, batch.reference_requests)
-        costs.append(np.column_stack([step.bill_usd / step.reference_usd, missed]))
+        costs.append(np.column_stack([step.bill_usd / step.reference_usd, step.charged]))
     return np.stack(costs, axis=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ class BestCheckpoint:
     best_loss: float = float("inf")
     best_steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
-    imitated: dict[str, float] | None = None
+    imitated: dict[str, Any] | None = None
     """How imitation went, for the card."""
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class BestCheckpoint:
             make = self.making(policy, slope)
             by_slope[slope] = settle(lambda some, m=make: self.judge.by_price(m, some), prices, halvings)  # type: ignore[misc]
         best = min(by_slope, key=lambda slope: loss(by_slope[slope].chosen.outcome))
-        settled = by_slope[best]
+        settled = replace(by_slope[best], price_slope=best)
         if self.exports:
             card = load_checkpoint(self.checkpoint).card
             write_card(

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..env.codec.outputs import DOUBT
 from ..env.contract import FloatArray
 from .hindsight import Hindsight
 from .worlds import MISS_PRICE_HIGH, MISS_PRICE_LOW
@@ -44,6 +45,8 @@ EASE: Final = 0.01
 """Every entry but the neutral one costs this much more, in usual spreads of the cost: what does not matter stays."""
 NEUTRAL_START: Final = 4.0
 """Logit of the neutral entry before the fit; the others begin at 0."""
+LEAST_TRUST: Final = 0.02
+"""Less is none."""
 COPY_STEPS: Final = 1500
 """Minibatches in which the policy's network learns what the chooser means."""
 
@@ -90,7 +93,7 @@ def cost_of(table: Tensor, headrooms: Tensor, headroom: Tensor, trust: Tensor) -
     index = above[:, None, None].expand(-1, table.shape[1], 1)
     below_cost, above_cost = table.gather(2, index - 1).squeeze(2), table.gather(2, index).squeeze(2)
     by_rule = below_cost + ((at - low) / (high - low))[:, None] * (above_cost - below_cost)
-    wanted = trust.clamp(0.0, 1.0)
+    wanted = ((trust - DOUBT) / (1.0 - DOUBT)).clamp(0.0, 1.0)
     weights = wanted / wanted.sum(dim=1, keepdim=True).clamp(min=1.0)
     return (1.0 - weights.sum(dim=1)) * by_rule[:, 0] + (weights * by_rule[:, 1:]).sum(dim=1)
 
@@ -119,9 +122,10 @@ class Fitting:
         return shares
 
     def meant(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Expected head-room `[B]` and trust `[B, R - 1]`."""
+        """Expected head-room `[B]` and, as outputs that mean the expected trust, `[B, R - 1]`."""
         shares = self.shares(seen)
-        return shares @ self.headroom_of, shares @ self.trust_of
+        trust = shares @ self.trust_of
+        return shares @ self.headroom_of, torch.where(trust > LEAST_TRUST, DOUBT + (1.0 - DOUBT) * trust, 0.0)
 
     def epoch(self) -> None:
         """`BATCHES` steps down the expected regret."""

@@ -53,6 +53,8 @@ class Settled:
     chosen: Point
     points: tuple[Point, ...]
     """From the lowest price to the highest."""
+    price_slope: float = 0.0
+    """How the price followed the allowance of misses."""
 
     @property
     def monotone(self) -> bool:

@@ -15,6 +15,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from .config import TrainConfig
+from .curriculum import LevelledWorlds
 from .learner import LearnerPolicy
 from .multipliers import Multipliers
 from .progress import Evaluate, OnProgress, Progress
@@ -25,8 +26,8 @@ from .vec_env import ClusterVecEnv
 LAST_RATE = 0.1
 """The learning rate at the end, as a share of that at the start."""
 
-Imitating = Callable[[LearnerPolicy], None]
-"""Fits a policy before its first step."""
+Starting = Callable[[LearnerPolicy], None]
+"""Gives a policy its start, before its first step."""
 
 
 def new_model(config: TrainConfig, env: ClusterVecEnv) -> PPO:
@@ -37,8 +38,8 @@ def new_model(config: TrainConfig, env: ClusterVecEnv) -> PPO:
         LearnerPolicy,
         stacked,
         learning_rate=lambda left: config.learning_rate * (LAST_RATE + (1.0 - LAST_RATE) * left),
-        n_steps=config.ticks_per_update,
-        batch_size=min(config.batch_size, config.clusters * config.ticks_per_update),
+        n_steps=config.steps_per_update,
+        batch_size=min(config.batch_size, config.clusters * config.steps_per_update),
         n_epochs=config.epochs,
         gamma=config.gamma,
         gae_lambda=config.gae_lambda,
@@ -64,33 +65,35 @@ def train(
     resume: bool,
     on_progress: OnProgress,
     evaluate: Evaluate,
-    imitating: Imitating | None = None,
+    starting: Starting | None = None,
     on_baseline: Callable[[int], None] | None = None,
+    worlds: LevelledWorlds | None = None,
 ) -> LearnerPolicy:
     """Train until `config.steps`; the policy as it is at the end.
 
     Args:
         on_progress: told the steps done and the latest figures.
         evaluate: scores a policy after so many steps, lower is better; it keeps the best one itself.
-        imitating: fits the policy before its first step.
+        starting: gives the policy its start.
         on_baseline: told how many worlds of the bank the first rule was tried in.
+        worlds: those of `training_sources`, from an earlier run with the same worlds and rules: drawing them takes minutes.
 
     Raises:
         TrainError: the folder holds another run, or none to resume.
     """
     torch.set_num_threads(1)  # more threads only cost CPU on networks this small
     prepare(config, folder, resume)
-    worlds = training_sources(config)
+    worlds = worlds or training_sources(config)
     multipliers = Multipliers() if config.constraint == "multipliers" else None
-    env = ClusterVecEnv(training_env(config, worlds), multipliers)
+    env = ClusterVecEnv(training_env(config, worlds), multipliers, config.hold)
     model = new_model(config, env)
     model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
     if resume:
         env.multipliers = load_state(model, folder)
         env.seed(config.seed + model.num_timesteps)  # worlds that were not met before the stop
     else:
-        if imitating:
-            imitating(policy_of(model))
+        if starting:
+            starting(policy_of(model))
         save_state(model, folder, multipliers)
         evaluate(policy_of(model), 0)
     if config.baseline and model.num_timesteps < config.steps:

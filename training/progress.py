@@ -29,7 +29,7 @@ OnProgress = Callable[[int, dict[str, float]], None]
 CLASS_BENDS = ("headroom", "admit")
 POOL_BENDS = ("replicas", "tilt", "batch_cap", "hold")
 LOOKED_AT_EVERY = 8
-"""Ticks of a rollout between two whose outputs are averaged for the log."""
+"""Steps of a rollout between two whose outputs are averaged for the log."""
 
 
 class Sums:
@@ -41,10 +41,11 @@ class Sums:
         self.reward = self.usd = self.reference_usd = 0.0
         self.met, self.done = np.zeros(len(KINDS)), np.zeros(len(KINDS))
         self.missed, self.asked = np.zeros(len(KINDS)), np.zeros(len(KINDS))
+        self.charged = 0.0
         self.vetoes: dict[str, int] = {}
 
     def add(self, env: ClusterVecEnv) -> None:
-        """Take in the last step of every cluster."""
+        """Take in the last tick of every cluster."""
         step = env.last
         self.ticks += len(step.bill_usd)
         self.reward += float(env.rewards.sum())
@@ -54,7 +55,8 @@ class Sums:
         tally = step.tally
         self.met += np.einsum("bkc,bc->k", kinds, tally[..., MET])
         self.done += np.einsum("bkc,bc->k", kinds, tally[..., FINISHED] + tally[..., LOST])
-        self.missed += np.einsum("bkc,bc->k", kinds, env.missed)
+        self.missed += np.einsum("bkc,bc->k", kinds, step.missed)
+        self.charged += float(step.charged.sum())
         self.asked += kinds.sum(axis=(0, 2))
         for code, hits in step.vetoes.items():
             self.vetoes[code] = self.vetoes.get(code, 0) + int(hits.sum())
@@ -71,6 +73,7 @@ class Sums:
             "reward": self.reward / max(self.ticks, 1),
             "bill_of_reference": self.usd / max(self.reference_usd, 1e-9),
             "attainment": float(self.met.sum()) / max(float(self.done.sum()), 1.0),
+            "allowances_charged": self.charged / max(self.ticks, 1),
         }
         for k, kind in enumerate(KINDS):
             if self.done[k] > 0:
@@ -110,12 +113,12 @@ class Progress(BaseCallback):
     def _on_training_start(self) -> None:
         self.started_s, self.started_at = time.monotonic(), self.num_timesteps
         self.before = self.num_timesteps
+        self.env.on_tick = lambda env: self.sums.add(env)
 
     def _on_rollout_start(self) -> None:
         self.worlds.hardest = difficulty_after(self.num_timesteps, self.config.curriculum_steps)
 
     def _on_step(self) -> bool:
-        self.sums.add(self.env)
         return True
 
     def _on_rollout_end(self) -> None:

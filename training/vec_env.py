@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from ..env.batch import Episode
 from ..env.cluster_env import StepInfo, VectorClusterEnv
 from ..env.contract import BoolArray, FloatArray
-from ..env.reward import allowances_missed, reward
+from ..env.reward import reward
 from ..env.spaces import MAX_CLASSES
 from .multipliers import Multipliers
 
@@ -24,6 +24,10 @@ PRICE_WEIGHT = 2.0
 that the best policy stays the best; without, episodes of a high price drown all others."""
 
 
+def _look_away(_: ClusterVecEnv) -> None:
+    """Nobody counts along."""
+
+
 _NOTHING: dict[str, Any] = {}
 """The info of a cluster of which there is nothing to tell; one for all, nobody writes into it."""
 
@@ -31,17 +35,24 @@ _NOTHING: dict[str, Any] = {}
 class ClusterVecEnv(VecEnv):
     """`VecEnv` over a `VectorClusterEnv`; one Python call a step, whatever the number of clusters."""
 
-    def __init__(self, clusters: VectorClusterEnv, multipliers: Multipliers | None = None) -> None:
-        """`clusters` does the work; with `multipliers`, they price misses, whatever price the episodes have."""
+    def __init__(self, clusters: VectorClusterEnv, multipliers: Multipliers | None = None, hold: int = 1) -> None:
+        """`clusters` does the work; with `multipliers`, they price misses, whatever price the episodes have.
+
+        A step is `hold` ticks under the same outputs, over which the rules go on proposing tick by tick. Exploration that
+        lasts a minute can be told from its consequences; at every tick anew it is shaking, against which a policy carries
+        head-room that it does not need at work. An episode that ends within a step ends with it: its successor is
+        steered by the old outputs until the step is over, and those ticks count for neither.
+        """
         self.last: StepInfo
-        """Of the last step."""
+        """Of the last tick."""
         self.rewards: FloatArray
-        """`[B]` of the last step, before what a rule costs is taken off and they are scaled."""
-        self.missed: FloatArray
-        """`[B, C]` allowances missed in the last step."""
+        """`[B]` of the last tick, before what a rule costs is taken off and they are scaled."""
         self.deferrable: BoolArray
-        """`[B, C]` and `asked` `[B, C]`: which classes the last step's clusters had, and which of them may wait."""
+        """`[B, C]` and `asked` `[B, C]`: which classes the last tick's clusters had, and which of them may wait."""
         self.asked: BoolArray
+        self.on_tick: Callable[[ClusterVecEnv], None] = _look_away
+        """Called after every tick, when the figures above are those of it."""
+        self.hold = hold
         self.clusters = clusters
         self.multipliers = multipliers
         layout = clusters.layout
@@ -58,38 +69,47 @@ class ClusterVecEnv(VecEnv):
         self.reset_infos = [{} for _ in range(self.num_envs)]
         observation = self.clusters.reset()
         self._rule_costs = [_rule_costs(episode) for episode in self.clusters.batch.episodes]
-        return observation
+        return observation.copy() if self.hold > 1 else observation
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Remember the actions; the work is done in `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """One tick everywhere, with the episode statistics that stable-baselines3 logs.
+        """`hold` ticks everywhere, with the episode statistics that stable-baselines3 logs.
 
         Only where an episode ended is there an info of its own; the figures of all are in `last`.
         """
+        infos = [_NOTHING] * self.num_envs
+        worth, over = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.bool_)
+        for _ in range(self.hold):
+            observation, learned, done = self._tick(infos)
+            worth += np.where(over, 0.0, learned)
+            over |= done
+        if self.hold > 1:
+            # Whoever learns keeps an observation until after the next step, longer than the clusters do.
+            observation = observation.copy()
+        return observation, worth.astype(np.float32), over, infos
+
+    def _tick(self, infos: list[dict[str, Any]]) -> tuple[NDArray[np.float32], FloatArray, BoolArray]:
+        """One tick; observation, what is learned from, ends, and into `infos` what there is to tell of those."""
         batch = self.clusters.batch
         # The step may put other clusters in their places.
         cluster, usual, miss_price = batch.cluster, batch.reference_requests, batch.miss_price
         observation, rewards, done, self.last = self.clusters.step(self._actions)
-        wanted = cluster.targets.attainment
         self.deferrable, self.asked = cluster.targets.deferrable, usual > 0
-        self.missed = allowances_missed(self.last.tally, wanted, usual)
+        charged = self.last.charged
         if self.multipliers:
             prices = self.multipliers.prices(self.deferrable)
-            free = reward(
-                self.last.bill_usd, self.last.tally, wanted, np.zeros(len(done)), self.last.reference_usd, usual
-            )
-            rewards = (free - (prices * self.missed).sum(axis=-1)).astype(np.float32)
+            free = reward(self.last.bill_usd, self.last.reference_usd, charged, np.zeros(len(done)))
+            rewards = (free - (prices * charged).sum(axis=-1)).astype(np.float32)
         else:
-            prices = np.broadcast_to(miss_price[:, None], self.missed.shape)
+            prices = np.broadcast_to(miss_price[:, None], charged.shape)
         self.rewards = np.asarray(rewards, dtype=np.float64)
         weights = REWARD_SCALE / (1.0 if self.multipliers else 1.0 + PRICE_WEIGHT * miss_price)
         learned = (self.rewards + self._usual(prices)) * weights
         self._returns += rewards
         self._lengths += 1
-        infos = [_NOTHING] * self.num_envs
         for k, b in enumerate(self.last.ended.tolist()):
             infos[b] = {
                 "terminal_observation": self.last.terminal_observation[k],
@@ -99,7 +119,8 @@ class ClusterVecEnv(VecEnv):
             self._rule_costs[b] = _rule_costs(batch.episodes[b])
         self._returns[done] = 0.0
         self._lengths[done] = 0
-        return observation, learned.astype(np.float32), done, infos
+        self.on_tick(self)
+        return observation, learned, done
 
     def _usual(self, prices: FloatArray) -> FloatArray:
         """`[B]` what the rule cost in this tick of each cluster, at prices `[B, C]` of a miss."""

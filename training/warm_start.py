@@ -19,7 +19,6 @@ from ..env.batch import Episode
 from ..env.cluster_env import EpisodeSource, VectorClusterEnv
 from ..env.codec import BLENDED, WHOLE_FEATURES, miss_price_feature, observation_schema
 from ..env.contract import FloatArray
-from ..env.reward import allowances_missed
 from ..env.spaces import SpaceLayout
 from .config import TrainConfig
 from .curriculum import LevelledWorlds
@@ -65,6 +64,10 @@ def warm_start(
 
     hindsight = _kept(cache, config) or look_back(episodes, BLENDED, output_of, env_of, on_world=on_world)
     _keep(cache, config, hindsight)
+    owned = [
+        replace(e, reference_usd=e.reference_usd * own) for e, own in zip(episodes, hindsight.neutral_bill, strict=True)
+    ]
+    hindsight = hindsight.by_own_bill()
 
     def priced(seen: NDArray[np.float32], prices: FloatArray) -> NDArray[np.float32]:
         return at_price(seen, prices, layout)
@@ -83,7 +86,7 @@ def warm_start(
         on_epoch=on_epoch,
     )
     held_out = round(HELD_OUT_SHARE * len(episodes))
-    return {**fit.as_json(), "lived_again": _lived_again(policy, episodes[-held_out:], hindsight, env_of)}
+    return {**fit.as_json(), "lived_again": _lived_again(policy, owned[-held_out:], hindsight, env_of)}
 
 
 def constant_output(layout: SpaceLayout, rule: int, headroom: float) -> NDArray[np.float32]:
@@ -147,9 +150,7 @@ def _objective(policy: LearnerPolicy, env: VectorClusterEnv) -> FloatArray:
         with torch.no_grad():
             actions = policy.forward(torch.as_tensor(stacked), deterministic=True)[0].numpy()
         seen, _, done, step = env.step(actions)
-        batch = env.batch
-        missed = allowances_missed(step.tally, batch.cluster.targets.attainment, batch.reference_requests)
-        cost += step.bill_usd / step.reference_usd + batch.miss_price * missed.sum(axis=-1)
+        cost += step.bill_usd / step.reference_usd + env.batch.miss_price * step.charged.sum(axis=-1)
         ticks += 1
     return cost / ticks
 

@@ -37,6 +37,9 @@ class SetNetwork(nn.Module):
         self.of_whole = nn.Sequential(nn.Linear(pooled, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.class_head, self.pool_head = _RowHead(width, CLASS_OUTPUTS), _RowHead(width, POOL_OUTPUTS)
         self.whole_head = nn.Linear(width, WHOLE_OUTPUTS)
+        # Past all layers: what is linear in the features is learned first.
+        self.class_straight = nn.Linear(len(CLASS_FEATURES), CLASS_OUTPUTS, bias=False)
+        self.pool_straight = nn.Linear(len(POOL_FEATURES), POOL_OUTPUTS, bias=False)
         self.value_of_class = nn.Linear(len(CLASS_FEATURES), width, bias=False)
         self.value_of_pool = nn.Linear(len(POOL_FEATURES), width, bias=False)
         valued = 2 * width + len(WHOLE_FEATURES)
@@ -47,6 +50,8 @@ class SetNetwork(nn.Module):
             # Near zero: the untrained policy is the rule it bends.
             nn.init.normal_(last.weight, std=0.01)
             nn.init.zeros_(last.bias)
+        for straight in (self.class_straight, self.pool_straight):
+            nn.init.zeros_(straight.weight)
 
     def last_layers(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
         """The layers that make the outputs of classes, pools and the whole."""
@@ -76,8 +81,8 @@ class SetNetwork(nn.Module):
         of_classes, of_pools = self.of_class.pool(class_part, class_mask), self.of_pool.pool(pool_part, pool_mask)
         core = self.of_whole(torch.cat([*of_classes, *of_pools, whole], dim=-1))
         return (
-            torch.tanh(self.class_head(class_part, core)) * class_mask,
-            torch.tanh(self.pool_head(pool_part, core)) * pool_mask,
+            torch.tanh(self.class_head(class_part, core) + self.class_straight(classes)) * class_mask,
+            torch.tanh(self.pool_head(pool_part, core) + self.pool_straight(pools)) * pool_mask,
             torch.tanh(self.whole_head(core)),
         )
 

@@ -14,8 +14,10 @@ from ...env.codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTP
 from ...env.spaces import SpaceLayout
 from .network import Answers, SetNetwork
 
-LOG_STD_START = -1.3
-"""Exploration of exp(-1.3) = 0.27 of a full bend at the start."""
+LOG_STD_START = -1.6
+POOL_LOG_STD_START = -2.3
+"""Exploration of exp(-1.6) = 0.2 of a full bend at the start; of 0.1 for outputs of pools, which are many and each drawn on
+its own: shaken further, counts go up and down for nothing, and what is learned is to bear that."""
 DEFERRABLE = CLASS_FEATURES.index("deferrable")
 
 
@@ -40,7 +42,9 @@ class MaskedSetPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         self.network = self.make_network()
         kinds = CLASS_OUTPUTS + POOL_OUTPUTS + WHOLE_OUTPUTS
-        self.log_std = nn.Parameter(torch.full((kinds,), LOG_STD_START))
+        starts = torch.full((kinds,), LOG_STD_START)
+        starts[CLASS_OUTPUTS : CLASS_OUTPUTS + POOL_OUTPUTS] = POOL_LOG_STD_START
+        self.log_std = nn.Parameter(starts)
         """One for each kind of output, in the order classes, pools, whole: rows of a kind share theirs."""
         c, p = self.layout.max_classes, self.layout.max_pools
         of_class = torch.arange(CLASS_OUTPUTS).repeat(c)

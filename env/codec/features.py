@@ -54,6 +54,7 @@ CLASS_FEATURES: Final = (
     "attainment_over_wanted",
     "wanted_attainment",
     "budget_left",
+    "hour_left",
     "deferrable",
     "backlog_of_deadline",
     "in_flight_of_load",
@@ -190,6 +191,7 @@ def _class_features(
         "attainment_over_wanted": (snapshot.attainment - targets.attainment) * 10.0,
         "wanted_attainment": -np.log10(np.maximum(1.0 - targets.attainment, 1e-3)) / 3.0,
         "budget_left": past.budget_left / 2.0,
+        "hour_left": past.hour_left / 2.0,
         "deferrable": deferrable.astype(np.float64),
         # By Little's law the time that requests spend in the system.
         "backlog_of_deadline": _ratio(_ratio(in_flight, past.rate_long_per_s + 0.05), targets.deadline_s),

@@ -23,7 +23,10 @@ POOL_OUTPUTS: Final = 4
 WHOLE_OUTPUTS: Final = BLENDED - 1
 """How far each rule but the first is trusted."""
 
-HEADROOM_BEND: Final = 0.5
+DOUBT: Final = 0.2
+"""An output of trust up to this is none: without, a policy that explores around 0 would trust the others a quarter, and be
+another policy than the one at work."""
+HEADROOM_BEND: Final = 0.7
 """A class's head-room is multiplied by exp(+-this)."""
 REPLICA_BEND: Final = 0.25
 """A pool's need of replicas is multiplied by exp(+-this)."""
@@ -62,8 +65,8 @@ def blend(proposals: Sequence[Proposal], trust: FloatArray, cluster: Cluster) ->
 
     Args:
         proposals: `K` of them.
-        trust: `[..., K - 1]` how far each rule but the first is trusted: nothing below 0, and together no more than
-            wholly. The first gets what is left.
+        trust: `[..., K - 1]` how far each rule but the first is trusted: nothing up to `DOUBT`, and together no more
+            than wholly. The first gets what is left.
     """
     first, *others = proposals
     shares = trust_weights(trust)
@@ -94,7 +97,7 @@ def blend(proposals: Sequence[Proposal], trust: FloatArray, cluster: Cluster) ->
 
 def trust_weights(trust: FloatArray) -> FloatArray:
     """`[..., K]` the weight of each rule, summing to 1, for a `trust` `[..., K - 1]` in each but the first."""
-    wanted = np.clip(trust, 0.0, 1.0)
+    wanted = np.clip((trust - DOUBT) / (1.0 - DOUBT), 0.0, 1.0)
     weights = wanted / np.maximum(wanted.sum(axis=-1, keepdims=True), 1.0)
     rest = np.maximum(1.0 - weights.sum(axis=-1, keepdims=True), 0.0)
     shares: FloatArray = np.concatenate([rest, weights], axis=-1)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..contract import BoolArray, Cluster, Column, FloatArray, Memory, Snapshot
+from ..reward import HOUR_S, kept_of_hour
 
 BUDGET_WINDOW_S: Final = 1200.0
 """The allowance of misses is counted over about this long (exponentially forgotten)."""
@@ -34,6 +35,8 @@ class Past:
 
     budget_left: FloatArray
     """`[..., C]` allowance of misses left in the rolling window, 1 untouched, below 0 overdrawn."""
+    hour_left: FloatArray
+    """`[..., C]` what is left of the allowance of a whole hour at the present rate (`env.reward`), likewise."""
     rate_soon_per_s: FloatArray
     """`[..., C]` arrival rate over about `SOON_S`."""
     rate_long_per_s: FloatArray
@@ -59,7 +62,7 @@ def look_back(snapshot: Snapshot, cluster: Cluster, memory: Memory) -> tuple[Pas
     """What the minutes before were like, the present tick included, and what must be remembered for it.
 
     Returns:
-        The past; and `done`, `missed`, `class_sums`, `class_weights`, `pool_sums`, `pool_weights`, `starting`,
+        The past; and `done`, `missed`, `hour_missed`, `hour_s`, `class_sums`, `class_weights`, `pool_sums`, `pool_weights`, `starting`,
         `pending_s`, `budget_at_s` and `seen`, to be merged into the memory.
     """
     left, budget = track_budget(snapshot, cluster, memory)
@@ -70,8 +73,10 @@ def look_back(snapshot: Snapshot, cluster: Cluster, memory: Memory) -> tuple[Pas
     now = np.stack([snapshot.waiting, unanswered(snapshot), snapshot.usd_per_hr], axis=-1)
     by_pool, pools = _means("pool", now, high, elapsed_s, _POOL_MEANS_S, memory)
     pending = _pending(snapshot, elapsed_s, memory)
+    hour_left, hour = _hour(snapshot, cluster, by_class[..., 1], memory)
     past = Past(
         budget_left=left,
+        hour_left=hour_left,
         rate_soon_per_s=by_class[..., 0],
         rate_long_per_s=by_class[..., 1],
         in_flight=by_class[..., 2],
@@ -80,7 +85,7 @@ def look_back(snapshot: Snapshot, cluster: Cluster, memory: Memory) -> tuple[Pas
         usd_per_hr=by_pool[..., 2],
         pending_s=pending["pending_s"],
     )
-    return past, {**budget, **classes, **pools, **pending, "seen": np.ones(snapshot.time_s.shape)}
+    return past, {**budget, **hour, **classes, **pools, **pending, "seen": np.ones(snapshot.time_s.shape)}
 
 
 def track_budget(snapshot: Snapshot, cluster: Cluster, memory: Memory) -> tuple[FloatArray, Memory]:
@@ -97,13 +102,35 @@ def track_budget(snapshot: Snapshot, cluster: Cluster, memory: Memory) -> tuple[
         elapsed_s = np.zeros(snapshot.time_s.shape)
         done = missed = np.zeros(cluster.class_mask.shape)
     fade = np.exp(-elapsed_s / BUDGET_WINDOW_S)[..., None]
-    # Bounded, so that one impossible figure is not remembered for ever.
-    seen = _within(snapshot, Snapshot.arrival_rate_per_s, unknown=0.0) * elapsed_s[..., None]
+    seen, missing = _asked_and_missed(snapshot, elapsed_s)
     done = done * fade + seen
-    missed = missed * fade + seen * (1.0 - _within(snapshot, Snapshot.attainment, unknown=1.0))
+    missed = missed * fade + missing
     allowed = np.maximum(1.0 - cluster.targets.attainment, 1e-3) * done
     left = 1.0 - np.divide(missed, allowed, out=np.zeros_like(missed), where=allowed > 0)
     return left, {"done": done, "missed": missed, "budget_at_s": np.asarray(snapshot.time_s)}
+
+
+def _asked_and_missed(snapshot: Snapshot, elapsed_s: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """`[..., C]` requests since the last tick and those that missed, bounded, so that one impossible figure is not
+    remembered for ever."""
+    asked = _within(snapshot, Snapshot.arrival_rate_per_s, unknown=0.0) * elapsed_s[..., None]
+    return asked, asked * (1.0 - _within(snapshot, Snapshot.attainment, unknown=1.0))
+
+
+def _hour(
+    snapshot: Snapshot, cluster: Cluster, rate_per_s: FloatArray, memory: Memory
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """What is left of an hour's allowance at rates `[..., C]`, and what must be remembered for it."""
+    counted_s = memory.get("hour_s", np.zeros(snapshot.time_s.shape))
+    elapsed_s = np.where(
+        counted_s > 0, np.clip(snapshot.time_s - memory.get("budget_at_s", 0.0), 0.0, LONG_S), FIRST_TICK_S
+    )
+    _, missing = _asked_and_missed(snapshot, elapsed_s)
+    before = memory.get("hour_missed", np.zeros(cluster.class_mask.shape))
+    missed = before * kept_of_hour(counted_s, elapsed_s)[..., None] + missing
+    allowed = np.maximum(1.0 - cluster.targets.attainment, 1e-3) * np.nan_to_num(rate_per_s) * HOUR_S
+    left = 1.0 - np.divide(missed, allowed, out=np.zeros_like(missed), where=allowed > 0)
+    return left, {"hour_missed": missed, "hour_s": counted_s + elapsed_s}
 
 
 def _elapsed_s(snapshot: Snapshot, memory: Memory) -> FloatArray:

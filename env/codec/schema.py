@@ -19,6 +19,7 @@ def observation_schema() -> str:
         features.CLASS_FEATURES,
         features.POOL_FEATURES,
         features.WHOLE_FEATURES,
+        outputs.DOUBT,
         (outputs.CLASS_OUTPUTS, outputs.POOL_OUTPUTS, outputs.WHOLE_OUTPUTS),
         tuple(getattr(outputs, name) for name in sorted(vars(outputs)) if name.endswith("_BEND")),
     )

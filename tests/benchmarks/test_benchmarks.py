@@ -59,6 +59,9 @@ def test_every_figure_is_there(figures: dict[str, Any]) -> None:
     for row in figures["deciding"]:
         assert 0 < row["network_p50_ms"] < row["inference_p50_ms"] < row["whole_p50_ms"] <= row["whole_p99_ms"]
         assert 0 < row["rules_p50_ms"] < row["whole_p99_ms"]
+    (look,) = figures["collecting"]
+    assert (look["replicas"], look["missed"]) == (3, 0)
+    assert 0 < look["read_ms"] < look["read_whole_ms"]
 
 
 def test_the_tables_and_the_page_hold_them(figures: dict[str, Any], tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_simulate_prints_a_table_for_people(tiny: str) -> None:
 
 def test_train_prints_one_document(tiny: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    few = ("--steps", "32", "--clusters", "2", "--ticks-per-update", "16", "--bank", "8")
+    few = ("--steps", "32", "--clusters", "2", "--steps-per-update", "16", "--bank", "8")
     small = (*few, "--evaluate-seeds", "1", "--evaluate-on", tiny)
     got = document(ran("train", "--scenario", tiny, "--out", str(out), *small, "--json"))
     assert set(got) == {"out", "best", "steps", "miss_price", "frontier", "monotone", "history"}

@@ -69,6 +69,7 @@ def a_past(at: Situation, seed: int) -> Past:
 
     return Past(
         budget_left=rng.uniform(-2.0, 1.0, classes),
+        hour_left=rng.uniform(-2.0, 1.0, classes),
         rate_soon_per_s=drawn(classes),
         rate_long_per_s=drawn(classes),
         in_flight=drawn(classes),

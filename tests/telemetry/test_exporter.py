@@ -1,6 +1,6 @@
 """The sidecar's metrics page says what was decided, spent and reached."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from poolpilot.env.contract import (
     BILL_LAYERS,
     CLASS_COLUMNS,
+    FORECAST_HORIZON_S,
     IDLE_PARTS,
+    POOL_COLUMNS,
     Action,
     Bill,
     Decision,
@@ -19,9 +21,14 @@ from poolpilot.env.contract import (
     Snapshot,
     blank_snapshot,
 )
+from poolpilot.telemetry.envoy_stats import PoolProxyStats
+from poolpilot.telemetry.exported_snapshot import CLASS_GAUGES, PERCENTILES, POOL_GAUGES, STATES
 from poolpilot.telemetry.exporter import SidecarMetrics
+from poolpilot.telemetry.prices import Prices
+from poolpilot.telemetry.sources import SOURCES, SourceStates
+from poolpilot.telemetry.tally import tally
 
-from .samples import CLUSTER
+from .samples import ANSWERED, CLUSTER, NOW_S, start
 
 ACTION = Action(
     route=np.array([[0.25, 0.75], [1.0, 0.0], [0.0, 1.0]]),
@@ -99,7 +106,8 @@ def test_a_snapshot_is_shown_and_the_unknown_is_nan() -> None:
     assert page["poolpilot_attainment_ratio{chat}"] == 0.97
     assert np.isnan(page["poolpilot_attainment_ratio{batch}"])
     assert page["poolpilot_telemetry_age_seconds{h100}"] == 40
-    assert page["poolpilot_ready_replicas{l4}"] == 3
+    assert page["poolpilot_replicas{l4,ready}"] == 3
+    assert np.isnan(page["poolpilot_replicas{l4,asleep}"])
     assert page["poolpilot_calibrated_traffic_ratio{l4}"] == 0.75
     assert np.isnan(page["poolpilot_calibrated_traffic_ratio{h100}"])
 
@@ -138,3 +146,109 @@ def test_two_sidecars_in_one_process_stay_apart() -> None:
     one, other = SidecarMetrics(CLUSTER), SidecarMetrics(CLUSTER)
     one.show_decision(DECISION)
     assert shown(other)["poolpilot_decisions_total{advise}"] == 0
+
+
+def whole_snapshot() -> Snapshot:
+    """Every figure known: of class c 100 + c, of pool p 10 + p, where that can be."""
+    snapshot = blank_snapshot(10.0, n_classes=3, n_pools=2)
+    for column in CLASS_COLUMNS:
+        snapshot.classes[:, column.index] = np.minimum(100.0 + np.arange(3), column.high)
+    for column in POOL_COLUMNS:
+        snapshot.pools[:, column.index] = np.minimum(10.0 + np.arange(2), column.high)
+    snapshot.forecast_per_s[:] = np.arange(len(FORECAST_HORIZON_S)) + 1.0
+    return snapshot
+
+
+def test_every_column_of_a_snapshot_is_shown() -> None:
+    metrics = SidecarMetrics(CLUSTER)
+    metrics.show_snapshot(whole_snapshot())
+    page = shown(metrics)
+    assert page["poolpilot_class_arrival_rate_per_second{embed}"] == 101
+    assert (page["poolpilot_class_ttft_seconds{chat,p50}"], page["poolpilot_class_tpot_seconds{batch,p95}"]) == (
+        100,
+        102,
+    )
+    assert page["poolpilot_class_forecast_arrival_rate_per_second{chat,60}"] == 1
+    assert page["poolpilot_pool_gpu_power_watts{h100}"] == 11
+    assert page["poolpilot_replicas{l4,draining}"] == 10
+    assert page["poolpilot_pool_rent_usd_per_hour{l4}"] == 4 * 10 * 10
+    told = {*CLASS_GAUGES, *POOL_GAUGES, *STATES, "target", *(c for _, by in PERCENTILES.values() for c in by.values())}
+    spreads = {"prompt_tokens_std", "output_tokens_std"}  # nobody watches those
+    assert {column.name for column in (*CLASS_COLUMNS, *POOL_COLUMNS)} - told == spreads
+
+
+def test_rent_adds_up_whether_its_split_is_known_or_not() -> None:
+    metrics = SidecarMetrics(CLUSTER)
+    metrics.show_snapshot(whole_snapshot())
+    metrics.add_bill(Bill(np.full((2, 3, len(BILL_LAYERS)), np.nan), np.full((2, 3, len(IDLE_PARTS)), np.nan)), 36.0)
+    page = shown(metrics)
+    assert page["poolpilot_rent_usd_total{l4}"] == pytest.approx(4.0)
+    assert np.isnan(page["poolpilot_bill_usd_per_hour"])
+
+
+PRICES = Prices(np.array([0.8, 4.0]), np.array([np.nan, 120.0]))
+WELL = SourceStates(dict.fromkeys(SOURCES, 2), dict.fromkeys(SOURCES, 0), ())
+STATS = PoolProxyStats(
+    **{
+        **dict.fromkeys((f.name for f in fields(PoolProxyStats)), 0.0),
+        "endpoints": 3.0,
+        "healthy": 2.0,
+        "retries_total": 7.0,
+    }
+)
+
+
+def test_sources_that_failed_are_counted() -> None:
+    metrics = SidecarMetrics(CLUSTER)
+    metrics.sources.show(WELL, PRICES, {}, 0)
+    failed = replace(WELL, failed={**WELL.failed, "engines": 1}, troubles=("telemetry of l4: nothing",))
+    metrics.sources.show(failed, PRICES, {}, 5)
+    metrics.sources.show(failed, PRICES, {}, 5)
+    page = shown(metrics)
+    assert page["poolpilot_source_reads_total{engines}"] == 6
+    assert (page["poolpilot_source_errors_total{engines}"], page["poolpilot_source_errors_total{gpus}"]) == (2, 0)
+    assert page["poolpilot_source_troubles"] == 1
+    assert page["poolpilot_access_log_broken_lines_total"] == 5
+    assert page["poolpilot_price_age_seconds{h100}"] == 120
+    assert np.isnan(page["poolpilot_price_age_seconds{l4}"])
+
+
+def test_envoys_counts_add_up_over_its_restarts() -> None:
+    metrics = SidecarMetrics(CLUSTER)
+    for retries in (7.0, 9.0, 2.0):
+        metrics.sources.show(WELL, PRICES, {"l4": replace(STATS, retries_total=retries)}, 0)
+    page = shown(metrics)
+    assert page["poolpilot_proxy_events_total{retry,l4}"] == 11
+    assert (page["poolpilot_proxy_endpoints{l4,known}"], page["poolpilot_proxy_endpoints{l4,healthy}"]) == (3, 2)
+    assert np.isnan(page["poolpilot_proxy_endpoints{h100,known}"])
+    metrics.sources.show(WELL, PRICES, {"l4": replace(STATS, retries_total=np.nan)}, 0)
+    assert shown(metrics)["poolpilot_proxy_events_total{retry,l4}"] == 11
+
+
+def test_requests_are_counted_by_what_became_of_them() -> None:
+    metrics = SidecarMetrics(CLUSTER)
+    late = replace(ANSWERED, stream_id="b", first_body_s=5.0, total_s=6.0)
+    shed = replace(ANSWERED, stream_id="c", code=429, attempts=0)
+    tick = tally([start("a"), ANSWERED, start("b"), late, shed], {}, CLUSTER, NOW_S)
+    metrics.sources.add_requests(tick)
+    metrics.sources.add_requests(tick)
+    page = shown(metrics)
+    assert page["poolpilot_requests_arrived_total{chat}"] == 6
+    by = {outcome: page[f"poolpilot_requests_total{{chat,{outcome}}}"] for outcome in ("met", "late", "lost", "shed")}
+    assert by == {"met": 2, "late": 2, "lost": 0, "shed": 2}
+
+
+def test_who_decided_is_shown_and_the_fallback_counted() -> None:
+    metrics = SidecarMetrics(CLUSTER, tick_wall_s=5.0)
+    metrics.show_decision(DECISION)
+    metrics.show_decision(
+        replace(DECISION, policy_name="plan-tracking", policy_hash="", fencing_token=3), fell_back=True
+    )
+    metrics.add_tick(0.1, ended_at_s=NOW_S)
+    page = shown(metrics)
+    assert {name: value for name, value in page.items() if "policy_info" in name} == {
+        "poolpilot_policy_info{,plan-tracking}": 1
+    }
+    assert page["poolpilot_fallback_decisions_total"] == 1
+    assert page["poolpilot_fencing_token"] == 3
+    assert (page["poolpilot_last_tick_timestamp_seconds"], page["poolpilot_tick_period_seconds"]) == (NOW_S, 5.0)

@@ -41,7 +41,7 @@ def policy(tmp_path: Path) -> LearnerPolicy:
 
 
 def a_config(folder: Path) -> TrainConfig:
-    return TrainConfig(scenarios=(str(tiny(folder)),), clusters=2, ticks_per_update=2, width=8, bank=4)
+    return TrainConfig(scenarios=(str(tiny(folder)),), clusters=2, steps_per_update=2, width=8, bank=4)
 
 
 def test_a_better_policy_takes_the_place_of_the_best_and_a_worse_one_does_not(

@@ -29,7 +29,7 @@ def a_config(folder: Path) -> TrainConfig:
         scenarios=(str(tiny(folder)),),
         portfolio=(usual, lavish, usual, usual),
         clusters=2,
-        ticks_per_update=2,
+        steps_per_update=2,
         width=8,
         bank=16,
         imitate=8,

@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 
 def a_model(folder: Path, **changes: object):  # type: ignore[no-untyped-def]
     config = TrainConfig(
-        scenarios=(str(tiny(folder)),), clusters=4, ticks_per_update=4, batch_size=16, epochs=1, width=8, bank=4
+        scenarios=(str(tiny(folder)),), clusters=4, steps_per_update=4, batch_size=16, epochs=1, width=8, bank=4
     )
     config = replace(config, **changes)  # type: ignore[arg-type]
     return new_model(config, ClusterVecEnv(training_env(config, training_sources(config))))

@@ -50,7 +50,7 @@ def test_training_improves_over_its_start(tmp_path: Path) -> None:
         steps=16 * 16 * 22,
         seed=0,
         clusters=16,
-        ticks_per_update=16,
+        steps_per_update=16,
         batch_size=128,
         learning_rate=2e-3,
         gamma=0.9,

@@ -34,7 +34,7 @@ def a_config(folder: Path, **changes: object) -> TrainConfig:
         scenarios=(str(tiny(folder)),),
         steps=2 * UPDATE,
         clusters=8,
-        ticks_per_update=16,
+        steps_per_update=16,
         batch_size=64,
         epochs=2,
         width=16,

@@ -41,7 +41,7 @@ def test_multipliers_price_misses_as_the_episodes_own_price_would(tmp_path: Path
             rewards.append(env.step_wait()[1])
         np.testing.assert_allclose(own.rewards, by_kind.rewards, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(rewards[0] * (1.0 + 0.7 * PRICE_WEIGHT), rewards[1], rtol=1e-4, atol=1e-6)
-        missed += float(by_kind.missed.sum())
+        missed += float(by_kind.last.charged.sum())
     assert missed > 0.0, "nothing was missed: the test says nothing"
 
 
@@ -53,7 +53,7 @@ def test_a_usual_tick_without_misses_is_worth_nothing(tmp_path: Path) -> None:
     rewards = env.step_wait()[1]
     np.testing.assert_allclose(rewards, (env.rewards + 1.0) * REWARD_SCALE / (1.0 + 0.5 * PRICE_WEIGHT), rtol=1e-5)
     usual = env.last.bill_usd / env.last.reference_usd
-    np.testing.assert_allclose(env.rewards, -usual - 0.5 * env.missed.sum(axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(env.rewards, -usual - 0.5 * env.last.charged.sum(axis=-1), rtol=1e-5)
 
 
 def test_seeding_starts_the_stream_of_episodes_again(tmp_path: Path) -> None:
@@ -63,3 +63,33 @@ def test_seeding_starts_the_stream_of_episodes_again(tmp_path: Path) -> None:
     assert np.array_equal(env.reset(), first)
     with pytest.raises(AttributeError, match="single clusters"):
         env.set_attr("n_clusters", 5)
+
+
+def test_a_step_is_so_many_ticks_under_the_same_outputs(tmp_path: Path) -> None:
+    config = TrainConfig(scenarios=(str(tiny(tmp_path)),), clusters=3, bank=3)
+    worlds = training_sources(config)
+    one, held = (ClusterVecEnv(training_env(config, worlds), hold=hold) for hold in (1, 4))
+    rng = np.random.default_rng(0)
+    last = held.reset()
+    assert np.array_equal(one.reset(), last)
+    ticks = []
+    held.on_tick = lambda env: ticks.append(env.last.bill_usd.copy())
+    ended = 0
+    for _ in range(12):
+        action = rng.uniform(-1.0, 1.0, (3, *one.action_space.shape))  # type: ignore[misc]
+        worth, over = np.zeros(3), np.zeros(3, dtype=bool)
+        for _ in range(4):
+            seen, learned, done, _ = one.step(action)
+            worth += np.where(over, 0.0, learned)
+            over |= done
+        before, kept = last, last.copy()
+        last, rewards, dones, infos = held.step(action)
+        assert np.array_equal(before, kept), "a step must not write over what was seen before it"
+        assert np.array_equal(seen, last)
+        np.testing.assert_allclose(rewards, worth, rtol=1e-5, atol=1e-7)
+        assert np.array_equal(dones, over)
+        for b in np.flatnonzero(dones):
+            assert "terminal_observation" in infos[b]
+        ended += int(dones.sum())
+    assert len(ticks) == 48
+    assert ended > 0, "no episode ended: the test says too little"

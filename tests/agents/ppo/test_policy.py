@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal
 
-from poolpilot.agents.ppo.policy import DEFERRABLE, LOG_STD_START, MaskedSetPolicy
+from poolpilot.agents.ppo.policy import DEFERRABLE, LOG_STD_START, POOL_LOG_STD_START, MaskedSetPolicy
 from poolpilot.env.codec import CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTPUTS, Observation
 from poolpilot.env.spaces import SpaceLayout
 
@@ -62,7 +60,10 @@ def test_only_live_dimensions_count_in_log_probability_and_entropy(pieces: Parts
     policy, live = a_policy(), live_dimensions(pieces)
     actions = torch.rand(4, SIZE) * 2 - 1
     mean = policy.forward(flat(pieces), deterministic=True)[0]
-    each = Normal(mean, torch.full_like(mean, math.exp(LOG_STD_START)))
+    starts = (
+        [LOG_STD_START] * C * CLASS_OUTPUTS + [POOL_LOG_STD_START] * P * POOL_OUTPUTS + [LOG_STD_START] * WHOLE_OUTPUTS
+    )
+    each = Normal(mean, torch.tensor(starts).exp().expand_as(mean))
     values, log_prob, entropy = policy.evaluate_actions(flat(pieces), actions)
     torch.testing.assert_close(log_prob, (each.log_prob(actions) * live).sum(dim=-1))
     torch.testing.assert_close(entropy, (each.entropy() * live).sum(dim=-1))
@@ -95,10 +96,11 @@ def test_each_kind_of_output_has_a_spread_of_its_own_that_its_rows_share(kind: i
     policy = a_policy()
     assert policy.log_std.shape == (CLASS_OUTPUTS + POOL_OUTPUTS + WHOLE_OUTPUTS,)
     with torch.no_grad():
+        start = float(policy.log_std[kind])
         policy.log_std[kind] = 1.0
     _, _, before = a_policy().evaluate_actions(flat(PIECES["all there"]), torch.zeros(4, SIZE))
     _, _, after = policy.evaluate_actions(flat(PIECES["all there"]), torch.zeros(4, SIZE))
-    torch.testing.assert_close(after - before, torch.full((4,), rows * (1.0 - LOG_STD_START)))
+    torch.testing.assert_close(after - before, torch.full((4,), rows * (1.0 - start)))
 
 
 def test_predict_gives_the_network_without_noise() -> None:

@@ -37,7 +37,7 @@ def test_the_observation_is_finite_and_bounded_for_any_snapshot(
     b, c, p = at.cluster.serves.shape
     with np.errstate(all="ignore"):  # the rules before it may stumble over absurd figures
         proposals = proposals_of(at)
-    past = Past(**{field.name: before[i % 6, :b, : c if i < 4 else p] for i, field in enumerate(fields(Past))})
+    past = Past(**{field.name: before[i % 6, :b, : c if i < 5 else p] for i, field in enumerate(fields(Past))})
     seen = encode(at.snapshot, at.plan, proposals, at.cluster, price[:b], past)
     for field in fields(seen):
         values = getattr(seen, field.name)

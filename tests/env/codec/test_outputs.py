@@ -23,7 +23,7 @@ from poolpilot.env.codec import (
     on_top,
     whole_replicas,
 )
-from poolpilot.env.codec.outputs import ADMIT_BEND, CAP_BEND, HEADROOM_BEND, HOLD_BEND, REPLICA_BEND, TILT_BEND
+from poolpilot.env.codec.outputs import ADMIT_BEND, CAP_BEND, DOUBT, HEADROOM_BEND, HOLD_BEND, REPLICA_BEND, TILT_BEND
 from poolpilot.env.contract import Action, blank_snapshot
 
 from ..clusters import SEEDS, Situation, a_cluster, a_plan, any_floats, row, same, situations, with_columns
@@ -85,10 +85,11 @@ def test_a_blend_lies_between_its_rules(at: Situation, seed: int, trust: int) ->
     ("trust", "weights"),
     [
         ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)),
-        ((-1.0, 0.5, 0.0), (0.5, 0.0, 0.5, 0.0)),
-        ((0.25, 0.25, 0.25), (0.25, 0.25, 0.25, 0.25)),
+        ((-1.0, 0.6, 0.0), (0.5, 0.0, 0.5, 0.0)),
+        ((DOUBT, -0.1, 0.1), (1.0, 0.0, 0.0, 0.0)),
+        ((0.4, 0.4, 0.4), (0.25, 0.25, 0.25, 0.25)),
         ((1.0, 1.0, 0.0), (0.0, 0.5, 0.5, 0.0)),
-        ((1.0, 0.5, 0.5), (0.0, 0.5, 0.25, 0.25)),
+        ((1.0, 0.6, 0.6), (0.0, 0.5, 0.25, 0.25)),
         ((9.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)),
     ],
 )
@@ -104,7 +105,7 @@ def test_what_a_rule_holds_on_top_of_its_need_is_blended_in_whole_replicas() -> 
     at = a_small_world()
     first = proposals_of(at)[0]
     holding = replace(first, action=replace(first.action, replicas=first.action.replicas + 3.0))
-    for trust, more in ((0.0, 0.0), (0.1, 0.0), (0.3, 1.0), (0.6, 2.0), (1.0, 3.0)):
+    for trust, more in ((0.0, 0.0), (0.28, 0.0), (0.44, 1.0), (0.68, 2.0), (1.0, 3.0)):
         mixed = blend((first, holding, first, first), np.array([trust, 0.0, 0.0]), at.cluster)
         assert (mixed.action.replicas == first.action.replicas + more).all(), trust
 

@@ -57,6 +57,18 @@ def test_old_misses_are_forgotten() -> None:
     assert left[1 + int(BUDGET_WINDOW_S / 10.0)] > 0.9
 
 
+@pytest.mark.parametrize(
+    ("minutes", "attained", "expected"),
+    [(60, 1.0, 1.0), (30, 0.9, 0.5), (60, 0.9, 0.0), (30, 0.8, 0.0), (300, 0.9, 0.0), (30, np.nan, 1.0)],
+    ids=["no miss", "half an hour at the allowance", "an hour", "half an hour at twice", "five hours", "unknown"],
+)
+def test_an_hours_allowance_is_used_up_by_an_hour_at_its_rate(minutes: int, attained: float, expected: float) -> None:
+    cluster, memory = one_class(), {}
+    for tick in range(minutes * 6):
+        past, memory = look_back(told(10.0 * tick, 5.0, attained), cluster, memory)
+    assert past.hour_left == pytest.approx([expected], abs=0.01)
+
+
 def test_a_perfect_target_has_a_small_allowance_all_the_same() -> None:
     assert left_after([(0.0, 5.0, 0.999), (10.0, 5.0, 0.999)], wanted=1.0)[1] == pytest.approx(0.0, abs=1e-9)
 
@@ -172,6 +184,7 @@ def test_absurd_figures_are_not_remembered_for_ever(seed: int, steps: list[float
             past, memory = look_back(replace(snapshot, time_s=np.full(2, now_s)), cluster, memory)
         assert all(np.isfinite(values).all() for values in memory.values())
         assert np.isfinite(past.budget_left).all()
+        assert np.isfinite(past.hour_left).all()
 
 
 @settings(max_examples=40, deadline=None)
