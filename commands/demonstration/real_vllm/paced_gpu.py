@@ -80,13 +80,14 @@ class Warmth:
             part.replace(self._path)
 
 
-class GpuMetrics(CapMetrics):
+class GpuMetrics(CapMetrics):  # type: ignore[misc]
     """The engine plugin's lines, and the GPU's."""
 
     def lines(self) -> bytes:
         """What is added to the page."""
         gpu = gpu_of_environment()
-        return super().lines() + (b"" if gpu is None else _page(gpu))
+        own: bytes = super().lines()
+        return own if gpu is None else own + _page(gpu)
 
 
 def _page(gpu: Gpu) -> bytes:
