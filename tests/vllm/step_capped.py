@@ -96,6 +96,7 @@ def main() -> None:
     caps = json.load(sys.stdin)
     told = {}
     for asynchronous in (False, True):
+        Path(os.environ["POOLPILOT_CAPS"]).unlink(missing_ok=True)  # its tokens would count as newer
         scheduler = make(sys.argv[1], asynchronous)
         told["async" if asynchronous else "sync"] = {
             "steps": steps(scheduler, caps),
