@@ -105,7 +105,7 @@ async def cap_admission(
         aiohttp.ClientError, TimeoutError: the admin interface does not answer.
     """
     present = await _present(admin, admin_url)
-    wanted = {_key(pool): "" if count is None else str(count) for pool, count in most.items()}
+    wanted = {key_of(pool): "" if count is None else str(count) for pool, count in most.items()}
     different = {key: value for key, value in wanted.items() if present.get(key, "") != value}
     if not different:
         return ()
@@ -119,7 +119,7 @@ async def cap_admission(
         raise AdmissionError(
             f"{admin_url}/runtime: {missed[0]} is {after.get(missed[0], 'not there')} after it was set"
         )
-    return tuple(pool for pool in most if _key(pool) in different)
+    return tuple(pool for pool in most if key_of(pool) in different)
 
 
 async def _present(admin: aiohttp.ClientSession, admin_url: str) -> dict[str, str]:
@@ -133,5 +133,5 @@ async def _present(admin: aiohttp.ClientSession, admin_url: str) -> dict[str, st
     return {name: str(entry["layer_values"][layer]) for name, entry in document["entries"].items()}
 
 
-def _key(pool: str) -> str:
+def key_of(pool: str) -> str:
     return f"circuit_breakers.{pool}.default.max_requests"
