@@ -21,27 +21,36 @@ LAYER: Final = "admission"
 """Envoy's runtime layer that the admin interface writes to."""
 RUNTIME: Final = {"layers": [{"name": LAYER, "admin_layer": {}}]}
 """Of the bootstrap."""
+
+
+def _come_back(flag: str, message: str, **status: int) -> dict[str, Any]:
+    """What is answered instead of Envoy's own words where it says `flag` in its log."""
+    return {
+        "filter": {"response_flag_filter": {"flags": [flag]}},
+        **status,
+        "headers_to_add": [
+            {
+                "header": {"key": "retry-after", "value": str(RETRY_AFTER_S)},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+        "body_format_override": {
+            "json_format": {
+                "error": {"type": "overloaded", "message": f"{message}; retry after {RETRY_AFTER_S} s"},
+            }
+        },
+    }
+
+
 OVERFLOW_REPLY: Final[dict[str, Any]] = {
-    # Envoy's own answer is a 503, which says that something is broken; being full is nothing of the kind.
     "mappers": [
-        {
-            "filter": {"response_flag_filter": {"flags": ["UO"]}},
-            "status_code": 429,
-            "headers_to_add": [
-                {
-                    "header": {"key": "retry-after", "value": str(RETRY_AFTER_S)},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-            ],
-            "body_format_override": {
-                "json_format": {
-                    "error": {"type": "overloaded", "message": f"the pool is full; retry after {RETRY_AFTER_S} s"}
-                }
-            },
-        }
+        # Envoy's own answer is a 503, which says that something is broken; being full is nothing of the kind.
+        _come_back("UO", "the pool is full", status_code=429),
+        # None passes its health check: busy beyond measure, or gone. The next look is half a second away.
+        _come_back("UH", "no replica is well"),
     ]
 }
-"""Of the connection manager: what a request beyond a cap is answered."""
+"""Of the connection manager: what a request is answered for which there is no place, or nobody."""
 _PATIENCE_S: Final = 5.0
 
 
@@ -96,7 +105,7 @@ async def cap_admission(
         aiohttp.ClientError, TimeoutError: the admin interface does not answer.
     """
     present = await _present(admin, admin_url)
-    wanted = {_key(pool): "" if count is None else str(count) for pool, count in most.items()}
+    wanted = {key_of(pool): "" if count is None else str(count) for pool, count in most.items()}
     different = {key: value for key, value in wanted.items() if present.get(key, "") != value}
     if not different:
         return ()
@@ -110,7 +119,7 @@ async def cap_admission(
         raise AdmissionError(
             f"{admin_url}/runtime: {missed[0]} is {after.get(missed[0], 'not there')} after it was set"
         )
-    return tuple(pool for pool in most if _key(pool) in different)
+    return tuple(pool for pool in most if key_of(pool) in different)
 
 
 async def _present(admin: aiohttp.ClientSession, admin_url: str) -> dict[str, str]:
@@ -124,5 +133,5 @@ async def _present(admin: aiohttp.ClientSession, admin_url: str) -> dict[str, st
     return {name: str(entry["layer_values"][layer]) for name, entry in document["entries"].items()}
 
 
-def _key(pool: str) -> str:
+def key_of(pool: str) -> str:
     return f"circuit_breakers.{pool}.default.max_requests"
