@@ -79,7 +79,7 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
     help="Working folder: Envoy's files, logs, the decision log, the bill. A sidecar that starts where another one died takes over; one that starts beside another one, with the same --store, stands by. Wanted for all but --replay.",
 )
 @click.option("--store", help="redis://host:port of Redis or Valkey. Default: an embedded Valkey.")
