@@ -39,7 +39,7 @@ from .acting import Hands
 from .actuators import envoy_process
 from .actuators.admission import AdmissionError, CappedRouting
 from .actuators.caps import CapFiles
-from .actuators.child import ReplicaCommand, plugin_environment
+from .actuators.child import ReplicaCommand, lacks_shutdown_timeout, plugin_environment
 from .actuators.envoy import EnvoyFiles, EnvoyRejected, EnvoyUnreachable, write
 from .actuators.envoy_config import Endpoint
 from .actuators.envoy_keeper import kept
@@ -336,6 +336,8 @@ def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file:
     """How a replica of the pool is started: as the scenario says, or emulated."""
     own = scenario.pools[name].command
     if own is not None:
+        if lacks_shutdown_timeout(own):
+            _LOG.warning("pool %s: command has no --shutdown-timeout: what SIGTERM meets in vLLM is cut", name)
         dev_mode = {} if scenario.pools[name].sleep is None else DEV_MODE
         return ReplicaCommand(own, cap_file, {**plugin_environment(cap_file), **dev_mode})
     emulate = (sys.executable, "-m", "poolpilot", "emulate", "--scenario", str(settings.scenario_file), "--pool", name)

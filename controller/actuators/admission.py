@@ -21,27 +21,36 @@ LAYER: Final = "admission"
 """Envoy's runtime layer that the admin interface writes to."""
 RUNTIME: Final = {"layers": [{"name": LAYER, "admin_layer": {}}]}
 """Of the bootstrap."""
+
+
+def _come_back(flag: str, message: str, **status: int) -> dict[str, Any]:
+    """What is answered instead of Envoy's own words where it says `flag` in its log."""
+    return {
+        "filter": {"response_flag_filter": {"flags": [flag]}},
+        **status,
+        "headers_to_add": [
+            {
+                "header": {"key": "retry-after", "value": str(RETRY_AFTER_S)},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+        "body_format_override": {
+            "json_format": {
+                "error": {"type": "overloaded", "message": f"{message}; retry after {RETRY_AFTER_S} s"},
+            }
+        },
+    }
+
+
 OVERFLOW_REPLY: Final[dict[str, Any]] = {
-    # Envoy's own answer is a 503, which says that something is broken; being full is nothing of the kind.
     "mappers": [
-        {
-            "filter": {"response_flag_filter": {"flags": ["UO"]}},
-            "status_code": 429,
-            "headers_to_add": [
-                {
-                    "header": {"key": "retry-after", "value": str(RETRY_AFTER_S)},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-            ],
-            "body_format_override": {
-                "json_format": {
-                    "error": {"type": "overloaded", "message": f"the pool is full; retry after {RETRY_AFTER_S} s"}
-                }
-            },
-        }
+        # Envoy's own answer is a 503, which says that something is broken; being full is nothing of the kind.
+        _come_back("UO", "the pool is full", status_code=429),
+        # None passes its health check: busy beyond measure, or gone. The next look is half a second away.
+        _come_back("UH", "no replica is well"),
     ]
 }
-"""Of the connection manager: what a request beyond a cap is answered."""
+"""Of the connection manager: what a request is answered for which there is no place, or nobody."""
 _PATIENCE_S: Final = 5.0
 
 
