@@ -72,6 +72,12 @@ class Tick:
         """What was seen."""
         return self.observation.snapshot
 
+    @property
+    def saving_usd_per_hr(self) -> float:
+        """Rent of the replicas in force less that of those decided on: what an adviser expects to save; else about 0."""
+        price = self.snapshot.plausible("usd_per_hr", 0.0)
+        return float(((self.in_force.replicas - self.decision.applied.replicas) * price).sum())
+
 
 @dataclass
 class Status:
