@@ -73,7 +73,7 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
     required=True,
     help="Working folder: Envoy's files, logs, the decision log, the bill. A sidecar that starts where another one died takes over.",
 )
