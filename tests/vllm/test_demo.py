@@ -52,7 +52,7 @@ def _words(entry: Path) -> str:
 @pytest.mark.timeout(3600)
 def test_two_servers_are_steered_and_no_request_is_lost(vllm_python: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    assert_steered(run(vllm_python, folder, "--servers", "2", "--duration", "90"), folder)
+    assert_steered(run(vllm_python, folder, "--servers", "2", "--duration", "150"), folder)
 
 
 @pytest.mark.long

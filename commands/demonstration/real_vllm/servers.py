@@ -145,15 +145,16 @@ def serve_command(vllm_python: Path, checkpoint: Path, law_file: Path, card: str
         *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
         *("--scheduler-cls", "poolpilot_engine.CappedScheduler", "--middleware", "paced_gpu.GpuMetrics"),
         # No --enable-sleep-mode: on CPUs vLLM has nothing to give up, but lies down and gets up all the same.
-        *("--shutdown-timeout", "30", "--disable-uvicorn-access-log"),
+        *("--shutdown-timeout", "10", "--disable-uvicorn-access-log"),
     ]
 
 
 def _chat(duration_s: float) -> dict[str, Any]:
-    times_s = [round(share * duration_s, 1) for share in (0.0, 0.3, 0.35, 0.6, 0.65, 1.0)]
+    times_s = [round(share * duration_s, 1) for share in (0.0, 0.2, 0.25, 0.45, 0.5, 1.0)]
     return {
         "rate_per_s": 0.7,
-        "shape": [{"kind": "ramp", "times_s": times_s, "factors": [1, 1, 5, 5, 0.5, 0.5]}],
+        # A quiet end long enough for a rule to believe it, and let a server go to sleep.
+        "shape": [{"kind": "ramp", "times_s": times_s, "factors": [1, 1, 5, 5, 0.2, 0.2]}],
         "prompt_tokens": {"kind": "lognormal", "median": 120, "sigma": 0.5, "max": 500},
         "output_tokens": {"kind": "lognormal", "median": 50, "sigma": 0.4, "max": 200},
     }
