@@ -29,6 +29,17 @@ TICK_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 _SECONDS_PER_HOUR = 3600.0
 
 
+def standby_registry() -> CollectorRegistry:
+    """All that a sidecar shows while another one leads: that it does not. Old wishes must not be acted on."""
+    registry = CollectorRegistry()
+    _leader(registry).set(0)
+    return registry
+
+
+def _leader(registry: CollectorRegistry) -> Gauge:
+    return Gauge("poolpilot_leader", "1 while this sidecar leads, 0 while it stands by", registry=registry)
+
+
 class SidecarMetrics:
     """Gauges hold the last tick's value, NaN where it is unknown; counters add up since the sidecar's start."""
 
@@ -41,6 +52,7 @@ class SidecarMetrics:
         """
         self._classes, self._pools = cluster.class_names, cluster.pool_names
         self.registry = CollectorRegistry()
+        _leader(self.registry).set(1)
         ProcessCollector(registry=self.registry)
         self._snapshot = SnapshotGauges(cluster, self.registry)
         self.sources = SourceMetrics(cluster, self.registry)

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
+from ..fencing import UNFENCED, Fence
 from .envoy_config import RoutingTable
 
 RETRY_AFTER_S: Final = 1
@@ -69,9 +70,9 @@ class Routing(Protocol):
 class CappedRouting:
     """Routing, and after it the admission caps that a table holds."""
 
-    def __init__(self, routing: Routing, admin_url: str) -> None:
-        """`admin_url` is of the Envoy that `routing` steers."""
-        self._routing, self._admin_url = routing, admin_url
+    def __init__(self, routing: Routing, admin_url: str, fence: Fence = UNFENCED) -> None:
+        """`admin_url` is of the Envoy that `routing` steers; `fence` keeps leaders of the past from capping it."""
+        self._routing, self._admin_url, self._fence = routing, admin_url, fence
         self._may_hold_some = True  # those of a sidecar before this one
 
     async def apply(self, table: RoutingTable) -> object:
@@ -88,7 +89,7 @@ class CappedRouting:
             limit = aiohttp.ClientTimeout(total=_PATIENCE_S)
             try:
                 async with aiohttp.ClientSession(timeout=limit) as admin:
-                    await cap_admission(admin, self._admin_url, most)
+                    await cap_admission(admin, self._admin_url, most, self._fence)
             except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
                 raise AdmissionError(f"Envoy's admin interface at {self._admin_url}: {error!r}") from error
         self._may_hold_some = some
@@ -96,11 +97,12 @@ class CappedRouting:
 
 
 async def cap_admission(
-    admin: aiohttp.ClientSession, admin_url: str, most: Mapping[str, int | None]
+    admin: aiohttp.ClientSession, admin_url: str, most: Mapping[str, int | None], fence: Fence = UNFENCED
 ) -> tuple[str, ...]:
     """Bring the caps of pools to `most` requests under way at a time (None: no cap); the pools that this changed.
 
     Raises:
+        Fenced: a newer leader took over.
         AdmissionError: Envoy's runtime does not show them afterwards.
         aiohttp.ClientError, TimeoutError: the admin interface does not answer.
     """
@@ -109,6 +111,7 @@ async def cap_admission(
     different = {key: value for key, value in wanted.items() if present.get(key, "") != value}
     if not different:
         return ()
+    fence.check()
     async with admin.post(f"{admin_url}/runtime_modify", params=different) as answer:
         said = await answer.text()
         if answer.status != 200:
