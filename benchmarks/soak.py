@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -300,6 +301,8 @@ def _show(soaked: Soaked, console: Console) -> None:
 def main(minutes: float, rate: float | None, as_json: bool, rewrite: bool) -> None:
     """Soak the sidecar under load; exit code 1 if anything grows or a request is lost."""
     console = Console(stderr=True)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # each request under way is a connection
     with tempfile.TemporaryDirectory(prefix="poolpilot-soak-") as folder:
         soaked = asyncio.run(soak(Path(folder), minutes, rate, console))
     document: dict[str, Any] = {**asdict(soaked), "grew": [g.what for g in soaked.growths if g.grew]}

@@ -4,36 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Final
 
 import click
 
 from ..agents.checkpoint import CARD, CheckpointError, shipped_checkpoints
-from ..agents.portfolio import HELD_PLAN, RULES, PolicyFactory, held_setting, policy_factory
+from ..agents.portfolio import HELD_PLAN, RULES, held_setting
 from ..controller.actuators.envoy_config import Endpoint
 from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
+from ..controller.api import LOOPBACK, Access, is_loopback, read_token
 from ..controller.assembly import ControlSettings, StartError, steer
+from ..controller.choosing import PolicyChoice
 from ..controller.ladder import RUNGS
-from ..controller.reloading import Reloading
+from ..controller.leadership import LEASE_S
 from ..controller.xds.address import ServeError, XdsAddress, parse_address
-from ..env.contract import Mode
+from ..env.contract import Mode, SchemaError
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
-from ..telemetry.store import StoreError
+from ..telemetry.store import Lease, StoreError
 from ..telemetry.valkey import ValkeyError, valkey_url
 from .bad_input import one_line_errors, refuse
 from .envoy_bootstrap import asking_envoy, own_envoy
 from .knobs import KnobsOf, knobs_option
 from .printing import log_console
+from .replayed import show_replay
+
+TOKEN_VARIABLE: Final = "POOLPILOT_API_TOKEN"
 
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--scenario", required=True, help="A shipped scenario's name, or a file.")
+@click.option("--scenario", help="A shipped scenario's name, or a file. Wanted for all but --replay.")
 @click.option(
     "--policy",
     default="plan-tracking",
@@ -73,9 +79,8 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Working folder: Envoy's files, logs, the decision log, the bill. A sidecar that starts where another one died takes over.",
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
+    help="Working folder: Envoy's files, logs, the decision log, the bill. A sidecar that starts where another one died takes over; one that starts beside another one, with the same --store, stands by. Wanted for all but --replay.",
 )
 @click.option("--store", help="redis://host:port of Redis or Valkey. Default: an embedded Valkey.")
 @click.option("--store-prefix", default="poolpilot", show_default=True)
@@ -84,7 +89,25 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--api-port",
     type=click.IntRange(0, 65535),
     default=0,
-    help="Of /healthz, /readyz, /metrics, /v1; loopback only; default a free one.",
+    help="Of /healthz, /readyz, /metrics, /v1, /openapi.json; default a free one.",
+)
+@click.option(
+    "--api-host",
+    default=LOOPBACK,
+    show_default=True,
+    help="Address that the API listens at; any but loopback needs a token.",
+)
+@click.option(
+    "--api-token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"File with the token that a change of mode, and any request from elsewhere, must show. Or in ${TOKEN_VARIABLE}.",
+)
+@click.option(
+    "--lease-seconds",
+    type=click.FloatRange(0.5, 60),
+    default=LEASE_S,
+    show_default=True,
+    help="A leader that is gone this long is replaced by a sidecar that stands by.",
 )
 @click.option(
     "--speed-up",
@@ -115,10 +138,17 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
     is_flag=True,
     help="Print the configuration of an Envoy and stop: of one that asks at --xds, else of the one that this command starts.",
 )
+@click.option(
+    "--replay",
+    "replayed",
+    metavar="LOG",
+    help="Run nothing: decide again what a decision log holds (a file, or redis://host:port of a store with --store-prefix), and exit with 1 if anything comes out otherwise.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --replay: one JSON document on stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @one_line_errors
 def control(
-    scenario: str,
+    scenario: str | None,
     policy: str,
     setting: str,
     knobs: Path | None,
@@ -128,11 +158,14 @@ def control(
     canary: float | None,
     canary_pools: str | None,
     step_back: bool,
-    folder: Path,
+    folder: Path | None,
     store: str | None,
     store_prefix: str,
     port: int,
     api_port: int,
+    api_host: str,
+    api_token_file: Path | None,
+    lease_seconds: float,
     speed_up: float,
     stream_interval: int,
     seed: int,
@@ -143,15 +176,27 @@ def control(
     xds_key: Path | None,
     xds_ca: Path | None,
     print_envoy: bool,
+    replayed: str | None,
+    as_json: bool,
     verbose: bool,
 ) -> None:
     """Run the sidecar: every tick observe, decide, guard, act, record.
 
     Replicas are local processes (a pool's `command` in the scenario, or emulated), Envoy routes by class to them, and
     every decision is logged with its inputs. Stop it with Ctrl-C or SIGTERM: it drains and stops what it started. If
-    it is killed, Envoy and the replicas go on with the last weights, and the next sidecar takes them over.
+    it is killed, Envoy and the replicas go on with the last weights, and the next sidecar takes them over: one that is
+    started later, or at once one that stands by.
     """
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    if replayed is not None:
+        _replay(replayed, store_prefix, as_json)
+        return
+    if as_json:
+        refuse("--json: only --replay prints a document")
+    if scenario is None or folder is None:
+        refuse(
+            f"{'--folder' if scenario else '--scenario'} is missing: wanted --scenario and --folder, or --replay LOG"
+        )
     loaded = _with_canary(load_scenario(scenario), canary, canary_pools)
     where = _xds_address(xds, xds_cert, xds_key, xds_ca)
     if print_envoy:
@@ -167,7 +212,7 @@ def control(
     of_file = KnobsOf(knobs).of_file(policy) or {}
     if isinstance(own_setting, dict):
         own_setting = {**of_file, **own_setting}
-    make_policy = _policy(policy, own_setting or of_file, miss_price)
+    chosen = _chosen(policy, own_setting or of_file, miss_price)
     settings = ControlSettings(
         folder=folder,
         scenario_file=_file_of(scenario),
@@ -182,27 +227,49 @@ def control(
         stream_interval=stream_interval,
         seed=seed,
         leave_running=leave_running,
+        shared_store=store is not None,
+        lease_s=lease_seconds,
+        api_host=api_host,
+        api_token=_token(api_token_file),
         xds=where,
     )
+    Access(settings.api_token, is_loopback(api_host))  # refused before anything is started
     try:
-        asyncio.run(_run(loaded, make_policy, settings, store))
+        asyncio.run(_run(loaded, chosen, settings, store))
     except (StartError, EnvoyStartError, ServeError, StoreError, ValkeyError) as error:
         refuse(str(error))
 
 
-def _policy(name: str, setting: tuple[float, ...] | Mapping[str, float], miss_price: float | None) -> PolicyFactory:
-    """The policy; where it is a checkpoint whose files are spoilt, one that waits for them to be whole again."""
-    load = partial(policy_factory, name, setting, miss_price)
+def _replay(log: str, prefix: str, as_json: bool) -> None:
+    """Exit with 1 if anything came out otherwise."""
     try:
-        return load()
+        same = show_replay(log, prefix, as_json)
+    except (StoreError, SchemaError) as error:
+        refuse(str(error))
+    if not same:
+        raise SystemExit(1)
+
+
+def _chosen(policy: str, setting: Sequence[float] | Mapping[str, float], miss_price: float | None) -> PolicyChoice:
+    """Who decides; refused here if there is none such."""
+    if isinstance(setting, Mapping):
+        chosen = PolicyChoice(policy, knobs=dict(setting), miss_price=miss_price)
+    else:
+        chosen = PolicyChoice(policy, setting=tuple(setting), miss_price=miss_price)
+    try:
+        chosen.factory()
     except CheckpointError as error:
-        if not (Path(name) / CARD).exists() and name not in shipped_checkpoints():
+        if not (Path(policy) / CARD).exists() and policy not in shipped_checkpoints():
             raise
         log_console().print(f"{error}\nThe fallback decides until that is mended.", highlight=False)
-        return partial(Reloading, name, load)
+    return chosen
 
 
-async def _run(scenario: Scenario, make_policy: PolicyFactory, settings: ControlSettings, store: str | None) -> None:
+def _token(file: Path | None) -> str | None:
+    return os.environ.get(TOKEN_VARIABLE) if file is None else read_token(file)
+
+
+async def _run(scenario: Scenario, chosen: PolicyChoice, settings: ControlSettings, store: str | None) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -211,9 +278,12 @@ async def _run(scenario: Scenario, make_policy: PolicyFactory, settings: Control
     def ready(envoy: RunningEnvoy, address: str) -> None:
         click.echo(f"steering {scenario.name}: requests to {envoy.url}, sidecar at {address}")
 
+    def waiting(leader: Lease, address: str) -> None:
+        click.echo(f"standing by for {scenario.name}: {leader.holder} leads, sidecar at {address}")
+
     settings.folder.mkdir(parents=True, exist_ok=True)
     async with valkey_url(store) as url:
-        status = await steer(scenario, make_policy, replace(settings, store_url=url), stopping, ready)
+        status = await steer(scenario, chosen, replace(settings, store_url=url), stopping, ready, waiting)
     log_console().print(f"{status.ticks} ticks, the fallback decided {status.fallback_ticks} of them")
     if status.last_move:
         log_console().print(f"mode {status.mode}; last change: {status.last_move}")

@@ -19,6 +19,7 @@ from ..env.scenario import Scenario
 from .actuators.caps import CapFiles
 from .actuators.envoy_config import Endpoint, RoutingTable
 from .actuators.replicas import CausedSeconds, PoolReplicas, RentedSeconds
+from .fencing import UNFENCED, Fence, Fenced
 from .routing import routing_table
 
 _LOG: Final = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Hands:
     caps: CapFiles
     speed_up: float = 1.0
     """Scenario seconds in a second of the wall."""
+    fence: Fence = UNFENCED
     wall: Callable[[], float] = time.monotonic
     _tries: dict[str, _Tries] = field(default_factory=dict, init=False)
 
@@ -98,7 +100,11 @@ class Hands:
             action: what to bring about.
             in_force: what is.
             tick: the decision's, to be charged with what it causes.
+
+        Raises:
+            Fenced: another sidecar acts now.
         """
+        self.fence.check()
         names = self.scenario.pool_names
         caps, budgets = in_force.batch_cap.copy(), in_force.token_budget.copy()
         troubles = []
@@ -106,7 +112,7 @@ class Hands:
             cap, budget = int(action.batch_cap[p]), int(action.token_budget[p])
 
             async def set_caps(name: str = name, cap: int = cap, budget: int = budget) -> None:
-                self.caps.apply(name, cap, budget)
+                self.caps.apply(name, cap, budget, self.fence.token)
 
             trouble = await self._tried(f"caps of {name}", set_caps)
             if trouble:
@@ -144,6 +150,8 @@ class Hands:
             return f"{tries.trouble} (failed {tries.failures} times, again in {tries.again_at_s - now_s:.0f} s)"
         try:
             await do()
+        except Fenced:
+            raise  # another sidecar acts now
         except Exception as error:  # noqa: BLE001  # whatever one part does, the others go on
             _LOG.warning("%s: %s: %s", part, type(error).__name__, error)
             tries.failures += 1

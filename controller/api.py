@@ -235,7 +235,7 @@ class _Routes:
 
     async def openapi(self, request: web.Request) -> web.Response:
         """What can be asked."""
-        return _json(document(), 200)
+        return _json(document(loopback=self.access.loopback), 200)
 
     def _verdict(self, request: web.Request, problems: tuple[str, ...]) -> web.Response:
         """Whether all is well; what is not is for those who may know."""

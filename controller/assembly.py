@@ -8,12 +8,12 @@ replicas, and goes on with the weights, caps, counts and mode that it finds.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import math
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,11 @@ from typing import Final
 import aiohttp
 import numpy as np
 
+from ..agents.checkpoint import CheckpointError
 from ..agents.planner.replan import Replanner, replanner_of
-from ..agents.portfolio import PLAN_TRACKING, PolicyFactory, policy_factory
+from ..agents.portfolio import PolicyFactory
 from ..env.beliefs import opening_load
-from ..env.contract import Action, Cluster, Mode, Plan
+from ..env.contract import Action, Cluster, Mode, Plan, Policy
 from ..env.guard import first_state
 from ..env.scenario import Scenario
 from ..env.workload.load import load_workload
@@ -33,13 +34,13 @@ from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
 from ..telemetry.log_sources import OneLog
-from ..telemetry.store import Store
+from ..telemetry.store import Lease, Store
 from . import standing
 from .acting import Hands
 from .actuators import envoy_process
 from .actuators.admission import AdmissionError, CappedRouting
 from .actuators.caps import CapFiles
-from .actuators.child import ReplicaCommand, plugin_environment
+from .actuators.child import ReplicaCommand, lacks_shutdown_timeout, plugin_environment
 from .actuators.envoy import EnvoyFiles, EnvoyRejected, EnvoyUnreachable, write
 from .actuators.envoy_config import Endpoint
 from .actuators.envoy_keeper import kept
@@ -50,14 +51,19 @@ from .actuators.local_replica import LocalSettings
 from .actuators.own_servers import OwnServers
 from .actuators.processes import LocalProcesses
 from .actuators.sleep_mode import DEV_MODE, Sleeping
-from .api import Backing, View, api, serving
+from .api import LOOPBACK, Access, api, is_loopback, serving
+from .choosing import FALLBACK, PolicyChoice
 from .clock import Clock
-from .decision_log import DecisionLog, Sitting
+from .decision_log import DecisionLog, Sat, Sitting
+from .fencing import Fence
+from .front import Front
 from .ladder import Ladder, standing_on
+from .leadership import LEASE_S, Leadership
 from .loop import Sidecar, Status
 from .observing import Observer, more_sources
 from .other_envoys import other_envoys
 from .recording import Records
+from .reloading import Reloading
 from .routing import routing_table
 from .standing import Standing, StandingError
 from .thinking import Thinker
@@ -70,7 +76,7 @@ WARM_UP_S: Final = 120.0
 """Wall-clock patience for the first replicas, where all are emulated."""
 REAL_WARM_UP_S: Final = 1800.0
 """As `WARM_UP_S`, where some load a real model: hundreds of gigabytes may come over the network."""
-TAKE_OVER_S: Final = 10.0
+TAKE_OVER_S: Final = 2.0
 """Wall-clock patience for replicas that were found running to answer their health check."""
 PROCESS_START_S: Final = 1.5
 """Wall-clock seconds from starting an emulated replica until it serves, as measured on two busy cores."""
@@ -112,6 +118,14 @@ class ControlSettings:
     """Draws provisioning delays."""
     leave_running: bool = False
     """At the end, leave Envoy and replicas to the next sidecar."""
+    shared_store: bool = True
+    """Whether other sidecars can reach the store: only then may several run in one folder, one leading."""
+    lease_s: float = LEASE_S
+    """Wall-clock seconds after which a leader that is gone is replaced."""
+    api_host: str = LOOPBACK
+    """Address of the API; any but loopback needs `api_token`."""
+    api_token: str | None = None
+    """Whoever shows it may change the mode; without one nobody may."""
     xds: XdsAddress | None = None
     """Where Envoys on other machines ask for their configuration; None serves none."""
 
@@ -123,37 +137,88 @@ class ControlSettings:
 
 async def steer(
     scenario: Scenario,
-    make_policy: PolicyFactory,
+    make_policy: PolicyFactory | PolicyChoice,
     settings: ControlSettings,
     stopping: asyncio.Event,
     on_ready: Callable[[RunningEnvoy, str], None],
+    on_waiting: Callable[[Lease, str], None] = lambda leader, address: None,
 ) -> Status:
-    """Run one sidecar until `stopping`; how it was at the end.
+    """Run one sidecar until `stopping`: it leads, or stands by while another one leads; how it was at the end.
 
-    The replicas that the scenario starts with are brought up first, without a provisioning delay; scenario time
-    begins, and `on_ready` is told Envoy's and the API's addresses, when they serve.
+    Where it leads and finds nothing, the replicas that the scenario starts with are brought up first, without a
+    provisioning delay; scenario time begins, and `on_ready` is told Envoy's and the API's addresses, when they serve.
+    `on_waiting` is told who leads instead, and the API's address. At the end all is stopped, unless another one waits to
+    take over.
 
     Raises:
-        StartError: the first replicas do not come up.
+        StartError: the first replicas do not come up, or the folder is another sidecar's.
         EnvoyStartError: Envoy does not start.
         ServeError: Envoys elsewhere cannot be served.
-        StoreError: the store does not answer.
+        StoreError: the store does not answer at the start.
     """
+    folder, cluster = settings.folder, scenario.cluster()
+    folder.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_sharing(folder, settings.shared_store))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        store = await stack.enter_async_context(Store(settings.store_url, prefix=settings.store_prefix))
+        await store.ping()
+        prepared = _prepared(scenario, make_policy, cluster)
+        leadership = Leadership(store, folder, lease_s=settings.lease_s)
+        front = Front(leadership, settings.mode, CapFiles(folder / "caps"))
+        tick_wall_s = scenario.tick_s / settings.speed_up
+        access = Access(settings.api_token, is_loopback(settings.api_host))
+        app = api(front.backing, MISSED_TICKS_ALIVE * tick_wall_s, access)
+        address = await stack.enter_async_context(serving(app, settings.api_port, settings.api_host))
+        status = Status(settings.mode, settings.goal or settings.mode)
+
+        async def term(fence: Fence) -> Status:
+            return await _lead(
+                scenario,
+                prepared,
+                settings,
+                session,
+                store,
+                leadership,
+                fence,
+                stopping,
+                front,
+                lambda envoy: on_ready(envoy, address),
+            )
+
+        while fence := await leadership.win(stopping, lambda leader: on_waiting(leader, address)):
+            led = await leadership.lead(fence, partial(term, fence))
+            front.leads(None)
+            if led is not None:
+                status = led
+        return status
+
+
+async def _lead(
+    scenario: Scenario,
+    prepared: _Prepared,
+    settings: ControlSettings,
+    session: aiohttp.ClientSession,
+    store: Store,
+    leadership: Leadership,
+    fence: Fence,
+    stopping: asyncio.Event,
+    front: Front,
+    on_ready: Callable[[RunningEnvoy], None],
+) -> Status:
+    """Act through `fence`, until `stopping` or until somebody else leads."""
     time_of: list[Clock] = []
 
     def now_s() -> float:
         return time_of[0].now_s() if time_of else 0.0
 
-    folder = settings.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    cluster = scenario.cluster()
-    planner, plan = first_plan(scenario)
+    folder, cluster, plan = settings.folder, prepared.cluster, prepared.plan
     try:
         left = standing.read(folder / standing.FILE, cluster)
     except (StandingError, OSError) as error:
         raise StartError(str(error)) from None
     opening = left.in_force if left else _opening(plan, scenario)
-    caps = CapFiles(folder / "caps")
+    caps = CapFiles(folder / "caps", fence)
     warming = [True]
     rng = np.random.default_rng(settings.seed)
 
@@ -161,11 +226,8 @@ async def steer(
         return 0.0 if warming[0] else _drawn_delay_s(scenario, pool, settings.speed_up, rng)
 
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession())
-        store = await stack.enter_async_context(Store(settings.store_url, prefix=settings.store_prefix))
-        await store.ping()
-        sitting = Sitting(scenario.name, cluster, scenario.limits())
-        log = stack.enter_context(DecisionLog(folder / "decisions.jsonl", sitting))
+        sitting = Sitting(scenario.name, cluster, scenario.limits(), prepared.sat)
+        log = stack.enter_context(DecisionLog(folder / "decisions.jsonl", sitting, fence))
         own = {name: pool.addresses for name, pool in scenario.pools.items() if pool.endpoints is not None}
         local = LocalProcesses(
             commands={
@@ -181,6 +243,7 @@ async def steer(
                 poll_s=0.1,
                 first_backoff_s=0.5,
                 hung_after_s=scenario.guard.stale_after_s,
+                fence=fence,
             ),
             clock=now_s,
             provision_s=provision_s,
@@ -188,8 +251,8 @@ async def steer(
             sleeps=_sleeps(scenario),
         )
         processes = Fleet(local, OwnServers(own, session, now_s))
-        envoy, found = await _envoy(scenario, opening, settings)
-        keeper = await stack.enter_async_context(kept(envoy))
+        envoy, found = await _envoy(scenario, opening, settings, fence)
+        keeper = await stack.enter_async_context(kept(envoy, fence))
         # What served before we came goes on serving if we cannot take it over.
         leave_running = settings.leave_running or found
         try:
@@ -201,7 +264,7 @@ async def steer(
             else:  # what served is gone, and what it needed with it
                 opening = _opening(plan, scenario)
             for name, cap, budget in zip(scenario.pool_names, opening.batch_cap, opening.token_budget, strict=True):
-                caps.apply(name, int(cap), int(budget))
+                caps.apply(name, int(cap), int(budget), fence.token)
             await processes.apply(dict(zip(scenario.pool_names, map(int, opening.replicas), strict=True)))
             if not resumed:
                 await _until_ready(local, scenario, opening, stopping)
@@ -209,9 +272,8 @@ async def steer(
             if stopping.is_set():
                 leave_running = settings.leave_running
                 return Status(ladder.mode, ladder.goal)
-            routing = CappedRouting(
-                EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log), envoy.admin_url
-            )
+            files = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log, fence=fence)
+            routing = CappedRouting(files, envoy.admin_url, fence)
             table = routing_table(scenario, opening, _ready(processes), settings.speed_up)
             try:
                 await routing.apply(table)
@@ -227,8 +289,8 @@ async def steer(
             metrics = SidecarMetrics(cluster, scenario.tick_s / settings.speed_up)
             sidecar = Sidecar(
                 scenario=scenario,
-                thinker=Thinker(make_policy(cluster), policy_factory(PLAN_TRACKING)(cluster)),
-                planner=planner,
+                thinker=Thinker(prepared.policy, prepared.fallback),
+                planner=prepared.planner,
                 limits=scenario.limits(),
                 observer=Observer(
                     scenario,
@@ -239,8 +301,8 @@ async def steer(
                     settings.speed_up,
                     more_sources(scenario, session, now_s, lambda: envoy.admin_url),
                 ),
-                hands=Hands(scenario, processes, others.beside(routing), caps, settings.speed_up),
-                recorder=Records(sitting, log, store, metrics, folder),
+                hands=Hands(scenario, processes, others.beside(routing), caps, settings.speed_up, fence),
+                recorder=Records(sitting, log, store, metrics, folder, fence),
                 first_plan=plan,
                 ladder=ladder,
                 speed_up=settings.speed_up,
@@ -248,21 +310,65 @@ async def steer(
                 resumed=resumed,
                 steps_back=settings.steps_back,
                 rest=left.rest if left and left.mode is ladder.mode else None,
-                keep=standing.Keeper(folder / standing.FILE, cluster, settings.asked).keep,
+                keep=standing.Keeper(folder / standing.FILE, cluster, settings.asked, fence).keep,
+                fencing_token=fence.token,
             )
-            tick_wall_s = scenario.tick_s / settings.speed_up
-            backing = Backing(lambda: _view(sidecar), lambda: metrics.registry, caps.read, sidecar.request_mode)
-            app = api(backing, alive_within_s=MISSED_TICKS_ALIVE * tick_wall_s)
-            address = await stack.enter_async_context(serving(app, settings.api_port))
-            on_ready(envoy, address)
+            front.leads(sidecar, metrics, fence.token)
+            on_ready(envoy)
             await sidecar.run(_until(clock.ticks(), stopping))
             return sidecar.status
         finally:
-            if leave_running:
+            if leave_running or fence.passed or leadership.standby:
                 await processes.detach()
             else:
                 await processes.stop_all()
+                fence.check()
                 await keeper.stop()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What needs no leadership and takes time: whoever stands by has it ready."""
+
+    cluster: Cluster
+    planner: Replanner
+    plan: Plan
+    policy: Policy
+    fallback: Policy
+    sat: tuple[Sat, ...]
+
+
+def _prepared(scenario: Scenario, make_policy: PolicyFactory | PolicyChoice, cluster: Cluster) -> _Prepared:
+    planner, plan = first_plan(scenario)
+    fallback = FALLBACK.make(cluster)
+    sat = [Sat.of(FALLBACK, fallback)]
+    policy: Policy
+    if isinstance(make_policy, PolicyChoice):
+        try:
+            policy = decider = make_policy.make(cluster)
+            sat.insert(0, Sat.of(make_policy, decider))
+        except CheckpointError:  # its files are spoilt, and may be whole again later
+            policy = Reloading(make_policy.name, make_policy.factory, cluster)
+            sat.insert(0, Sat(make_policy.name, "", make_policy))
+    else:
+        policy = make_policy(cluster)
+    return _Prepared(cluster, planner, plan, policy, fallback, tuple(sat))
+
+
+@contextmanager
+def _sharing(folder: Path, shared_store: bool) -> Iterator[None]:
+    """Keep out, as long as the block lasts, whoever could not be in one election with this one (StartError).
+
+    A store that only this process has elects nobody else.
+    """
+    with (folder / ".sidecars").open("ab") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared_store else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(
+                f"{folder}: another sidecar runs in this folder; give both the same --store, or each its own folder"
+            ) from None
+        yield
 
 
 def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:
@@ -274,15 +380,17 @@ def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:
     return planner, planner.first(opening_load(yesterday, scenario.duration_s))
 
 
-async def _envoy(scenario: Scenario, opening: Action, settings: ControlSettings) -> tuple[RunningEnvoy, bool]:
+async def _envoy(
+    scenario: Scenario, opening: Action, settings: ControlSettings, fence: Fence
+) -> tuple[RunningEnvoy, bool]:
     """The Envoy that still runs in the folder, or a new one; whether it was found. It outlives this process."""
     folder = EnvoyFolder(settings.folder / "envoy")
     found = envoy_process.find(folder)
     if found:
         return found, True
     folder.xds.mkdir(parents=True, exist_ok=True)
-    write(folder.xds, routing_table(scenario, opening, {}, settings.speed_up))
-    return await envoy_process.start(folder, port=settings.port, outlives_us=True), False
+    write(folder.xds, routing_table(scenario, opening, {}, settings.speed_up), fence)
+    return await envoy_process.start(folder, port=settings.port, outlives_us=True, fence=fence), False
 
 
 def _opening(plan: Plan, scenario: Scenario) -> Action:
@@ -336,6 +444,8 @@ def _command(scenario: Scenario, name: str, settings: ControlSettings, cap_file:
     """How a replica of the pool is started: as the scenario says, or emulated."""
     own = scenario.pools[name].command
     if own is not None:
+        if lacks_shutdown_timeout(own):
+            _LOG.warning("pool %s: command has no --shutdown-timeout: what SIGTERM meets in vLLM is cut", name)
         dev_mode = {} if scenario.pools[name].sleep is None else DEV_MODE
         return ReplicaCommand(own, cap_file, {**plugin_environment(cap_file), **dev_mode})
     emulate = (sys.executable, "-m", "poolpilot", "emulate", "--scenario", str(settings.scenario_file), "--pool", name)
@@ -376,21 +486,3 @@ async def _until(ticks: AsyncIterator[float], stopping: asyncio.Event) -> AsyncI
             yield following.result()
     finally:
         stopped.cancel()
-
-
-def _view(sidecar: Sidecar) -> View:
-    status = sidecar.status
-    last = status.last
-    return View(
-        tick_age_s=time.monotonic() - status.last_tick_at_s,
-        decided=last is not None,
-        troubles=status.troubles,
-        snapshot=last.snapshot if last else None,
-        decision=last.decision if last else None,
-        mode=status.mode,
-        goal=status.goal,
-        gate=status.gate,
-        last_move=status.last_move,
-        ticks=status.ticks,
-        fallback_ticks=status.fallback_ticks,
-    )

@@ -30,7 +30,7 @@ def blind(observation: Observation, cluster: Cluster, stale_after_s: float, *, r
         return _reason(
             ReasonCode.MISSING_TELEMETRY, "classes", observation.log_age_s, stale_after_s, observation.log_trouble
         )
-    serving = snapshot.plausible("ready", 0.0) + snapshot.plausible("draining", 0.0) > 0
+    serving = snapshot.plausible("ready", 0.0) > 0  # one that was told to stop is not asked any more
     age_s = snapshot.telemetry_age_s
     silent = serving & ~((age_s >= 0) & (age_s <= stale_after_s))
     for p in np.flatnonzero(silent):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..agents.portfolio import PLAN_TRACKING, completed, has_knobs, policy_factory
+from ..agents.portfolio import PLAN_TRACKING, PolicyFactory, completed, has_knobs, policy_factory
 from ..env.contract import Action, Cluster, Memory, Plan, Policy, Snapshot
 
 _HASH_DIGITS: Final = 16
@@ -37,9 +37,13 @@ class PolicyChoice:
             return self
         return PolicyChoice(self.name, self.setting, completed(self.name, self.knobs), self.miss_price)
 
+    def factory(self) -> PolicyFactory:
+        """Makes the policy itself. Raises what `policy_factory` does."""
+        return policy_factory(self.name, self.knobs or self.setting, self.miss_price)
+
     def make(self, cluster: Cluster) -> Decider:
-        """The policy for a cluster. Raises what `policy_factory` does."""
-        made = policy_factory(self.name, self.knobs or self.setting, self.miss_price)(cluster)
+        """The policy for a cluster, with its hash. Raises what `policy_factory` does."""
+        made = self.factory()(cluster)
         own = str(getattr(made, "policy_hash", ""))
         return Decider(made, str(getattr(made, "name", self.name)), own or self._hash())
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..env.contract import Cluster, Decision, Policy
+from ..env.contract import Decision, Policy
 from ..env.wire import to_json
 from .deciding import NEWS, Proposed, conclude
-from .decision_log import TickRecord
+from .decision_log import Sitting, TickRecord
+
+
+class ReplayError(ValueError):
+    """A log cannot be decided again here; the message says by whom it was decided, and what is missing."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +34,58 @@ class Replay:
 
     ticks: int
     differences: tuple[Difference, ...]
+    decided: Mapping[str, int]
+    """Ticks by who decided them, as `name hash`."""
+    fell_back: int
+    """Ticks that the fallback decided because the policy did not."""
 
 
-def replay(records: Iterable[TickRecord], policy_of: Callable[[Decision, Cluster], Policy]) -> Replay:
+def logged_policy(decision: Decision, sitting: Sitting) -> Policy:
+    """Who decided, made again from what the log says of it.
+
+    Raises:
+        ReplayError: the log does not tell, or this build makes another policy of it.
+    """
+    who = f"{decision.policy_name} {decision.policy_hash}".strip()
+    for sat in sitting.policies:
+        # A checkpoint that could not be read at the start has no hash in the sitting.
+        if sat.name == decision.policy_name and sat.policy_hash in (decision.policy_hash, ""):
+            made = sat.chosen.make(sitting.cluster)
+            if made.policy_hash != decision.policy_hash:
+                raise ReplayError(
+                    f"tick {decision.tick} was decided by {who}, and {sat.chosen.name} is {made.policy_hash} here: it was"
+                    " trained or tuned anew since; go back to the version of then"
+                )
+            return made
+    told = ", ".join(f"{sat.name} {sat.policy_hash}" for sat in sitting.policies) or "nobody"
+    raise ReplayError(f"tick {decision.tick} was decided by {who}, and the log tells only how to make {told}")
+
+
+def replay(records: Iterable[TickRecord], policy_of: Callable[[Decision, Sitting], Policy] = logged_policy) -> Replay:
     """Propose and guard each logged tick again, from its own logged inputs, and compare.
 
     Args:
         records: such as `read_log` yields.
         policy_of: makes the policy that a decision names (its name and hash), for the logged cluster. Asked once for
             each policy of each sitting. Another policy here shows where the two would have differed.
+
+    Raises:
+        ReplayError: by `logged_policy`.
     """
     policies: dict[tuple[str, str, int], Policy] = {}
     kept: list[object] = []  # keeps each sitting alive, so that its id stays its own
-    ticks, differences = 0, list[Difference]()
+    ticks, differences, fell_back = 0, list[Difference](), 0
+    decided: Counter[str] = Counter()
     for record in records:
         decision, sitting = record.decision, record.sitting
         key = (decision.policy_name, decision.policy_hash, id(sitting))
         if key not in policies:
             kept.append(sitting)
-            policies[key] = policy_of(decision, sitting.cluster)
-        ticks += 1
+            policies[key] = policy_of(decision, sitting)
+        ticks, fell_back = ticks + 1, fell_back + record.fell_back
+        decided[f"{decision.policy_name} {decision.policy_hash}".strip()] += 1
         differences += _replayed(record, policies[key])
-    return Replay(ticks, tuple(differences))
+    return Replay(ticks, tuple(differences), dict(decided), fell_back)
 
 
 def _replayed(record: TickRecord, policy: Policy) -> Iterator[Difference]:

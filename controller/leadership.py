@@ -2,13 +2,15 @@
 
 The lease tells who leads and notices when that one is gone: it runs out unless it is renewed. The fence makes it true:
 a new leader raises it before it acts, so that one which was only stopped, or lost the network, changes nothing when it
-comes back (`fencing`). While the store does not answer nobody can be elected, and the leader goes on: the fence would
+comes back (`fencing`). Of one that was killed on this machine the kernel tells at once, by a lock that dies with its
+process, and nobody waits for its lease to run out. While the store does not answer nobody can be elected, and the leader goes on: the fence would
 tell it if that were wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import socket
@@ -51,6 +53,8 @@ class Leadership:
     """Who leads, as last heard."""
     standby: bool = field(default=False, init=False)
     """Whether another sidecar waits to take over, as last heard."""
+    looked_at_s: float = field(default_factory=time.monotonic, init=False)
+    """On the wall's monotonic clock, when it last looked who leads, answered or not."""
     trouble: str = field(default="", init=False)
     """What keeps the lease from being won or renewed, in words."""
 
@@ -64,6 +68,7 @@ class Leadership:
         """
         look_s, heard_of, not_before_s = self.lease_s / _LOOKS, "", 0.0
         while not stopping.is_set():
+            self.looked_at_s = time.monotonic()
             try:
                 # Only a look at first: what a store that hangs has not answered yet it does when it wakes, and a lease that
                 # was asked for then would be had before the leader could renew its own.
@@ -74,6 +79,10 @@ class Leadership:
                         heard_of, not_before_s = "", time.monotonic() + self.lease_s / _RENEWALS
                     if time.monotonic() >= not_before_s and (fence := await self._taken()):
                         return fence
+                elif self._died(lease.holder):
+                    _LOG.warning("%s: the process of %s has ended", self.name, lease.holder)
+                    await self.store.release(lease)
+                    continue
                 elif lease.holder != heard_of:
                     heard_of = lease.holder
                     on_waiting(lease)
@@ -104,6 +113,8 @@ class Leadership:
         When the lease is lost the fence is passed (`Fence.passed`), and the work is cancelled.
         """
         lease, over = Lease(self.name, fence.token), asyncio.Event()
+        alive = self._mark(self.name).open("wb")
+        fcntl.flock(alive, fcntl.LOCK_EX)
         keeping = asyncio.create_task(self._keep(lease, fence, over))
         working = asyncio.ensure_future(term())
         try:
@@ -124,6 +135,25 @@ class Leadership:
             await asyncio.gather(keeping, working, return_exceptions=True)
             if not fence.passed:
                 await self._release(lease)
+            self._mark(self.name).unlink(missing_ok=True)
+            alive.close()
+
+    def _mark(self, holder: str) -> Path:
+        """The file that a leader keeps locked as long as it lives."""
+        return self.folder / f".leader-{holder}"
+
+    def _died(self, holder: str) -> bool:
+        """Whether a leader was a process of this machine that has ended; its mark goes with it."""
+        mark = self._mark(holder)
+        if holder.partition(":")[0] != socket.gethostname():
+            return False  # its locks may be invisible here
+        try:
+            with mark.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mark.unlink(missing_ok=True)
+        except (FileNotFoundError, BlockingIOError):
+            return False
+        return True
 
     async def _keep(self, lease: Lease, fence: Fence, over: asyncio.Event) -> None:
         """Renew until the lease is another's, or the term is over."""

@@ -26,6 +26,7 @@ from .actuators.envoy_config import Endpoint
 from .actuators.replicas import CausedSeconds, PoolReplicas, Stage
 from .blindness import blind
 from .deciding import Proposed, conclude
+from .fencing import Fenced
 from .judging import evidence
 from .ladder import RUNGS, Ladder, Move, asked, judged, wanting
 from .observing import Observation, Observer, ReplicaUse
@@ -71,6 +72,12 @@ class Tick:
     def snapshot(self) -> Snapshot:
         """What was seen."""
         return self.observation.snapshot
+
+    @property
+    def saving_usd_per_hr(self) -> float:
+        """Rent of the replicas in force less that of those decided on: what an adviser expects to save; else about 0."""
+        price = self.snapshot.plausible("usd_per_hr", 0.0)
+        return float(((self.in_force.replicas - self.decision.applied.replicas) * price).sum())
 
 
 @dataclass
@@ -118,6 +125,8 @@ class Sidecar:
     """Told at every change what the next sidecar needs to know: the ladder, what is in force, and `rest`."""
     rest: Action | None = None
     """What stood in the world when the present mode began; left out: what is in force."""
+    fencing_token: int = 0
+    """Of its term; stands in every decision."""
     status: Status = field(init=False)
 
     def __post_init__(self) -> None:
@@ -143,10 +152,12 @@ class Sidecar:
     # Time
 
     async def run(self, ticks: AsyncIterator[float]) -> None:
-        """Tick until `ticks` ends. A tick that fails is logged and the next one goes on from what it finds."""
+        """Tick until `ticks` ends, or another sidecar leads (Fenced). A tick that fails is logged, and the next one goes on."""
         async for now_s in ticks:
             try:
                 await self.tick(now_s)
+            except Fenced:
+                raise
             except Exception as error:  # noqa: BLE001  # the world keeps its last decision, the next tick tries again
                 _LOG.exception("tick at %.1f s failed", now_s)
                 kept = await self.hands.apply(self.in_force, self.in_force, NO_DECISION)
@@ -170,7 +181,16 @@ class Sidecar:
         proposed, memory = await self.thinker.propose(snapshot, plan, patience_s, self._trouble(observation))
         reach = self._reach(proposed)
         decision, state = conclude(
-            proposed, snapshot, plan, self._cluster, self.limits, guard_state, self.status.ticks, reach, self._news()
+            proposed,
+            snapshot,
+            plan,
+            self._cluster,
+            self.limits,
+            guard_state,
+            self.status.ticks,
+            reach,
+            self._news(),
+            self.fencing_token,
         )
         wanted = self.in_force if reach.mode is Mode.ADVISE else decision.applied
         acted = await self.hands.apply(wanted, self.in_force, decision.tick)

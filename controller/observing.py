@@ -31,7 +31,7 @@ from ..telemetry.metering import Used, busy_share, meter, nothing_known, scaling
 from ..telemetry.metrics_page import PageError
 from ..telemetry.prices import PriceBook, Prices
 from ..telemetry.readings import ReplicaReading
-from ..telemetry.sources import SourceStates, source_states
+from ..telemetry.sources import Silence, SourceStates, source_states
 from ..telemetry.tally import ClassWindow, TickTally, tally
 
 WINDOW_S = 60.0
@@ -122,7 +122,7 @@ class Observer:
         self._busy = nothing_known(len(self.cluster.pool_names))
         self._used_before: Mapping[str, ReplicaUse] = {}
         self._seen_at_s = math.nan
-        self._log_read_at_s = math.nan
+        self._log_read_at_s = self._proxy_read_at_s = math.nan
         self._tariff = scenario.tariff()
         self._ranges = believed_ranges(scenario)
         self._preemptions_per_hr = believed_preemptions_per_hr(scenario)
@@ -177,7 +177,16 @@ class Observer:
         amounts = self._used(span_s if span_s > 0 else 0.0, prices, readings, used, caused, route, tick, snapshot)
         bill = charge(meter(amounts, self._tariff), self._tariff)
         scaling = charge_scaling(scaling_seconds(amounts), amounts.usd_per_hr).rows(self.cluster.pool_names)
-        sources = source_states(readings, gpus, prices, proxy_error, self._scenario.guard.stale_after_s)
+        if math.isnan(self._proxy_read_at_s) or not proxy_error:
+            self._proxy_read_at_s = now_s
+        sources = source_states(
+            readings,
+            gpus,
+            prices,
+            Silence(proxy_error, now_s - self._proxy_read_at_s),
+            Silence(trouble, now_s - self._log_read_at_s),
+            self._scenario.guard.stale_after_s,
+        )
         return Observation(
             snapshot,
             bill,
@@ -195,12 +204,12 @@ class Observer:
     async def _gpus(self) -> Mapping[str, PoolGpus]:
         return {} if self._more.gpus is None else await self._more.gpus.collect()
 
-    async def _proxy(self) -> tuple[Mapping[str, PoolProxyStats], str | None]:
-        """What the proxy counts, and why it does not say (None: it does, or is not asked)."""
+    async def _proxy(self) -> tuple[Mapping[str, PoolProxyStats], str]:
+        """What the proxy counts, and why it does not say (empty: it does, or is not asked)."""
         if self._more.proxy is None:
-            return {}, None
+            return {}, ""
         try:
-            return await self._more.proxy.collect(), None
+            return await self._more.proxy.collect(), ""
         except PageError as error:
             return {}, str(error)
 

@@ -36,8 +36,14 @@ _TEXT: Final[Json] = {"type": "string"}
 _TEXTS: Final[Json] = {"type": "array", "items": _TEXT}
 
 
-def document() -> Json:
-    """All that the API answers, for people and generators."""
+def document(*, loopback: bool = True) -> Json:
+    """All that the API answers, for people and generators; `loopback`: only this machine can ask, and may read freely."""
+    paths = _paths()
+    if loopback:
+        for operations in paths.values():
+            if reading := operations.get("get"):
+                reading.pop("security", None)
+                reading["responses"].pop("401", None)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -47,7 +53,7 @@ def document() -> Json:
             " whatever changes something does, and so does everything at any other address but whether it lives.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": _paths(),
+        "paths": paths,
         "components": {"schemas": _schemas(), "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
 

@@ -68,7 +68,7 @@ class Records:
         known = [cost for cost in observation.scaling if not np.isnan(cost.usd)]
         self._scaling = dearest_rows((*self._scaling, *known), _DECISIONS_KEPT)
         self.metrics.show_snapshot(tick.snapshot)
-        self.metrics.show_decision(decision, tick.fell_back)
+        self.metrics.show_decision(decision, tick.fell_back, tick.in_force, tick.saving_usd_per_hr)
         self.metrics.sources.show(
             observation.sources, observation.prices, observation.proxy, observation.broken_log_lines
         )

@@ -7,7 +7,6 @@ caps and counts are in force, so that it changes nothing that needs no change, a
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..env.contract import SCHEMA_VERSION, Action, Cluster, Mode, SchemaError
 from ..env.wire import from_json, to_json
+from .fencing import UNFENCED, Fence
 from .ladder import Ladder, standing_on
 
 FILE: Final = "standing.json"
@@ -77,19 +77,18 @@ def standing(cluster: Cluster, asked: str, ladder: Ladder, in_force: Action, res
 class Keeper:
     """Writes the file whenever something in it changed."""
 
-    def __init__(self, path: Path, cluster: Cluster, asked: str) -> None:
-        """Nothing is written before `keep`."""
+    def __init__(self, path: Path, cluster: Cluster, asked: str, fence: Fence = UNFENCED) -> None:
+        """Nothing is written before `keep`. `fence` keeps leaders of the past from writing."""
+        self._fence = fence
         self._path, self._cluster, self._asked = path, cluster, asked
         self._written = b""
 
     def keep(self, ladder: Ladder, in_force: Action, rest: Action) -> None:
-        """Have the file say what stands now; OSError if it cannot be written."""
+        """Have the file say what stands now; OSError if it cannot be written, Fenced if a newer leader took over."""
         kept = standing(self._cluster, self._asked, ladder, in_force, rest)
         text = json.dumps(to_json(kept), allow_nan=False).encode() + b"\n"
         if text != self._written:
-            part = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-            part.write_bytes(text)
-            part.replace(self._path)
+            self._fence.write(self._path, text)
             self._written = text
 
 

@@ -363,6 +363,10 @@ class CapMetrics:
         """Stand before `app`."""
         self._app = app
 
+    def lines(self) -> bytes:
+        """What is added to the page."""
+        return page(statuses(os.getpid(), os.getppid()), time.monotonic())
+
     async def __call__(
         self, scope: _Message, receive: Callable[[], Awaitable[_Message]], send: Callable[[_Message], Awaitable[None]]
     ) -> None:
@@ -384,7 +388,7 @@ class CapMetrics:
             if not message.get("more_body", False):
                 if head["status"] == 200:
                     with suppress(OSError, UnknownEngine):
-                        body.extend(page(statuses(os.getpid(), os.getppid()), time.monotonic()))
+                        body.extend(self.lines())
                 kept = [(k, v) for k, v in head["headers"] if k.lower() != b"content-length"]
                 await send({**head, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
                 await send({"type": "http.response.body", "body": bytes(body)})

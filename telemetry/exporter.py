@@ -19,7 +19,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, Cluster, Decision, Mode, ReasonCode, Snapshot
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, Action, Bill, Cluster, Decision, Mode, ReasonCode, Snapshot
 from .exported_snapshot import SnapshotGauges, rent_usd_per_hr, set_each
 from .exported_sources import SourceMetrics
 
@@ -27,6 +27,17 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 """HTTP content type of `SidecarMetrics.page`."""
 TICK_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SECONDS_PER_HOUR = 3600.0
+
+
+def standby_registry() -> CollectorRegistry:
+    """All that a sidecar shows while another one leads: that it does not. Old wishes must not be acted on."""
+    registry = CollectorRegistry()
+    _leader(registry).set(0)
+    return registry
+
+
+def _leader(registry: CollectorRegistry) -> Gauge:
+    return Gauge("poolpilot_leader", "1 while this sidecar leads, 0 while it stands by", registry=registry)
 
 
 class SidecarMetrics:
@@ -41,6 +52,7 @@ class SidecarMetrics:
         """
         self._classes, self._pools = cluster.class_names, cluster.pool_names
         self.registry = CollectorRegistry()
+        _leader(self.registry).set(1)
         ProcessCollector(registry=self.registry)
         self._snapshot = SnapshotGauges(cluster, self.registry)
         self.sources = SourceMetrics(cluster, self.registry)
@@ -64,7 +76,11 @@ class SidecarMetrics:
         self._last_tick = self._gauge("last_tick_timestamp_seconds", "Unix time of the last tick")
         self._period = self._gauge("tick_period_seconds", "Seconds between two ticks")
         self._period.set(tick_wall_s)
-        self._desired = self._gauge("desired_replicas", "Replicas wanted, after the guard", "pool")
+        self._desired = self._gauge(
+            "desired_replicas", "Replicas that should be up, as far as the mode reaches", "pool"
+        )
+        self._advised = self._gauge("advised_replicas", "Replicas wanted, after the guard, in any mode", "pool")
+        self._saving = self._gauge("expected_saving_usd_per_hour", "Rent of what is up less that of what is advised")
         self._proposed = self._gauge("proposed_replicas", "Replicas wanted, before the guard", "pool")
         self._cap = self._gauge("applied_batch_cap", "Most sequences an engine may run", "pool")
         self._budget = self._gauge("applied_token_budget", "Most tokens of an engine's iteration", "pool")
@@ -84,8 +100,22 @@ class SidecarMetrics:
         self._snapshot.show(snapshot)
         self._rent_usd_per_hr = rent_usd_per_hr(snapshot)
 
-    def show_decision(self, decision: Decision, fell_back: bool = False) -> None:
-        """Count a decision and show what it wants; `fell_back`: the fallback rule made it."""
+    def show_decision(
+        self,
+        decision: Decision,
+        fell_back: bool = False,
+        in_force: Action | None = None,
+        saving_usd_per_hr: float = math.nan,
+    ) -> None:
+        """Count a decision and show what it wants.
+
+        Args:
+            decision: of this tick.
+            fell_back: the fallback decided.
+            in_force: what stands in the world: what an autoscaler is to bring about, which is not what an adviser would
+                do. Left out: what was applied.
+            saving_usd_per_hr: what is expected of doing it.
+        """
         self._fell_back.inc(fell_back)
         self._policy.clear()
         self._policy.labels(decision.policy_name, decision.policy_hash).set(1)
@@ -97,7 +127,9 @@ class SidecarMetrics:
         for mode in Mode:
             self._mode.labels(mode.value).set(mode is decision.mode)
         self._expected_usd_per_hr.set(decision.expected_usd_per_hr)
-        set_each(self._desired, self._pools, decision.applied.replicas)
+        set_each(self._desired, self._pools, (decision.applied if in_force is None else in_force).replicas)
+        set_each(self._advised, self._pools, decision.applied.replicas)
+        self._saving.set(saving_usd_per_hr)
         set_each(self._proposed, self._pools, decision.proposed.replicas)
         set_each(self._cap, self._pools, decision.applied.batch_cap)
         set_each(self._budget, self._pools, decision.applied.token_budget)

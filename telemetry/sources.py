@@ -15,7 +15,17 @@ ENGINES: Final = "engines"
 GPUS: Final = "gpus"
 PRICES: Final = "prices"
 PROXY: Final = "proxy"
-SOURCES: Final = (ENGINES, GPUS, PRICES, PROXY)
+ACCESS_LOG: Final = "access_log"
+SOURCES: Final = (ENGINES, GPUS, PRICES, PROXY, ACCESS_LOG)
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Why a source that is one whole did not tell, and for how long it has not. Empty: it told, or was not asked."""
+
+    why: str = ""
+    age_s: float = 0.0
+    """The decider's seconds."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ def source_states(
     readings: Sequence[ReplicaReading],
     gpus: Mapping[str, PoolGpus],
     prices: Prices,
-    proxy_error: str | None,
+    proxy: Silence,
+    access_log: Silence,
     stale_after_s: float,
 ) -> SourceStates:
     """The states of a tick.
@@ -45,20 +56,23 @@ def source_states(
         readings: of all engines.
         gpus: by pool.
         prices: of all pools.
-        proxy_error: why the proxy's page did not come; None if it came, or was not asked for.
+        proxy: of the proxy's own page.
+        access_log: of the record of requests; whoever reads it names its troubles.
         stale_after_s: older telemetry counts as none.
     """
     feeds = sum(not math.isnan(age_s) for age_s in prices.age_s)
-    asked = {ENGINES: len(readings), GPUS: len(gpus), PRICES: max(feeds, len(prices.troubles)), PROXY: 1}
+    asked = {ENGINES: len(readings), GPUS: len(gpus), PRICES: max(feeds, len(prices.troubles))}
+    asked |= {PROXY: 1, ACCESS_LOG: 1}
     failed = {
         ENGINES: sum(bool(r.error) for r in readings),
         GPUS: sum(bool(pool.errors) for pool in gpus.values()),
         PRICES: len(prices.troubles),
-        PROXY: int(proxy_error is not None),
+        PROXY: int(bool(proxy.why)),
+        ACCESS_LOG: int(bool(access_log.why)),
     }
     troubles = [*_silent_pools(readings, stale_after_s), *_silent_gpus(gpus, stale_after_s), *prices.troubles]
-    if proxy_error is not None:
-        troubles.append(f"proxy: {proxy_error}")
+    if proxy.why and proxy.age_s > stale_after_s:
+        troubles.append(f"proxy: {proxy.why}")
     return SourceStates(asked, failed, tuple(troubles))
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
+from ..fencing import UNFENCED, Fence
 from .envoy_config import RoutingTable
 
 RETRY_AFTER_S: Final = 1
@@ -21,27 +22,36 @@ LAYER: Final = "admission"
 """Envoy's runtime layer that the admin interface writes to."""
 RUNTIME: Final = {"layers": [{"name": LAYER, "admin_layer": {}}]}
 """Of the bootstrap."""
+
+
+def _come_back(flag: str, message: str, **status: int) -> dict[str, Any]:
+    """What is answered instead of Envoy's own words where it says `flag` in its log."""
+    return {
+        "filter": {"response_flag_filter": {"flags": [flag]}},
+        **status,
+        "headers_to_add": [
+            {
+                "header": {"key": "retry-after", "value": str(RETRY_AFTER_S)},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+        "body_format_override": {
+            "json_format": {
+                "error": {"type": "overloaded", "message": f"{message}; retry after {RETRY_AFTER_S} s"},
+            }
+        },
+    }
+
+
 OVERFLOW_REPLY: Final[dict[str, Any]] = {
-    # Envoy's own answer is a 503, which says that something is broken; being full is nothing of the kind.
     "mappers": [
-        {
-            "filter": {"response_flag_filter": {"flags": ["UO"]}},
-            "status_code": 429,
-            "headers_to_add": [
-                {
-                    "header": {"key": "retry-after", "value": str(RETRY_AFTER_S)},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-            ],
-            "body_format_override": {
-                "json_format": {
-                    "error": {"type": "overloaded", "message": f"the pool is full; retry after {RETRY_AFTER_S} s"}
-                }
-            },
-        }
+        # Envoy's own answer is a 503, which says that something is broken; being full is nothing of the kind.
+        _come_back("UO", "the pool is full", status_code=429),
+        # None passes its health check: busy beyond measure, or gone. The next look is half a second away.
+        _come_back("UH", "no replica is well"),
     ]
 }
-"""Of the connection manager: what a request beyond a cap is answered."""
+"""Of the connection manager: what a request is answered for which there is no place, or nobody."""
 _PATIENCE_S: Final = 5.0
 
 
@@ -60,9 +70,9 @@ class Routing(Protocol):
 class CappedRouting:
     """Routing, and after it the admission caps that a table holds."""
 
-    def __init__(self, routing: Routing, admin_url: str) -> None:
-        """`admin_url` is of the Envoy that `routing` steers."""
-        self._routing, self._admin_url = routing, admin_url
+    def __init__(self, routing: Routing, admin_url: str, fence: Fence = UNFENCED) -> None:
+        """`admin_url` is of the Envoy that `routing` steers; `fence` keeps leaders of the past from capping it."""
+        self._routing, self._admin_url, self._fence = routing, admin_url, fence
         self._may_hold_some = True  # those of a sidecar before this one
 
     async def apply(self, table: RoutingTable) -> object:
@@ -79,7 +89,7 @@ class CappedRouting:
             limit = aiohttp.ClientTimeout(total=_PATIENCE_S)
             try:
                 async with aiohttp.ClientSession(timeout=limit) as admin:
-                    await cap_admission(admin, self._admin_url, most)
+                    await cap_admission(admin, self._admin_url, most, self._fence)
             except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
                 raise AdmissionError(f"Envoy's admin interface at {self._admin_url}: {error!r}") from error
         self._may_hold_some = some
@@ -87,19 +97,21 @@ class CappedRouting:
 
 
 async def cap_admission(
-    admin: aiohttp.ClientSession, admin_url: str, most: Mapping[str, int | None]
+    admin: aiohttp.ClientSession, admin_url: str, most: Mapping[str, int | None], fence: Fence = UNFENCED
 ) -> tuple[str, ...]:
     """Bring the caps of pools to `most` requests under way at a time (None: no cap); the pools that this changed.
 
     Raises:
+        Fenced: a newer leader took over.
         AdmissionError: Envoy's runtime does not show them afterwards.
         aiohttp.ClientError, TimeoutError: the admin interface does not answer.
     """
     present = await _present(admin, admin_url)
-    wanted = {_key(pool): "" if count is None else str(count) for pool, count in most.items()}
+    wanted = {key_of(pool): "" if count is None else str(count) for pool, count in most.items()}
     different = {key: value for key, value in wanted.items() if present.get(key, "") != value}
     if not different:
         return ()
+    fence.check()
     async with admin.post(f"{admin_url}/runtime_modify", params=different) as answer:
         said = await answer.text()
         if answer.status != 200:
@@ -110,7 +122,7 @@ async def cap_admission(
         raise AdmissionError(
             f"{admin_url}/runtime: {missed[0]} is {after.get(missed[0], 'not there')} after it was set"
         )
-    return tuple(pool for pool in most if _key(pool) in different)
+    return tuple(pool for pool in most if key_of(pool) in different)
 
 
 async def _present(admin: aiohttp.ClientSession, admin_url: str) -> dict[str, str]:
@@ -124,5 +136,5 @@ async def _present(admin: aiohttp.ClientSession, admin_url: str) -> dict[str, st
     return {name: str(entry["layer_values"][layer]) for name, entry in document["entries"].items()}
 
 
-def _key(pool: str) -> str:
+def key_of(pool: str) -> str:
     return f"circuit_breakers.{pool}.default.max_requests"

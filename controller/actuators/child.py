@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -60,6 +60,12 @@ class ReplicaCommand:
     def _filled(self, endpoint: Endpoint) -> dict[str, str]:
         known = {"host": endpoint.host, "port": str(endpoint.port)}
         return known if self.cap_file is None else {**known, "cap_file": str(self.cap_file)}
+
+
+def lacks_shutdown_timeout(argv: Sequence[str]) -> bool:
+    """Whether a command starts vLLM such that SIGTERM cuts whatever still streams."""
+    serves = any(re.search(r"\bvllm\b", part) for part in argv)
+    return serves and not any(part.startswith("--shutdown-timeout") for part in argv)
 
 
 def plugin_environment(cap_file: Path) -> dict[str, str]:

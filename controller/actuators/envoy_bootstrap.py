@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...telemetry.envoy_log import END_FORMAT, LOG_NAME, START_FORMAT, USAGE_NAMESPACE
-from .admission import OVERFLOW_REPLY, RUNTIME
+from .admission import LAYER, OVERFLOW_REPLY, RUNTIME
 from .envoy_classes import BODY_LIMIT_BYTES, JSON_BODIES, filters
 from .envoy_config import NAMESPACE, ROUTES_NAME, TYPE, Endpoint, Json, address
 from .envoy_documents import CDS_FILE, RDS_FILE, watched
@@ -72,7 +72,7 @@ def bootstrap(settings: ProxySettings) -> Json:
     return {
         "node": {"id": settings.node, "cluster": NAMESPACE},
         "admin": {"address": address("127.0.0.1", settings.admin_port)},
-        "layered_runtime": RUNTIME,
+        "layered_runtime": RUNTIME if settings.xds_dir is not None else {"layers": [_asked_layer()]},
         "dynamic_resources": dynamic,
         "static_resources": resources,
     }
@@ -81,6 +81,11 @@ def bootstrap(settings: ProxySettings) -> Json:
 def asked_of_sidecar(_: str = "") -> Json:
     """The source of whatever comes over the one stream to a sidecar, waited for however long it takes."""
     return {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+
+
+def _asked_layer() -> Json:
+    """Admission caps, where nobody reaches the admin interface."""
+    return {"name": LAYER, "rtds_layer": {"name": LAYER, "rtds_config": asked_of_sidecar()}}
 
 
 def _source(settings: ProxySettings, file: str) -> Json:

@@ -10,8 +10,9 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from .admission import LAYER, key_of
 from .envoy_clusters import clusters, endpoints
-from .envoy_config import Json, RoutingTable, discovery
+from .envoy_config import TYPE, Json, RoutingTable, discovery
 from .envoy_routes import routes
 
 CDS_FILE: Final = "cds.json"
@@ -86,3 +87,10 @@ def hosts(document: Json) -> list[Json]:
     """The replicas in a document of endpoints."""
     hosts: list[Json] = document["resources"][0]["endpoints"][0]["lb_endpoints"]
     return hosts
+
+
+def admission(table: RoutingTable) -> Json:
+    """The admission caps of all pools as a layer of Envoy's runtime; pools without a cap are not in it."""
+    caps = {key_of(pool.name): pool.max_requests for pool in table.pools if pool.max_requests is not None}
+    kind = TYPE + "service.runtime.v3.Runtime"
+    return {"type_url": kind, "resources": [{"@type": kind, "name": LAYER, "layer": caps}]}

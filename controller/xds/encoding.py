@@ -21,6 +21,7 @@ _MODULES: Final = (
     "envoy.extensions.filters.http.buffer.v3.buffer_pb2",
     "envoy.extensions.filters.http.json_to_metadata.v3.json_to_metadata_pb2",
     "envoy.extensions.filters.http.lua.v3.lua_pb2",
+    "envoy.service.runtime.v3.rtds_pb2",
     "envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2",
 )
 _COMPOSITE: Final = "envoy.extensions.clusters.composite.v3"

@@ -9,8 +9,8 @@ from typing import Final
 from ..actuators.envoy import Applied, EnvoyRejected, EnvoyUnreachable
 from ..actuators.envoy_bootstrap import asked_of_sidecar
 from ..actuators.envoy_config import Json, RoutingTable
-from ..actuators.envoy_documents import CDS_FILE, RDS_FILE, all_new, hosts, phases, render
-from .server import CLUSTERS, ENDPOINTS, ROUTES, DiscoveryServer
+from ..actuators.envoy_documents import CDS_FILE, RDS_FILE, admission, all_new, hosts, phases, render
+from .server import CLUSTERS, ENDPOINTS, ROUTES, RUNTIME, DiscoveryServer
 
 _FIRST_CHECK_S: Final = 1.0
 """For new replicas to pass their first health check, of which an Envoy elsewhere tells nothing."""
@@ -23,6 +23,7 @@ class OfferedRouting:
         """Offer through `server`; an Envoy may take `patience_s` to follow."""
         self._server, self._patience_s = server, patience_s
         self._offered: dict[str, Json] = {}
+        self._caps: list[Json] = []
 
     async def apply(self, table: RoutingTable) -> Applied | None:
         """Make all connected Envoys run `table`; None if they did already. Those that come later get it when they come.
@@ -31,10 +32,12 @@ class OfferedRouting:
             EnvoyRejected: naming the Envoy and its reason; what was offered before is offered again, to all.
             EnvoyUnreachable: an Envoy that is connected does not follow; it may yet.
         """
+        caps = admission(table)["resources"]
         wanted = render(table, asked_of_sidecar)
         before = dict(self._offered)
-        if before == wanted and not self._server.behind():
+        if before == wanted and caps == self._caps and not self._server.behind():
             return None
+        self._caps = caps
         changed = tuple(name for name in wanted if wanted[name] != before.get(name))
         untried = any(all_new(before.get(name), wanted[name]) and hosts(wanted[name]) for name in changed)
         supply, routes, trimmed = phases(before, wanted)
@@ -67,6 +70,6 @@ class OfferedRouting:
         by_type: dict[str, list[Json]] = {CLUSTERS: [], ENDPOINTS: [], ROUTES: []}
         for name, document in documents.items():
             by_type[{CDS_FILE: CLUSTERS, RDS_FILE: ROUTES}.get(name, ENDPOINTS)] += document["resources"]
-        for type_url, resources in by_type.items():
+        for type_url, resources in (*by_type.items(), (RUNTIME, self._caps)):
             if resources:
                 self._server.offer(type_url, resources)

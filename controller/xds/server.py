@@ -24,10 +24,11 @@ _LOG: Final = logging.getLogger(__name__)
 CLUSTERS: Final = TYPE + "config.cluster.v3.Cluster"
 ENDPOINTS: Final = TYPE + "config.endpoint.v3.ClusterLoadAssignment"
 ROUTES: Final = TYPE + "config.route.v3.RouteConfiguration"
-IN_ORDER: Final = (CLUSTERS, ENDPOINTS, ROUTES)
+RUNTIME: Final = TYPE + "service.runtime.v3.Runtime"
+IN_ORDER: Final = (CLUSTERS, ENDPOINTS, ROUTES, RUNTIME)
 """A route may name a cluster only once that is known, and a cluster serves only with endpoints."""
 _NOTHING: Final = Offered({}, {})
-_KEY: Final = {CLUSTERS: "name", ENDPOINTS: "cluster_name", ROUTES: "name"}
+_KEY: Final = {CLUSTERS: "name", ENDPOINTS: "cluster_name", ROUTES: "name", RUNTIME: "name"}
 
 
 @dataclass(eq=False)
@@ -110,8 +111,10 @@ class DiscoveryServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
                 for found in self._answers(envoy):
                     yield _message(found)
                 changed = asyncio.create_task(envoy.changed.wait())
-                await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
+                try:
+                    await asyncio.wait({changed, reading}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
         finally:
             reading.cancel()
             self.connected.discard(envoy)

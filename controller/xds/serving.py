@@ -15,6 +15,16 @@ from .address import ServeError, XdsAddress
 from .server import DiscoveryServer
 
 _GRACE_S: Final = 0.2
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),  # two sidecars must not share a port without a word
+    # Envoys ping every two seconds; unless told so, gRPC takes that for an attack and hangs up.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
+    # An Envoy whose machine vanished is not waited for.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
 
 
 @asynccontextmanager
@@ -24,7 +34,7 @@ async def serving(where: XdsAddress, discovery: DiscoveryServer, log: AccessLogS
     Raises:
         ServeError: the port is taken, or a certificate cannot be used.
     """
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])  # two sidecars must not share a port without a word
+    server = grpc.aio.server(options=_OPTIONS)
     ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(discovery, server)
     als_pb2_grpc.add_AccessLogServiceServicer_to_server(log, server)
     address = str(where)

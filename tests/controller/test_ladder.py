@@ -11,7 +11,15 @@ from poolpilot.controller.ladder import RUNGS, Evidence, Ladder, Move, asked, ju
 from poolpilot.env.contract import Mode
 from poolpilot.env.scenario.control import Gates
 
-GATES = Gates(ticks=5, requests=50, breach_ticks=3, breach_requests=20, wait_ticks=8)
+GATES = Gates(
+    ticks=5,
+    requests=50,
+    vetoes_per_tick=2.0,
+    breach_ticks=3,
+    breach_requests=20,
+    breach_vetoes_per_tick=6.0,
+    wait_ticks=8,
+)
 CLASSES = ("chat", "code")
 GOOD = Evidence(
     judged=np.array([20.0, 10.0]),

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -166,3 +167,53 @@ async def test_a_store_that_lost_its_memory_hands_out_a_higher_token_than_the_fo
     Fence(sidecars.folder, 41).claim()
     fence = await sidecars.won(await sidecars.join())
     assert (fence.token, highest_token(sidecars.folder)) == (42, 42)
+
+
+_KILLED_WHILE_IT_LEADS = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from poolpilot.controller.leadership import Leadership
+from poolpilot.telemetry.store import Store
+
+async def main() -> None:
+    async with Store(sys.argv[1], timeout_s=5.0) as store:
+        leadership = Leadership(store, Path(sys.argv[2]), lease_s=3600.0)
+        fence = await leadership.win(asyncio.Event())
+
+        async def die() -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        await leadership.lead(fence, die)
+
+asyncio.run(main())
+"""
+
+
+async def test_nobody_waits_for_the_lease_of_a_process_that_was_killed(sidecars: Sidecars) -> None:
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _KILLED_WHILE_IT_LEADS, sidecars.url, str(sidecars.folder)
+    )
+    assert await asyncio.wait_for(killed.wait(), PATIENCE_S) == -signal.SIGKILL
+    second = await sidecars.join(lease_s=3600.0)
+    held = await second.store.leader()
+    assert held is not None
+    assert str(killed.pid) in held.holder
+    fence = await sidecars.won(second)
+    assert fence.token == held.token + 1
+    assert list(sidecars.folder.glob(".leader-*")) == []
+
+
+async def test_a_leader_that_lives_keeps_its_lease_whatever_files_lie_about(sidecars: Sidecars) -> None:
+    first, second = await sidecars.join(), await sidecars.join()
+    fence = await sidecars.won(first)
+    leading = asyncio.create_task(first.lead(fence, forever))
+    waiting = asyncio.create_task(second.win(sidecars.stopping))
+    (sidecars.folder / f".leader-{own_name()}").touch()
+    await asyncio.sleep(2 * LEASE_S)
+    assert not waiting.done()
+    assert not leading.done()
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leading
+    async with asyncio.timeout(PATIENCE_S):
+        assert await waiting is not None

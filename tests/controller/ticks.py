@@ -80,12 +80,18 @@ def a_reach(cluster: Cluster, mode: Mode, rest: Action) -> Reach:
     return Reach(mode, np.array(0.1), np.zeros(len(cluster.pool_names), dtype=np.bool_), rest)
 
 
-def sat_through(sitting: Sitting, n_ticks: int, seed: int, mode: Mode = Mode.ACTIVE) -> Iterator[TickRecord]:
+def sat_through(
+    sitting: Sitting,
+    n_ticks: int,
+    seed: int,
+    mode: Mode = Mode.ACTIVE,
+    deciding: tuple[Policy, Policy] | None = None,
+) -> Iterator[TickRecord]:
     """The ticks of a sidecar, as its loop has them."""
     rng = np.random.default_rng(seed)
     cluster, plan = sitting.cluster, a_plan(sitting.cluster)
     minds, state = Minds({}, {}), first_state(plan, cluster)
-    policy, fallback = policies(cluster).values()
+    policy, fallback = deciding or tuple(policies(cluster).values())
     for tick in range(n_ticks):
         snapshot = a_snapshot(cluster, tick * 10.0, rng)
         proposed, after = propose(policy, fallback, snapshot, plan, minds)

@@ -148,6 +148,17 @@ def test_two_sidecars_in_one_process_stay_apart() -> None:
     assert shown(other)["poolpilot_decisions_total{advise}"] == 0
 
 
+def test_an_autoscaler_is_told_what_is_in_force_and_not_what_an_adviser_would_do() -> None:
+    metrics = SidecarMetrics(CLUSTER)
+    in_force = replace(DECISION.applied, replicas=DECISION.applied.replicas + 1.0)
+    metrics.show_decision(DECISION, False, in_force, 2.5)
+    page = metrics.page().decode()
+    for pool, wanted, advised in zip(CLUSTER.pool_names, in_force.replicas, DECISION.applied.replicas, strict=True):
+        assert f'poolpilot_desired_replicas{{pool="{pool}"}} {wanted}' in page
+        assert f'poolpilot_advised_replicas{{pool="{pool}"}} {advised}' in page
+    assert "poolpilot_expected_saving_usd_per_hour 2.5" in page
+
+
 def whole_snapshot() -> Snapshot:
     """Every figure known: of class c 100 + c, of pool p 10 + p, where that can be."""
     snapshot = blank_snapshot(10.0, n_classes=3, n_pools=2)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from poolpilot import engine_plugin
 from poolpilot.commands.demonstration import real_vllm
 from poolpilot.commands.demonstration.real_vllm.tiny_model import make_tiny_model
 from poolpilot.env.perf.law import IterationLaw
@@ -25,6 +26,8 @@ from ..env.sim.served import Flags
 
 PACING = Path(real_vllm.__file__).parent
 """Folder of the pacing scheduler."""
+PLUGIN = Path(engine_plugin.__file__).parent
+"""Folder of the engine plugin."""
 MODEL_NAME = "tiny"
 _START_S = 900.0
 """Half a minute on a machine of its own; much longer on one that is busy with other things."""
@@ -118,7 +121,7 @@ def paced_server(
 def _environment(law_file: Path, steps_file: Path) -> dict[str, str]:
     """A small one, and where the pacing scheduler reads and writes."""
     return quiet_environment() | {
-        "PYTHONPATH": str(PACING),
+        "PYTHONPATH": f"{PACING}:{PLUGIN}",
         "POOLPILOT_PACING_LAW": str(law_file),
         "POOLPILOT_PACING_LOG": str(steps_file),
     }

@@ -32,7 +32,7 @@ def assert_steered(document: dict[str, Any], folder: Path) -> None:
     assert any(len(pool["weight_percent"]) > 1 for pool in pools.values()), "weights never changed"
     assert any(len(pool["batch_cap"]) > 1 for pool in pools.values()), "no engine ever took another cap"
     assert any(len(pool["ready"]) > 1 for pool in pools.values()), "counts never changed"
-    ticks = list(read_log(folder / "steady-hand" / "decisions.jsonl"))
+    ticks = list(read_log(folder / "plan-tracking" / "decisions.jsonl"))
     assert all(tick.decision.mode.value == "active" for tick in ticks)
     left = [
         entry.name
@@ -52,7 +52,7 @@ def _words(entry: Path) -> str:
 @pytest.mark.timeout(3600)
 def test_two_servers_are_steered_and_no_request_is_lost(vllm_python: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    assert_steered(run(vllm_python, folder, "--servers", "2", "--duration", "90"), folder)
+    assert_steered(run(vllm_python, folder, "--servers", "2", "--duration", "150"), folder)
 
 
 @pytest.mark.long

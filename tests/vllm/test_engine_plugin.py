@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
 from aiohttp import web
 
-from poolpilot import engine_plugin
-from poolpilot.commands.demonstration.real_vllm.tiny_model import VOCABULARY
+from poolpilot.commands.demonstration.real_vllm.tiny_model import VOCABULARY, make_tiny_model
 from poolpilot.env.perf.law import TOKENS_GRID, IterationLaw
 from poolpilot.telemetry.engine_page import EnginePage, parse_engine_page
 
 from ..env.sim.served import Flags
-from .serving import MODEL_NAME, PACING, Server, free_port, paced_server
+from .serving import MODEL_NAME, PLUGIN, Server, free_port, paced_server, quiet_environment
 
 FLAGS = Flags(max_num_seqs=32, max_num_batched_tokens=1024, max_model_len=1024, kv_blocks=128)
 PATIENCE_S = 240.0
-PLUGIN = Path(engine_plugin.__file__).parent
 
 
 @dataclass
@@ -124,7 +124,6 @@ def server(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory, source_p
     law = IterationLaw(TOKENS_GRID, 0.010 + 20e-6 * TOKENS_GRID, 0.0, 0.0, 0.0)
     arguments = ("--scheduler-cls", "poolpilot_engine.CappedScheduler", "--middleware", "poolpilot_engine.CapMetrics")
     environment = {
-        "PYTHONPATH": f"{PACING}:{PLUGIN}",
         "POOLPILOT_SCHEDULER_BASE": "paced_scheduler.PacedScheduler",
         "POOLPILOT_CAPS": f"http://127.0.0.1:{source_port}/v1/caps/a",
         "POOLPILOT_CAPS_STATUS": str(folder / "status"),
@@ -177,3 +176,45 @@ def test_a_step_never_has_more_tokens_than_the_budget(server: Server) -> None:
     assert max(step["prefill"] + step["decodes"] for step in steps) <= 1024
     assert {step["running"] for step in steps} >= {2, 4, 8, 12, 16, 32}
     assert re.fullmatch(r"0\.\d+\..*", server.version())
+
+
+@pytest.fixture(scope="module")
+def stepped(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """vLLM's schedulers, both ways of scheduling, under caps that go up and down at every step."""
+    folder = tmp_path_factory.mktemp("stepped")
+    model = make_tiny_model(folder / "model")
+    done = subprocess.run(
+        [vllm_python, Path(__file__).with_name("step_capped.py"), model],
+        input=json.dumps(CAPS_OF_STEPS),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env=quiet_environment()
+        | {
+            "PYTHONPATH": str(PLUGIN),
+            "POOLPILOT_CAPS": str(folder / "caps.json"),
+            "POOLPILOT_CAPS_STATUS": str(folder / "status"),
+        },
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    document: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return document
+
+
+CAPS_OF_STEPS = [[8, 512], [16, 512], [2, 512], [2, 100], [1, 1], [16, 1], [16, 64], [999, 9999], *[[16, 512]] * 60]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_both_of_its_schedulers_are_capped_and_finish_everything(way: str, stepped: dict[str, Any]) -> None:
+    told = stepped[way]
+    assert told["is_async"] == (way == "async"), "a plain scheduler would give up asynchronous scheduling"
+    assert told["left"] == 0
+    before = 0
+    for (cap, budget), (running, tokens) in zip(CAPS_OF_STEPS, told["steps"], strict=True):
+        assert running <= max(min(cap, 16), before), "admitted above the cap"
+        assert tokens <= min(512, max(budget, min(cap, 16), before)), "more tokens than the budget"
+        before = running
+    assert told["steps"][0][0] == 8
+    assert told["steps"][1][0] == 16

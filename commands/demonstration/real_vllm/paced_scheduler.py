@@ -1,9 +1,10 @@
 """vLLM's own scheduler, its steps paced to an iteration law: with it a real server keeps the time of any GPU.
 
 `--scheduler-cls paced_scheduler.PacedScheduler`, with this folder on PYTHONPATH. It lives in vLLM's engine process and
-imports nothing but the standard library and vllm. Two environment variables:
+imports nothing but the standard library, vllm and what lies beside it. Environment variables:
 
     POOLPILOT_PACING_LAW   a law file (what `poolpilot profile --out` writes)
+    POOLPILOT_PACED_GPU    optional: the card whose warmth goes onto the metrics page (`paced_gpu`)
     POOLPILOT_PACING_LOG   optional: one JSON line for each request as it arrives, and for each step as it ends
 
 A step's results are held back until its start plus what the law says of its work, an absolute time. The next step starts
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import vllm
+from paced_gpu import Warmth, gpu_of_environment
 from vllm.v1.core.sched.scheduler import Scheduler
 
 LAW_VARIABLE = "POOLPILOT_PACING_LAW"
@@ -74,6 +76,11 @@ class PacedScheduler(Scheduler):  # type: ignore[misc]
         self._busy_until_s: float | None = None
         """End of the last step, if there was work left then; the next one starts there."""
         self._step: dict[str, Any] | None = None
+        gpu = gpu_of_environment()
+        self._warmth = Warmth(gpu, time.monotonic()) if gpu else None
+        self._warm_from_s = 0.0
+        """Since when the GPU is taken to be busy: by the clock, as a machine too busy to keep the law leaves it no idle
+        time either."""
 
     def add_request(self, request: Any) -> None:
         """Note when a request reached the engine: before that it was under way through HTTP and the API server."""
@@ -86,6 +93,8 @@ class PacedScheduler(Scheduler):  # type: ignore[misc]
         output = super().schedule(*args, **kwargs)
         self._step = None
         if output.total_num_scheduled_tokens:
+            if self._busy_until_s is None:
+                self._warm_from_s = now_s
             start_s = now_s if self._busy_until_s is None else self._busy_until_s
             work = self._work(output)
             self._step = {"start_s": start_s, "begun_s": now_s, **work, "law_s": self._law.iteration_s(**work)}
@@ -106,6 +115,10 @@ class PacedScheduler(Scheduler):  # type: ignore[misc]
             step |= {"computed_s": done_s - step["begun_s"], "late_s": late_s}
             step["running"], step["waiting"] = len(self.running), len(self.waiting)
             self._say(step)
+            if self._warmth is not None:
+                now_s = time.monotonic()
+                self._warmth.worked(now_s - self._warm_from_s, now_s)
+                self._warm_from_s = now_s
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         if step is not None:
             # By the clock of the law, not by when this machine got to it: the next steps make good what one was late.

@@ -66,3 +66,18 @@ async def test_an_envoy_that_does_not_answer_is_named(proxy: Any, table: Any) ->
     await proxy.files.apply(both)
     with pytest.raises(AdmissionError, match=r"127\.0\.0\.1:9"):
         await CappedRouting(proxy.files, "http://127.0.0.1:9").apply(capped(both, 1))
+
+
+async def test_where_nobody_is_well_requests_are_told_to_come_back(proxy: Any) -> None:
+    for replica in proxy.replicas.values():
+        replica.status = 503
+    async with asyncio.timeout(30):
+        while (answer := await proxy.ask()).replica is not None:
+            await asyncio.sleep(0.1)
+    assert (answer.status, answer.retry_after) == (503, "1")
+    assert json.loads(answer.text)["error"]["message"] == "no replica is well; retry after 1 s"
+    for replica in proxy.replicas.values():
+        replica.status = 200
+    async with asyncio.timeout(30):
+        while (await proxy.ask()).status != 200:
+            await asyncio.sleep(0.1)

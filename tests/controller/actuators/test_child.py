@@ -10,6 +10,7 @@ from poolpilot.controller.actuators.child import (
     Child,
     ReplicaCommand,
     free_port,
+    lacks_shutdown_timeout,
     last_words,
     plugin_environment,
     says_port_taken,
@@ -40,6 +41,20 @@ def test_placeholders_are_filled_and_other_braces_stay() -> None:
 def test_a_template_that_cannot_work_is_refused(argv: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("{", r"\{")):
         ReplicaCommand(argv)
+
+
+@pytest.mark.parametrize(
+    ("command", "lacks"),
+    [
+        ("vllm serve m --port {port}", True),
+        ("python -m vllm.entrypoints.openai.api_server --port {port}", True),
+        ("vllm serve m --port {port} --shutdown-timeout 60", False),
+        ("/venv/bin/vllm serve m --port {port} --shutdown-timeout=60", False),
+        ("sglang serve --port {port}", False),
+    ],
+)
+def test_a_vllm_that_would_cut_its_streams_is_told_of(command: str, lacks: bool) -> None:
+    assert lacks_shutdown_timeout(command.split()) is lacks
 
 
 @pytest.mark.parametrize("keep_free", [True, False])

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,40 @@ async def test_a_sidecar_that_starts_anew_offers_nothing_before_its_first_table(
     assert await site.ask(envoy) == (200, "a1")
     await second.routing.apply(table(ClassRoute("chat", TO_B), A="a1", B="b1"))
     assert await site.ask(envoy) == (200, "b1")
+
+
+async def test_a_cap_on_admission_reaches_an_envoy_elsewhere(site: Any, table: Table) -> None:
+    control = await site.control()
+    envoy = await site.envoy("edge-1", control.address)
+    free = table(CHAT, A="a1", B="b1")
+    capped = replace(free, pools=tuple(replace(p, max_requests=2) if p.name == "A" else p for p in free.pools))
+    await control.routing.apply(free)
+    await site.until_ready(envoy)
+
+    async def statuses() -> Counter[int]:
+        async def one() -> int:
+            async with site.client.post(f"{envoy.url}/v1/x", json={"first_s": 1.0}) as answer:
+                return int(answer.status)
+
+        return Counter(await asyncio.gather(*(one() for _ in range(6))))
+
+    assert await statuses() == {200: 6}
+    assert await control.routing.apply(capped) is not None
+    assert await statuses() == {200: 2, 429: 4}
+    assert await control.routing.apply(capped) is None
+    await control.routing.apply(free)
+    assert await statuses() == {200: 6}
+
+
+async def test_a_quiet_stream_stays_open(site: Any, table: Table) -> None:
+    control = await site.control()
+    envoy = await site.envoy("edge-1", control.address)
+    await control.routing.apply(table(CHAT, A="a1", B="b1"))
+    await site.until_ready(envoy)
+    await asyncio.sleep(9.0)  # some of Envoy's pings
+    name = "cluster.poolpilot_sidecars.upstream_cx_total"
+    async with site.client.get(f"{envoy.admin_url}/stats", params={"filter": f"^{name}$"}) as got:
+        assert (await got.text()).strip() == f"{name}: 1"
 
 
 def certificates(folder: Path) -> dict[str, Path]:

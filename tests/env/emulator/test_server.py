@@ -167,6 +167,19 @@ async def test_asleep_requests_hang_until_it_wakes_up(replica: Served) -> None:
         assert (status, answer["usage"]["completion_tokens"]) == (200, 5)
 
 
+async def test_it_may_wait_for_what_runs_before_it_sleeps(replica: Served) -> None:
+    async with aiohttp.ClientSession(replica.url) as http:
+        running = asyncio.create_task(_completion(http, 50))
+        while replica.paced.in_flight == 0:
+            await asyncio.sleep(0.005)
+        assert (await http.post("/sleep?mode=wait")).status == 200
+        status, answer = await running
+        assert (status, answer["usage"]["completion_tokens"]) == (200, 50)
+        assert await (await http.get("/is_sleeping")).json() == {"is_sleeping": True}
+        assert (await http.post("/sleep?mode=keep")).status == 400
+        assert (await http.post("/wake_up")).status == 200
+
+
 async def test_sleep_is_only_offered_in_dev_mode() -> None:
     async with served(a_spec()) as replica, aiohttp.ClientSession(replica.url) as http:
         assert (await http.post("/sleep")).status == 404

@@ -1,0 +1,79 @@
+"""What the API shows of a sidecar that leads now, stands by then: one face for its whole life."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from ..env.contract import Mode
+from ..telemetry.exporter import SidecarMetrics, standby_registry
+from .actuators.caps import CapFiles
+from .api import LEADER, STANDBY, Backing, View
+from .leadership import Leadership
+from .loop import Sidecar
+
+_NOT_LEADING: Final = "this sidecar does not lead yet"
+
+
+class Front:
+    """Shows the present term, or that there is none: figures of the last one must not be acted on."""
+
+    def __init__(self, leadership: Leadership, mode: Mode, caps: CapFiles) -> None:
+        """Nothing is led yet; `mode` is the one that it will begin in."""
+        self._leadership, self._mode, self._caps = leadership, mode, caps
+        self._sidecar: Sidecar | None = None
+        self._token = 0
+        self._standby = standby_registry()
+        self._registry = self._standby
+
+    @property
+    def backing(self) -> Backing:
+        """For the API."""
+        return Backing(self.view, self.registry, self._caps.read, self._request_mode)
+
+    def leads(self, sidecar: Sidecar | None, metrics: SidecarMetrics | None = None, token: int = 0) -> None:
+        """A term begins, or, with None, is over."""
+        self._sidecar, self._token = sidecar, token
+        self._registry = metrics.registry if metrics else self._standby
+
+    def registry(self) -> CollectorRegistry:
+        """Of the metrics."""
+        return self._registry
+
+    def view(self) -> View:
+        """As of now."""
+        leadership = self._leadership
+        leader = leadership.leader
+        holder = leader.holder if leader else ""
+        led = self._sidecar
+        if led is not None:
+            return replace(_view(led), leader=holder, fencing_token=self._token)
+        role = LEADER if holder == leadership.name else STANDBY
+        troubles = (leadership.trouble,) if leadership.trouble else ()
+        # One that leads already and brings up the first replicas has no ticks yet: its patience for them is its own.
+        age_s = 0.0 if role == LEADER else time.monotonic() - leadership.looked_at_s
+        return View(age_s, decided=False, troubles=troubles, role=role, leader=holder, mode=self._mode, goal=self._mode)
+
+    def _request_mode(self, mode: Mode) -> str | None:
+        return self._sidecar.request_mode(mode) if self._sidecar else _NOT_LEADING
+
+
+def _view(sidecar: Sidecar) -> View:
+    status = sidecar.status
+    last = status.last
+    return View(
+        tick_age_s=time.monotonic() - status.last_tick_at_s,
+        decided=last is not None,
+        troubles=status.troubles,
+        snapshot=last.snapshot if last else None,
+        decision=last.decision if last else None,
+        mode=status.mode,
+        goal=status.goal,
+        gate=status.gate,
+        last_move=status.last_move,
+        ticks=status.ticks,
+        fallback_ticks=status.fallback_ticks,
+    )
