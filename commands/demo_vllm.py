@@ -55,7 +55,7 @@ STOP_PATIENCE_S = 180.0
 @click.option("--duration", type=click.FloatRange(min=30), default=180.0, show_default=True, help="Seconds of load.")
 @click.option(
     "--policy",
-    default="steady-hand",
+    default="plan-tracking",
     show_default=True,
     help=f"A checkpoint's name or folder, or one of {', '.join(RULES)}.",
 )

@@ -405,14 +405,16 @@ class LocalReplica:
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         self._stop_work()
-        self._work = asyncio.create_task(self._unless_fenced(work), name=self.now.name)
+        self._work = asyncio.create_task(work, name=self.now.name)
+        self._work.add_done_callback(self._leave_to_leader)
 
-    async def _unless_fenced(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work; a newer leader's replica is none of our business any more."""
-        try:
-            await work
-        except Fenced as fenced:
-            _LOG.warning("%s: left to the sidecar that leads now: %s", self.now.name, fenced)
+    def _leave_to_leader(self, done: asyncio.Task[None]) -> None:
+        """A newer leader's replica is none of our business any more; anything else that failed is told as ever."""
+        error = None if done.cancelled() else done.exception()
+        if isinstance(error, Fenced):
+            _LOG.warning("%s: left to the sidecar that leads now: %s", self.now.name, error)
+        elif error is not None:
+            _LOG.error("%s: %s: %s", self.now.name, type(error).__name__, error)
 
     def _stop_work(self) -> None:
         if self._work is not None and self._work is not asyncio.current_task():

@@ -32,7 +32,7 @@ def assert_steered(document: dict[str, Any], folder: Path) -> None:
     assert any(len(pool["weight_percent"]) > 1 for pool in pools.values()), "weights never changed"
     assert any(len(pool["batch_cap"]) > 1 for pool in pools.values()), "no engine ever took another cap"
     assert any(len(pool["ready"]) > 1 for pool in pools.values()), "counts never changed"
-    ticks = list(read_log(folder / "steady-hand" / "decisions.jsonl"))
+    ticks = list(read_log(folder / "plan-tracking" / "decisions.jsonl"))
     assert all(tick.decision.mode.value == "active" for tick in ticks)
     left = [
         entry.name
