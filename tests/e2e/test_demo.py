@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from poolpilot.agents.portfolio import PLAN_TRACKING, policy_factory
+from poolpilot.agents.portfolio import PLAN_TRACKING
 from poolpilot.commands.demonstration.measures import RunFigures
 from poolpilot.commands.demonstration.stack import Entrant, run_entrant
 from poolpilot.controller.decision_log import TickRecord, read_log
@@ -96,7 +96,7 @@ def test_the_bill_is_of_layers_pools_and_classes_alike(played: Played) -> None:
 
 
 def test_every_decision_comes_out_the_same_from_its_log(played: Played) -> None:
-    again = replay(played.ticks, lambda _, cluster: policy_factory(PLAN_TRACKING)(cluster))
+    again = replay(played.ticks)
     assert again.ticks == len(played.ticks) > 15
     assert again.differences == ()
     assert played.figures.fallback_ticks == 0

@@ -272,7 +272,7 @@ class Cluster:
         return await self._document("/v1/snapshot")
 
     async def pool_figure(self, pool: str, column: str) -> float:
-        """One figure of the latest snapshot."""
+        """One figure of the latest snapshot, which must be known."""
         snapshot = await self.snapshot() or {}
         figure: float = snapshot["pools"][column][("a100", "l40s").index(pool)]
         return figure
@@ -281,7 +281,9 @@ class Cluster:
         """One sample of the sidecar's own metrics page, by its full name with labels."""
         async with self.http.get(f"{self.api_url}/metrics") as answer:
             page = await answer.text()
-        return next(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(f"{name} "))
+        found = [float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(f"{name} ")]
+        assert len(found) == 1, (name, page[:3000])
+        return found[0]
 
     async def ticks(self) -> float:
         """How many the sidecar has finished."""
@@ -343,7 +345,7 @@ class Cluster:
 
     async def _all_ready(self) -> bool:
         for pool in ("a100", "l40s"):
-            if await self.metric(f'poolpilot_ready_replicas{{pool="{pool}"}}') < 2:
+            if await self.pool_figure(pool, "ready") < 2:
                 return False
         return True
 

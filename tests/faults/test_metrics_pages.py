@@ -35,4 +35,4 @@ async def test_a_page_that_cannot_be_used_is_named_and_the_pool_held(running: Cl
 
 
 async def _is_stale(running: Cluster) -> bool:
-    return await running.metric('poolpilot_telemetry_age_seconds{pool="l40s"}') > STALE_AFTER_S
+    return await running.pool_figure("l40s", "telemetry_age_s") > STALE_AFTER_S
