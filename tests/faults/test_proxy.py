@@ -31,11 +31,13 @@ async def test_a_config_that_envoy_refuses_never_replaces_the_one_that_works(run
     async with running.drill("Envoy refusing a config") as drill:
         await running.kill_control()
         await running.start_control(scenario=refused)
-        drill.reported = await running.until_reported(r"routing: .*refused")
-        ticks = await running.ticks()
-        await until(lambda: _more_ticks(running, ticks + 2), "ticks with a config that is refused", running.state)
-        await running.kill_control()
-        await running.start_control()
+        try:
+            drill.reported = await running.until_reported(r"routing: .*refused")
+            ticks = await running.ticks()
+            await until(lambda: _more_ticks(running, ticks + 2), "ticks with a config that is refused", running.state)
+        finally:
+            await running.kill_control()
+            await running.start_control()
         drill.healed()
         await running.until_well()
         drill.recovered()
