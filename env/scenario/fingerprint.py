@@ -10,8 +10,9 @@ from .document import Scenario
 
 DIGITS = 16
 _LIVE_ONLY: Final[dict[str, Any]] = {
-    # What the proxy does with live requests; no simulated result depends on it.
+    # What the proxy does with live requests, and how far a live policy reaches; no simulated result depends on it.
     "routing": True,
+    "control": True,
     "classes": {"__all__": {"routing": True, "match": {"model", "max_tokens", "body_bytes"}}},
 }
 

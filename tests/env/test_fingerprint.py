@@ -32,3 +32,10 @@ def test_where_a_live_controller_looks_is_not_part_of_it() -> None:
     price = pool.price.model_copy(update={"feed": PriceFeed(path=Path("prices.csv"))})
     followed = pool.model_copy(update={"price": price, "gpu_metrics": GpuMetrics(nvml=(0,))})
     assert fingerprint(ONE.model_copy(update={"pools": {**ONE.pools, name: followed}})) == fingerprint(ONE)
+
+
+def test_how_far_a_live_policy_reaches_is_not_part_of_it() -> None:
+    gates = ONE.control.gates.model_copy(update={"ticks": 7})
+    assert fingerprint(
+        ONE.model_copy(update={"control": ONE.control.model_copy(update={"gates": gates})})
+    ) == fingerprint(ONE)
