@@ -41,8 +41,8 @@ def _line(row: dict[str, Any]) -> str:
 
 def _plain(words: str) -> str:
     """Without what differs from run to run: times, folders, ports."""
-    words = re.sub(r"^\S+:\d+:[0-9a-f]{8}: ", "", words)  # the sidecar's name among those that may lead
     words = re.sub(r"^\d{4}-\d\d-\d\d [\d:,]+ \S+ ", "", words)
+    words = re.sub(r"^\S+:\d+:[0-9a-f]{8}: ", "", words)  # the sidecar's name among those that may lead
     words = re.sub(r"(?<![\w:/])/\S+/(?=[\w.-]+)", "", words)
     words = re.sub(r"(127\.0\.0\.1:)\d+", r"\1PORT", words).replace("`", "'")
     return words if len(words) <= 160 else words[:157] + "..."
