@@ -34,7 +34,9 @@ from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
 from ..telemetry.log_sources import OneLog
-from ..telemetry.store import Lease, Store
+from ..telemetry.record import Keeping, Sat, Sitting
+from ..telemetry.store import DAY_S, Lease, Store
+from ..telemetry.store import Keeping as StreamKeeping
 from . import standing
 from .acting import Hands
 from .actuators import envoy_process
@@ -54,7 +56,7 @@ from .actuators.sleep_mode import DEV_MODE, Sleeping
 from .api import LOOPBACK, Access, api, is_loopback, serving
 from .choosing import FALLBACK, PolicyChoice
 from .clock import Clock
-from .decision_log import DecisionLog, Sat, Sitting
+from .decision_log import DecisionLog
 from .fencing import Fence
 from .front import Front
 from .ladder import Ladder, standing_on
@@ -161,7 +163,9 @@ async def steer(
     async with AsyncExitStack() as stack:
         stack.enter_context(_sharing(folder, settings.shared_store))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        store = await stack.enter_async_context(Store(settings.store_url, prefix=settings.store_prefix))
+        store = await stack.enter_async_context(
+            Store(settings.store_url, prefix=settings.store_prefix, keep=_stream_keeping(scenario))
+        )
         await store.ping()
         prepared = _prepared(scenario, make_policy, cluster)
         leadership = Leadership(store, folder, lease_s=settings.lease_s)
@@ -226,8 +230,8 @@ async def _lead(
         return 0.0 if warming[0] else _drawn_delay_s(scenario, pool, settings.speed_up, rng)
 
     async with AsyncExitStack() as stack:
-        sitting = Sitting(scenario.name, cluster, scenario.limits(), prepared.sat)
-        log = stack.enter_context(DecisionLog(folder / "decisions.jsonl", sitting, fence))
+        sitting = Sitting(scenario.name, cluster, scenario.limits(), prepared.sat, scenario.tick_s, settings.speed_up)
+        log = stack.enter_context(DecisionLog(folder / "decisions.jsonl", sitting, fence, _keeping(scenario)))
         own = {name: pool.addresses for name, pool in scenario.pools.items() if pool.endpoints is not None}
         local = LocalProcesses(
             commands={
@@ -341,18 +345,30 @@ class _Prepared:
 def _prepared(scenario: Scenario, make_policy: PolicyFactory | PolicyChoice, cluster: Cluster) -> _Prepared:
     planner, plan = first_plan(scenario)
     fallback = FALLBACK.make(cluster)
-    sat = [Sat.of(FALLBACK, fallback)]
+    sat = [FALLBACK.sat(fallback)]
     policy: Policy
     if isinstance(make_policy, PolicyChoice):
         try:
             policy = decider = make_policy.make(cluster)
-            sat.insert(0, Sat.of(make_policy, decider))
+            sat.insert(0, make_policy.sat(decider))
         except CheckpointError:  # its files are spoilt, and may be whole again later
             policy = Reloading(make_policy.name, make_policy.factory, cluster)
             sat.insert(0, Sat(make_policy.name, "", make_policy))
     else:
         policy = make_policy(cluster)
     return _Prepared(cluster, planner, plan, policy, fallback, tuple(sat))
+
+
+def _keeping(scenario: Scenario) -> Keeping:
+    """How much of the decision log is kept."""
+    own = scenario.control.record
+    return Keeping(max_bytes=int(own.max_gb * 1e9), max_age_s=own.max_days * DAY_S)
+
+
+def _stream_keeping(scenario: Scenario) -> StreamKeeping:
+    """How much of the store's stream is kept."""
+    own = scenario.control.record
+    return StreamKeeping(ticks=own.stream_ticks, bytes=int(own.stream_mb * 1e6), age_s=own.max_days * DAY_S)
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from typing import Final, Protocol
 import numpy as np
 
 from ..agents.planner.replan import Replanner
-from ..env.contract import NO_DECISION, Action, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from ..env.contract import NO_DECISION, Action, Answer, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
 from ..env.guard import GuardState, Limits, first_state
 from ..env.ledger import scaling_seconds_of
 from ..env.scenario import Scenario
 from ..telemetry.assemble import PoolState
 from ..telemetry.engine_collector import ReplicaEndpoint
+from ..telemetry.record import Reach
 from ..telemetry.store import StoreError
 from . import shadow
 from .acting import Hands
@@ -30,7 +31,6 @@ from .fencing import Fenced
 from .judging import evidence
 from .ladder import RUNGS, Ladder, Move, asked, judged, wanting
 from .observing import Observation, Observer, ReplicaUse
-from .reach import Reach
 from .thinking import POLICY_SHARE_OF_TICK, Thinker
 
 _LOG: Final = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ class Tick:
     """What could not be seen or done, in words."""
     took_s: float
     """Wall-clock seconds from observing to recording."""
+    answer: Answer | None = None
+    """What the policy's network answered; None where a rule decided."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -200,7 +202,19 @@ class Sidecar:
         troubles = (*observation.troubles, *acted.troubles)
         took_s = time.monotonic() - started
         fell_back = proposed.trouble is not None
-        tick = Tick(observation, plan, memory, guard_state, reach, decision, fell_back, self.in_force, troubles, took_s)
+        tick = Tick(
+            observation,
+            plan,
+            memory,
+            guard_state,
+            reach,
+            decision,
+            fell_back,
+            self.in_force,
+            troubles,
+            took_s,
+            proposed.answer,
+        )
         self._note(tick)
         self._judge(tick, proposed)
         await self._record(tick)

@@ -6,11 +6,10 @@ import numpy as np
 
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
 from poolpilot.controller.deciding import Minds, conclude, propose
-from poolpilot.controller.decision_log import Sitting, TickRecord
-from poolpilot.controller.reach import Reach
 from poolpilot.env.contract import Action, Cluster, Mode, Plan, Policy, Snapshot, blank_snapshot
 from poolpilot.env.guard import Limits, first_state
 from poolpilot.env.scenario import load_scenario
+from poolpilot.telemetry.record import Reach, Sitting, TickRecord
 
 
 def a_sitting() -> Sitting:
