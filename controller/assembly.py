@@ -30,6 +30,7 @@ from ..env.contract import Action, Cluster, Mode, Plan, Policy
 from ..env.guard import first_state
 from ..env.scenario import Scenario
 from ..env.workload.load import load_workload
+from ..telemetry.access import LOOPBACK, Access, is_loopback, serving
 from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
@@ -51,7 +52,7 @@ from .actuators.local_replica import LocalSettings
 from .actuators.own_servers import OwnServers
 from .actuators.processes import LocalProcesses
 from .actuators.sleep_mode import DEV_MODE, Sleeping
-from .api import LOOPBACK, Access, api, is_loopback, serving
+from .api import api
 from .choosing import FALLBACK, PolicyChoice
 from .clock import Clock
 from .decision_log import DecisionLog, Sat, Sitting
