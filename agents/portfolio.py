@@ -66,8 +66,6 @@ USUAL: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
 """Those compared when nobody says which."""
 HELD_PLAN: Final = "held-plan"
 """The rule for scenarios that carry a plan. Anything else names a checkpoint."""
-FRONTIER_POWER: Final = 8
-"""A checkpoint's one knob is the price of a miss; head-room times 1.2 is about four times that price."""
 
 
 class SettingError(ValueError):
@@ -181,7 +179,7 @@ def policy_factory(
             another rule knobs by name in place of those shipped.
         miss_price: what a checkpoint should act by instead of its card's.
         headroom: how far to either side of its setting, between bill and attainment: times a rule's head-room, times
-            fixed counts, or, to the power `FRONTIER_POWER`, times a checkpoint's price of a miss.
+            fixed counts, or times what a checkpoint thinks that classes need.
 
     Raises:
         SettingError: the setting does not fit the rule.
@@ -209,8 +207,7 @@ def policy_factory(
     if setting:
         raise SettingError(f"{name}: a checkpoint takes no setting, got {tuple(setting)}")
     checkpoint = load_checkpoint(name)
-    price = (checkpoint.miss_price if miss_price is None else miss_price) * headroom**FRONTIER_POWER
-    return learned_policies(checkpoint, make_rule, price)
+    return learned_policies(checkpoint, make_rule, miss_price, headroom)
 
 
 def held_setting(scenario: Scenario) -> tuple[float, ...]:
