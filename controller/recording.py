@@ -93,6 +93,7 @@ class Records:
                 answer=tick.answer,
                 in_force=None if same_action(tick.in_force, decision.applied) else tick.in_force,
                 since=since_of(observation, span_s),
+                comparison=tick.comparison,
             )
         )
         try:

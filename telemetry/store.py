@@ -84,7 +84,7 @@ for i = 7, #ARGV, 2 do
   if ARGV[i] == 'decision' then redis.call('SET', KEYS[4], ARGV[i + 1]) end
 end
 local now = redis.call('TIME')
-local oldest = tonumber(now[1]) * 1000 - tonumber(ARGV[6])
+local oldest = tonumber(now[1]) * 1000 + tonumber(now[2]) / 1000 - tonumber(ARGV[6])
 if oldest > 0 then redis.call('XTRIM', KEYS[2], 'MINID', '~', string.format('%.0f', oldest)) end
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(fields))
 """

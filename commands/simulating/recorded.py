@@ -11,11 +11,12 @@ from dataclasses import fields, replace
 import numpy as np
 
 from ...agents.portfolio import HELD_PLAN
-from ...controller.assembly import first_plan
 from ...controller.choosing import FALLBACK, PolicyChoice
+from ...controller.comparing import begun, compared
 from ...controller.deciding import Minds, conclude, propose
+from ...controller.preparing import first_plan
 from ...env.batch import ClusterBatch, Episode, one_cluster
-from ...env.contract import Action, Mode, Plan, ScalingCost
+from ...env.contract import BILL_LAYERS, IDLE_PARTS, Action, Bill, Mode, Plan, ScalingCost
 from ...env.guard import first_state
 from ...env.scenario import Scenario
 from ...env.sim.clusters import TickOutcome
@@ -64,12 +65,16 @@ def recorded_run(
     since: Since | None = None
     scaling: tuple[ScalingCost, ...] = ()
     pools = np.zeros(len(cluster.pool_names), dtype=np.bool_)
+    shape = len(cluster.pool_names), len(cluster.class_names)
+    bill = Bill(np.zeros((*shape, len(BILL_LAYERS))), np.zeros((*shape, len(IDLE_PARTS))))
+    courses, in_force = begun(state.applied), state.applied
     tick, done = 0, False
     while not done:
         snapshot, plan = one_cluster(batch.snapshot(), 0, cluster), _one(batch.plan)
         proposed, after = propose(policy, fallback, snapshot, plan, minds)
         reach = Reach(Mode.ACTIVE, np.array(1.0), pools, proposed.rule)
         decision, next_state = conclude(proposed, snapshot, plan, cluster, limits, state, tick, reach)
+        comparison, courses = compared(courses, proposed, decision, snapshot, plan, cluster, limits, in_force, bill)
         yield TickRecord(
             sitting,
             snapshot,
@@ -83,9 +88,11 @@ def recorded_run(
             wall_s=started_unix_s + float(snapshot.time_s),
             answer=proposed.answer,
             since=since,
+            comparison=comparison,
         )
         outcome = batch.clusters.advance(_batched(decision.applied))
         since, scaling = _since(outcome, scenario.tick_s), outcome.scaling.rows(cluster.pool_names)
+        bill, in_force = Bill(outcome.bill.usd[0], outcome.bill.idle_usd[0]), decision.applied
         minds, state, tick, done = after, next_state, tick + 1, bool(outcome.done.all())
 
 

@@ -69,7 +69,7 @@ class Recording(Strict):
     """How much of the record of ticks is kept; the oldest goes first."""
 
     max_gb: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 1.0
-    """Of decision logs on disk, packed, in 10^9 bytes. Eight pools and four classes take 0.14 a week at 10 s ticks."""
+    """Of decision logs on disk, packed, in 10^9 bytes. Eight pools and four classes take 0.15 a week at 10 s ticks."""
     max_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 31.0
     """On disk and in the store's stream."""
     stream_mb: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 256.0

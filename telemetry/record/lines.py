@@ -26,6 +26,7 @@ from ...env.contract import (
     SchemaError,
     Snapshot,
 )
+from ...env.counterfactual import Comparison
 from ...env.guard import GuardState, Limits
 from ...env.window import TALLY_WIDTH, empty_tally
 from ...env.wire import from_json, memory_from_json, memory_to_json, to_json
@@ -59,7 +60,7 @@ _PARTS: Final = {
     "reach": Reach,
     "decision": Decision,
 }
-_MAYBE: Final[dict[str, type[Any]]] = {"answer": Answer, "in_force": Action}
+_MAYBE: Final[dict[str, type[Any]]] = {"answer": Answer, "in_force": Action, "comparison": Comparison}
 _TICK_FIELDS: Final = {*_PARTS, *_MAYBE, "record", "memory", "fell_back", "scaling", "wall_s", "since"}
 
 

@@ -18,6 +18,7 @@ from ...env.contract import (
     SchemaError,
     Targets,
 )
+from ...env.counterfactual import Comparison
 from ...env.guard import GuardState
 from ...env.window import TALLY_WIDTH
 from .ticks import Reach, Since
@@ -40,6 +41,11 @@ _AXES: Final[dict[type, dict[str, str]]] = {
     GuardState: {"changed_at_s": "P"},
     Reach: {"pools": "P"},
     Decision: {"expected_attainment": "C"},
+    Comparison: {
+        **dict.fromkeys(("rule_up", "policy_up"), "P"),
+        **dict.fromkeys(("rule_attainment", "policy_attainment"), "C"),
+        **dict.fromkeys(("rule_usd", "policy_usd", "usd"), "PL"),
+    },
     Since: {"usd": "PL", "class_usd": "C", "idle_usd": "K", "tally": "CW", "told": "C"},
 }
 """The axes of arrays, by name; `*` is as long as it is. Those that are not named are single numbers; `Snapshot.check`

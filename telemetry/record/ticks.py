@@ -26,6 +26,7 @@ from ...env.contract import (
     ScalingCost,
     Snapshot,
 )
+from ...env.counterfactual import Comparison
 from ...env.guard import GuardState, Limits
 from ...env.window import empty_tally
 
@@ -141,6 +142,8 @@ class TickRecord:
     """What stands in the world after acting; None: what the decision applied."""
     since: Since | None = None
     """None where nobody counted."""
+    comparison: Comparison | None = None
+    """With the fallback rule; None where nobody compared."""
 
     @property
     def stands(self) -> Action:

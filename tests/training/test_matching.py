@@ -1,0 +1,155 @@
+"""How near a simulation is to what was measured: the same matches, what differs is named and judged by how much."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poolpilot.agents.portfolio import PLAN_TRACKING, policy_factory
+from poolpilot.env.scenario import load_scenario
+from poolpilot.env.window import N_BUCKETS, bucket_of, percentile_s
+from poolpilot.training.matching import (
+    TOLERANCES,
+    ClassSeen,
+    Observed,
+    Verdict,
+    Watch,
+    match,
+    mean_of,
+    observed_of,
+    share_within,
+)
+from poolpilot.training.rollout import rollout
+from poolpilot.training.worlds import episode_of
+
+CHAT = ClassSeen(
+    requests=1000.0,
+    attainment=0.97,
+    ttft_p50_s=0.4,
+    ttft_p95_s=1.6,
+    tpot_p50_s=0.03,
+    tpot_p95_s=0.05,
+    ttft_target_s=2.0,
+    tpot_target_s=0.1,
+)
+TIME_S = np.arange(0.0, 600.0, 10.0)
+MEASURED = Observed(600.0, {"chat": CHAT}, 5.0, TIME_S, np.full(60, 3.0), np.full(60, 27.0))
+
+
+def changed(**of_chat: float) -> Observed:
+    return replace(MEASURED, classes={"chat": replace(CHAT, **of_chat)})
+
+
+def test_a_measurement_matches_itself() -> None:
+    found = match(MEASURED, MEASURED)
+    assert found.verdict is Verdict.GOOD
+    assert found.reasons == ()
+    assert {own.figure for own in found.figures} >= {"bill_usd", "attainment", "ttft_p95_s", "tpot_p50_s", "queue"}
+    assert all(own.error == 0.0 for own in found.figures)
+    assert "e2e_p50_s of chat" in found.not_compared
+
+
+@pytest.mark.parametrize(
+    ("simulated", "verdict", "said"),
+    [
+        (replace(MEASURED, bill_usd=5.1), Verdict.GOOD, ""),
+        (replace(MEASURED, bill_usd=5.3), Verdict.ROUGH, "bill"),
+        (replace(MEASURED, bill_usd=6.0), Verdict.BAD, "bill"),
+        (changed(attainment=0.94), Verdict.ROUGH, "attainment of chat"),
+        (changed(tpot_p50_s=0.05), Verdict.BAD, "median TPOT of chat"),
+        (changed(ttft_p95_s=2.3), Verdict.ROUGH, "95th percentile of TTFT"),
+        (replace(MEASURED, waiting=np.full(60, 40.0)), Verdict.BAD, "mean queue"),
+        (changed(requests=700.0), Verdict.BAD, "requests served of chat"),
+    ],
+)
+def test_the_verdict_is_that_of_the_worst_figure_and_names_it(simulated: Observed, verdict: Verdict, said: str) -> None:
+    found = match(MEASURED, simulated)
+    assert found.verdict is verdict
+    assert bool(found.reasons) == bool(said)
+    assert said in "".join(found.reasons[:1])
+
+
+def test_a_latency_far_below_its_target_may_be_off_by_any_factor() -> None:
+    real, made = changed(ttft_p50_s=0.02), changed(ttft_p50_s=0.06)
+    (ttft,) = (own for own in match(real, made).figures if own.figure == "ttft_p50_s")
+    assert ttft.error == pytest.approx(0.04 / 0.2)
+    assert ttft.verdict is Verdict.GOOD
+
+
+def test_what_was_not_measured_is_listed_and_latencies_that_lack_make_it_rough() -> None:
+    blank = dict.fromkeys(("ttft_p50_s", "ttft_p95_s", "tpot_p50_s", "tpot_p95_s", "attainment"), math.nan)
+    found = match(changed(**blank), MEASURED)
+    assert found.verdict is Verdict.ROUGH
+    assert "no latency of chat" in found.reasons[0]
+    assert "attainment of chat" in found.not_compared
+    assert math.isnan(found.worst("attainment"))
+
+
+def test_the_queue_is_compared_over_time_not_on_the_mean() -> None:
+    early = np.where(TIME_S < 300.0, 60.0, 0.0)
+    found = match(replace(MEASURED, waiting=early), replace(MEASURED, waiting=early[::-1].copy()))
+    (queue,) = (own for own in found.figures if own.figure == "queue")
+    assert queue.measured == queue.simulated
+    assert queue.verdict is Verdict.BAD
+
+
+def test_curves_of_other_steps_are_compared_where_both_are() -> None:
+    fine_s = np.arange(0.0, 600.0, 1.0)
+    simulated = replace(MEASURED, time_s=fine_s, waiting=np.full(600, 3.0), running=np.full(600, 27.0))
+    gap = replace(MEASURED, waiting=np.where(TIME_S < 100.0, math.nan, 3.0))
+    (queue,) = (own for own in match(gap, simulated).figures if own.figure == "queue")
+    assert queue.error == 0.0
+
+
+@pytest.mark.parametrize(
+    ("simulated", "said"),
+    [(replace(MEASURED, classes={"other": CHAT}), "classes"), (replace(MEASURED, duration_s=900.0), "duration_s")],
+)
+def test_other_stretches_are_refused(simulated: Observed, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        match(MEASURED, simulated)
+
+
+@given(factor=st.floats(0.05, 20.0))
+def test_a_larger_error_never_gets_a_better_verdict(factor: float) -> None:
+    order = [Verdict.GOOD, Verdict.ROUGH, Verdict.BAD]
+    wider = 1.0 + (factor - 1.0) * 2.0
+    near, far = (match(MEASURED, replace(MEASURED, bill_usd=5.0 * f)).verdict for f in (factor, wider))
+    assert order.index(far) >= order.index(near)
+
+
+@given(limit_s=st.floats(1e-3, 1000.0), values=st.lists(st.floats(1e-3, 500.0), min_size=1, max_size=50))
+def test_the_share_within_a_limit_is_the_inverse_of_the_percentile(limit_s: float, values: list[float]) -> None:
+    counts = np.bincount(bucket_of(np.array(values)), minlength=N_BUCKETS).astype(float)
+    share = share_within(counts, limit_s)
+    below = np.mean(np.array(values) <= limit_s / 1.13)
+    above = np.mean(np.array(values) <= limit_s * 1.13)
+    assert below - 1e-9 <= share <= above + 1e-9
+    if 0.0 < share < 1.0:
+        assert float(percentile_s(counts, share)) <= limit_s * (1 + 1e-6)
+
+
+def test_runs_of_the_simulator_become_observations_with_their_curves() -> None:
+    scenario = load_scenario("mixed-chat").model_copy(update={"duration_s": 120.0})
+    episodes = [episode_of(scenario, seed, 1.0) for seed in (0, 1)]
+    watch = Watch()
+    results = rollout(episodes, watch.over(policy_factory(PLAN_TRACKING)), scenario.tick_s)
+    plain = rollout(episodes, policy_factory(PLAN_TRACKING), scenario.tick_s)
+    assert [own.usd_per_hr for own in results] == [own.usd_per_hr for own in plain]
+    first, second = (observed_of(result, scenario.targets(), watch, b) for b, result in enumerate(results))
+    assert list(first.classes) == list(scenario.class_names)
+    assert first.bill_usd == pytest.approx(float(results[0].bill.total_usd))
+    assert len(first.time_s) == len(first.waiting) == 12
+    assert first.running.max() > 0
+    for c, seen in enumerate(first.classes.values()):
+        assert seen.attainment == pytest.approx(float(results[0].attainment[c]))
+        assert max(seen.attainment, 0.0) <= min(seen.ttft_met, 1.0) + 0.02 or math.isnan(seen.ttft_met)
+    mean = mean_of([first, second])
+    assert mean.bill_usd == pytest.approx((first.bill_usd + second.bill_usd) / 2)
+    assert match(first, first).verdict is Verdict.GOOD
+    assert set(TOLERANCES) >= {own.figure for own in match(first, second).figures}
