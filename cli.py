@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a policy in the simulator.",
     "evaluate": "Compare policies over scenarios and seeds, with confidence intervals.",
     "tune": "Search the rules' knobs for the least bill that holds the targets.",
+    "finetune": "Learn from the record of a live cluster: refit its simulated twin.",
     "policies": "List the policies and the shipped checkpoints with their cards.",
     "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",
     "control": "Run the sidecar: observe, decide, guard, act, record.",

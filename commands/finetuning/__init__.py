@@ -1,0 +1,1 @@
+"""The parts of `poolpilot finetune`, a file each."""
