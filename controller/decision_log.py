@@ -133,6 +133,7 @@ class DecisionLog:
             with fence.held():
                 _mend(self._file, path)
                 self._write(_sitting_text(sitting))
+            self._sitting = _name_of(_sitting_text(sitting))
         except BlockingIOError:
             self._file.close()
             raise DecisionLogError(f"{path}: another sidecar writes this log; give each its own") from None
@@ -164,9 +165,12 @@ class DecisionLog:
         self.append_entry(entry_of(record))
 
     def append_entry(self, entry: TickEntry) -> None:
-        """Add one tick of this log's sitting, as `entry_of` makes it; raises as `append`."""
+        """Add one tick as `entry_of` makes it, after its sitting where that is another than before; raises as `append`."""
         line = "{" + ",".join(f'"{name}":{text}' for name, text in entry.fields.items()) + "}"
         with self._fence.held():
+            if entry.sitting != self._sitting:
+                self._write(entry.sitting_json)
+                self._sitting = entry.sitting
             self._write(line)
 
     def _write(self, text: str) -> None:
@@ -203,8 +207,11 @@ def entry_of(record: TickRecord) -> TickEntry:
     if record.comparison is not None:
         document["comparison"] = to_json(record.comparison)
     sitting = _sitting_text(record.sitting)
-    name = hashlib.sha256(sitting.encode()).hexdigest()[:16]
-    return TickEntry(name, sitting, {field: _text(value) for field, value in document.items()})
+    return TickEntry(_name_of(sitting), sitting, {field: _text(value) for field, value in document.items()})
+
+
+def _name_of(sitting_text: str) -> str:
+    return hashlib.sha256(sitting_text.encode()).hexdigest()[:16]
 
 
 def _text(document: Any) -> str:

@@ -176,6 +176,16 @@ def at(trial: Trial, now_s: float) -> Trial:
     return replace(trial, window=window, recent=recent)
 
 
+def is_candidates_at(trial: Trial, now_s: float) -> bool:
+    """Whose turn a decision at `now_s` is, before what came of the last one is told."""
+    block, window = len(trial.blocks), 0
+    if not math.isnan(trial.since_s):
+        window = int((now_s - trial.since_s) / trial.rules.window_s)
+        if window >= trial.rules.windows:  # the block is over as soon as its last outcome is told
+            block, window = block + 1, 0
+    return trial.verdict is Verdict.RUNNING and window == candidates_window(trial, block)
+
+
 def is_candidates(trial: Trial) -> bool:
     """Whether the present window is the candidate's."""
     return trial.verdict is Verdict.RUNNING and trial.window == candidates_window(trial, len(trial.blocks))
