@@ -61,7 +61,7 @@ def learned_policies(
         CheckpointError: the network cannot be loaded, or does not have the inputs and outputs of the codec, or there is
             no rule or knob that its card names.
     """
-    session = _session(checkpoint)
+    session = network_session(checkpoint)
     try:
         make_rules = rules_of(checkpoint.portfolio, make_rule)
     except PortfolioError as error:
@@ -87,7 +87,12 @@ def learned_policy(
     return learned_policies(checkpoint, make_rule, miss_price, headroom)(cluster)
 
 
-def _session(checkpoint: Checkpoint) -> onnxruntime.InferenceSession:
+def network_session(checkpoint: Checkpoint) -> onnxruntime.InferenceSession:
+    """The network of a checkpoint, ready to be asked.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or does not have the inputs and outputs of the codec.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # the network is tiny; threads only add jitter
     options.log_severity_level = 3

@@ -14,7 +14,6 @@ from ..env.codec import BLENDED
 from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
 from .blend import Member, Portfolio, PortfolioError
-from .checkpoint import load_checkpoint
 from .learned import learned_policies
 from .opponents import (
     cheapest_fit,
@@ -30,6 +29,7 @@ from .opponents import (
 from .opponents.held_plan import HeldPlan
 from .opponents.parts.filling import prepare
 from .opponents.static_round_robin import StaticRoundRobin
+from .registry import open_checkpoint
 from .rules import KnobError, Knobs, Rule, RuleSpec
 from .tuned import SHIPPED, TunedRule, read_tuned
 
@@ -174,7 +174,7 @@ def policy_factory(
     """A policy by name.
 
     Args:
-        name: one of `RULES`, `HELD_PLAN`, or a checkpoint's name or folder.
+        name: one of `RULES`, `HELD_PLAN`, a checkpoint's name or folder, or `registry:FOLDER` (`registry.naming`).
         setting: of held-plan what `held_setting` gives; of static-round-robin a replica count for each pool; of
             another rule knobs by name in place of those shipped.
         miss_price: what a checkpoint should act by instead of its card's.
@@ -206,8 +206,7 @@ def policy_factory(
         return lambda cluster: HeldPlan(cluster, *_held(setting, cluster, headroom))
     if setting:
         raise SettingError(f"{name}: a checkpoint takes no setting, got {tuple(setting)}")
-    checkpoint = load_checkpoint(name)
-    return learned_policies(checkpoint, make_rule, miss_price, headroom)
+    return learned_policies(open_checkpoint(name), make_rule, miss_price, headroom)
 
 
 def held_setting(scenario: Scenario) -> tuple[float, ...]:

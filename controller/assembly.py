@@ -19,10 +19,11 @@ import aiohttp
 
 from ..agents.portfolio import PolicyFactory
 from ..env.scenario import Scenario
+from ..telemetry.access import Access, is_loopback, serving
 from ..telemetry.store import Lease, Store
 from .actuators.caps import CapFiles
 from .actuators.envoy_process import RunningEnvoy
-from .api import Access, api, is_loopback, serving
+from .api import api
 from .choosing import PolicyChoice
 from .fencing import Fence
 from .front import Front
