@@ -92,11 +92,11 @@ class Hands:
     routing: Routing
     """Of our own proxy."""
     caps: CapFiles
-    elsewhere: Routing | None = None
-    """Of proxies that others run; what they do not follow keeps ours from nothing."""
     speed_up: float = 1.0
     """Scenario seconds in a second of the wall."""
     fence: Fence = UNFENCED
+    elsewhere: Routing | None = None
+    """Of proxies that others run; what they do not follow keeps ours from nothing."""
     wall: Callable[[], float] = time.monotonic
     _tries: dict[str, _Tries] = field(default_factory=dict, init=False)
 
