@@ -13,13 +13,14 @@ from typing import Final, Protocol
 import numpy as np
 
 from ..agents.planner.replan import Replanner
-from ..env.contract import NO_DECISION, Action, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from ..env.contract import NO_DECISION, Action, Answer, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
 from ..env.counterfactual import Comparison
 from ..env.guard import GuardState, Limits, first_state
 from ..env.ledger import scaling_seconds_of
 from ..env.scenario import Scenario
 from ..telemetry.assemble import PoolState
 from ..telemetry.engine_collector import ReplicaEndpoint
+from ..telemetry.record import Reach
 from ..telemetry.store import StoreError
 from . import shadow
 from .acting import Hands
@@ -33,7 +34,6 @@ from .health import WELL, Health
 from .judging import evidence
 from .ladder import RUNGS, Ladder, Move, asked, judged, wanting
 from .observing import Observation, Observer, ReplicaUse
-from .reach import Reach
 from .thinking import POLICY_SHARE_OF_TICK, Thinker
 
 _LOG: Final = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class Tick:
     """Wall-clock seconds from observing to recording."""
     comparison: Comparison
     """With the fallback rule."""
+    answer: Answer | None = None
+    """What the policy's network answered; None where a rule decided."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -231,6 +233,7 @@ class Sidecar:
             health,
             took_s,
             comparison,
+            proposed.answer,
         )
         self._note(tick)
         self._judge(tick, proposed)

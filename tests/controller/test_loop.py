@@ -22,7 +22,7 @@ from poolpilot.controller.actuators.envoy_config import Endpoint, PoolBackends, 
 from poolpilot.controller.actuators.envoy_process import EnvoyFolder, embedded
 from poolpilot.controller.actuators.local_replica import LocalSettings
 from poolpilot.controller.actuators.processes import LocalProcesses
-from poolpilot.controller.decision_log import DecisionLog, Sitting, read_log
+from poolpilot.controller.decision_log import DecisionLog
 from poolpilot.controller.ladder import Ladder, standing_on
 from poolpilot.controller.loop import Recorder, Sidecar, Tick
 from poolpilot.controller.observing import Observer
@@ -36,6 +36,7 @@ from poolpilot.env.scenario import Scenario, load_scenario
 from poolpilot.telemetry.engine_collector import EngineCollector
 from poolpilot.telemetry.envoy_log import LogTail
 from poolpilot.telemetry.exporter import SidecarMetrics
+from poolpilot.telemetry.record import Sitting, read_log
 from poolpilot.telemetry.store import Store, StoreError
 
 SCENARIO = load_scenario("mixed-chat")

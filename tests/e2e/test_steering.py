@@ -9,12 +9,12 @@ import pytest
 from poolpilot.commands.demonstration.stack import Stage, addressees
 from poolpilot.controller.actuators.envoy_process import EnvoyFolder
 from poolpilot.controller.assembly import steer
-from poolpilot.controller.decision_log import read_log
 from poolpilot.controller.loop import Status
 from poolpilot.controller.settings import ControlSettings
 from poolpilot.env.contract import Action, Cluster, Memory, Mode, Plan, Snapshot
 from poolpilot.env.emulator.replay import ClientRecord, Replay, replay
 from poolpilot.telemetry.envoy_log import LogTail, RequestRecord
+from poolpilot.telemetry.record import read_log
 from poolpilot.telemetry.valkey import embedded_valkey
 
 from .miniature import a_stage, processes_naming
