@@ -6,12 +6,13 @@ import asyncio
 import math
 from dataclasses import dataclass
 
-from ..env.contract import Action, Memory, Plan, Policy, Reason, ReasonCode, Snapshot
+from ..agents.answering import decide_with_answer
+from ..env.contract import Action, Answer, Memory, Plan, Policy, Reason, ReasonCode, Snapshot
 from .deciding import is_finite, misshapen, name_of
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What came of asking."""
 
     action: Action | None
@@ -20,6 +21,8 @@ class Answer:
     """What it remembered when it was asked."""
     trouble: Reason | None = None
     """Why there is none."""
+    answer: Answer | None = None
+    """What its network answered."""
 
     @property
     def late(self) -> bool:
@@ -34,9 +37,9 @@ class Understudy:
         """It remembers nothing yet."""
         self.policy = policy
         self.memory: Memory = {}
-        self._thinking: asyncio.Future[tuple[Action, Memory]] | None = None
+        self._thinking: asyncio.Future[tuple[Action, Memory, Answer | None]] | None = None
 
-    async def ask(self, snapshot: Snapshot, plan: Plan, like: Action, patience_s: float) -> Answer:
+    async def ask(self, snapshot: Snapshot, plan: Plan, like: Action, patience_s: float) -> Reply:
         """What it would do.
 
         Args:
@@ -47,23 +50,23 @@ class Understudy:
         """
         before = self.memory
         if self._thinking is not None and not self._thinking.done():
-            return Answer(None, before, self._reason(ReasonCode.POLICY_TIMEOUT, "still busy with an earlier tick"))
-        work = asyncio.to_thread(self.policy.decide, snapshot, plan, before)
+            return Reply(None, before, self._reason(ReasonCode.POLICY_TIMEOUT, "still busy with an earlier tick"))
+        work = asyncio.to_thread(decide_with_answer, self.policy, snapshot, plan, before)
         self._thinking = asyncio.ensure_future(work)
         await asyncio.wait({self._thinking}, timeout=patience_s)
         if not self._thinking.done():
-            return Answer(None, before, self._reason(ReasonCode.POLICY_TIMEOUT, f"no answer in {patience_s:.2f} s"))
+            return Reply(None, before, self._reason(ReasonCode.POLICY_TIMEOUT, f"no answer in {patience_s:.2f} s"))
         try:
-            action, memory = self._thinking.result()
+            action, memory, answer = self._thinking.result()
             wrong = misshapen(action, like)
         except Exception as error:  # noqa: BLE001  # whatever it does, traffic goes on
-            return Answer(None, before, self._reason(ReasonCode.POLICY_ERROR, f"{type(error).__name__}: {error}"))
+            return Reply(None, before, self._reason(ReasonCode.POLICY_ERROR, f"{type(error).__name__}: {error}"))
         if wrong:
-            return Answer(None, before, self._reason(ReasonCode.POLICY_ERROR, wrong))
+            return Reply(None, before, self._reason(ReasonCode.POLICY_ERROR, wrong))
         if not is_finite(action):
-            return Answer(None, before, self._reason(ReasonCode.NOT_FINITE, "numbers that are none"))
+            return Reply(None, before, self._reason(ReasonCode.NOT_FINITE, "numbers that are none"))
         self.memory = memory
-        return Answer(action, before)
+        return Reply(action, before, answer=answer)
 
     def _reason(self, code: ReasonCode, detail: str) -> Reason:
         return Reason(code, name_of(self.policy), math.nan, math.nan, detail)

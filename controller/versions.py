@@ -31,15 +31,15 @@ from ..agents.registry import (
     Evidence as Found,
 )
 from ..env.contract import Action, Cluster, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from ..telemetry.record import Sat
 from . import trial as trials
 from .choosing import Decider, PolicyChoice
 from .deciding import Proposed
-from .decision_log import Sat
 from .fencing import UNFENCED, Fence
 from .ladder import Evidence
 from .thinking import Thinker
 from .trial import Outcome, Rules, Trial
-from .understudy import Answer, Understudy
+from .understudy import Reply, Understudy
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Versions:
     trial: Trial | None = None
     _made: dict[str, Decider] = field(default_factory=dict, init=False)
     _candidate: Understudy | None = field(default=None, init=False)
-    _answer: Answer | None = field(default=None, init=False)
+    _reply: Reply | None = field(default=None, init=False)
     _owed: Callable[[], State] | None = field(default=None, init=False)
     """What the registry is yet to be told."""
     _withdrawn: str = field(default="", init=False)
@@ -101,18 +101,25 @@ class Versions:
     ) -> tuple[Proposed, Memory]:
         """As `Thinker.propose`; in its turn, the candidate's proposal with what the incumbent would do beside it."""
         own = self.thinker.propose(snapshot, plan, patience_s, trouble)
-        self._answer = None
+        self._reply = None
         if self._candidate is None or trouble is not None or mode is not Mode.ACTIVE:
             return await own
         # Only the shapes count.
         like = Action(plan.route, plan.attainment, plan.batch_cap, plan.batch_cap, plan.replicas)
-        (proposed, memory), answer = await asyncio.gather(own, self._candidate.ask(snapshot, plan, like, patience_s))
-        self._answer = answer
-        if answer.action is None or not self.tries(float(snapshot.time_s), mode):
+        (proposed, memory), reply = await asyncio.gather(own, self._candidate.ask(snapshot, plan, like, patience_s))
+        self._reply = reply
+        if reply.action is None or not self.tries(float(snapshot.time_s), mode):
             return proposed, memory
         decider = self._made[self._trial.candidate]
-        instead = Proposed(answer.action, decider.name, decider.policy_hash, proposed.rule, incumbent=proposed.action)
-        return instead, answer.before
+        instead = Proposed(
+            reply.action,
+            decider.name,
+            decider.policy_hash,
+            proposed.rule,
+            answer=reply.answer,
+            incumbent=proposed.action,
+        )
+        return instead, reply.before
 
     def news(self) -> tuple[Reason, ...]:
         """What happened to versions since the last decision."""
@@ -137,9 +144,9 @@ class Versions:
         trial = trials.told(trial, now_s, outcome)
         if trial.verdict is Verdict.RUNNING:
             trial = trials.at(trial, now_s)
-            answer = self._answer
-            unusable = answer.trouble if answer is not None and answer.action is None and not answer.late else None
-            late = answer is not None and answer.late
+            reply = self._reply
+            unusable = reply.trouble if reply is not None and not reply.late else None
+            late = reply is not None and reply.late
             trial = trials.decided(
                 trial,
                 now_s,
@@ -232,7 +239,7 @@ class Versions:
             chosen = PolicyChoice(name_of_version(self.registry, version), miss_price=self.miss_price)
             made = await asyncio.to_thread(chosen.make, self.cluster)
             self._made[version] = made
-            self.on_sat(Sat.of(chosen, made))
+            self.on_sat(chosen.sat(made))
         return self._made[version]
 
     # Telling the registry

@@ -16,8 +16,8 @@ import pytest
 
 from poolpilot.agents.portfolio import PLAN_TRACKING, make_rule
 from poolpilot.agents.registry import BEFORE_TRIAL, CANARY, Registry, Verdict
+from poolpilot.controller.choosing import PolicyChoice
 from poolpilot.controller.deciding import Proposed
-from poolpilot.controller.decision_log import Sat
 from poolpilot.controller.ladder import Evidence
 from poolpilot.controller.thinking import Thinker
 from poolpilot.controller.trial import Outcome, Rules, candidates_window
@@ -25,6 +25,7 @@ from poolpilot.controller.versions import Versions
 from poolpilot.env.contract import Action, Memory, Mode, Plan, Snapshot
 from poolpilot.env.scenario.control import Gates
 from poolpilot.env.scenario.control import Trial as Asked
+from poolpilot.telemetry.record import Sat
 from poolpilot.tests.agents.registry.candidates import a_checkpoint, let_through
 
 from .ticks import a_plan, a_sitting, a_snapshot
@@ -107,7 +108,7 @@ def test_the_incumbent_decides_and_the_log_can_make_it_again(registry: Registry)
     proposed = desk.tick()
     assert (proposed.policy_name, proposed.policy_hash) == ("first", registry.incumbent())
     [sat] = desk.sats
-    assert (sat.policy_hash, sat.chosen.make(CLUSTER).policy_hash) == (registry.incumbent(),) * 2
+    assert (sat.policy_hash, PolicyChoice.of(sat.chosen).make(CLUSTER).policy_hash) == (registry.incumbent(),) * 2
 
 
 def test_a_promotion_by_hand_is_followed_at_the_next_tick(registry: Registry, candidate: str) -> None:
