@@ -306,11 +306,21 @@ class Sidecar:
         found = evidence(counts, snapshot, plan, proposed, tick.decision, up, self._cluster)
         if self.versions is not None and not self.versions.judge(now_s, self.ladder.mode, found, _outcome(tick)):
             self._moved_by(None)  # a candidate's doing, which is not held against the version that decides
+        elif self._unusable(proposed.trouble):
+            self.ladder = renewed(self.ladder)
+            self._moved_by(None)
         elif tick.decision.mode is self.ladder.mode:  # else it was changed meanwhile, and this tick was of another one
             after, move = judged(self.ladder, found, self._gates, steps_back=self.steps_back)
             back = move is not None and not move.up and self.versions is not None and self.versions.roll_back(move.why)
             self.ladder = renewed(self.ladder) if back else after
             self._moved_by(None if back else move)
+
+    def _unusable(self, trouble: Reason | None) -> bool:
+        """Whether a version on probation answered with what cannot be used, and is gone back from: no need to wait for more."""
+        own = (ReasonCode.POLICY_ERROR, ReasonCode.NOT_FINITE)
+        if self.versions is None or trouble is None or trouble.code not in own:
+            return False
+        return self.versions.roll_back(f"{trouble.code}: {trouble.detail}")
 
     def _moved_by(self, move: Move | None) -> None:
         if move is not None:
