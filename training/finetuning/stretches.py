@@ -27,6 +27,10 @@ HELD_OUT_EVERY: Final = 3
 """Each so many-th stretch is held out."""
 
 
+FIRST_WALL_S: Final = 1e9
+"""No record is older; an earlier time is of a simulation."""
+
+
 class RefitError(ValueError):
     """Nothing can be fitted to this record; the message says why."""
 
@@ -99,7 +103,7 @@ def _days(episode: Episode) -> IntArray:
 
 def _name(episode: Episode, first: int) -> str:
     wall_s = float(episode.wall_s[first])
-    moment = datetime.fromtimestamp(wall_s, UTC) if 0 < wall_s < 4e9 else None
+    moment = datetime.fromtimestamp(wall_s, UTC) if FIRST_WALL_S < wall_s < 4e9 else None
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else f"tick {int(episode.tick[first])}"
 
 

@@ -108,7 +108,11 @@ def refitted_scenario(refit: Refit) -> Scenario:
     halves = [math.log(e.high / e.low) / 2.0 for e in refit.speeds.factors.values() if e.low > 0]
     error = min(0.9, max([LEAST_ERROR_FRAC, *halves]))
     starts = [e for e in refit.cold_starts.values() if e is not None and e.low > 0]
-    start_error = min(0.9, max([LEAST_ERROR_FRAC, *(math.log(e.high / e.low) / 2.0 for e in starts)]))
+    # One share for all pools: those of which many starts were seen count for more.
+    sizes = [math.log(e.high / e.low) / 2.0 for e in starts]
+    start_error = (
+        min(0.9, max(LEAST_ERROR_FRAC, float(np.average(sizes, weights=[e.n for e in starts])))) if starts else 0.0
+    )
     world = {"performance_error_frac": round(error, 4)}
     if starts:
         world["cold_start_error_frac"] = round(start_error, 4)
