@@ -18,6 +18,7 @@ from typing import Final
 import aiohttp
 import numpy as np
 
+from ..agents.registry import Registry, RegistryError, named_registry
 from ..env.contract import Action, Cluster, Plan
 from ..env.scenario import Scenario
 from ..telemetry.engine_collector import EngineCollector
@@ -57,6 +58,8 @@ from .routing import routing_table
 from .settings import ControlSettings, StartError
 from .standing import Standing, StandingError
 from .thinking import Thinker
+from .trial import rules_of
+from .versions import Versions
 
 _LOG: Final = logging.getLogger(__name__)
 COLLECTING_SHARE_OF_TICK: Final = 0.5
@@ -146,6 +149,7 @@ class Term:
                 self._warming, leave_running = False, self.settings.leave_running
                 self._clock = clock = self._clock or Clock(self.scenario.tick_s, self.settings.speed_up)
                 metrics = SidecarMetrics(self._cluster, self.scenario.tick_s / self.settings.speed_up)
+                records = Records(sitting, log, self.store, metrics, self.settings.folder, self.fence, account)
                 sidecar = Sidecar(
                     scenario=self.scenario,
                     thinker=thinker,
@@ -161,7 +165,7 @@ class Term:
                         self.fence,
                         others.routing,
                     ),
-                    recorder=Records(sitting, log, self.store, metrics, self.settings.folder, self.fence, account),
+                    recorder=records,
                     first_plan=self._plan(account),
                     ladder=ladder,
                     speed_up=self.settings.speed_up,
@@ -173,6 +177,7 @@ class Term:
                     fencing_token=self.fence.token,
                     account=account,
                     begins_at_s=clock.now_s(),
+                    versions=self._versions(thinker, records),
                 )
                 self.front.leads(sidecar, metrics, self.fence.token)
                 on_ready(envoy)
@@ -295,6 +300,30 @@ class Term:
     def _table(self, opening: Action, processes: Fleet) -> RoutingTable:
         ready: Mapping[str, tuple[Endpoint, ...]] = {n: pool.endpoints for n, pool in processes.states().items()}
         return routing_table(self.scenario, opening, ready, self.settings.speed_up)
+
+    # Who decides
+
+    def _versions(self, thinker: Thinker, records: Records) -> Versions | None:
+        """Follows the registry that the policy is of; None if it is of none."""
+        chosen = self.prepared.chosen
+        asked = named_registry(chosen.name) if chosen is not None else None
+        if chosen is None or asked is None or asked[1]:
+            return None
+        control = self.scenario.control
+        try:
+            registry = Registry(asked[0])
+        except RegistryError as error:
+            raise StartError(str(error)) from None
+        return Versions(
+            registry,
+            self._cluster,
+            thinker,
+            rules_of(control.trial, control.gates, self._cluster.class_names, self._cluster.cold_start_s),
+            control.trial.probation_ticks * self.scenario.tick_s / self.settings.speed_up,
+            chosen.miss_price,
+            self.fence,
+            records.sit,
+        )
 
     def _others_patience_s(self) -> float:
         """What is offered goes out in three steps, and all of them must not outlast a tick by much."""
