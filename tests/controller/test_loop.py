@@ -85,7 +85,7 @@ class Bench:
         routing: Routing,
         mode: Mode = Mode.ACTIVE,
         observer: Observer | None = None,
-        speed_up: float = 1.0,  # patience enough for a busy machine
+        speed_up: float = 0.1,  # patience enough for a busy machine
         *,
         goal: Mode | None = None,
         resumed: bool = False,
