@@ -98,7 +98,7 @@ class Records:
         )
         try:
             self.log.append_entry(entry)
-            self._write_bill(now_s, tick.troubles)
+            self._write_bill(now_s, tick.health.troubles)
         finally:  # a full disk here does not keep the tick out of the store
             await self._store(entry)
 

@@ -60,6 +60,9 @@ _LOG: Final = logging.getLogger(__name__)
 COLLECTING_SHARE_OF_TICK: Final = 0.5
 """Pages that have not come after this share of a tick are missing at this one (a second's patience they have always)."""
 
+MOST_PATIENCE_S: Final = 5.0
+"""Of the wall, for proxies elsewhere to follow one step of a change."""
+
 
 @dataclass
 class Term:
@@ -132,7 +135,9 @@ class Term:
                     leave_running = self.settings.leave_running
                     return Status(ladder.mode, ladder.goal)
                 routing = await self._routing(envoy, opening, processes, found=found)
-                others = await stack.enter_async_context(other_envoys(self.settings.xds))
+                others = await stack.enter_async_context(
+                    other_envoys(self.settings.xds, self.fence, self._others_patience_s())
+                )
                 await others.open(self._table(opening, processes))
                 self._warming, leave_running = False, self.settings.leave_running
                 self._clock = clock = Clock(self.scenario.tick_s, self.settings.speed_up)
@@ -146,10 +151,11 @@ class Term:
                     hands=Hands(
                         self.scenario,
                         processes,
-                        others.beside(routing),
+                        routing,
                         self._caps,
                         self.settings.speed_up,
                         self.fence,
+                        others.routing,
                     ),
                     recorder=Records(sitting, log, self.store, metrics, self.settings.folder, self.fence),
                     first_plan=self.prepared.plan,
@@ -259,6 +265,10 @@ class Term:
     def _table(self, opening: Action, processes: Fleet) -> RoutingTable:
         ready: Mapping[str, tuple[Endpoint, ...]] = {n: pool.endpoints for n, pool in processes.states().items()}
         return routing_table(self.scenario, opening, ready, self.settings.speed_up)
+
+    def _others_patience_s(self) -> float:
+        """What is offered goes out in three steps, and all of them must not outlast a tick by much."""
+        return min(MOST_PATIENCE_S, max(1.0, self.scenario.tick_s / self.settings.speed_up / 3.0))
 
     # Who sees
 

@@ -82,7 +82,7 @@ async def test_no_request_is_lost_while_weights_move_and_pools_empty(tmp_path: P
     shares = [float(tick.decision.applied.route[0, 0]) for tick in ticks]
     ready = np.stack([tick.snapshot.ready for tick in ticks])
     assert status.fallback_ticks == 0
-    assert status.troubles == ()
+    assert status.health.troubles == ()
     assert (shares[0], shares[-1]) == (1.0, 0.0)
     assert 0.5 in shares
     assert ready[0, 0] == 1
