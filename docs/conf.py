@@ -18,6 +18,7 @@ smartquotes = False  # what stands in quotes is often meant to be typed
 
 html_theme = "furo"
 html_title = f"poolpilot {release}"
+html_show_search_summary = False  # it would fetch the pages found, which a browser refuses where there is no server
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {

@@ -67,8 +67,10 @@ def test_registering_twice_is_no_error_and_the_id_says_which_version() -> None:
 @pytest.mark.parametrize(
     "program",
     [
-        "import gymnasium; from poolpilot.training import registration; gymnasium.register_envs(registration);"
-        " gymnasium.spec('poolpilot/Cluster-v1')",
+        (
+            "import gymnasium; from poolpilot.training import registration; gymnasium.register_envs(registration);"
+            " gymnasium.spec('poolpilot/Cluster-v1')"
+        ),
         "import gymnasium; gymnasium.make('poolpilot.training.registration:poolpilot/Cluster-v1')",
     ],
     ids=["imported", "by its name alone"],
