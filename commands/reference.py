@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -49,14 +50,13 @@ def _section(context: click.Context) -> str:
 
 def _text(text: str | None) -> Iterator[str]:
     """Paragraphs as Markdown's; what is preformatted becomes a block of its own."""
-    for paragraph in re.split(r"\n\s*\n", (text or "").strip()):
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text or "").strip()):
         if paragraph.startswith(_PREFORMATTED):
-            title, *lines = paragraph.removeprefix(_PREFORMATTED).strip("\n").split("\n")
-            # A first line that is not indented says what the others are.
-            yield from [title, ""] if lines and not title.startswith(" ") else []
-            kept = lines if lines and not title.startswith(" ") else [title, *lines]
-            indent = min((len(line) - len(line.lstrip()) for line in kept if line.strip()), default=0)
-            yield from ["```", *(line[indent:] for line in kept), "```", ""]
+            lines = paragraph.removeprefix(_PREFORMATTED).strip("\n").split("\n")
+            if lines[1:] and not lines[0].startswith(" ") and all(line.startswith(" ") for line in lines[1:]):
+                yield from [lines.pop(0), ""]  # says what the others are
+            indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+            yield from ["```", *(line[indent:] for line in lines), "```", ""]
         elif paragraph:
             yield from [_plain(" ".join(paragraph.split())), ""]
 

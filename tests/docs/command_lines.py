@@ -55,6 +55,10 @@ def complaint(words: list[str], *, whole: bool = True) -> str | None:
                 return None
             name, *words = words
             found = command.get_command(context, name)
+            if found is None and type(command).parse_args is not click.Group.parse_args:
+                # A group that takes what is no command of its own for what is to be shown.
+                name, words = "show", [name, *words]
+                found = command.get_command(context, name)
             if found is None:
                 return f"no command {name}"
             command, context = found, click.Context(found, info_name=name, parent=context)
