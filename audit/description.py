@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -80,7 +81,7 @@ class DescribedPool(Strict):
         if self.count is not None and self.moves is not None:
             raise ValueError("wanted count or moves, got both")
         times = [at_s for at_s, _ in self.moves or ()]
-        if times and (times[0] != 0.0 or any(b <= a for a, b in zip(times, times[1:], strict=False))):
+        if times and (times[0] != 0.0 or any(b <= a for a, b in pairwise(times))):
             raise ValueError(f"moves: seconds {times[:6]}, wanted 0 first, then each later than the one before")
         if self.max is not None and self.min > self.max:
             raise ValueError(f"wanted min <= max, got {self.min} and {self.max}")
