@@ -42,6 +42,8 @@ class Checkpoint:
 
     folder: Path
     card: dict[str, Any]
+    version: str = ""
+    """In a registry; empty for one that lies anywhere else."""
 
     @property
     def name(self) -> str:
@@ -50,8 +52,8 @@ class Checkpoint:
 
     @property
     def policy_hash(self) -> str:
-        """Short hash of the network that decides; stands in every decision."""
-        return str(self.card["files"][ONNX])[:16]
+        """Short hash that stands in every decision: of a registry's version its name, else of the network that decides."""
+        return self.version or str(self.card["files"][ONNX])[:16]
 
     @property
     def price_slope(self) -> float:

@@ -48,25 +48,26 @@ class LearnedPolicy:
 
 
 def learned_policies(
-    checkpoint: Checkpoint, make_rule: MakeRule, miss_price: float | None = None
+    checkpoint: Checkpoint, make_rule: MakeRule, miss_price: float | None = None, headroom: float = 1.0
 ) -> Callable[[Cluster], LearnedPolicy]:
     """What sets a checkpoint to work on a cluster, or on a batch of clusters.
 
     Args:
         make_rule: makes the rules of the checkpoint's portfolio.
         miss_price: what it should act by instead of its card's.
+        headroom: times what it thinks that every class needs.
 
     Raises:
         CheckpointError: the network cannot be loaded, or does not have the inputs and outputs of the codec, or there is
             no rule or knob that its card names.
     """
-    session = _session(checkpoint)
+    session = network_session(checkpoint)
     try:
         make_rules = rules_of(checkpoint.portfolio, make_rule)
     except PortfolioError as error:
         raise CheckpointError(f"{checkpoint.folder / CARD}: {error}") from None
     return lambda cluster: LearnedPolicy(
-        bending=Bending(cluster, make_rules(cluster)),
+        bending=Bending(cluster, make_rules(cluster), headroom),
         session=session,
         miss_price=checkpoint.miss_price if miss_price is None else miss_price,
         name=checkpoint.name,
@@ -76,13 +77,22 @@ def learned_policies(
 
 
 def learned_policy(
-    checkpoint: Checkpoint, cluster: Cluster, make_rule: MakeRule, miss_price: float | None = None
+    checkpoint: Checkpoint,
+    cluster: Cluster,
+    make_rule: MakeRule,
+    miss_price: float | None = None,
+    headroom: float = 1.0,
 ) -> LearnedPolicy:
     """A checkpoint on one cluster, or on one batch of clusters; see `learned_policies`."""
-    return learned_policies(checkpoint, make_rule, miss_price)(cluster)
+    return learned_policies(checkpoint, make_rule, miss_price, headroom)(cluster)
 
 
-def _session(checkpoint: Checkpoint) -> onnxruntime.InferenceSession:
+def network_session(checkpoint: Checkpoint) -> onnxruntime.InferenceSession:
+    """The network of a checkpoint, ready to be asked.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or does not have the inputs and outputs of the codec.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # the network is tiny; threads only add jitter
     options.log_severity_level = 3

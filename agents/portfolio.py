@@ -14,7 +14,6 @@ from ..env.codec import BLENDED
 from ..env.contract import Cluster, FloatArray, Policy
 from ..env.scenario import Scenario
 from .blend import Member, Portfolio, PortfolioError
-from .checkpoint import load_checkpoint
 from .learned import learned_policies
 from .opponents import (
     cheapest_fit,
@@ -30,6 +29,7 @@ from .opponents import (
 from .opponents.held_plan import HeldPlan
 from .opponents.parts.filling import prepare
 from .opponents.static_round_robin import StaticRoundRobin
+from .registry import open_checkpoint
 from .rules import KnobError, Knobs, Rule, RuleSpec
 from .tuned import SHIPPED, TunedRule, read_tuned
 
@@ -66,8 +66,6 @@ USUAL: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
 """Those compared when nobody says which."""
 HELD_PLAN: Final = "held-plan"
 """The rule for scenarios that carry a plan. Anything else names a checkpoint."""
-FRONTIER_POWER: Final = 8
-"""A checkpoint's one knob is the price of a miss; head-room times 1.2 is about four times that price."""
 
 
 class SettingError(ValueError):
@@ -176,12 +174,12 @@ def policy_factory(
     """A policy by name.
 
     Args:
-        name: one of `RULES`, `HELD_PLAN`, or a checkpoint's name or folder.
+        name: one of `RULES`, `HELD_PLAN`, a checkpoint's name or folder, or `registry:FOLDER` (`registry.naming`).
         setting: of held-plan what `held_setting` gives; of static-round-robin a replica count for each pool; of
             another rule knobs by name in place of those shipped.
         miss_price: what a checkpoint should act by instead of its card's.
         headroom: how far to either side of its setting, between bill and attainment: times a rule's head-room, times
-            fixed counts, or, to the power `FRONTIER_POWER`, times a checkpoint's price of a miss.
+            fixed counts, or times what a checkpoint thinks that classes need.
 
     Raises:
         SettingError: the setting does not fit the rule.
@@ -208,9 +206,7 @@ def policy_factory(
         return lambda cluster: HeldPlan(cluster, *_held(setting, cluster, headroom))
     if setting:
         raise SettingError(f"{name}: a checkpoint takes no setting, got {tuple(setting)}")
-    checkpoint = load_checkpoint(name)
-    price = (checkpoint.miss_price if miss_price is None else miss_price) * headroom**FRONTIER_POWER
-    return learned_policies(checkpoint, make_rule, price)
+    return learned_policies(open_checkpoint(name), make_rule, miss_price, headroom)
 
 
 def held_setting(scenario: Scenario) -> tuple[float, ...]:

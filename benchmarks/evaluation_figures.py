@@ -78,7 +78,7 @@ def _fill(axis: Any, rows: Sequence[AttainmentRow], names: Sequence[str], title:
         own = sorted((row for row in rows if row["series"] == series), key=lambda row: row["headroom"])
         if not own:
             continue
-        x, y = [missed(row["attainment"]) for row in own], [row["bill_ratio"] for row in own]
+        x, y = [missed(row["attainment"]) for row in own], [row["bill"] for row in own]
         if series == BOUND:
             axis.plot(x, y, color="0.45", linewidth=1.0, label=BOUND)
             continue

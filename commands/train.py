@@ -72,9 +72,16 @@ if TYPE_CHECKING:
 @click.option(
     "--gamma", type=click.FloatRange(0.5, 0.9999), default=0.9645, show_default=True, help="Discount of a step."
 )
+@click.option(
+    "--average",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Updates over which the weights that are scored and shipped are averaged; 0: the latest ones.",
+)
 @click.option("--width", type=click.IntRange(4, 1024), default=32, show_default=True, help="Of the network.")
 @click.option(
-    "--bank", type=click.IntRange(min=8), default=512, show_default=True, help="Different worlds that are met."
+    "--bank", type=click.IntRange(min=8), default=1024, show_default=True, help="Different worlds that are met."
 )
 @click.option(
     "--curriculum-steps",

@@ -25,6 +25,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from ..env.contract import (
+    BILL_LAYERS,
     SCALING_PARTS,
     SCHEMA_VERSION,
     Action,
@@ -37,6 +38,7 @@ from ..env.contract import (
     Snapshot,
     Targets,
 )
+from ..env.counterfactual import Comparison
 from ..env.guard import GuardState, Limits
 from ..env.wire import from_json, memory_from_json, memory_to_json, to_json
 from ..telemetry.store import TickEntry
@@ -101,6 +103,8 @@ class TickRecord:
     """Dollars since the tick before that scaling took, by the decision that caused them."""
     wall_s: float = 0.0
     """When it was recorded, in seconds since 1970."""
+    comparison: Comparison | None = None
+    """With the fallback rule; None in logs that were kept without it."""
 
 
 class DecisionLog:
@@ -196,6 +200,8 @@ def entry_of(record: TickRecord) -> TickEntry:
     document["fell_back"] = record.fell_back
     document["scaling"] = [to_json(cost) for cost in record.scaling]
     document["wall_s"] = record.wall_s
+    if record.comparison is not None:
+        document["comparison"] = to_json(record.comparison)
     sitting = _sitting_text(record.sitting)
     name = hashlib.sha256(sitting.encode()).hexdigest()[:16]
     return TickEntry(name, sitting, {field: _text(value) for field, value in document.items()})
@@ -306,12 +312,15 @@ def _sat(entry: Any, where: str) -> Sat:
 
 def _record(document: dict[str, Any], sitting: Sitting, where: str) -> TickRecord:
     try:
-        _exactly(document, _TICK_FIELDS)
+        _exactly(document, _TICK_FIELDS | (document.keys() & {"comparison"}))
         if not isinstance(document["fell_back"], bool):
             raise SchemaError(f"fell_back: {document['fell_back']!r}, wanted true or false")
         parts = {name: _part(name, kind, document[name], sitting.cluster) for name, kind in _PARTS.items()}
         memory = memory_from_json(document["memory"])
         scaling = _scaling(document["scaling"], sitting.cluster)
+        comparison = None
+        if "comparison" in document:
+            comparison = _part("comparison", Comparison, document["comparison"], sitting.cluster)
         wall_s = document["wall_s"]
         if not isinstance(wall_s, int | float) or isinstance(wall_s, bool):
             raise SchemaError(f"wall_s: {wall_s!r}, wanted seconds since 1970")
@@ -319,7 +328,13 @@ def _record(document: dict[str, Any], sitting: Sitting, where: str) -> TickRecor
         raise DecisionLogError(f"{where}: {error}") from None
     fell_back = document["fell_back"]
     return TickRecord(
-        sitting=sitting, memory=memory, fell_back=fell_back, scaling=scaling, wall_s=float(wall_s), **parts
+        sitting=sitting,
+        memory=memory,
+        fell_back=fell_back,
+        scaling=scaling,
+        wall_s=float(wall_s),
+        comparison=comparison,
+        **parts,
     )
 
 
@@ -367,13 +382,18 @@ _AXES: Final[dict[type, dict[str, str]]] = {
     GuardState: {"changed_at_s": "P"},
     Reach: {"pools": "P"},
     Decision: {"expected_attainment": "C"},
+    Comparison: {
+        **dict.fromkeys(("rule_up", "policy_up"), "P"),
+        **dict.fromkeys(("rule_attainment", "policy_attainment"), "C"),
+        **dict.fromkeys(("rule_usd", "policy_usd", "usd"), "PL"),
+    },
 }
 """The axes of arrays, by name; those that are not named are single numbers. `Snapshot.check` does its own."""
 
 
 def _fit(value: Any, cluster: Cluster, where: str) -> None:
     """Whether every array in a dataclass has the cluster's shape. SchemaError names the first that has not."""
-    sizes = {"C": len(cluster.class_names), "P": len(cluster.pool_names)}
+    sizes = {"C": len(cluster.class_names), "P": len(cluster.pool_names), "L": len(BILL_LAYERS)}
     for field in fields(value):
         part = getattr(value, field.name)
         if is_dataclass(part):

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..agents.planner.replan import Replanner
 from ..env.contract import NO_DECISION, Action, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from ..env.counterfactual import Comparison
 from ..env.guard import GuardState, Limits, first_state
 from ..env.ledger import scaling_seconds_of
 from ..env.scenario import Scenario
@@ -25,6 +26,7 @@ from .acting import Hands
 from .actuators.envoy_config import Endpoint
 from .actuators.replicas import CausedSeconds, PoolReplicas, Stage
 from .blindness import blind
+from .comparing import begun, compared
 from .deciding import Proposed, conclude
 from .fencing import Fenced
 from .judging import evidence
@@ -67,6 +69,8 @@ class Tick:
     """What could not be seen or done, in words."""
     took_s: float
     """Wall-clock seconds from observing to recording."""
+    comparison: Comparison
+    """With the fallback rule."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -145,6 +149,7 @@ class Sidecar:
         changed_at_s = np.zeros_like(state.changed_at_s) if self.resumed else state.changed_at_s
         self._guard_state: GuardState = GuardState(changed_at_s, self.in_force)
         self._shadow = shadow.found(self.in_force.replicas)
+        self._courses = begun(self.in_force)
         self._moved: Move | None = None
         self._unrecorded = ""
         self._ticking = False
@@ -192,6 +197,17 @@ class Sidecar:
             self._news(),
             self.fencing_token,
         )
+        comparison, self._courses = compared(
+            self._courses,
+            proposed,
+            decision,
+            snapshot,
+            plan,
+            self._cluster,
+            self.limits,
+            self.in_force,
+            observation.bill,
+        )
         wanted = self.in_force if reach.mode is Mode.ADVISE else decision.applied
         acted = await self.hands.apply(wanted, self.in_force, decision.tick)
         self.in_force = acted.in_force
@@ -200,7 +216,19 @@ class Sidecar:
         troubles = (*observation.troubles, *acted.troubles)
         took_s = time.monotonic() - started
         fell_back = proposed.trouble is not None
-        tick = Tick(observation, plan, memory, guard_state, reach, decision, fell_back, self.in_force, troubles, took_s)
+        tick = Tick(
+            observation,
+            plan,
+            memory,
+            guard_state,
+            reach,
+            decision,
+            fell_back,
+            self.in_force,
+            troubles,
+            took_s,
+            comparison,
+        )
         self._note(tick)
         self._judge(tick, proposed)
         await self._record(tick)

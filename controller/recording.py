@@ -88,6 +88,7 @@ class Records:
                 fell_back=tick.fell_back,
                 scaling=observation.scaling,
                 wall_s=time.time(),
+                comparison=tick.comparison,
             )
         )
         try:

@@ -56,6 +56,8 @@ class Bending:
     cluster: Cluster
     rules: tuple[Proposer, ...]
     """`BLENDED` of them, the neutral one first."""
+    headroom: float = 1.0
+    """Times what every class needs, whatever the network answers: a user's knob between bill and attainment."""
 
     def __post_init__(self) -> None:
         """ValueError for another number of rules than the codec blends."""
@@ -83,7 +85,7 @@ class Bending:
 
     def act(self, outputs: Outputs, look: Look) -> Action:
         """The action that the outputs mean (see `codec.decode`)."""
-        return decode(outputs, look.proposals, look.snapshot, look.plan, self.cluster)
+        return decode(outputs, look.proposals, look.snapshot, look.plan, self.cluster, self.headroom)
 
     def _propose(
         self, snapshot: Snapshot, plan: Plan, memory: Memory

@@ -10,6 +10,9 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+# Tabs of a real Chromium, for tests of pages in any folder.
+pytest_plugins = ["poolpilot.tests.browser.chromium"]
+
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
 

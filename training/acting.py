@@ -29,7 +29,9 @@ class ActingNetwork:
     miss_price: FloatArray
     """`[...]` what each cluster acts by."""
     history: int = 1
-    """Ticks that the network sees at once."""
+    """Observations that the network sees at once."""
+    apart: int = 1
+    """Ticks between one of them and the next: those of a step while it learned."""
     price_slope: float = 0.0
     """How the price follows the allowance of misses (`env.bending.followed_price`)."""
     follows_plan: bool = True
@@ -49,11 +51,13 @@ class ActingNetwork:
         """The network's inputs, features of the newest tick first, and what to remember of them."""
         parts = {name: np.asarray(getattr(now, name), dtype=np.float32) for name in PARTS}
         kept: dict[str, Any] = {}
-        if self.history > 1:
+        ticks = (self.history - 1) * self.apart
+        if ticks:
             for name in FEATURES:
-                size = parts[name].shape[-1]
+                rows = parts[name]
                 # Before the first tick there was nothing: zeros, as in training.
-                before = memory.get(SEEN + name, np.zeros((*parts[name].shape[:-1], (self.history - 1) * size)))
-                parts[name] = np.concatenate([parts[name], before], axis=-1).astype(np.float32)
-                kept[SEEN + name] = parts[name][..., : (self.history - 1) * size]
+                before = memory.get(SEEN + name, np.zeros((*rows.shape[:-1], ticks, rows.shape[-1]), dtype=np.float32))
+                since = np.concatenate([rows[..., None, :], before], axis=-2)
+                parts[name] = since[..., :: self.apart, :].reshape(*rows.shape[:-1], -1)
+                kept[SEEN + name] = since[..., :ticks, :]
         return [torch.as_tensor(parts[name]) for name in PARTS], kept

@@ -135,7 +135,9 @@ class BestCheckpoint:
 
         def make(cluster: Cluster, miss_price: FloatArray) -> Policy:
             bending = bending_of(self.config.acting)(cluster, self._rules(cluster))
-            return ActingNetwork(bending, policy.network, miss_price, self.config.history, price_slope)
+            return ActingNetwork(
+                bending, policy.network, miss_price, self.config.history, self.config.hold, price_slope
+            )
 
         return make
 

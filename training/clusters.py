@@ -33,6 +33,10 @@ MARGIN: Final = 1.6
 MOST_ATTEMPTS: Final = 200
 
 
+HARDEST: Final = 1.5
+"""Most difficulty: half as far again as services are known to stray. Beyond, shapes of a day would go below nothing."""
+
+
 class ClusterError(ValueError):
     """Nothing can be drawn as asked; the message is one line."""
 
@@ -41,14 +45,14 @@ def random_scenario(seed: int, difficulty: float = 1.0) -> Scenario:
     """The random cluster of a seed, an hour long, called `random-<seed>`.
 
     Args:
-        difficulty: 0 to 1. How far rates move and burst, how slow starts may be, how often there are spot pools, price
+        difficulty: 0 to `HARDEST`; 1 is what real services show. How far rates move and burst, how slow starts may be, how often there are spot pools, price
             moves, stock-outs, stuck starts, crashes, storms and heat, and how far true speeds are from those believed.
 
     Raises:
-        ClusterError: a difficulty that is not from 0 to 1, or a negative seed.
+        ClusterError: a difficulty that is not from 0 to `HARDEST`, or a negative seed.
     """
-    if not 0.0 <= difficulty <= 1.0:
-        raise ClusterError(f"difficulty: {difficulty!r}, wanted 0 to 1")
+    if not 0.0 <= difficulty <= HARDEST:
+        raise ClusterError(f"difficulty: {difficulty!r}, wanted 0 to {HARDEST:g}")
     if seed < 0:
         raise ClusterError(f"seed: {seed}, wanted 0 or more")
     rng = np.random.default_rng(np.random.SeedSequence((seed, _OWN_STREAM)))

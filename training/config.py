@@ -42,11 +42,13 @@ class TrainConfig:
     """Discount a step: at six ticks of 10 s a horizon of 28 minutes, in which a cold start of minutes pays or does not."""
     gae_lambda: float = 0.95
     entropy: float = 0.0
+    average: int = 20
+    """Updates over which the weights that are scored and shipped are averaged (see `averaging`); 0: the latest ones."""
     width: int = 32
     """Width of the network's embeddings."""
     evaluate_every: int = 50_000
     """Steps between two evaluations on scenarios that are not trained on."""
-    bank: int = 512
+    bank: int = 1024
     """Different worlds that the run meets, over all difficulties (see `TrainingWorlds.bank`)."""
     curriculum_steps: int = 40_000
     """Steps after which the hardest worlds are open (see `curriculum`); 0: from the start."""

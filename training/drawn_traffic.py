@@ -3,7 +3,7 @@
 Lengths, clients, bursts and how far a service's rate wanders are those of `env.workload.published`, which names source
 and measure of each figure; what is made up (targets, shares, how a day is compressed) is told apart below.
 
-Symbols: `d` difficulty, 0 to 1.
+Symbols: `d` difficulty, 0 to `clusters.HARDEST`.
 """
 
 from __future__ import annotations

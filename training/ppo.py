@@ -14,6 +14,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
+from .averaging import Averaged
 from .config import TrainConfig
 from .curriculum import LevelledWorlds
 from .learner import LearnerPolicy
@@ -88,22 +89,26 @@ def train(
     env = ClusterVecEnv(training_env(config, worlds), multipliers, config.hold)
     model = new_model(config, env)
     model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
+    averaged = Averaged(policy_of(model).network, config.average)
     if resume:
-        env.multipliers = load_state(model, folder)
+        env.multipliers = load_state(model, folder, averaged)
         env.seed(config.seed + model.num_timesteps)  # worlds that were not met before the stop
     else:
         if starting:
             starting(policy_of(model))
-        save_state(model, folder, multipliers)
+            averaged = Averaged(policy_of(model).network, config.average)
+        save_state(model, folder, averaged, multipliers)
         evaluate(policy_of(model), 0)
     if config.baseline and model.num_timesteps < config.steps:
         measure_baselines(config, worlds, on_baseline)
-    callback = Progress(config, folder, worlds, env, on_progress, evaluate)
+    callback = Progress(config, folder, worlds, env, averaged, on_progress, evaluate)
     left = config.steps - model.num_timesteps
     if left > 0:
         model.learn(left, callback=callback, reset_num_timesteps=False)
-        evaluate(policy_of(model), model.num_timesteps)
-    save_state(model, folder, env.multipliers)
+        averaged.update(policy_of(model).network)
+        with averaged.at_work(policy_of(model).network):
+            evaluate(policy_of(model), model.num_timesteps)
+    save_state(model, folder, averaged, env.multipliers)
     return policy_of(model)
 
 

@@ -15,6 +15,7 @@ from ..env.codec import WHOLE_OUTPUTS, trust_weights
 from ..env.contract import FloatArray
 from ..env.spaces import SpaceLayout
 from ..env.window import FINISHED, LOST, MET
+from .averaging import Averaged
 from .config import TrainConfig
 from .curriculum import LevelledWorlds, difficulty_after
 from .learner import LearnerPolicy
@@ -91,12 +92,15 @@ class Progress(BaseCallback):
         folder: Path,
         worlds: LevelledWorlds,
         env: ClusterVecEnv,
+        averaged: Averaged,
         on_progress: OnProgress,
         evaluate: Evaluate,
     ) -> None:
-        """`env` is the one at the bottom, whatever wraps it; `worlds` is where its episodes come from."""
+        """`env` is the one at the bottom, whatever wraps it; `worlds` is where its episodes come from; `averaged` is what
+        is scored."""
         super().__init__()
         self.config, self.folder, self.worlds, self.env = config, folder, worlds, env
+        self.averaged = averaged
         self.on_progress, self.evaluate = on_progress, evaluate
         self.before = 0
         """Steps at the last update."""
@@ -124,6 +128,7 @@ class Progress(BaseCallback):
     def _on_rollout_end(self) -> None:
         model = self.model
         assert isinstance(model, PPO)
+        self.averaged.update(self.learner.network)
         self.learner.critic_only = self.num_timesteps <= self.config.critic_first
         sums, self.sums = self.sums, Sums()
         figures = sums.figures()
@@ -140,11 +145,12 @@ class Progress(BaseCallback):
             self.env.multipliers.update(sums.allowances)
             for kind, value in zip(KINDS, self.env.multipliers.values, strict=True):
                 self.logger.record(f"multipliers/{kind}", float(value))
-        save_state(model, self.folder, self.env.multipliers)
+        save_state(model, self.folder, self.averaged, self.env.multipliers)
         every = self.config.evaluate_every
         # By steps done, whenever the run was stopped and resumed; the end of a run has an evaluation of its own.
         if self.num_timesteps // every > self.before // every and self.num_timesteps < self.config.steps:
-            figures["loss"] = self.evaluate(self.learner, self.num_timesteps)
+            with self.averaged.at_work(self.learner.network):
+                figures["loss"] = self.evaluate(self.learner, self.num_timesteps)
             self.logger.record("evaluation/loss", figures["loss"])
         self.before = self.num_timesteps
         self.on_progress(self.num_timesteps, figures)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import PPO
 
+from .averaging import Averaged
 from .config import TrainConfig
 from .multipliers import Multipliers
 
@@ -56,9 +57,10 @@ def prepare(config: TrainConfig, folder: Path, resume: bool) -> None:
     (folder / ARGUMENTS).write_text(json.dumps(asdict(config), indent=2) + "\n")
 
 
-def save_state(model: PPO, folder: Path, multipliers: Multipliers | None = None) -> None:
+def save_state(model: PPO, folder: Path, averaged: Averaged, multipliers: Multipliers | None = None) -> None:
     """Write what resuming needs; a cut-off write leaves the older state whole."""
     tensors = {f"policy.{k}": v.detach().clone().contiguous() for k, v in model.policy.state_dict().items()}
+    tensors |= {f"averaged.{k}": v.contiguous() for k, v in averaged.weights.items()}
     steps: dict[str, float] = {}
     for i, state in model.policy.optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -68,7 +70,7 @@ def save_state(model: PPO, folder: Path, multipliers: Multipliers | None = None)
                 steps[f"{i}.{name}"] = float(value)
     weights = folder / (STATE_WEIGHTS + ".part")
     save_file(tensors, weights)
-    counters: dict[str, Any] = {"timesteps": model.num_timesteps, "optimizer": steps}
+    counters: dict[str, Any] = {"timesteps": model.num_timesteps, "averaged": averaged.seen, "optimizer": steps}
     if multipliers:
         counters["multipliers"] = multipliers.as_json()
     written = folder / (STATE_COUNTERS + ".part")
@@ -77,7 +79,7 @@ def save_state(model: PPO, folder: Path, multipliers: Multipliers | None = None)
     written.replace(folder / STATE_COUNTERS)
 
 
-def load_state(model: PPO, folder: Path) -> Multipliers | None:
+def load_state(model: PPO, folder: Path, averaged: Averaged) -> Multipliers | None:
     """Continue where `save_state` left off; the multipliers, if the run had any.
 
     Raises:
@@ -88,6 +90,8 @@ def load_state(model: PPO, folder: Path) -> Multipliers | None:
         counters = json.loads((folder / STATE_COUNTERS).read_text())
         own = {k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")}
         model.policy.load_state_dict(own)
+        averaged.weights = {name: tensors[f"averaged.{name}"] for name in averaged.weights}
+        averaged.seen = int(counters["averaged"])
         _load_optimizer(model.policy.optimizer, tensors, counters["optimizer"])
         model.num_timesteps = int(counters["timesteps"])
         return Multipliers.from_json(counters["multipliers"]) if "multipliers" in counters else None

@@ -26,7 +26,7 @@ def training_sources(config: TrainConfig) -> LevelledWorlds:
         ValueError: a scenario cannot be read, has too many classes or pools, or another tick than the others.
     """
     # Only random clusters have a difficulty.
-    levels = LEVELS if RANDOM in config.scenarios else LEVELS[-1:]
+    levels = LEVELS if RANDOM in config.scenarios else (1.0,)
     easier = config.bank // (2 * max(len(levels) - 1, 1))
     banks = {level: max(easier, 1) for level in levels[:-1]}
     banks[levels[-1]] = config.bank - sum(banks.values())

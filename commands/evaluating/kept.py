@@ -26,9 +26,10 @@ def keep_summary(folder: RunFolder, document: Mapping[str, Any]) -> None:
     if find_spec("plotly") is not None:
         from ...dashboard.figures.attainment import attainment_figure
         from ...dashboard.figures.attainment_rows import rows_of_summary
-        from ...dashboard.figures.frontier import page
+        from ...dashboard.report.shell import page, slot
 
-        folder.write(FIGURE, page(attainment_figure(rows_of_summary(document))))
+        title, figure = "Cost against attainment", attainment_figure(rows_of_summary(document), "")
+        folder.write(FIGURE, page(title, slot("frontier", title, "tall"), {"frontier": figure}))
 
 
 def keep_on_card(checkpoint: Path, document: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

@@ -66,18 +66,20 @@ def keep_plan(folder: Path, document: Mapping[str, Any], commands: Mapping[str, 
 
 def need_figures() -> None:
     """Refuse before any work what could not be drawn after it."""
-    if find_spec("plotly") is None:  # an extra
+    if find_spec("plotly") is None or find_spec("jinja2") is None:  # an extra
         refuse("--frontier draws with plotly, which is not installed: pip install 'poolpilot[figures]'")
 
 
 def keep_frontier(folder: Path, points: Sequence[Point], name: str) -> list[Path]:
     """`frontier.html`, which opens offline, and `frontier.json`."""
-    from ...dashboard.figures.frontier import frontier_figure, page  # plotly takes long to import
+    from ...dashboard.figures.frontier import frontier_figure  # plotly takes long to import
+    from ...dashboard.report.shell import page, slot
 
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Any] = [point.record() for point in points]
     as_html, as_json = folder / "frontier.html", folder / "frontier.json"
-    as_html.write_text(page(frontier_figure(rows, f"{name}: rent against wanted attainment")), encoding="utf-8")
+    title, figure = f"{name}: rent against wanted attainment", frontier_figure(rows, "")
+    as_html.write_text(page(title, slot("frontier", title, "tall"), {"frontier": figure}), encoding="utf-8")
     as_json.write_text(
         json.dumps({"scenario": name, "points": rows}, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )

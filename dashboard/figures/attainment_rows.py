@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 BOUND = "clairvoyant bound"
 """The series of what no policy can undercut."""
@@ -12,18 +12,22 @@ TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 
 
 class AttainmentRow(TypedDict):
-    """One setting of one policy, over all scenarios of a suite."""
+    """One setting of one policy, on one scenario or over all of a suite."""
 
     panel: str
-    """The suite."""
+    """The suite, or what else a panel is of."""
     series: str
     """The policy, or `BOUND`."""
     headroom: float
     """Factor on the policy's head-room; 1 is as shipped."""
     attainment: float
     """0..1"""
-    bill_ratio: float
-    """Bill over that of the reference as shipped."""
+    bill: float
+    """Over that of the reference as shipped, or $/h: all rows of a figure alike."""
+    dominated: NotRequired[bool]
+    """Another setting of the same policy beats it in both: it is no part of the frontier."""
+    link: NotRequired[str]
+    """Where a page leads from the point."""
 
 
 def rows_of_summary(document: Mapping[str, Any]) -> list[AttainmentRow]:
@@ -36,9 +40,9 @@ def rows_of_summary(document: Mapping[str, Any]) -> list[AttainmentRow]:
                 "series": own["policy"],
                 "headroom": own["headroom"],
                 "attainment": own["attainment"],
-                "bill_ratio": own["bill_ratio"],
+                "bill": own["bill_ratio"],
             }
             rows.append(of_policy)
             if own["policy"] == document["reference"] and own["bound_ratio"] is not None:
-                rows.append({**of_policy, "series": BOUND, "bill_ratio": own["bound_ratio"]})
+                rows.append({**of_policy, "series": BOUND, "bill": own["bound_ratio"]})
     return rows

@@ -10,9 +10,7 @@ from typing import TypedDict
 
 import plotly.graph_objects as go
 
-from .palette import COLOURS, DASHES, MARKERS, missed, plain
-
-__all__ = ["FrontierRow", "frontier_figure", "page"]
+from .palette import DASHES, MARKERS, THEMES, ThemeName, dressed, missed, plain
 
 
 class FrontierRow(TypedDict):
@@ -30,16 +28,16 @@ class FrontierRow(TypedDict):
     """Why there is none, or nothing."""
 
 
-def frontier_figure(rows: Sequence[FrontierRow], title: str) -> go.Figure:
+def frontier_figure(rows: Sequence[FrontierRow], title: str, theme: ThemeName = "light") -> go.Figure:
     """Dollars per hour over wanted attainment, a line for each series.
 
     The axis of attainment counts nines: it is linear in the logarithm of what may be missed, so that 99 % and 99.9 % are
     apart. Attainments without a fleet are crosses at the foot of the figure.
     """
-    figure = go.Figure()
+    figure, colours = go.Figure(), THEMES[theme].colours
     for i, series in enumerate(dict.fromkeys(row["series"] for row in rows)):
         own = sorted((row for row in rows if row["series"] == series), key=lambda row: row["attainment"])
-        colour = COLOURS[i % len(COLOURS)]
+        colour = colours[i % len(colours)]
         known = [row for row in own if row["usd_per_hr"] is not None]
         figure.add_trace(
             go.Scatter(
@@ -67,26 +65,13 @@ def frontier_figure(rows: Sequence[FrontierRow], title: str) -> go.Figure:
                 )
             )
     ticks = sorted({row["attainment"] for row in rows})
-    figure.update_layout(
-        title={"text": plain(title)},
-        template="plotly_white",
-        font={"size": 14},
-        legend={"title": {"text": "Fleet"}},
-        xaxis={
-            "title": {"text": "Wanted attainment: share of requests within their targets (%)"},
-            "type": "log",
-            "autorange": "reversed",
-            "tickvals": [missed(at) for at in ticks],
-            "ticktext": [f"{at * 100:g}" for at in ticks],
-        },
-        yaxis={"title": {"text": "Rent of the plan ($/h)"}, "rangemode": "tozero"},
+    dressed(figure, theme, title)
+    figure.update_xaxes(
+        title={"text": "Wanted attainment: share of requests within their targets (%)"},
+        type="log",
+        autorange="reversed",
+        tickvals=[missed(at) for at in ticks],
+        ticktext=[f"{at * 100:g}" for at in ticks],
     )
+    figure.update_yaxes(title={"text": "Rent of the plan ($/h)"}, rangemode="tozero")
     return figure
-
-
-def page(figure: go.Figure) -> str:
-    """The figure as one HTML page that needs nothing from outside; the same figure makes the same bytes."""
-    html: str = figure.to_html(
-        include_plotlyjs=True, full_html=True, div_id="figure", config={"displaylogo": False, "responsive": True}
-    )
-    return html

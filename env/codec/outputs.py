@@ -53,9 +53,16 @@ class Outputs:
     """`[..., WHOLE_OUTPUTS]`"""
 
 
-def decode(outputs: Outputs, proposals: Sequence[Proposal], snapshot: Snapshot, plan: Plan, cluster: Cluster) -> Action:
-    """The action that the outputs mean: the proposals blended, and the blend bent."""
-    return bend(outputs, blend(proposals, outputs.whole, cluster), snapshot, plan, cluster)
+def decode(
+    outputs: Outputs,
+    proposals: Sequence[Proposal],
+    snapshot: Snapshot,
+    plan: Plan,
+    cluster: Cluster,
+    headroom: float = 1.0,
+) -> Action:
+    """The action that the outputs mean: the proposals blended, and the blend bent. `headroom` as in `bend`."""
+    return bend(outputs, blend(proposals, outputs.whole, cluster), snapshot, plan, cluster, headroom)
 
 
 def blend(proposals: Sequence[Proposal], trust: FloatArray, cluster: Cluster) -> Proposal:
@@ -104,13 +111,23 @@ def trust_weights(trust: FloatArray) -> FloatArray:
     return shares
 
 
-def bend(outputs: Outputs, proposal: Proposal, snapshot: Snapshot, plan: Plan, cluster: Cluster) -> Action:
-    """The proposal's action with more or less head-room, work moved between pools, caps moved, scale-downs held."""
+def bend(
+    outputs: Outputs,
+    proposal: Proposal,
+    snapshot: Snapshot,
+    plan: Plan,
+    cluster: Cluster,
+    headroom: float = 1.0,
+) -> Action:
+    """The proposal's action with more or less head-room, work moved between pools, caps moved, scale-downs held.
+
+    `headroom` is the user's: it multiplies what every class needs, whatever the network answers.
+    """
     by_class, by_pool = np.clip(outputs.classes, -1.0, 1.0), np.clip(outputs.pools, -1.0, 1.0)
     base = proposal.action
     need, route = _tilted(by_pool[..., 1], proposal, plan)
-    headroom = np.exp(HEADROOM_BEND * by_class[..., 0])
-    size = (need * headroom[..., None]).sum(axis=-2) * np.exp(REPLICA_BEND * by_pool[..., 0])
+    factor = headroom * np.exp(HEADROOM_BEND * by_class[..., 0])
+    size = (need * factor[..., None]).sum(axis=-2) * np.exp(REPLICA_BEND * by_pool[..., 0])
     # A rule may hold more than its need (a cooldown, a floor): what it adds on top stays.
     replicas = np.minimum(whole_replicas(size), cluster.max_replicas) + on_top(proposal, cluster)
     replicas = np.clip(replicas, 0.0, cluster.max_replicas)

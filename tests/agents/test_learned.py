@@ -111,6 +111,18 @@ def test_the_price_of_a_miss_is_the_cards_unless_asked_otherwise(lively: Path) -
     assert not same(dearer.decide(at.snapshot, at.plan, {})[0].route, plain.route)
 
 
+def test_head_room_multiplies_the_need_of_what_is_blended_and_nothing_else(lively: Path) -> None:
+    at = row(day(3, p=4)[0], 0)
+    plain = policy(lively, at).decide(at.snapshot, at.plan, {})[0]
+    roomy = policy(lively, at, headroom=2.0).decide(at.snapshot, at.plan, {})[0]
+    lean = policy(lively, at, headroom=0.5).decide(at.snapshot, at.plan, {})[0]
+    assert (lean.replicas <= plain.replicas).all()
+    assert (plain.replicas <= roomy.replicas).all()
+    assert lean.replicas.sum() < roomy.replicas.sum()
+    assert same(roomy.route, plain.route)
+    assert same(roomy.batch_cap, plain.batch_cap)
+
+
 def test_it_says_who_it_is(lively: Path) -> None:
     at = row(day(3)[0], 0)
     checkpoint = load_checkpoint(lively)

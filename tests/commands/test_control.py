@@ -107,7 +107,7 @@ async def test_a_stream_is_decided_again_as_a_file_is() -> None:
         ((), "--scenario is missing"),
         (("--scenario", "mixed-chat"), "--folder is missing"),
         (("--scenario", "mixed-chat", "--folder", "{}", "--json"), "only --replay prints a document"),
-        (("--scenario", "mixed-chat", "--folder", "{}", "--api-host", "0.0.0.0"), "the API needs a token"),
+        (("--scenario", "mixed-chat", "--folder", "{}", "--api-host", "0.0.0.0"), "needs a token"),
         (("--scenario", "mixed-chat", "--folder", "{}", "--policy", "nobody"), "nobody"),
         (("--scenario", "mixed-chat", "--folder", "{}", "--setting", "speed=3"), "speed"),
     ],

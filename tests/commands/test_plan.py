@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from poolpilot.cli import main
+from poolpilot.dashboard.report.shell import unpacked
 from poolpilot.env.contract import BILL_LAYERS, Plan
 from poolpilot.env.scenario import load_scenario, shipped_scenarios
 from poolpilot.env.wire import from_json
@@ -285,7 +286,7 @@ def test_the_frontier_is_a_table_a_page_and_a_document(tmp_path: Path) -> None:
             assert p["usd_per_hr"] >= plan[p["attainment"]] * 0.995
     kept = json.loads((tmp_path / "frontier.json").read_text())
     assert kept["points"] == points
-    assert "Rent of the plan" in (tmp_path / "frontier.html").read_text()
+    assert "Rent of the plan" in str(unpacked((tmp_path / "frontier.html").read_text())["figures"])
     assert json.loads((tmp_path / "plan.json").read_text())["scenario"] == "mixed-chat"
     assert load_scenario(tmp_path / "planned.yaml").name == "mixed-chat-planned"
     assert (tmp_path / "serve.sh").read_text().startswith("#!/bin/sh\n")

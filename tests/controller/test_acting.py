@@ -11,7 +11,7 @@ from poolpilot.controller.acting import FIRST_BACKOFF_S, MOST_BACKOFF_S, Hands
 from poolpilot.controller.actuators.caps import CapFiles
 from poolpilot.controller.actuators.envoy_config import Endpoint, RoutingTable
 from poolpilot.controller.actuators.replicas import CausedSeconds, PoolReplicas, RentedSeconds, Replica, Stage
-from poolpilot.controller.assembly import first_plan
+from poolpilot.controller.preparing import first_plan
 from poolpilot.env.contract import Action
 from poolpilot.env.guard import first_state
 from poolpilot.env.scenario import load_scenario

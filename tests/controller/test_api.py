@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from poolpilot.controller.actuators.caps import Caps
-from poolpilot.controller.api import STANDBY, Access, Backing, TokenError, View, api, is_loopback, read_token, serving
+from poolpilot.controller.api import STANDBY, Backing, View, api
 from poolpilot.env.contract import Decision, Mode, Snapshot
 from poolpilot.env.wire import from_json, to_json
+from poolpilot.telemetry.access import Access, TokenError, is_loopback, read_token, serving
 
 from .ticks import a_sitting, sat_through
 

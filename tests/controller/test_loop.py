@@ -22,11 +22,11 @@ from poolpilot.controller.actuators.envoy_config import Endpoint, PoolBackends, 
 from poolpilot.controller.actuators.envoy_process import EnvoyFolder, embedded
 from poolpilot.controller.actuators.local_replica import LocalSettings
 from poolpilot.controller.actuators.processes import LocalProcesses
-from poolpilot.controller.assembly import first_plan
 from poolpilot.controller.decision_log import DecisionLog, Sitting, read_log
 from poolpilot.controller.ladder import Ladder, standing_on
 from poolpilot.controller.loop import Recorder, Sidecar, Tick
 from poolpilot.controller.observing import Observer
+from poolpilot.controller.preparing import first_plan
 from poolpilot.controller.recording import BILL_FILE, Records
 from poolpilot.controller.routing import routing_table
 from poolpilot.controller.thinking import Thinker

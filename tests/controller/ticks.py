@@ -5,10 +5,22 @@ from collections.abc import Iterator
 import numpy as np
 
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
+from poolpilot.controller.comparing import begun, compared
 from poolpilot.controller.deciding import Minds, conclude, propose
 from poolpilot.controller.decision_log import Sitting, TickRecord
 from poolpilot.controller.reach import Reach
-from poolpilot.env.contract import Action, Cluster, Mode, Plan, Policy, Snapshot, blank_snapshot
+from poolpilot.env.contract import (
+    BILL_LAYERS,
+    IDLE_PARTS,
+    Action,
+    Bill,
+    Cluster,
+    Mode,
+    Plan,
+    Policy,
+    Snapshot,
+    blank_snapshot,
+)
 from poolpilot.env.guard import Limits, first_state
 from poolpilot.env.scenario import load_scenario
 
@@ -91,6 +103,8 @@ def sat_through(
     rng = np.random.default_rng(seed)
     cluster, plan = sitting.cluster, a_plan(sitting.cluster)
     minds, state = Minds({}, {}), first_state(plan, cluster)
+    courses, cost = begun(state.applied), np.random.default_rng(seed + 1)
+    shape = (len(cluster.pool_names), len(cluster.class_names))
     policy, fallback = deciding or tuple(policies(cluster).values())
     for tick in range(n_ticks):
         snapshot = a_snapshot(cluster, tick * 10.0, rng)
@@ -101,5 +115,20 @@ def sat_through(
             proposed, snapshot, plan, cluster, sitting.limits, state, tick, reach, fencing_token=4
         )
         memory = minds.fallback if fell_back else minds.policy
-        yield TickRecord(sitting, snapshot, plan, memory, state, reach, decision, fell_back)
+        bill = Bill(cost.random((*shape, len(BILL_LAYERS))), np.zeros((*shape, len(IDLE_PARTS))))
+        comparison, courses = compared(
+            courses, proposed, decision, snapshot, plan, cluster, sitting.limits, state.applied, bill
+        )
+        yield TickRecord(
+            sitting,
+            snapshot,
+            plan,
+            memory,
+            state,
+            reach,
+            decision,
+            fell_back,
+            wall_s=tick * 10.0,
+            comparison=comparison,
+        )
         minds, state = after, next_state

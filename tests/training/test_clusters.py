@@ -16,7 +16,7 @@ from poolpilot.env.scenario import Scenario
 from poolpilot.env.spaces import MAX_CLASSES, MAX_POOLS
 from poolpilot.env.workload.spec import ClassLoad, GeneratedSpec, JobLoad
 from poolpilot.training import drawn_pools, held_out
-from poolpilot.training.clusters import ClusterError, random_scenario
+from poolpilot.training.clusters import HARDEST, ClusterError, random_scenario
 from poolpilot.training.rollout import attainment_of, rollout
 from poolpilot.training.worlds import episode_of
 
@@ -36,7 +36,7 @@ def requests_per_s(scenario: Scenario) -> float:
 
 
 @settings(max_examples=25)
-@given(seed=SEEDS, difficulty=st.sampled_from([0.0, 0.4, 1.0]))
+@given(seed=SEEDS, difficulty=st.sampled_from([0.0, 0.4, 1.0, HARDEST]))
 def test_a_cluster_fits_into_training_and_is_its_seeds_alone(seed: int, difficulty: float) -> None:
     scenario = random_scenario(seed, difficulty)
     assert scenario == random_scenario(seed, difficulty)
@@ -117,7 +117,7 @@ def test_the_whole_fleet_holds_the_targets_and_a_part_of_it_does_not_cost_as_muc
     assert results[0].usd_per_hr > 2.0 * episode.reference_usd * 3600.0 / scenario.tick_s
 
 
-@pytest.mark.parametrize("difficulty", [-0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("difficulty", [-0.1, HARDEST + 0.1, float("nan")])
 def test_a_difficulty_is_a_share(difficulty: float) -> None:
-    with pytest.raises(ClusterError, match=r"difficulty: .*, wanted 0 to 1"):
+    with pytest.raises(ClusterError, match=rf"difficulty: .*, wanted 0 to {HARDEST:g}"):
         random_scenario(0, difficulty)

@@ -33,21 +33,21 @@ def drawn(worlds: LevelledWorlds, seeds: int = 400) -> list[Drawn]:
 
 
 @given(st.integers(0, 10_000_000), st.integers(0, 10_000_000), st.integers(0, 1_000_000))
-def test_difficulty_never_falls_and_stays_within_0_and_1(a: int, b: int, full_after: int) -> None:
+def test_difficulty_never_falls_and_stays_within_the_levels(a: int, b: int, full_after: int) -> None:
     low, high = (difficulty_after(steps, full_after) for steps in sorted((a, b)))
-    assert 0.0 <= low <= high <= 1.0
+    assert 0.0 <= low <= high <= LEVELS[-1]
 
 
 def test_everything_is_open_in_the_end_and_something_from_the_start() -> None:
     assert difficulty_after(0, 1000) == EASIEST_OPEN
-    assert difficulty_after(500, 1000) == pytest.approx((1.0 + EASIEST_OPEN) / 2.0)
-    assert difficulty_after(1000, 1000) == difficulty_after(0, 0) == 1.0
+    assert difficulty_after(500, 1000) == pytest.approx((LEVELS[-1] + EASIEST_OPEN) / 2.0)
+    assert difficulty_after(1000, 1000) == difficulty_after(0, 0) == LEVELS[-1]
 
 
 def test_worlds_harder_than_what_is_open_are_not_met() -> None:
     worlds = sources()
     seen = []
-    for hardest in (0.0, 0.3, 0.74, 0.75, 1.0):
+    for hardest in (0.0, 0.3, 0.74, 0.75, LEVELS[-1]):
         worlds.hardest = hardest
         levels = {one.level for one in drawn(worlds)}
         assert levels == {level for level in LEVELS if level <= hardest}

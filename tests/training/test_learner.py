@@ -115,11 +115,18 @@ def test_an_untrained_network_with_history_is_the_one_without() -> None:
     assert torch.equal(network.value(*parts, *masks), inner.value(*newest, *masks))
 
 
-def test_what_is_rolled_out_remembers_as_training_stacks() -> None:
-    """The newest first, zeros before the first tick, no more ticks than the network sees."""
-    acting = ActingNetwork(bending=None, network=torch.nn.Identity(), miss_price=np.ones(1), history=3)  # type: ignore[arg-type]
+@pytest.mark.parametrize("apart", [1, 2, 6])
+def test_what_is_rolled_out_remembers_as_training_stacks(apart: int) -> None:
+    """The newest first, a step of training between one and the next, zeros before the first tick."""
+    acting = ActingNetwork(
+        bending=None,  # type: ignore[arg-type]
+        network=torch.nn.Identity(),
+        miss_price=np.ones(1),
+        history=3,
+        apart=apart,
+    )
     memory: dict[str, np.ndarray] = {}
-    for tick in range(1, 5):
+    for tick in range(1, 3 * apart + 2):
         value = float(tick)
         seen = Observation(
             np.full((1, 2, 1), value),
@@ -129,7 +136,7 @@ def test_what_is_rolled_out_remembers_as_training_stacks() -> None:
             np.ones((1, 3)),
         )
         inputs, memory = acting._stacked(seen, memory)
-        wanted = [max(value - k, 0.0) for k in range(3)]
+        wanted = [max(value - k * apart, 0.0) for k in range(3)]
         for rows in inputs[:3]:
             assert rows.reshape(-1, 3).unique(dim=0).tolist() == [wanted]
 

@@ -13,6 +13,7 @@ from poolpilot.agents.checkpoint import load_checkpoint
 from poolpilot.agents.portfolio import policy_factory
 from poolpilot.env.batch import ClusterBatch
 from poolpilot.env.scenario import load_scenario
+from poolpilot.training.averaging import Averaged
 from poolpilot.training.best import BestCheckpoint
 from poolpilot.training.config import TrainConfig
 from poolpilot.training.days import CHOOSING_SEED
@@ -146,13 +147,15 @@ def test_the_best_checkpoint_loads_and_decides(run: Run) -> None:
 def test_a_run_goes_on_where_it_stopped(run: Run, tmp_path: Path) -> None:
     """The state survives the disk to the last bit, and more steps are added to those done."""
     model = a_learner(run.config)
-    load_state(model, run.folder)
+    averaged = Averaged(policy_of(model).network, run.config.average)
+    load_state(model, run.folder, averaged)
+    assert averaged.seen == 3  # two updates and the end
     assert model.num_timesteps == 2 * UPDATE
     saved = {name.removeprefix("policy."): t for name, t in weights(run.folder).items() if name.startswith("policy.")}
     loaded = policy_of(model).state_dict()
     assert saved.keys() == loaded.keys()
     assert all(torch.equal(saved[name], loaded[name]) for name in saved)
-    save_state(model, tmp_path)
+    save_state(model, tmp_path, averaged)
     again = weights(tmp_path)
     assert again.keys() == weights(run.folder).keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in weights(run.folder).items())

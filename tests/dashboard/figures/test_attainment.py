@@ -3,14 +3,10 @@
 import pytest
 
 from poolpilot.dashboard.figures.attainment import attainment_figure
-from poolpilot.dashboard.figures.attainment_rows import BOUND, AttainmentRow, rows_of_summary
-from poolpilot.dashboard.figures.frontier import page
+from poolpilot.dashboard.figures.attainment_rows import BOUND, rows_of_summary
 from poolpilot.dashboard.figures.palette import COLOURS, style_of
 
-
-def a_row(panel: str, series: str, headroom: float, attainment: float, bill: float) -> AttainmentRow:
-    return {"panel": panel, "series": series, "headroom": headroom, "attainment": attainment, "bill_ratio": bill}
-
+from .rows import an_attainment as a_row
 
 ROWS = [
     a_row("traces", "rule", 1.0, 0.99, 1.0),
@@ -39,8 +35,6 @@ def test_every_policy_is_a_line_in_every_panel_and_once_in_the_legend() -> None:
     assert figure.layout.title.text == "Cost &lt;b&gt;"
     assert "%" in figure.layout.xaxis.title.text
     assert [note.text for note in figure.layout.annotations] == ["traces", "unseen"]
-    html = page(figure)
-    assert "<script src=" not in html, "it opens offline"
 
 
 def test_the_rows_of_a_summary_are_its_settings_and_the_bound_of_the_reference() -> None:
@@ -50,7 +44,7 @@ def test_the_rows_of_a_summary_are_its_settings_and_the_bound_of_the_reference()
         for h in (0.8, 1.0)
     ]
     rows = rows_of_summary({"reference": "rule", "suites": {"traces": {"frontier_means": means}}})
-    assert [(row["series"], row["bill_ratio"]) for row in rows] == [
+    assert [(row["series"], row["bill"]) for row in rows] == [
         ("rule", 0.8),
         (BOUND, 0.5),
         ("rule", 1.0),
@@ -70,3 +64,19 @@ def test_no_two_series_look_the_same() -> None:
     styles = [style_of(place) for place in range(49)]
     assert len(set(styles)) == 49
     assert [colour for colour, _, _ in styles[:7]] == list(range(len(COLOURS)))
+
+
+def test_settings_that_another_beats_lie_beside_the_line_and_points_know_where_they_lead() -> None:
+    rows = [
+        a_row("s", "rule", 0.8, 0.9, 8.0),
+        {**a_row("s", "rule", 0.9, 0.89, 9.0), "dominated": True},
+        {**a_row("s", "rule", 1.0, 0.99, 10.0), "link": "run/rule"},
+    ]
+    line, beside = attainment_figure(rows, "", unit="usd_per_hr").data
+    assert (list(line.y), line.mode, line.marker.symbol) == ([8.0, 10.0], "lines+markers", "circle")
+    assert (list(beside.y), beside.mode, beside.marker.symbol) == ([9.0], "markers", "circle-open")
+    assert (line.showlegend, beside.showlegend) == (True, False)
+    assert [own[-1] for own in line.customdata] == ["", "run/rule"]
+    figure = attainment_figure(rows, "", unit="usd_per_hr")
+    assert figure.layout.yaxis.title.text == "Bill ($/h)"
+    assert "$/h" in line.hovertemplate

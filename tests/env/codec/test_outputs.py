@@ -172,6 +172,17 @@ def test_counts_follow_the_need_within_the_bounds_of_head_room_and_replicas(
     assert (action.replicas <= np.clip(high, 0, most)).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(situations(), SEEDS, st.floats(0.25, 4.0))
+def test_head_room_of_the_user_is_met_in_whole_replicas_of_the_need(at: Situation, drawn: int, headroom: float) -> None:
+    proposal = unlike_proposals(at, drawn)[0]
+    action = bend(neutral(at), proposal, at.snapshot, at.plan, at.cluster, headroom)
+    most = at.cluster.max_replicas
+    need = (proposal.need * headroom).sum(axis=-2)
+    wanted = np.minimum(whole_replicas(need), most) + on_top(proposal, at.cluster)
+    assert (action.replicas == np.clip(wanted, 0.0, most)).all()
+
+
 def test_a_tilt_moves_work_and_not_replicas() -> None:
     """The pool that is favoured is half as fast, so it needs two replicas for each that the other gives up."""
     at = a_small_world()

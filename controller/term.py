@@ -1,0 +1,272 @@
+"""One term of leadership: takes up what is there, or brings it up, ticks until it is over, and leaves or stops it all.
+
+What was found running in the folder goes on: Envoy, replicas, weights, caps, counts and mode. Whatever the term changes it
+changes through its fence, so that a leader of the past changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import aiohttp
+import numpy as np
+
+from ..env.contract import Action, Cluster
+from ..env.scenario import Scenario
+from ..telemetry.engine_collector import EngineCollector
+from ..telemetry.envoy_log import LogTail
+from ..telemetry.exporter import SidecarMetrics
+from ..telemetry.log_sources import OneLog
+from ..telemetry.store import Store
+from . import standing
+from .acting import Hands
+from .actuators import envoy_process
+from .actuators.admission import AdmissionError, CappedRouting
+from .actuators.caps import CapFiles
+from .actuators.envoy import EnvoyFiles, EnvoyRejected, EnvoyUnreachable, write
+from .actuators.envoy_config import Endpoint, RoutingTable
+from .actuators.envoy_keeper import kept
+from .actuators.envoy_process import EnvoyFolder, RunningEnvoy
+from .actuators.fleet import Fleet
+from .actuators.in_flight import requests_at
+from .actuators.local_replica import LocalSettings
+from .actuators.own_servers import OwnServers
+from .actuators.processes import LocalProcesses
+from .clock import Clock
+from .decision_log import DecisionLog, Sitting
+from .fencing import Fence
+from .first_replicas import command_of, drawn_delay_s, sleeps_of, until_answered, until_ready
+from .front import Front
+from .ladder import Ladder, standing_on
+from .leadership import Leadership
+from .loop import Sidecar, Status
+from .observing import Observer, more_sources
+from .other_envoys import OtherEnvoys, other_envoys
+from .preparing import Prepared, opening_action
+from .recording import Records
+from .routing import routing_table
+from .settings import ControlSettings, StartError
+from .standing import Standing, StandingError
+from .thinking import Thinker
+
+_LOG: Final = logging.getLogger(__name__)
+COLLECTING_SHARE_OF_TICK: Final = 0.5
+"""Pages that have not come after this share of a tick are missing at this one (a second's patience they have always)."""
+
+
+@dataclass
+class Term:
+    """A leader's work, from winning the election until `stopping` or until somebody else leads."""
+
+    scenario: Scenario
+    prepared: Prepared
+    settings: ControlSettings
+    session: aiohttp.ClientSession
+    store: Store
+    leadership: Leadership
+    fence: Fence
+    front: Front
+    _clock: Clock | None = field(default=None, init=False)
+    _warming: bool = field(default=True, init=False)
+    """The first replicas come without a provisioning delay."""
+
+    def __post_init__(self) -> None:
+        """Nothing is looked at or started yet."""
+        self._rng = np.random.default_rng(self.settings.seed)
+        self._caps = CapFiles(self.settings.folder / "caps", self.fence)
+        self._cluster: Cluster = self.prepared.cluster
+
+    def now_s(self) -> float:
+        """Scenario time; 0 until it begins."""
+        return self._clock.now_s() if self._clock else 0.0
+
+    async def lead(self, stopping: asyncio.Event, on_ready: Callable[[RunningEnvoy], None]) -> Status:
+        """All of it; how the sidecar was at the end. Raises as `assembly.steer`."""
+        left = self._left()
+        async with AsyncExitStack() as stack:
+            sitting = Sitting(self.scenario.name, self._cluster, self.scenario.limits(), self.prepared.sat)
+            log = stack.enter_context(DecisionLog(self.settings.folder / "decisions.jsonl", sitting, self.fence))
+            local = self._local()
+            processes = Fleet(local, self._own_servers())
+            opening = left.in_force if left else opening_action(self.prepared.plan, self.scenario)
+            envoy, found = await self._envoy(opening)
+            keeper = await stack.enter_async_context(kept(envoy, self.fence))
+            # What served before we came goes on serving if we cannot take it over.
+            leave_running = self.settings.leave_running or found
+            try:
+                resumed = await processes.adopt() > 0 and left is not None
+                if resumed:
+                    self._warming = False
+                    await until_answered(local, stopping)
+                else:  # what served is gone, and what it needed with it
+                    opening = opening_action(self.prepared.plan, self.scenario)
+                await self._bring_about(opening, processes)
+                if not resumed:
+                    await until_ready(local, self.scenario, opening, stopping)
+                ladder = self._ladder(left)
+                if stopping.is_set():
+                    leave_running = self.settings.leave_running
+                    return Status(ladder.mode, ladder.goal)
+                routing = await self._routing(envoy, opening, processes, found=found)
+                others = await stack.enter_async_context(other_envoys(self.settings.xds))
+                await others.open(self._table(opening, processes))
+                self._warming, leave_running = False, self.settings.leave_running
+                self._clock = clock = Clock(self.scenario.tick_s, self.settings.speed_up)
+                metrics = SidecarMetrics(self._cluster, self.scenario.tick_s / self.settings.speed_up)
+                sidecar = Sidecar(
+                    scenario=self.scenario,
+                    thinker=Thinker(self.prepared.policy, self.prepared.fallback),
+                    planner=self.prepared.planner,
+                    limits=self.scenario.limits(),
+                    observer=self._observer(envoy, others),
+                    hands=Hands(
+                        self.scenario,
+                        processes,
+                        others.beside(routing),
+                        self._caps,
+                        self.settings.speed_up,
+                        self.fence,
+                    ),
+                    recorder=Records(sitting, log, self.store, metrics, self.settings.folder, self.fence),
+                    first_plan=self.prepared.plan,
+                    ladder=ladder,
+                    speed_up=self.settings.speed_up,
+                    in_force=opening,
+                    resumed=resumed,
+                    steps_back=self.settings.steps_back,
+                    rest=left.rest if left and left.mode is ladder.mode else None,
+                    keep=self._keeper().keep,
+                    fencing_token=self.fence.token,
+                )
+                self.front.leads(sidecar, metrics, self.fence.token)
+                on_ready(envoy)
+                await sidecar.run(_until(clock.ticks(), stopping))
+                return sidecar.status
+            finally:
+                if leave_running or self.fence.passed or self.leadership.standby:
+                    await processes.detach()
+                else:
+                    await processes.stop_all()
+                    self.fence.check()
+                    await keeper.stop()
+
+    # What is there
+
+    def _left(self) -> Standing | None:
+        """What the last sidecar left."""
+        try:
+            return standing.read(self.settings.folder / standing.FILE, self._cluster)
+        except (StandingError, OSError) as error:
+            raise StartError(str(error)) from None
+
+    async def _envoy(self, opening: Action) -> tuple[RunningEnvoy, bool]:
+        """The Envoy that still runs in the folder, or a new one; whether it was found. It outlives this process."""
+        folder = EnvoyFolder(self.settings.folder / "envoy")
+        found = envoy_process.find(folder)
+        if found:
+            return found, True
+        folder.xds.mkdir(parents=True, exist_ok=True)
+        write(folder.xds, routing_table(self.scenario, opening, {}, self.settings.speed_up), self.fence)
+        port = self.settings.port
+        return await envoy_process.start(folder, port=port, outlives_us=True, fence=self.fence), False
+
+    def _ladder(self, left: Standing | None) -> Ladder:
+        """The rung on which the last sidecar stood, unless this one is started in another mode."""
+        if left is None or left.asked != self.settings.asked:
+            return standing_on(self.settings.mode, self._cluster.class_names, self.settings.goal)
+        return left.ladder()
+
+    def _keeper(self) -> standing.Keeper:
+        return standing.Keeper(self.settings.folder / standing.FILE, self._cluster, self.settings.asked, self.fence)
+
+    # Who acts
+
+    def _local(self) -> LocalProcesses:
+        """The replicas that are processes of this machine; nothing is started yet."""
+        scenario, settings = self.scenario, self.settings
+        return LocalProcesses(
+            commands={
+                name: command_of(scenario, name, settings, self._caps.path(name))
+                for name, pool in scenario.pools.items()
+                if pool.endpoints is None
+            },
+            settings=LocalSettings(
+                log_dir=settings.folder / "logs",
+                roster=settings.folder / "roster.json",
+                speed_up=settings.speed_up,
+                grace_s=0.3,
+                poll_s=0.1,
+                first_backoff_s=0.5,
+                hung_after_s=scenario.guard.stale_after_s,
+                fence=self.fence,
+            ),
+            clock=self.now_s,
+            provision_s=self._provision_s,
+            in_flight=partial(requests_at, self.session),
+            sleeps=sleeps_of(scenario),
+        )
+
+    def _provision_s(self, pool: str) -> float:
+        return 0.0 if self._warming else drawn_delay_s(self.scenario, pool, self.settings.speed_up, self._rng)
+
+    def _own_servers(self) -> OwnServers:
+        own = {name: pool.addresses for name, pool in self.scenario.pools.items() if pool.endpoints is not None}
+        return OwnServers(own, self.session, self.now_s)
+
+    async def _bring_about(self, opening: Action, processes: Fleet) -> None:
+        """Caps and counts; routing comes when the replicas are there."""
+        names = self.scenario.pool_names
+        for name, cap, budget in zip(names, opening.batch_cap, opening.token_budget, strict=True):
+            self._caps.apply(name, int(cap), int(budget), self.fence.token)
+        await processes.apply(dict(zip(names, map(int, opening.replicas), strict=True)))
+
+    async def _routing(self, envoy: RunningEnvoy, opening: Action, processes: Fleet, *, found: bool) -> CappedRouting:
+        """Our own Envoy's, following `opening`; one that was found keeps what it has if it cannot."""
+        files = EnvoyFiles(envoy.folder.xds, envoy.admin_url, log=envoy.folder.log, fence=self.fence)
+        routing = CappedRouting(files, envoy.admin_url, self.fence)
+        try:
+            await routing.apply(self._table(opening, processes))
+        except (EnvoyRejected, EnvoyUnreachable, AdmissionError) as error:
+            if not found:
+                raise StartError(str(error)) from None
+            _LOG.error("routing stays as it was found; the next tick tries again: %s", error)
+        return routing
+
+    def _table(self, opening: Action, processes: Fleet) -> RoutingTable:
+        ready: Mapping[str, tuple[Endpoint, ...]] = {n: pool.endpoints for n, pool in processes.states().items()}
+        return routing_table(self.scenario, opening, ready, self.settings.speed_up)
+
+    # Who sees
+
+    def _observer(self, envoy: RunningEnvoy, others: OtherEnvoys) -> Observer:
+        speed_up = self.settings.speed_up
+        return Observer(
+            self.scenario,
+            OneLog(LogTail(envoy.folder.access_log, from_start=False), others.logs),
+            EngineCollector(
+                self.session, self.now_s, budget_s=COLLECTING_SHARE_OF_TICK * self.scenario.tick_s / speed_up
+            ),
+            speed_up,
+            more_sources(self.scenario, self.session, self.now_s, lambda: envoy.admin_url),
+        )
+
+
+async def _until(ticks: AsyncIterator[float], stopping: asyncio.Event) -> AsyncIterator[float]:
+    """The ticks, until `stopping` is set; a tick that is being waited for is given up."""
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        while not stopping.is_set():
+            following = asyncio.ensure_future(anext(ticks))
+            done, _ = await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if following not in done:
+                following.cancel()
+                return
+            yield following.result()
+    finally:
+        stopped.cancel()
