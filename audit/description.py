@@ -94,11 +94,17 @@ class DescribedPool(Strict):
             return ((0.0, self.count),)
         return self.moves or ()
 
-    def scenario_pool(self, start: int, most: int) -> Pool:
-        """As a scenario has it: `start` replicas at first, up to `most` or what `max` says."""
+    def scenario_pool(self, start: int, most: int, start_s: float | None = None) -> Pool:
+        """As a scenario has it: `start` replicas at first, up to `most` or what `max` says; starts that were seen to take
+        `start_s` take that."""
         top = self.max or max(most, 1)
         replicas = {"min": min(self.min, top), "max": max(top, start), "start": max(start, min(self.min, top))}
-        return Pool.model_validate({name: getattr(self, name) for name in _OF_POOL} | {"replicas": replicas})
+        given = {name: getattr(self, name) for name in _OF_POOL} | {"replicas": replicas}
+        if start_s is not None:
+            provision_s = min(self.cold_start.delays(1.0).provision.mean_s, start_s)
+            seen = {"provision": None, "load": None, "provision_s": provision_s, "load_s": start_s - provision_s}
+            given["cold_start"] = self.cold_start.model_copy(update=seen)
+        return Pool.model_validate(given)
 
 
 class DescribedClass(Strict):

@@ -15,7 +15,7 @@ from .histograms import Histogram
 from .measured import Lengths, Measured
 
 
-def requests_of(measured: Measured, longest_tokens: Sequence[float], seed: int) -> Workload:
+def requests_of(measured: Measured, longest_tokens: FloatArray, seed: int) -> Workload:
     """The measured requests themselves where the source has them, else requests that the measurement allows.
 
     Every step gets as many as arrived in it, evenly at random within it: a Poisson process that is known to have had so

@@ -51,6 +51,8 @@ class Measured:
     """`[T, P]` replicas that served, on the mean over the step."""
     starting: FloatArray
     """`[T, P]` replicas that were paid for and did not serve yet."""
+    start_s: FloatArray
+    """`[P]` from asking for a replica until it served, mean of the starts in the stretch; NaN where none was seen."""
     busy_frac: FloatArray
     """`[T, P]` share of the serving replicas' time in which anything ran; NaN where the source does not tell."""
     useful_frac: FloatArray

@@ -105,6 +105,7 @@ def _measured(
         share=share,
         up=up,
         starting=np.zeros_like(up),
+        start_s=np.full(len(pools), math.nan),
         busy_frac=np.full(up.shape, math.nan),
         useful_frac=np.full(len(pools), math.nan),
         work_tokens=work,
@@ -140,17 +141,12 @@ def _places(labels: Labels | None, names: Sequence[str], what: str, path: Path, 
 
 def _counts(moves: Sequence[tuple[float, int]], edges_s: FloatArray) -> FloatArray:
     """`[T]` mean replicas in each step."""
-    at = np.array([second for second, _ in moves])
+    at = np.array([second for second, _ in moves], dtype=np.float64)
     counts = np.array([count for _, count in moves], dtype=np.float64)
-    spent: FloatArray = np.append(0.0, np.cumsum(np.diff(at) * counts[:-1])).astype(np.float64)
-
-    def upto(time_s: FloatArray) -> FloatArray:
-        place = np.searchsorted(at, time_s, side="right") - 1
-        total: FloatArray = spent[place] + (time_s - at[place]) * counts[place]
-        return total
-
-    means: FloatArray = np.diff(upto(edges_s)) / np.diff(edges_s)
-    return means
+    spent = np.append(0.0, np.cumsum(np.diff(at) * counts[:-1])).astype(np.float64)
+    place = np.searchsorted(at, edges_s, side="right") - 1
+    upto = spent[place] + (edges_s - at[place]) * counts[place]
+    return np.asarray(np.diff(upto) / np.diff(edges_s), dtype=np.float64)
 
 
 def _in_flight(rows: Rows, origin_s: float, at_s: FloatArray) -> FloatArray:
@@ -159,8 +155,8 @@ def _in_flight(rows: Rows, origin_s: float, at_s: FloatArray) -> FloatArray:
         return np.full(len(at_s), math.nan)
     begun = np.sort(rows.arrival_s - origin_s)
     ended = np.sort(rows.arrival_s - origin_s + rows.e2e_s)
-    inside: FloatArray = np.searchsorted(begun, at_s, side="right") - np.searchsorted(ended, at_s, side="right") + 0.0
-    return inside
+    inside = np.searchsorted(begun, at_s, side="right") - np.searchsorted(ended, at_s, side="right")
+    return inside.astype(np.float64)
 
 
 def _seen(rows: Rows, target: Target) -> ClassSeen:

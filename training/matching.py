@@ -76,10 +76,11 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
     # The performance model's own error on measured hardware is about 15 % (docs/accuracy.md).
     "tpot_mean_s": Tolerance(0.15, 0.30),
     "tpot_p50_s": Tolerance(0.15, 0.30),
-    "tpot_p95_s": Tolerance(0.15, 0.30),
+    # A twentieth of the requests decides a 95th percentile, and histograms know it to a bucket only.
+    "tpot_p95_s": Tolerance(0.20, 0.40),
     "e2e_mean_s": Tolerance(0.15, 0.30),
     "e2e_p50_s": Tolerance(0.15, 0.30),
-    "e2e_p95_s": Tolerance(0.15, 0.30),
+    "e2e_p95_s": Tolerance(0.20, 0.40),
     # Time to first token is queueing, which multiplies the error of the speed.
     "ttft_mean_s": Tolerance(0.30, 0.60),
     "ttft_p50_s": Tolerance(0.30, 0.60),

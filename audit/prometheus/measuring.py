@@ -58,12 +58,13 @@ def measured_of(past: Past, description: Description, source: str, provision_s: 
     up, starting = np.zeros((steps, len(pools))), np.zeros((steps, len(pools)))
     busy, useful = np.full((steps, len(pools)), math.nan), np.full(len(pools), math.nan)
     kv = np.full((steps, len(pools)), math.nan)
+    start_s = np.full(len(pools), math.nan)
     waiting, running = np.zeros(steps + 1), np.zeros(steps + 1)
     for p, name in enumerate(pools):
         own = past.pools[name]
         there = np.isfinite(own.figures["running"])
-        up[:, p] = 0.5 * (there[:, :-1] + there[:, 1:]).sum(axis=0)
-        starting[:, p] = _starting(own, past, there, provision_s[name])
+        up[:, p] = _present(there)
+        starting[:, p], start_s[p] = _starting(own, past, there, provision_s[name])
         busy[:, p], useful[p] = _busy(own, there, step_s)
         kv[:, p] = _mean_where(own.figures["kv_used_frac"], there)[:-1]
         waiting += np.nansum(own.figures["waiting"], axis=0)
@@ -106,6 +107,7 @@ def measured_of(past: Past, description: Description, source: str, provision_s: 
         share=share,
         up=up,
         starting=starting,
+        start_s=start_s,
         busy_frac=busy,
         useful_frac=useful,
         work_tokens=work,
@@ -157,12 +159,14 @@ def _born(own: PoolPast, past: Past) -> BoolArray:
     return np.where(np.isfinite(started_s), started_s >= past.window.begin_s, late).astype(np.bool_)
 
 
-def _starting(own: PoolPast, past: Past, there: BoolArray, provision_s: float) -> FloatArray:
-    """`[T]` replicas that were paid for before they served: from when they were asked for until they were first seen."""
+def _starting(own: PoolPast, past: Past, there: BoolArray, provision_s: float) -> tuple[FloatArray, float]:
+    """`[T]` replicas that were paid for before they served: from when they were asked for until they were first seen; and the
+    mean of the starts whose beginning is known, in the fleet's seconds."""
     moments = there.shape[1]
     begin_s, step_s = past.window.begin_s, past.window.step_s
     total = np.zeros(moments - 1)
     edges_s = begin_s + np.arange(moments) * step_s
+    took_s: list[float] = []
     for r in range(len(there)):
         # A replica that comes back after an absence started anew; a scrape that failed is no absence.
         for first in np.flatnonzero(there[r, 1:] & ~there[r, :-1]) + 1:
@@ -173,9 +177,10 @@ def _starting(own: PoolPast, past: Past, there: BoolArray, provision_s: float) -
                 asked_s = float(own.figures["started_s"][r, first]) - provision_s / past.speed
                 if absent_from.size and asked_s <= edges_s[absent_from[-1]]:
                     continue  # the same process: it was there all the time
+                took_s.append((seen_s - asked_s) * past.speed)
             inside = np.clip(np.minimum(edges_s[1:], seen_s) - np.maximum(edges_s[:-1], asked_s), 0.0, None)
             total += inside / step_s
-    return total
+    return total, float(np.mean(took_s)) if took_s else math.nan
 
 
 def _busy(own: PoolPast, there: BoolArray, step_s: float) -> tuple[FloatArray, float]:
@@ -183,7 +188,7 @@ def _busy(own: PoolPast, there: BoolArray, step_s: float) -> tuple[FloatArray, f
 
     By the busy counter where there is one, else by what the scrapes saw running.
     """
-    present_s = 0.5 * (there[:, :-1] + there[:, 1:]).sum(axis=0) * step_s
+    present_s = _present(there) * step_s
     if "busy_s_total" in own.figures:
         grown = increments(own.figures["busy_s_total"]).sum(axis=0)
         useful = increments(own.figures["useful_s_total"]).sum() if "useful_s_total" in own.figures else math.nan
@@ -192,6 +197,13 @@ def _busy(own: PoolPast, there: BoolArray, step_s: float) -> tuple[FloatArray, f
     at_work = (np.nan_to_num(own.figures["running"]) > 0).astype(np.float64)
     both = 0.5 * (at_work[:, :-1] + at_work[:, 1:]).sum(axis=0) * step_s
     return np.divide(both, present_s, out=np.full(len(both), math.nan), where=present_s > 0), math.nan
+
+
+def _present(there: BoolArray) -> FloatArray:
+    """`[T]` replicas on the mean over each step: one that comes or goes was there for half of its step."""
+    counts = there.sum(axis=0).astype(np.float64)
+    present: FloatArray = 0.5 * (counts[:-1] + counts[1:])
+    return present
 
 
 def _mean_where(values: FloatArray, there: BoolArray) -> FloatArray:
