@@ -53,6 +53,7 @@ def document_of(audit: Audit) -> dict[str, Any]:
                 "replica_hr": float(measured.replica_hr[p]),
                 "usd": float(usd[p].sum()),
                 "idle_usd": float(spent.bill.idle_usd[p].sum()),
+                "usd_by_layer": dict(zip(BILL_LAYERS, usd[p].sum(axis=0).tolist(), strict=True)),
             }
             for p, name in enumerate(measured.pool_names)
         },
@@ -143,6 +144,7 @@ def _option(option: Option) -> dict[str, Any]:
         "shortfall": option.shortfall,
         "attainment": {name: _interval(own) for name, own in option.attainment.items()},
         "usd_by_layer": dict(option.usd_by_layer),
+        "usd_idle_by_part": dict(option.usd_idle_by_part),
         "usd_by_pool": dict(option.usd_by_pool),
         "usd_by_class": dict(option.usd_by_class),
         "mean_replicas": dict(option.mean_replicas),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 _VERDICTS = {
@@ -12,7 +13,7 @@ _VERDICTS = {
 }
 
 
-def headlines(document: dict[str, Any]) -> list[str]:
+def headlines(document: Mapping[str, Any]) -> list[str]:
     """What was spent, what was held, what the best would have spent, how far that can be relied on."""
     spent, hours = document["spent"], document["duration_s"] / 3600.0
     idle = (
@@ -36,7 +37,7 @@ def _held(name: str, own: dict[str, Any]) -> str:
     return f"{name} {share} (wanted {own['wanted'] * 100:g} %)"
 
 
-def _best(instead: dict[str, Any], document: dict[str, Any]) -> str:
+def _best(instead: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     best = next(option for option in instead["options"] if option["name"] == instead["best"])
     reached = ", ".join(
         f"{name} {own['mean'] * 100:.1f} %" for name, own in best["attainment"].items() if own["mean"] is not None

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..agents.portfolio import PolicyFactory
 from ..env.batch import Episode
-from ..env.contract import BILL_LAYERS, FloatArray
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, FloatArray
 from ..env.scenario import Scenario
 from ..training.contenders import contender
 from ..training.criterion import HELD, loss, outcome_of, shortfall_of
@@ -52,6 +52,7 @@ class Option:
     shortfall: float
     """By how much a class misses its wanted attainment, on the mean (`training.criterion`)."""
     usd_by_layer: Mapping[str, float]
+    usd_idle_by_part: Mapping[str, float]
     usd_by_pool: Mapping[str, float]
     usd_by_class: Mapping[str, float]
     mean_replicas: Mapping[str, float]
@@ -168,6 +169,7 @@ def _option(
     reached = np.stack([result.attainment for result in results])  # `[K, C]`
     together = attainment_of(np.sum([result.tally for result in results], axis=0))
     usd = np.mean([result.bill.usd for result in results], axis=0)  # `[P, C, L]`
+    idle = np.mean([result.bill.idle_usd for result in results], axis=0)  # `[P, C, parts]`
     scale = ratio.mean * spent_usd / float(usd.sum()) if usd.sum() > 0 else 0.0
     return Option(
         name=name,
@@ -178,6 +180,7 @@ def _option(
         attainment={own: _reached(reached[:, c], float(together[c])) for c, own in enumerate(first.class_names)},
         shortfall=float(shortfall_of(together, first.attainment_wanted)),
         usd_by_layer=dict(zip(BILL_LAYERS, (scale * usd.sum(axis=(0, 1))).tolist(), strict=True)),
+        usd_idle_by_part=dict(zip(IDLE_PARTS, (scale * idle.sum(axis=(0, 1))).tolist(), strict=True)),
         usd_by_pool=dict(zip(first.pool_names, (scale * usd.sum(axis=(1, 2))).tolist(), strict=True)),
         usd_by_class=dict(zip(first.class_names, (scale * usd.sum(axis=(0, 2))).tolist(), strict=True)),
         mean_replicas=_means([result.replicas.mean(axis=0) for result in results], first.pool_names),

@@ -30,7 +30,7 @@ from .auditing.kept import keep
 from .auditing.tables import print_audit
 from .bad_input import one_line_errors
 from .first_run import say_if_it_compiles
-from .printing import print_json, progress
+from .printing import console, print_json, progress
 
 NOT_MATCHED: Final = 3
 """Exit code where the simulation does not match the measurement: the bill stands, nothing is promised."""
@@ -133,12 +133,15 @@ def audit(**given: Any) -> None:
     measured = _from_log(given, description) if given["url"] is None else _from_prometheus(given, description, quiet)
     found = _run(description, measured, asked, quiet)
     document = document_of(found)
-    if given["out"] is not None:
-        keep(given["out"], found, document)
+    out: Path | None = given["out"]
+    kept = () if out is None else keep(out, found, document)
     if quiet:
         print_json(document)
     else:
-        print_audit(found, document, given["out"])
+        print_audit(document)
+        if out is not None:
+            hint = "" if "audit.html" in kept else "; audit.html needs pip install 'poolpilot[figures]'"
+            console().print(f"\nKept in {out}: {', '.join(kept)}{hint}", markup=False, highlight=False)
     if found.match.verdict is Verdict.BAD:
         sys.exit(NOT_MATCHED)
 

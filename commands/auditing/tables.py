@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ...audit.auditing import Audit
 from ...audit.headline import headlines
 from ...env.contract import BILL_LAYERS
 from ..printing import console, percent, seconds, table
 
 
-def print_audit(audit: Audit, document: dict[str, Any], out: Path | None) -> None:
+def print_audit(document: dict[str, Any]) -> None:
     """What it found, the most important first."""
     to = console()
     for line in headlines(document):
@@ -32,10 +30,6 @@ def print_audit(audit: Audit, document: dict[str, Any], out: Path | None) -> Non
     to.print("\nAssumed", style="bold")
     for line in document["assumptions"]:
         to.print(f"  - {line}", markup=False, highlight=False)
-    if out is not None:
-        to.print(
-            f"\nKept in {out}: audit.html, audit.json, scenario.yaml, requests.parquet", markup=False, highlight=False
-        )
 
 
 def _spent(to: Console, document: dict[str, Any]) -> None:

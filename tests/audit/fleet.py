@@ -30,7 +30,7 @@ from ..deploy.shipped import tool
 PATIENCE_S = 120.0
 SCRAPE_S = 0.5
 SPEED_UP = 10.0
-DURATION_S = 420.0
+DURATION_S = 300.0
 LATE_S = 3.0
 """Of the wall: so long after the last answer the fleet stays up."""
 FLEET = """\
@@ -61,7 +61,7 @@ workload:
   classes:
     chat:
       rate_per_s: 1.0
-      shape: [{{kind: ramp, times_s: [0, 120, 140, 220, 240, 420], factors: [1, 1, 5, 5, 1, 1]}}]
+      shape: [{{kind: ramp, times_s: [0, 80, 95, 160, 175, 300], factors: [1, 1, 5, 5, 1, 1]}}]
       prompt_tokens: {{kind: lognormal, median: 200, sigma: 0.6, max: 1000}}
       output_tokens: {{kind: lognormal, median: 150, sigma: 0.5, max: 500}}
 guard: {{scale_up_step: 4, scale_down_step: 1, scale_down_cooldown_s: 20}}

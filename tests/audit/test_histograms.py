@@ -21,9 +21,7 @@ def of(values: np.ndarray, bounds: np.ndarray = BOUNDS) -> Histogram:
     return Histogram(bounds, counts, float(values.sum()))
 
 
-@given(
-    median=st.floats(5.0, 400.0), sigma=st.floats(0.1, 1.2), seed=st.integers(0, 1000), n=st.integers(50, 3000)
-)
+@given(median=st.floats(5.0, 400.0), sigma=st.floats(0.1, 1.2), seed=st.integers(0, 1000), n=st.integers(50, 3000))
 def test_what_is_drawn_has_the_shares_and_the_mean(median: float, sigma: float, seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     real = np.minimum(rng.lognormal(np.log(median), sigma, 4000), 4000.0)
