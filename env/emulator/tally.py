@@ -21,7 +21,6 @@ REQUEST_BOUNDS_S: Final = (
 )
 
 
-
 def token_bounds(max_model_len: int) -> tuple[float, ...]:
     """Bounds of vLLM's histograms of tokens by request: 1, 2, 5, 10, 20, ... up to what the model takes."""
     steps = (float(first * 10**power) for power in range(len(str(max_model_len))) for first in (1, 2, 5))
