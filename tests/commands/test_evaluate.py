@@ -101,7 +101,7 @@ def test_one_document_is_printed_and_kept(tiny: str, tmp_path: Path) -> None:
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest == got["manifest"]
     assert manifest["command"] == f"poolpilot evaluate --scenario {tiny} --policies {chosen[1]} --seeds 2"
-    assert (out / "frontier.html").read_text().startswith("<!doctype html>")
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_a_sweep_is_told_at_equal_attainment_and_gone_on_with(tiny: str, tmp_path: Path) -> None:
