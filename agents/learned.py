@@ -14,7 +14,7 @@ import onnxruntime
 
 from ..env.bending import Bending
 from ..env.codec import Outputs
-from ..env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
+from ..env.contract import Action, Answer, Cluster, FloatArray, Memory, Plan, Snapshot
 from .blend import MakeRule, PortfolioError, rules_of
 from .checkpoint import CARD, ONNX, Checkpoint, CheckpointError
 
@@ -38,13 +38,18 @@ class LearnedPolicy:
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The bent blend. A network output that is not finite is passed on: the guard refuses it, loudly."""
+        action, memory, _ = self.decide_with_answer(snapshot, plan, memory)
+        return action, memory
+
+    def decide_with_answer(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory, Answer]:
+        """As `decide`, with the network's answer; it is deterministic."""
         price = np.full(snapshot.time_s.shape, self.miss_price)
         look, memory = self.bending.look(snapshot, plan, memory, price, self.price_slope)
         single = look.seen.whole.ndim == 1  # the network takes batches: one cluster is a batch of one
         rows = {name: getattr(look.seen, name).astype(np.float32) for name in INPUTS}
         answers = self.session.run(OUTPUTS, {name: row[None] if single else row for name, row in rows.items()})
         outputs = Outputs(*(_double(answer[0] if single else answer) for answer in answers))
-        return self.bending.act(outputs, look), memory
+        return self.bending.act(outputs, look), memory, Answer(outputs.classes, outputs.pools, outputs.whole)
 
 
 def learned_policies(

@@ -17,7 +17,6 @@ from ..agents.checkpoint import CARD, CheckpointError, shipped_checkpoints
 from ..agents.portfolio import HELD_PLAN, RULES, held_setting
 from ..controller.actuators.envoy_config import Endpoint
 from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
-from ..controller.api import LOOPBACK, Access, is_loopback, read_token
 from ..controller.assembly import steer
 from ..controller.choosing import PolicyChoice
 from ..controller.ladder import RUNGS
@@ -26,6 +25,7 @@ from ..controller.settings import ControlSettings, StartError
 from ..controller.xds.address import ServeError, XdsAddress, parse_address
 from ..env.contract import Mode, SchemaError
 from ..env.scenario import Scenario, load_scenario, shipped_scenarios
+from ..telemetry.access import LOOPBACK, Access, is_loopback, read_token
 from ..telemetry.store import Lease, StoreError
 from ..telemetry.valkey import ValkeyError, valkey_url
 from .bad_input import one_line_errors, refuse

@@ -7,14 +7,9 @@ needed for whatever changes something, and at any other address for everything b
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
 import json
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -23,22 +18,17 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from ..env.contract import Decision, Mode, Snapshot
 from ..env.wire import to_json
+from ..telemetry.access import Access
 from .actuators.caps import Caps
+from .health import WELL, Health
 from .openapi import document
 
-LOOPBACK: Final = "127.0.0.1"
 LEADER: Final = "leader"
 STANDBY: Final = "standby"
-LEAST_TOKEN_CHARS: Final = 16
 _MAX_BODY_BYTES: Final = 4096
 _OPEN: Final = ("/healthz", "/readyz")
-_TOKEN: Final = re.compile(r"[!-~]+")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class TokenError(ValueError):
-    """There is no usable token; the message says where it was looked for and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +40,8 @@ class View:
     it last looked who leads."""
     decided: bool
     """Whether a first decision is in force, or recorded where the sidecar only advises."""
-    troubles: tuple[str, ...] = ()
-    """What keeps decisions from reaching the world or the record, in words: Envoy, store."""
+    health: Health = WELL
+    """What is wrong, in words."""
     snapshot: Snapshot | None = None
     decision: Decision | None = None
     role: str = LEADER
@@ -66,33 +56,12 @@ class View:
     ticks: int = 0
     fallback_ticks: int = 0
 
-
-@dataclass(frozen=True)
-class Access:
-    """Who may ask what."""
-
-    token: str | None = None
-    """Without one nothing can be changed."""
-    loopback: bool = True
-    """Whether only this machine can ask."""
-
-    def __post_init__(self) -> None:
-        """Refuse a token that is easily guessed or cannot be sent, and an open door (TokenError)."""
-        if self.token is None:
-            if not self.loopback:
-                raise TokenError("at an address that others can reach the API needs a token: give it one in a file")
-        elif len(self.token) < LEAST_TOKEN_CHARS or not _TOKEN.fullmatch(self.token):
-            raise TokenError(
-                f"API token of {len(self.token)} characters: wanted at least {LEAST_TOKEN_CHARS} printable ASCII ones"
-                " without spaces, such as `openssl rand -hex 16` makes"
-            )
-
-    def grants(self, request: web.Request) -> bool:
-        """Whether the request shows the token; compared in a time that tells nothing."""
-        kind, _, shown = request.headers.get("Authorization", "").partition(" ")
-        if self.token is None or kind.lower() != "bearer":
-            return False
-        return hmac.compare_digest(shown.strip().encode("utf-8", "replace"), self.token.encode())
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why it is not ready; nothing if it is."""
+        if self.role == STANDBY:
+            return (*self.health.problems, f"standing by: {self.leader or 'nobody'} leads")
+        return self.health.problems if self.decided else (*self.health.problems, "no decision yet")
 
 
 @dataclass(frozen=True)
@@ -107,22 +76,6 @@ class Backing:
     """Of a pool; None where there are none, or no such pool."""
     request_mode: Callable[[Mode], str | None] = field(default=lambda mode: "this sidecar has one mode only")
     """Ask for a mode: None if it is in force or under way, else why it is not to be had."""
-
-
-def read_token(path: Path) -> str:
-    """The token in a file's only line. TokenError or OSError if there is none."""
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
-    if not text or len(text.split()) != 1:
-        raise TokenError(f"{path}: wanted one line with one token in it")
-    return text
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen at can be reached from this machine only; of names only localhost is known to be."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def api(backing: Backing, alive_within_s: float, access: Access | None = None) -> web.Application:
@@ -183,12 +136,7 @@ class _Routes:
     async def readyz(self, request: web.Request) -> web.Response:
         """Useful."""
         now = self.backing.view()
-        problems = now.troubles
-        if now.role == STANDBY:
-            problems = (*problems, f"standing by: {now.leader or 'nobody'} leads")
-        elif not now.decided:
-            problems = (*problems, "no decision yet")
-        return self._verdict(request, problems)
+        return self._verdict(request, now.problems, now.health.warnings)
 
     async def metrics(self, request: web.Request) -> web.Response:
         """For Prometheus."""
@@ -237,33 +185,11 @@ class _Routes:
         """What can be asked."""
         return _json(document(loopback=self.access.loopback), 200)
 
-    def _verdict(self, request: web.Request, problems: tuple[str, ...]) -> web.Response:
-        """Whether all is well; what is not is for those who may know."""
-        told = problems if self.access.loopback or self.access.grants(request) else ()
-        return _json({"ok": not problems, "problems": list(told)}, 503 if problems else 200)
-
-
-@asynccontextmanager
-async def serving(app: web.Application, port: int, host: str = LOOPBACK) -> AsyncIterator[str]:
-    """Serve while the context lasts; gives the address, such as `http://127.0.0.1:8790`.
-
-    Args:
-        app: what to serve.
-        port: 0 takes a free one.
-        host: `api` must know by its `Access` whether others than this machine can reach it.
-
-    Raises:
-        OSError: the port is taken, or the host is not this machine's.
-    """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-        bound = runner.addresses[0]
-        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        yield f"http://{name}:{bound[1]}"
-    finally:
-        await runner.cleanup()
+    def _verdict(self, request: web.Request, problems: tuple[str, ...], warnings: tuple[str, ...] = ()) -> web.Response:
+        """Yes or no by the problems; what is wrong is for those who may know."""
+        told = self.access.loopback or self.access.grants(request)
+        said = {"problems": list(problems) if told else [], "warnings": list(warnings) if told else []}
+        return _json({"ok": not problems, **said}, 503 if problems else 200)
 
 
 @web.middleware
@@ -305,7 +231,9 @@ def _status(view: View) -> dict[str, Any]:
         "ticks": view.ticks,
         "fallback_ticks": view.fallback_ticks,
         "tick_age_s": view.tick_age_s,
-        "troubles": list(view.troubles),
+        "ready": not view.problems,
+        "problems": list(view.problems),
+        "warnings": list(view.health.warnings),
     }
 
 

@@ -13,13 +13,14 @@ from typing import Final, Protocol
 import numpy as np
 
 from ..agents.planner.replan import Replanner
-from ..env.contract import NO_DECISION, Action, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from ..env.contract import NO_DECISION, Action, Answer, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
 from ..env.counterfactual import Comparison
 from ..env.guard import GuardState, Limits, first_state
 from ..env.ledger import scaling_seconds_of
 from ..env.scenario import Scenario
 from ..telemetry.assemble import PoolState
 from ..telemetry.engine_collector import ReplicaEndpoint
+from ..telemetry.record import Reach
 from ..telemetry.store import StoreError
 from . import shadow
 from .acting import Hands
@@ -29,10 +30,10 @@ from .blindness import blind
 from .comparing import begun, compared
 from .deciding import Proposed, conclude
 from .fencing import Fenced
+from .health import WELL, Health
 from .judging import evidence
 from .ladder import RUNGS, Ladder, Move, asked, judged, wanting
 from .observing import Observation, Observer, ReplicaUse
-from .reach import Reach
 from .thinking import POLICY_SHARE_OF_TICK, Thinker
 
 _LOG: Final = logging.getLogger(__name__)
@@ -65,12 +66,14 @@ class Tick:
     """The policy failed, and the fallback decided."""
     in_force: Action
     """What stands in the world after acting; in `advise` what stood there before."""
-    troubles: tuple[str, ...]
-    """What could not be seen or done, in words."""
+    health: Health
+    """What could not be seen or done."""
     took_s: float
     """Wall-clock seconds from observing to recording."""
     comparison: Comparison
     """With the fallback rule."""
+    answer: Answer | None = None
+    """What the policy's network answered; None where a rule decided."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -101,7 +104,8 @@ class Status:
     """On the wall's monotonic clock; before the first tick, when the sidecar was made."""
     applied: bool = False
     """Whether a decision has reached the world."""
-    troubles: tuple[str, ...] = ()
+    health: Health = WELL
+    """What is wrong now."""
     last: Tick | None = None
 
 
@@ -166,7 +170,8 @@ class Sidecar:
             except Exception as error:  # noqa: BLE001  # the world keeps its last decision, the next tick tries again
                 _LOG.exception("tick at %.1f s failed", now_s)
                 kept = await self.hands.apply(self.in_force, self.in_force, NO_DECISION)
-                self.status.troubles = (f"tick failed: {type(error).__name__}: {error}", *kept.troubles)
+                failed = (f"tick failed: {type(error).__name__}: {error}",)
+                self.status.health = Health(problems=failed).and_also(kept.health)
 
     async def tick(self, now_s: float) -> Tick:
         """One round. RuntimeError while another one is under way: two would act on top of each other."""
@@ -213,7 +218,7 @@ class Sidecar:
         self.in_force = acted.in_force
         self._guard_state = replace(state, applied=self.in_force)
         self._plan_again(snapshot)
-        troubles = (*observation.troubles, *acted.troubles)
+        health = observation.health(self.scenario.guard.stale_after_s).and_also(acted.health)
         took_s = time.monotonic() - started
         fell_back = proposed.trouble is not None
         tick = Tick(
@@ -225,9 +230,10 @@ class Sidecar:
             decision,
             fell_back,
             self.in_force,
-            troubles,
+            health,
             took_s,
             comparison,
+            proposed.answer,
         )
         self._note(tick)
         self._judge(tick, proposed)
@@ -240,7 +246,7 @@ class Sidecar:
         except (StoreError, OSError) as error:
             _LOG.warning("tick %d not recorded: %s", tick.decision.tick, error)
             self._unrecorded = str(error)
-            self.status.troubles = (*self.status.troubles, f"not recorded: {error}")
+            self.status.health = self.status.health.with_warnings((f"not recorded: {error}",))
         else:
             self._unrecorded = ""
 
@@ -288,7 +294,7 @@ class Sidecar:
             self.keep(self.ladder, self.in_force, self._rest)
         except OSError as error:
             _LOG.warning("what stands could not be kept: %s", error)
-            self.status.troubles = (*self.status.troubles, f"what stands could not be kept: {error}")
+            self.status.health = self.status.health.with_warnings((f"what stands could not be kept: {error}",))
 
     def _news(self) -> tuple[Reason, ...]:
         """The change of mode since the last decision."""
@@ -366,7 +372,7 @@ class Sidecar:
         status.fallback_ticks += tick.fell_back
         status.last_tick_at_s = time.monotonic()
         status.applied = tick.decision.mode is not Mode.ADVISE
-        status.troubles = tick.troubles
+        status.health = tick.health
         status.last = tick
         self._tell_status()
 

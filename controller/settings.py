@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..env.contract import Mode
-from .api import LOOPBACK
+from ..telemetry.access import LOOPBACK
 from .leadership import LEASE_S
 from .xds.address import XdsAddress
 

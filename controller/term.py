@@ -23,7 +23,8 @@ from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
 from ..telemetry.log_sources import OneLog
-from ..telemetry.store import Store
+from ..telemetry.record import Keeping, Sitting
+from ..telemetry.store import DAY_S, Store
 from . import standing
 from .acting import Hands
 from .actuators import envoy_process
@@ -39,7 +40,7 @@ from .actuators.local_replica import LocalSettings
 from .actuators.own_servers import OwnServers
 from .actuators.processes import LocalProcesses
 from .clock import Clock
-from .decision_log import DecisionLog, Sitting
+from .decision_log import DecisionLog
 from .fencing import Fence
 from .first_replicas import command_of, drawn_delay_s, sleeps_of, until_answered, until_ready
 from .front import Front
@@ -58,6 +59,9 @@ from .thinking import Thinker
 _LOG: Final = logging.getLogger(__name__)
 COLLECTING_SHARE_OF_TICK: Final = 0.5
 """Pages that have not come after this share of a tick are missing at this one (a second's patience they have always)."""
+
+MOST_PATIENCE_S: Final = 5.0
+"""Of the wall, for proxies elsewhere to follow one step of a change."""
 
 
 @dataclass
@@ -82,6 +86,22 @@ class Term:
         self._caps = CapFiles(self.settings.folder / "caps", self.fence)
         self._cluster: Cluster = self.prepared.cluster
 
+    def _sitting(self) -> Sitting:
+        scenario = self.scenario
+        return Sitting(
+            scenario.name,
+            self._cluster,
+            scenario.limits(),
+            self.prepared.sat,
+            scenario.tick_s,
+            self.settings.speed_up,
+        )
+
+    def _keeping(self) -> Keeping:
+        """How much of the decision log is kept."""
+        own = self.scenario.control.record
+        return Keeping(max_bytes=int(own.max_gb * 1e9), max_age_s=own.max_days * DAY_S)
+
     def now_s(self) -> float:
         """Scenario time; 0 until it begins."""
         return self._clock.now_s() if self._clock else 0.0
@@ -90,8 +110,9 @@ class Term:
         """All of it; how the sidecar was at the end. Raises as `assembly.steer`."""
         left = self._left()
         async with AsyncExitStack() as stack:
-            sitting = Sitting(self.scenario.name, self._cluster, self.scenario.limits(), self.prepared.sat)
-            log = stack.enter_context(DecisionLog(self.settings.folder / "decisions.jsonl", sitting, self.fence))
+            sitting = self._sitting()
+            path, keeping = self.settings.folder / "decisions.jsonl", self._keeping()
+            log = stack.enter_context(DecisionLog(path, sitting, self.fence, keeping))
             local = self._local()
             processes = Fleet(local, self._own_servers())
             opening = left.in_force if left else opening_action(self.prepared.plan, self.scenario)
@@ -114,7 +135,9 @@ class Term:
                     leave_running = self.settings.leave_running
                     return Status(ladder.mode, ladder.goal)
                 routing = await self._routing(envoy, opening, processes, found=found)
-                others = await stack.enter_async_context(other_envoys(self.settings.xds))
+                others = await stack.enter_async_context(
+                    other_envoys(self.settings.xds, self.fence, self._others_patience_s())
+                )
                 await others.open(self._table(opening, processes))
                 self._warming, leave_running = False, self.settings.leave_running
                 self._clock = clock = Clock(self.scenario.tick_s, self.settings.speed_up)
@@ -128,10 +151,11 @@ class Term:
                     hands=Hands(
                         self.scenario,
                         processes,
-                        others.beside(routing),
+                        routing,
                         self._caps,
                         self.settings.speed_up,
                         self.fence,
+                        others.routing,
                     ),
                     recorder=Records(sitting, log, self.store, metrics, self.settings.folder, self.fence),
                     first_plan=self.prepared.plan,
@@ -241,6 +265,10 @@ class Term:
     def _table(self, opening: Action, processes: Fleet) -> RoutingTable:
         ready: Mapping[str, tuple[Endpoint, ...]] = {n: pool.endpoints for n, pool in processes.states().items()}
         return routing_table(self.scenario, opening, ready, self.settings.speed_up)
+
+    def _others_patience_s(self) -> float:
+        """What is offered goes out in three steps, and all of them must not outlast a tick by much."""
+        return min(MOST_PATIENCE_S, max(1.0, self.scenario.tick_s / self.settings.speed_up / 3.0))
 
     # Who sees
 

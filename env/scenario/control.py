@@ -65,8 +65,22 @@ class Gates(Strict):
     """After a breach the mode does not rise for so long; doubled with each further one."""
 
 
+class Recording(Strict):
+    """How much of the record of ticks is kept; the oldest goes first."""
+
+    max_gb: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 1.0
+    """Of decision logs on disk, packed, in 10^9 bytes. Eight pools and four classes take 0.15 a week at 10 s ticks."""
+    max_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 31.0
+    """On disk and in the store's stream."""
+    stream_mb: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 256.0
+    """Of the store's stream, which is held in its memory, in 10^6 bytes."""
+    stream_ticks: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    """Most ticks in the store's stream."""
+
+
 class Control(Strict):
-    """How the live controller goes from advising to acting."""
+    """How the live controller goes from advising to acting, and what it remembers."""
 
     canary: Canary = Canary()
     gates: Gates = Gates()
+    record: Recording = Recording()

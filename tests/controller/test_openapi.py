@@ -14,9 +14,10 @@ from prometheus_client import CollectorRegistry
 from schemathesis import APIOperation, GenerationMode
 
 from poolpilot.controller.actuators.caps import Caps
-from poolpilot.controller.api import STANDBY, Access, Backing, View, api, serving
+from poolpilot.controller.api import STANDBY, Backing, View, api
 from poolpilot.controller.openapi import document
 from poolpilot.env.contract import Mode
+from poolpilot.telemetry.access import Access, serving
 
 from .ticks import a_sitting, sat_through
 
