@@ -113,10 +113,12 @@ def _figures(summary: Record, rows: Sequence[Record], recorded: Sequence[Recorde
 
 
 def _differences(summary: Record, narrow: bool) -> dict[str, go.Figure]:
+    """Of the readings in which any is known."""
     return {
-        _key("differences", suite, reading): differences_figure(difference_rows(summary, suite, reading), narrow=narrow)
+        _key("differences", suite, reading): differences_figure(rows, narrow=narrow)
         for suite in summary["suites"]
         for reading in readings(summary, suite)
+        if (rows := difference_rows(summary, suite, reading))
     }
 
 

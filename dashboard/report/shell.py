@@ -100,14 +100,18 @@ def page(
     )  # fmt: skip
 
 
-def slot(key: str, says: str, css_class: str = "") -> Markup:
-    """The place of a figure. `says` tells in words what it shows, to those who do not see it.
+def slot(key: str, says: str, css_class: str = "", empty: str = "There is nothing to draw.") -> Markup:
+    """The place of a figure.
 
-    Scripts find it by `data-slot` and may show another figure there (`poolpilot.show`); else it is that of its key.
+    Args:
+        key: scripts find it by `data-slot` and may show another figure there (`poolpilot.show`); else it is that of its key.
+        says: in words what it shows, to those who do not see it.
+        css_class: "tall", or nothing.
+        empty: what stands there where a script asks for a figure that there is not.
     """
     return Markup(
-        '<div class="figure {0}" data-slot="{1}" data-figure="{1}" role="img" aria-label="{2}"></div>'
-    ).format(css_class, key, says)
+        '<div class="figure {0}" data-slot="{1}" data-figure="{1}" data-empty="{3}" role="img" aria-label="{2}"></div>'
+    ).format(css_class, key, says, empty)
 
 
 def content_policy(scripts: Sequence[str]) -> str:

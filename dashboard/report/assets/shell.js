@@ -36,7 +36,7 @@ window.poolpilot = (() => {
     if (!figure) {
       if (place.dataset.drawn) Plotly.purge(place);
       delete place.dataset.drawn;
-      place.textContent = "Nothing to draw here.";
+      place.textContent = place.dataset.empty;
       return;
     }
     if (!place.dataset.drawn) place.textContent = "";
