@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from ...env.timeline import TimelineRow
-from ..figures.attainment import attainment_figure
+from ..figures.attainment import BillUnit, attainment_figure
 from ..figures.bill import bill_figure
 from ..figures.differences import differences_figure
 from ..figures.evaluation_rows import ALL, bill_rows, difference_rows, frontier_rows, readings
@@ -103,7 +103,7 @@ def _figures(summary: Record, rows: Sequence[Record], recorded: Sequence[Recorde
     for suite, own in summary["suites"].items():
         for scenario in (ALL, *own["scenarios"]):
             points = frontier_rows(summary, suite, scenario, run_link)
-            unit = "ratio" if scenario == ALL else "usd_per_hr"
+            unit: BillUnit = "ratio" if scenario == ALL else "usd_per_hr"
             found[_key("frontier", suite, scenario)] = attainment_figure(points, "", unit=unit)
             found[_key("bill", suite, scenario)] = bill_figure(bill_rows(by_suite[suite], suite, scenario))
     found.update(_differences(summary, narrow=False))
