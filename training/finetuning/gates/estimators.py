@@ -149,21 +149,23 @@ def _modelled(
 ) -> tuple[FloatArray, FloatArray]:
     """`[S]` the model at what was done, and at what the candidate would do in the mean: linear in both, so that the mean
     over the candidate's own noise is its value at the candidate's mean. Each step's is fitted without its fold."""
-    spread = np.maximum(features.std(axis=0), 1e-9)
+    spread: FloatArray = np.asarray(features.std(axis=0) + 1e-9, dtype=np.float64)
     state: FloatArray = np.concatenate(
         [np.ones((len(features), 1)), (features - features.mean(axis=0)) / spread], axis=1
     )
-    wide: FloatArray = np.maximum(noise.std(axis=0), 1e-9)
+    wide: FloatArray = np.asarray(noise.std(axis=0) + 1e-9, dtype=np.float64)
     fold = block % FOLDS
-    at_logged, at_candidate = np.zeros(len(returns)), np.zeros(len(returns))
+    at_logged: FloatArray = np.zeros(len(returns))
+    at_candidate: FloatArray = np.zeros(len(returns))
     for k in range(FOLDS):
         inside = fold == k
         if not inside.any() or inside.all():
             continue
-        rows = np.concatenate([state, noise / wide], axis=1)
+        rows: FloatArray = np.concatenate([state, noise / wide], axis=1)
         fitted = _ridge(rows[~inside], returns[~inside])
         at_logged[inside] = rows[inside] @ fitted
-        at_candidate[inside] = np.concatenate([state, shift / wide], axis=1)[inside] @ fitted
+        elsewhere: FloatArray = np.concatenate([state, shift / wide], axis=1)
+        at_candidate[inside] = elsewhere[inside] @ fitted
     return at_logged, at_candidate
 
 
