@@ -47,13 +47,13 @@ def first_load(world: WorldSpec) -> FloatArray:
 
 
 def episode_of(
-    scenario: Scenario, seed: int, miss_price: float, quickly: bool = False, requests: Workload | None = None
+    scenario: Scenario, seed: int, miss_price: float, quickly: bool = False, workload: Workload | None = None
 ) -> Episode:
-    """One episode of a scenario as it stands; of `requests` that are given instead of drawn.
+    """One episode of a scenario as it stands, with `workload` in place of its own requests where that is given.
 
     `quickly`, its plans are made by compiled code, as cheap within the solver's gap but not always the same ones.
     """
-    world = world_from_scenario(scenario, seed, requests)
+    world = world_from_scenario(scenario, seed, workload)
     planner = replanner_of(scenario, world.workload)
     if quickly:
         planner = quick(planner)

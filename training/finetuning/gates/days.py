@@ -41,7 +41,7 @@ class TwinDay:
     def worlds(self, seeds: int) -> list[Episode]:
         """The day so many times: machines, speeds and noise are drawn anew, requests are not."""
         return [
-            episode_of(self.scenario, seed, miss_price=1.0, quickly=True, requests=self.requests)
+            episode_of(self.scenario, seed, miss_price=1.0, quickly=True, workload=self.requests)
             for seed in range(seeds)
         ]
 

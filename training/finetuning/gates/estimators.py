@@ -173,5 +173,4 @@ def _ridge(rows: FloatArray, values: FloatArray) -> FloatArray:
     """`[columns]` least squares with a penalty on all but the first column."""
     penalty = RIDGE * np.eye(rows.shape[1])
     penalty[0, 0] = 0.0
-    solved: FloatArray = np.linalg.solve(rows.T @ rows + penalty, rows.T @ values)
-    return solved
+    return np.asarray(np.linalg.solve(rows.T @ rows + penalty, rows.T @ values), dtype=np.float64)
