@@ -97,7 +97,9 @@ def read_progress(path: Path) -> LearnerProgress | None:
         raise ProgressError(f"{path}: not readable as JSON: {error}") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ProgressError(f"{path}: wanted a learner's progress of format {FORMAT}")
-    return LearnerProgress(**{own.name: _value(document, own.name, str(own.type), path) for own in fields(LearnerProgress)})
+    return LearnerProgress(
+        **{own.name: _value(document, own.name, str(own.type), path) for own in fields(LearnerProgress)}
+    )
 
 
 def _value(document: dict[str, Any], name: str, kind: str, path: Path) -> Any:

@@ -38,9 +38,7 @@ MAY_BE_SUSPECT = 0.5
     type=click.Path(file_okay=False, path_type=Path),
     help="Whose incumbent to start from, and where to register a candidate.",
 )
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's folder."
-)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's folder.")
 @click.option("--steps", type=click.IntRange(min=1), default=60_000, show_default=True, help="Over all clusters.")
 @click.option("--cpu-seconds", type=click.FloatRange(min=1.0), default=3600.0, show_default=True)
 @click.option("--memory-mb", type=click.FloatRange(min=1.0), default=2048.0, show_default=True)
@@ -51,6 +49,9 @@ MAY_BE_SUSPECT = 0.5
 @click.option("--days", type=click.IntRange(1, 64), default=4, show_default=True, help="To score on.")
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=10_000, show_default=True, help="Steps.")
 @click.option("--learning-rate", type=click.FloatRange(1e-6, 1.0), default=3e-4, show_default=True)
+@click.option(
+    "--critic-first", type=click.IntRange(min=0), default=3_000, show_default=True, help="Steps at the start."
+)
 @click.option(
     "--kl-target", type=click.FloatRange(0.001, 1e3), default=2.0, show_default=True, help="Nats from the incumbent."
 )
@@ -92,7 +93,6 @@ def learn(
 
         one_thread()
         yield_to_others()
-        from ...training.finetuning.learner import CANDIDATE
         from ...training.finetuning.settings import FinetuneConfig
     except ModuleNotFoundError as error:
         refuse(f"learning needs {error.name}: pip install 'poolpilot[train]'")
@@ -112,18 +112,16 @@ def learn(
         record=tuple(_fingerprint(path) for path in record) if live_weight > 0.0 else (),
     )
     hold_to(bounds)
-    learned = _run(config, incumbent, registry, twin, record, out, resume, bounds, quiet=as_json)
-    version = _registered(registry, out / CANDIDATE, config) if learned.candidate else ""
+    learned, version = _run(config, incumbent, registry, twin, record, out, resume, bounds, quiet=as_json)
     if as_json:
-        candidate = str(learned.candidate) if learned.candidate else None
         print_json(
             {
+                **learned.figures,
                 "out": str(out),
                 "finished": learned.finished,
                 "reason": learned.reason,
-                "candidate": candidate,
+                "candidate": str(learned.candidate) if learned.candidate else None,
                 "version": version or None,
-                **learned.figures,
             }
         )
         return
@@ -143,8 +141,8 @@ def _run(
     resume: bool,
     bounds: Bounds,
     quiet: bool,
-) -> Learned:
-    """The whole run, told to whoever watches."""
+) -> tuple[Learned, str]:
+    """The whole run, told to whoever watches; and the version of its candidate, if there is one."""
     from ...training.finetuning.bounds import stopping_gently
     from ...training.finetuning.learner import learn as run
     from ...training.finetuning.live import live_of
@@ -167,7 +165,12 @@ def _run(
             _keep(now, out, registry)
 
         try:
-            return run(config, incumbent, twin, transitions, out, resume, bounds, tell)
+            learned = run(config, incumbent, twin, transitions, out, resume, bounds, tell)
+            if learned.candidate is None:
+                return learned, ""
+            version = _registered(registry, learned.candidate, config)
+            tell(replace(last[0], candidate=version))
+            return learned, version
         except BaseException as error:
             if last:
                 detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -193,8 +196,7 @@ def _registered(registry: Registry, candidate: Path, config: FinetuneConfig) -> 
         raise RegistryError(
             f"{registry.folder}: {seen} decides by now, the candidate started from {config.incumbent}: learn again"
         )
-    version = registry.add(candidate)
-    return version
+    return registry.add(candidate)
 
 
 def _trusted(record: Record) -> Record:

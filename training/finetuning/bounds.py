@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final
@@ -86,10 +86,8 @@ def yield_to_others() -> None:
     os.nice(NICEST)
     idle: Any = getattr(os, "SCHED_IDLE", None)
     if idle is not None:
-        try:
+        with suppress(OSError, AttributeError):  # a container may forbid it; the nice value holds all the same
             os.sched_setscheduler(0, idle, os.sched_param(0))
-        except (OSError, AttributeError):  # a container may forbid it; the nice value holds all the same
-            pass
 
 
 def one_thread() -> None:

@@ -236,9 +236,7 @@ _SHOWN: Final = {"reward": "reward", "attainment": "attainment", "kl": "kl"}
 class _Anchoring(BaseCallback):
     """Measures the distance from the incumbent, adapts its penalty, and stops where a bound is reached."""
 
-    def __init__(
-        self, config: FinetuneConfig, folder: Path, scoring: Scoring, bounds: Bounds, told: _Telling
-    ) -> None:
+    def __init__(self, config: FinetuneConfig, folder: Path, scoring: Scoring, bounds: Bounds, told: _Telling) -> None:
         super().__init__()
         self.config, self.folder, self.scoring, self.bounds, self.told = config, folder, scoring, bounds, told
         self.stopped = ""

@@ -167,7 +167,9 @@ class _Asking:
         total = sum(self._contradicting.values())
         if total > MOST_CONTRADICTING * max(self._asked, 1):
             why, n = self._contradicting.most_common(1)[0]
-            raise LiveError(f"{total} of {self._asked} recorded answers contradict the incumbent's network: {n} times {why}")
+            raise LiveError(
+                f"{total} of {self._asked} recorded answers contradict the incumbent's network: {n} times {why}"
+            )
 
     def _why_not(self, episode: Episode, t: int) -> str:
         """Why a tick teaches nothing; empty if it may."""

@@ -99,8 +99,9 @@ class Scoring:
 
     @property
     def prices(self) -> tuple[float, ...]:
-        """Of a miss, that are tried."""
-        return tuple(self.incumbent.miss_price * factor for factor in self.config.price_factors)
+        """Of a miss, that are tried: the incumbent's first, so that another one must be better to be taken."""
+        others = (factor for factor in self.config.price_factors if factor != 1.0)
+        return tuple(self.incumbent.miss_price * factor for factor in (1.0, *others))
 
     def __call__(self, policy: LearnerPolicy, steps: int) -> float:
         """The least loss over the prices, of what the policy's network has become or of what is near enough of it."""
@@ -121,9 +122,7 @@ class Scoring:
         losses = [loss(outcome) for outcome in outcomes]
         at = int(np.argmin(losses))
         kl, most = self._distance(policy, network, allowed[at])
-        score = Score(
-            steps, losses[at], allowed[at], outcomes[at].bill_ratio, outcomes[at].shortfall, kl, most, share
-        )
+        score = Score(steps, losses[at], allowed[at], outcomes[at].bill_ratio, outcomes[at].shortfall, kl, most, share)
         self.history.append(score)
         if score.loss < self.best.loss - MARGIN:
             self._keep(network)
