@@ -19,7 +19,7 @@ COMMANDS = {
     "evaluate": "Compare policies over scenarios and seeds, with confidence intervals.",
     "finetune": "Learn from the live system, beside it; nothing reaches traffic unproven.",
     "tune": "Search the rules' knobs for the least bill that holds the targets.",
-    "policies": "List the policies and the shipped checkpoints with their cards.",
+    "policies": "List policies, checkpoints and a registry's versions with their evidence; promote and roll back.",
     "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",
     "control": "Run the sidecar: observe, decide, guard, act, record.",
     "profile": "Measure a live endpoint by a short sweep and fit the law of its hardware.",

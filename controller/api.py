@@ -53,6 +53,10 @@ class View:
     gate: str = ""
     """What the next mode waits for."""
     last_move: str = ""
+    version: str = ""
+    """That decides, where the policy is a registry's."""
+    trial: str = ""
+    """Of a candidate beside it, and how far it has come."""
     ticks: int = 0
     fallback_ticks: int = 0
 
@@ -228,6 +232,8 @@ def _status(view: View) -> dict[str, Any]:
         "goal": view.goal.value,
         "gate": view.gate,
         "last_move": view.last_move,
+        "version": view.version,
+        "trial": view.trial,
         "ticks": view.ticks,
         "fallback_ticks": view.fallback_ticks,
         "tick_age_s": view.tick_age_s,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from ..agents.answering import decide_with_answer
 from ..agents.portfolio import PLAN_TRACKING, PolicyFactory, completed, has_knobs, policy_factory
+from ..agents.registry import Registry, name_of_version, named_registry
 from ..env.contract import Action, Answer, Cluster, Memory, Plan, Policy, Snapshot
 from ..telemetry.record import Chosen, Sat
 
@@ -55,6 +56,21 @@ class PolicyChoice(Chosen):
         settled = self.settled()
         told = json.dumps([settled.name, list(settled.setting), dict(settled.knobs)], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:_HASH_DIGITS]
+
+
+def pinned(chosen: PolicyChoice) -> PolicyChoice:
+    """Of a registry whoever decides there now, by its version: a log that names only the registry could not tell who it was.
+
+    Any other choice as it is.
+
+    Raises:
+        CheckpointError: there is no such registry.
+    """
+    asked = named_registry(chosen.name)
+    if asked is None or asked[1]:
+        return chosen
+    registry = Registry(asked[0])
+    return replace(chosen, name=name_of_version(registry, registry.incumbent()))
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,11 @@ class DecisionLog:
         self.append_entry(entry_of(record))
 
     def append_entry(self, entry: TickEntry) -> None:
-        """Add one tick of this log's sitting, as `entry_of` makes it; raises as `append`."""
+        """Add one tick as `entry_of` makes it, after its sitting where that is another than before; raises as `append`."""
         with self._fence.held():
+            if entry.sitting_json != self._sitting_text:
+                self._write(entry.sitting_json)
+                self._sitting_text = entry.sitting_json
             self._write(line_of(entry))
         self._roll()
 

@@ -90,6 +90,8 @@ def _view(sidecar: Sidecar) -> View:
         goal=status.goal,
         gate=status.gate,
         last_move=status.last_move,
+        version=status.version,
+        trial=status.trial,
         ticks=status.ticks,
         fallback_ticks=status.fallback_ticks,
     )

@@ -177,6 +177,8 @@ def _schemas() -> Json:
                 "goal": {**mode, "description": "as high as the mode may rise by itself"},
                 "gate": {**_TEXT, "description": "what the next mode waits for"},
                 "last_move": {**_TEXT, "description": "how the mode came about, where it changed"},
+                "version": {**_TEXT, "description": "that decides, where the policy is a registry's"},
+                "trial": {**_TEXT, "description": "of a candidate beside it, and how far it has come"},
                 "ticks": {"type": "integer", "minimum": 0},
                 "fallback_ticks": {"type": "integer", "minimum": 0},
                 "tick_age_s": {"type": "number", "minimum": 0},

@@ -16,7 +16,7 @@ from ..env.guard import first_state
 from ..env.scenario import Scenario
 from ..env.workload.load import load_workload
 from ..telemetry.record import Sat
-from .choosing import FALLBACK, PolicyChoice
+from .choosing import FALLBACK, PolicyChoice, pinned
 from .reloading import Reloading
 
 YESTERDAY_SEED: Final = 1_000_000
@@ -33,6 +33,8 @@ class Prepared:
     policy: Policy
     fallback: Policy
     sat: tuple[Sat, ...]
+    chosen: PolicyChoice | None = None
+    """As somebody asked for it."""
 
 
 def prepare(scenario: Scenario, make_policy: PolicyFactory | PolicyChoice, cluster: Cluster) -> Prepared:
@@ -41,8 +43,10 @@ def prepare(scenario: Scenario, make_policy: PolicyFactory | PolicyChoice, clust
     fallback = FALLBACK.make(cluster)
     sat = [FALLBACK.sat(fallback)]
     policy: Policy
+    chosen = make_policy if isinstance(make_policy, PolicyChoice) else None
     if isinstance(make_policy, PolicyChoice):
         try:
+            make_policy = pinned(make_policy)
             policy = decider = make_policy.make(cluster)
             sat.insert(0, make_policy.sat(decider))
         except CheckpointError:  # its files are spoilt, and may be whole again later
@@ -50,7 +54,7 @@ def prepare(scenario: Scenario, make_policy: PolicyFactory | PolicyChoice, clust
             sat.insert(0, Sat(make_policy.name, "", make_policy))
     else:
         policy = make_policy(cluster)
-    return Prepared(cluster, planner, plan, policy, fallback, tuple(sat))
+    return Prepared(cluster, planner, plan, policy, fallback, tuple(sat), chosen)
 
 
 def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:

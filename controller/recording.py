@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from ..env.contract import BILL_LAYERS, IDLE_PARTS, Action, Cluster, FloatArray, ScalingCost
 from ..env.ledger import dearest, dearest_rows
 from ..telemetry.exporter import SidecarMetrics
-from ..telemetry.record import Since, Sitting, TickRecord, entry_of
+from ..telemetry.record import Sat, Since, Sitting, TickRecord, entry_of
 from ..telemetry.store import Store, Superseded, TickEntry
 from .decision_log import DecisionLog
 from .fencing import UNFENCED, Fence, Fenced
@@ -49,6 +49,11 @@ class Records:
         pools, classes = len(self.cluster.pool_names), len(self.cluster.class_names)
         self._usd = np.zeros((pools, classes, len(BILL_LAYERS)))
         self._idle_usd = np.zeros(len(IDLE_PARTS))
+
+    def sit(self, sat: Sat) -> None:
+        """Somebody more may decide from now on: the log tells how to have it decide again."""
+        if sat not in self.sitting.policies:
+            self.sitting = replace(self.sitting, policies=(sat, *self.sitting.policies))
 
     async def record(self, tick: Tick) -> None:
         """Keep one tick: on this machine first, then in the store.

@@ -17,6 +17,7 @@ from typing import Final
 import aiohttp
 import numpy as np
 
+from ..agents.registry import Registry, RegistryError, named_registry
 from ..env.contract import Action, Cluster
 from ..env.scenario import Scenario
 from ..telemetry.engine_collector import EngineCollector
@@ -55,6 +56,8 @@ from .routing import routing_table
 from .settings import ControlSettings, StartError
 from .standing import Standing, StandingError
 from .thinking import Thinker
+from .trial import rules_of
+from .versions import Versions
 
 _LOG: Final = logging.getLogger(__name__)
 COLLECTING_SHARE_OF_TICK: Final = 0.5
@@ -142,9 +145,11 @@ class Term:
                 self._warming, leave_running = False, self.settings.leave_running
                 self._clock = clock = Clock(self.scenario.tick_s, self.settings.speed_up)
                 metrics = SidecarMetrics(self._cluster, self.scenario.tick_s / self.settings.speed_up)
+                thinker = Thinker(self.prepared.policy, self.prepared.fallback)
+                records = Records(sitting, log, self.store, metrics, self.settings.folder, self.fence)
                 sidecar = Sidecar(
                     scenario=self.scenario,
-                    thinker=Thinker(self.prepared.policy, self.prepared.fallback),
+                    thinker=thinker,
                     planner=self.prepared.planner,
                     limits=self.scenario.limits(),
                     observer=self._observer(envoy, others),
@@ -157,7 +162,7 @@ class Term:
                         self.fence,
                         others.routing,
                     ),
-                    recorder=Records(sitting, log, self.store, metrics, self.settings.folder, self.fence),
+                    recorder=records,
                     first_plan=self.prepared.plan,
                     ladder=ladder,
                     speed_up=self.settings.speed_up,
@@ -167,6 +172,7 @@ class Term:
                     rest=left.rest if left and left.mode is ladder.mode else None,
                     keep=self._keeper().keep,
                     fencing_token=self.fence.token,
+                    versions=self._versions(thinker, records),
                 )
                 self.front.leads(sidecar, metrics, self.fence.token)
                 on_ready(envoy)
@@ -265,6 +271,30 @@ class Term:
     def _table(self, opening: Action, processes: Fleet) -> RoutingTable:
         ready: Mapping[str, tuple[Endpoint, ...]] = {n: pool.endpoints for n, pool in processes.states().items()}
         return routing_table(self.scenario, opening, ready, self.settings.speed_up)
+
+    # Who decides
+
+    def _versions(self, thinker: Thinker, records: Records) -> Versions | None:
+        """Follows the registry that the policy is of; None if it is of none."""
+        chosen = self.prepared.chosen
+        asked = named_registry(chosen.name) if chosen is not None else None
+        if chosen is None or asked is None or asked[1]:
+            return None
+        control = self.scenario.control
+        try:
+            registry = Registry(asked[0])
+        except RegistryError as error:
+            raise StartError(str(error)) from None
+        return Versions(
+            registry,
+            self._cluster,
+            thinker,
+            rules_of(control.trial, control.gates, self._cluster.class_names, self._cluster.cold_start_s),
+            control.trial.probation_ticks * self.scenario.tick_s / self.settings.speed_up,
+            chosen.miss_price,
+            self.fence,
+            records.sit,
+        )
 
     def _others_patience_s(self) -> float:
         """What is offered goes out in three steps, and all of them must not outlast a tick by much."""

@@ -325,6 +325,8 @@ class ReasonCode(StrEnum):
     """The mode rose by one, its gate passed; `wanted` and `applied` are the rungs before and after."""
     STEPPED_BACK = "stepped_back"
     """The mode fell by one, a breach; `wanted` and `applied` are the rungs before and after."""
+    VERSION = "version"
+    """Of a registry's versions: another one decides, or the trial of one began or ended."""
 
 
 @dataclass(frozen=True)
