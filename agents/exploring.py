@@ -36,7 +36,8 @@ def noise_in(memory: Memory) -> Answer | None:
     """The noise that a memory holds; None if it holds none."""
     if SPREAD not in memory:
         return None
-    return Answer(*(np.asarray(memory[NOISE + n]) for n in _PARTS))
+    by_class, by_pool, whole = (np.asarray(memory[NOISE + name]) for name in _PARTS)
+    return Answer(by_class, by_pool, whole)
 
 
 def without_noise(memory: Memory) -> Memory:

@@ -103,7 +103,7 @@ def read_progress(path: Path) -> LearnerProgress | None:
 
 
 def _value(document: dict[str, Any], name: str, kind: str, path: Path) -> Any:
-    value = document.get(name)
+    value: Any = document.get(name)
     if kind == "LearnerState" and value in list(LearnerState):
         return LearnerState(value)
     if kind == "str" and isinstance(value, str):

@@ -208,7 +208,7 @@ class _Telling:
         )
 
     def __call__(self, state: LearnerState, steps: int, figures: dict[str, float], detail: str = "") -> None:
-        known = {own: figures[name] for name, own in _SHOWN.items() if name in figures}
+        now = self._now
         self._now = replace(
             self._now,
             state=state,
@@ -219,7 +219,9 @@ class _Telling:
             cpu_s=self._bounds.spent_s,
             memory_bytes=held_bytes(),
             detail=detail,
-            **known,
+            reward=figures.get("reward", now.reward),
+            attainment=figures.get("attainment", now.attainment),
+            kl=figures.get("kl", now.kl),
         )
         self._tell(self._now)
 
@@ -228,9 +230,6 @@ class _Telling:
         now = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self._now).items()}
         scores = {"incumbent": asdict(self._scoring.incumbent_score), "best": asdict(self._scoring.best)}
         return {**now, "scores": scores}
-
-
-_SHOWN: Final = {"reward": "reward", "attainment": "attainment", "kl": "kl"}
 
 
 class _Anchoring(BaseCallback):

@@ -235,7 +235,7 @@ class _Asking:
         memory = without_noise(episode.memory[t])
         snapshot, plan = rows_of(episode.snapshot, t), rows_of(episode.plan, t)
         price = np.full(snapshot.time_s.shape, self._incumbent.miss_price)
-        look, _ = bending.look(snapshot, plan, memory, price, self._incumbent.price_slope)
+        look, _ = bending.look(snapshot, plan, memory, price)
         parts = [np.asarray(getattr(look.seen, name), dtype=np.float32)[None] for name in PARTS]  # a batch of one
         with torch.no_grad():
             by_class, by_pool, whole = (out.numpy()[0] for out in self._network(*map(torch.as_tensor, parts)))

@@ -153,8 +153,8 @@ class Scoring:
 
     def _outcomes(self, network: SetNetwork, prices: Sequence[float]) -> list[Outcome]:
         def make(cluster: Cluster, miss_price: FloatArray) -> Policy:
-            bending = Bending(cluster, self._rules(cluster))
-            return ActingNetwork(bending, network, miss_price, price_slope=self.incumbent.price_slope)
+            bending = Bending(cluster, self._rules(cluster), self.incumbent.headroom)
+            return ActingNetwork(bending, network, miss_price)
 
         return self.judge.by_price(make, prices)
 

@@ -29,7 +29,9 @@ def test_the_kernel_refuses_memory_beyond_the_bound() -> None:
 
 
 def test_the_kernel_ends_a_learner_that_does_not_stop_by_itself() -> None:
-    done = in_a_process("import poolpilot.training.finetuning.bounds as b; b.CPU_GRACE_S = 0.0\nhold_to(Bounds(cpu_s=1.0))\nwhile True: pass")
+    done = in_a_process(
+        "import poolpilot.training.finetuning.bounds as b; b.CPU_GRACE_S = 0.0\nhold_to(Bounds(cpu_s=1.0))\nwhile True: pass"
+    )
     assert done.returncode < 0
 
 
