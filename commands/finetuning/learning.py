@@ -85,8 +85,7 @@ def learn(
     Worlds are those of the twin, varied around it. Of RECORD (decision logs, or folders that hold them) the steps are
     learned from that the incumbent made with exploration; without RECORD, or without such steps, the twin alone teaches.
     The process has the lowest priority and one thread, and stops by itself at --cpu-seconds, its state kept. What comes out
-    is a candidate in OUT/candidate and in the registry: `poolpilot finetune run` does this with the gates, and
-    `poolpilot policies` says what a candidate still lacks. Needs the extra `train` (torch).
+    is a candidate in OUT/candidate and in the registry, where it waits for its gates. Needs the extra `train` (torch).
     """
     try:
         from ...training.finetuning.bounds import Bounds, hold_to, one_thread, yield_to_others
