@@ -18,7 +18,7 @@ COMMANDS = {
     "train": "Train a policy in the simulator.",
     "evaluate": "Compare policies over scenarios and seeds, with confidence intervals.",
     "tune": "Search the rules' knobs for the least bill that holds the targets.",
-    "policies": "List the policies and the shipped checkpoints with their cards.",
+    "policies": "List policies, checkpoints and a registry's versions with their evidence; promote and roll back.",
     "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",
     "control": "Run the sidecar: observe, decide, guard, act, record.",
     "dashboard": "Show a sidecar live in a browser: fleet, decisions explained, policies, savings.",
@@ -50,8 +50,25 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _print_reference(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    """Imports every command, which nothing else does."""
+    if asked:
+        from .commands.reference import reference
+
+        click.echo(reference(main), nl=False)
+        ctx.exit()
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="poolpilot")
+@click.option(
+    "--reference",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_reference,
+    help="Print the reference of all commands, in Markdown.",
+)
 def main() -> None:
     """An autopilot for LLM serving on mixed GPUs.
 

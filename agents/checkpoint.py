@@ -20,8 +20,8 @@ ONNX: Final = "policy.onnx"
 WEIGHTS: Final = "policy.safetensors"
 SHIPPED: Final = Path(__file__).resolve().parents[1] / "checkpoints"
 MAX_CARD_BYTES: Final = 4 << 20
-MAX_PRICE_SLOPE: Final = 10.0
-"""Beyond, the price of a miss jumps from one end of its range to the other."""
+MAX_HEADROOM: Final = 10.0
+"""No cluster is ten times too small by intent."""
 MAX_MISS_PRICE: Final = 1e6
 """In reference bills; a larger one is a mistake."""
 MAX_NAME: Final = 100
@@ -56,9 +56,9 @@ class Checkpoint:
         return self.version or str(self.card["files"][ONNX])[:16]
 
     @property
-    def price_slope(self) -> float:
-        """How the price follows the allowance of misses; cards without one: not at all."""
-        return float(self.card.get("price_slope", 0.0))
+    def headroom(self) -> float:
+        """Times what the network thinks that every class needs; cards without one: as it thinks."""
+        return float(self.card.get("headroom", 1.0))
 
     @property
     def miss_price(self) -> float:
@@ -155,9 +155,11 @@ def _read_card(folder: Path, shipped: dict[str, Path]) -> dict[str, Any]:
     for field, (kind, what) in wanted.items():
         if not isinstance(card.get(field), kind) or isinstance(card[field], bool):
             raise CheckpointError(f"{path}: {field}: {repr(card.get(field))[:60]}, wanted {what}")
-    slope = card.get("price_slope", 0.0)
-    if not isinstance(slope, int | float) or isinstance(slope, bool) or not 0 <= slope <= MAX_PRICE_SLOPE:
-        raise CheckpointError(f"{path}: price_slope: {repr(slope)[:60]}, wanted a number from 0 to {MAX_PRICE_SLOPE:g}")
+    headroom = card.get("headroom", 1.0)
+    if not isinstance(headroom, int | float) or isinstance(headroom, bool) or not 0 < headroom <= MAX_HEADROOM:
+        raise CheckpointError(
+            f"{path}: headroom: {repr(headroom)[:60]}, wanted a number above 0 and up to {MAX_HEADROOM:g}"
+        )
     if not 0 <= card["miss_price"] < MAX_MISS_PRICE:
         raise CheckpointError(f"{path}: miss_price: {repr(card['miss_price'])[:60]}, wanted a price of 0 or more")
     if ONNX not in card["files"]:

@@ -14,7 +14,7 @@ import onnxruntime
 
 from ..env.bending import Bending
 from ..env.codec import Outputs
-from ..env.contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
+from ..env.contract import Action, Answer, Cluster, FloatArray, Memory, Plan, Snapshot
 from .blend import MakeRule, PortfolioError, rules_of
 from .checkpoint import CARD, ONNX, Checkpoint, CheckpointError
 
@@ -33,18 +33,21 @@ class LearnedPolicy:
     miss_price: float
     name: str
     policy_hash: str
-    price_slope: float = 0.0
-    """How the price of a miss follows the allowance (`env.bending.followed_price`)."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The bent blend. A network output that is not finite is passed on: the guard refuses it, loudly."""
+        action, memory, _ = self.decide_with_answer(snapshot, plan, memory)
+        return action, memory
+
+    def decide_with_answer(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory, Answer]:
+        """As `decide`, with the network's answer; it is deterministic."""
         price = np.full(snapshot.time_s.shape, self.miss_price)
-        look, memory = self.bending.look(snapshot, plan, memory, price, self.price_slope)
+        look, memory = self.bending.look(snapshot, plan, memory, price)
         single = look.seen.whole.ndim == 1  # the network takes batches: one cluster is a batch of one
         rows = {name: getattr(look.seen, name).astype(np.float32) for name in INPUTS}
         answers = self.session.run(OUTPUTS, {name: row[None] if single else row for name, row in rows.items()})
         outputs = Outputs(*(_double(answer[0] if single else answer) for answer in answers))
-        return self.bending.act(outputs, look), memory
+        return self.bending.act(outputs, look), memory, Answer(outputs.classes, outputs.pools, outputs.whole)
 
 
 def learned_policies(
@@ -55,7 +58,7 @@ def learned_policies(
     Args:
         make_rule: makes the rules of the checkpoint's portfolio.
         miss_price: what it should act by instead of its card's.
-        headroom: times what it thinks that every class needs.
+        headroom: times that of its card.
 
     Raises:
         CheckpointError: the network cannot be loaded, or does not have the inputs and outputs of the codec, or there is
@@ -67,12 +70,11 @@ def learned_policies(
     except PortfolioError as error:
         raise CheckpointError(f"{checkpoint.folder / CARD}: {error}") from None
     return lambda cluster: LearnedPolicy(
-        bending=Bending(cluster, make_rules(cluster), headroom),
+        bending=Bending(cluster, make_rules(cluster), checkpoint.headroom * headroom),
         session=session,
         miss_price=checkpoint.miss_price if miss_price is None else miss_price,
         name=checkpoint.name,
         policy_hash=checkpoint.policy_hash,
-        price_slope=checkpoint.price_slope,
     )
 
 

@@ -148,7 +148,7 @@ def run_variant(
     policy: LearnerPolicy = train(config, folder, resume, show, keeper, warm, worlds=worlds)
     settled = keeper.settle(policy)
     trained_s = time.process_time() - began_s
-    price, slope = settled.chosen.miss_price, settled.price_slope
+    price, headroom = settled.chosen.miss_price, settled.headroom
     return {
         "variant": variant,
         "seed": seed,
@@ -157,9 +157,9 @@ def run_variant(
         "resumed": resume,
         "cpu_min": trained_s / 60.0,
         "miss_price": price,
-        "price_slope": slope,
+        "headroom": headroom,
         "held_when_chosen": settled.chosen.held,
-        "scores": scores.of(lambda judge: judge.by_scenario(keeper.making(policy, slope), [price])[0]),
+        "scores": scores.of(lambda judge: judge.by_scenario(keeper.making(policy, headroom), [price])[0]),
     }
 
 

@@ -15,6 +15,7 @@ import click
 
 from ..agents.checkpoint import CARD, CheckpointError, shipped_checkpoints
 from ..agents.portfolio import HELD_PLAN, RULES, held_setting
+from ..agents.registry import STATE, named_registry
 from ..controller.actuators.envoy_config import Endpoint
 from ..controller.actuators.envoy_process import EnvoyStartError, RunningEnvoy
 from ..controller.assembly import steer
@@ -45,7 +46,7 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--policy",
     default="plan-tracking",
     show_default=True,
-    help=f"One of {', '.join(RULES)}, {HELD_PLAN} (a scenario of `poolpilot plan --write`), or a checkpoint's name or folder.",
+    help=f"One of {', '.join(RULES)}, {HELD_PLAN} (a scenario of `poolpilot plan --write`), a checkpoint's name or folder, or registry:FOLDER: whichever version decides there, candidates on trial included (docs/finetuning.md).",
 )
 @click.option(
     "--setting",
@@ -260,7 +261,9 @@ def _chosen(policy: str, setting: Sequence[float] | Mapping[str, float], miss_pr
     try:
         chosen.factory()
     except CheckpointError as error:
-        if not (Path(policy) / CARD).exists() and policy not in shipped_checkpoints():
+        registry = named_registry(policy)
+        whole = Path(policy) / CARD if registry is None else registry[0] / STATE
+        if not whole.exists() and policy not in shipped_checkpoints():
             raise
         log_console().print(f"{error}\nThe fallback decides until that is mended.", highlight=False)
     return chosen

@@ -18,10 +18,10 @@ from rich.console import Console
 
 from ..agents.portfolio import RULES
 from ..controller.actuators.envoy_process import EnvoyStartError, envoy_binary
-from ..controller.decision_log import read_log
 from ..env.emulator.replay import Replay
 from ..env.scenario import load_scenario
 from ..env.workload.load import load_workload
+from ..telemetry.record import read_log
 from ..telemetry.store import StoreError
 from ..telemetry.valkey import ValkeyError, valkey_url
 from .bad_input import one_line_errors, refuse

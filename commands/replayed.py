@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..controller.decision_log import TickRecord, read_entries, read_log
 from ..controller.decision_replay import Replay, replay
+from ..telemetry.record import TickRecord, read_entries, read_log
 from ..telemetry.store import Store, TickEntry
 from .printing import console, log_console, print_json, table
 

@@ -130,6 +130,13 @@ if TYPE_CHECKING:
 @click.option("--evaluate-on", multiple=True, help="Scenarios that do so instead of a suite; repeatable.")
 @click.option("--evaluate-seeds", type=click.IntRange(1, 100), default=2, show_default=True, help="Days of each.")
 @click.option(
+    "--settle-seeds",
+    type=click.IntRange(1, 100),
+    default=4,
+    show_default=True,
+    help="Days of each on which the best checkpoint's head-room and price are settled at the end.",
+)
+@click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
     help="Keeps what came before the first step, for other runs.",
@@ -145,6 +152,7 @@ def train(
     evaluate_suite: str,
     evaluate_on: tuple[str, ...],
     evaluate_seeds: int,
+    settle_seeds: int,
     cache: Path | None,
     resume: bool,
     as_json: bool,
@@ -187,7 +195,7 @@ def train(
     keeper = BestCheckpoint(out, name or out.name, Judge(choosing, CHOOSING_SEED, evaluate_seeds), config)
     policy = _run(config, out, resume, keeper, cache, quiet=as_json)
     log = log_console()
-    settled = keeper.settle(policy)
+    settled = keeper.settle(policy, judge=Judge(choosing, CHOOSING_SEED, settle_seeds))
     chosen = settled.chosen
     if as_json:
         print_json(
@@ -196,6 +204,7 @@ def train(
                 "best": str(keeper.checkpoint) if keeper.exports else None,
                 "steps": keeper.best_steps,
                 "miss_price": chosen.miss_price,
+                "headroom": settled.headroom,
                 "frontier": settled.table(),
                 "monotone": settled.monotone,
                 "history": keeper.history,
@@ -204,7 +213,7 @@ def train(
         return
     log.print(f"best after {keeper.best_steps} steps: loss {keeper.best_loss:.4f}")
     log.print(
-        f"price of a miss {chosen.miss_price:.3g}: bill {chosen.outcome.bill_ratio:.3f} of usual, "
+        f"head-room times {settled.headroom:g}, price of a miss {chosen.miss_price:.3g}: bill {chosen.outcome.bill_ratio:.3f} of usual, "
         f"shortfall {chosen.outcome.shortfall * 100:.2f} %{'' if chosen.held else ', which is not held'}"
     )
     if keeper.exports:

@@ -17,9 +17,11 @@ import numpy as np
 from ..env.contract import Action
 from ..env.scenario import Scenario
 from .actuators.caps import CapFiles
+from .actuators.envoy import EnvoyRejected
 from .actuators.envoy_config import Endpoint, RoutingTable
 from .actuators.replicas import CausedSeconds, PoolReplicas, RentedSeconds
 from .fencing import UNFENCED, Fence, Fenced
+from .health import WELL, Health
 from .routing import routing_table
 
 _LOG: Final = logging.getLogger(__name__)
@@ -66,8 +68,8 @@ class Acted:
 
     in_force: Action
     """Each part as it was last brought about."""
-    troubles: tuple[str, ...]
-    """What could not be done, in words."""
+    health: Health
+    """What could not be done: routing that does not follow is a problem, the rest can wait."""
 
 
 @dataclass
@@ -77,6 +79,8 @@ class _Tries:
     failures: int = 0
     again_at_s: float = -np.inf
     trouble: str = ""
+    endpoints_follow: bool = True
+    """Of routing: it has the present replicas, at least."""
 
 
 @dataclass
@@ -86,15 +90,18 @@ class Hands:
     scenario: Scenario
     replicas: Replicas
     routing: Routing
+    """Of our own proxy."""
     caps: CapFiles
     speed_up: float = 1.0
     """Scenario seconds in a second of the wall."""
     fence: Fence = UNFENCED
+    elsewhere: Routing | None = None
+    """Of proxies that others run; what they do not follow keeps ours from nothing."""
     wall: Callable[[], float] = time.monotonic
     _tries: dict[str, _Tries] = field(default_factory=dict, init=False)
 
     async def apply(self, action: Action, in_force: Action, tick: int) -> Acted:
-        """Caps first, then replicas, then routing; replicas that left routing may then stop.
+        """Caps first, then replicas, then routing; replicas that left all routing may then stop.
 
         Args:
             action: what to bring about.
@@ -107,7 +114,7 @@ class Hands:
         self.fence.check()
         names = self.scenario.pool_names
         caps, budgets = in_force.batch_cap.copy(), in_force.token_budget.copy()
-        troubles = []
+        health = WELL
         for p, name in enumerate(names):
             cap, budget = int(action.batch_cap[p]), int(action.token_budget[p])
 
@@ -116,14 +123,14 @@ class Hands:
 
             trouble = await self._tried(f"caps of {name}", set_caps)
             if trouble:
-                troubles.append(trouble)
+                health = health.with_warnings((trouble,))
             else:
                 caps[p], budgets[p] = cap, budget
         targets = {name: int(count) for name, count in zip(names, action.replicas, strict=True)}
         replicas = in_force.replicas
         trouble = await self._tried("replicas", lambda: self.replicas.apply(targets, tick))
         if trouble:
-            troubles.append(trouble)
+            health = health.with_warnings((trouble,))
         else:
             replicas = action.replicas
         states = self.replicas.states()
@@ -132,21 +139,33 @@ class Hands:
         table = routing_table(self.scenario, action, ready, self.speed_up)
         trouble = await self._tried("routing", lambda: self.routing.apply(table))
         if trouble:
-            troubles.append(trouble)
+            health = health.with_problems((trouble,))
         else:
             route, admit = action.route, action.admit
+        left = self._has_let_go("routing")
+        if (others := self.elsewhere) is not None:
+            trouble = await self._tried("routing elsewhere", lambda: others.apply(table))
+            if trouble:
+                health = health.with_warnings((trouble,))
+            left = left and self._has_let_go("routing elsewhere")
+        if left:
             self.replicas.release(frozenset(e for endpoints in ready.values() for e in endpoints))
         for name, pool in states.items():
             if pool.last_failure:  # the actuator replaces it; the sidecar itself stays ready
                 _LOG.warning("%s: %s", name, pool.last_failure)
         done = replace(in_force, route=route, admit=admit, batch_cap=caps, token_budget=budgets, replicas=replicas)
-        return Acted(done, tuple(troubles))
+        return Acted(done, health)
+
+    def _has_let_go(self, part: str) -> bool:
+        """Whether a part that routes sends nothing any more to replicas that left."""
+        return self._tries[part].endpoints_follow
 
     async def _tried(self, part: str, do: Callable[[], Awaitable[object]]) -> str:
         """Try a part, unless it failed just now; why it did not come about, or nothing."""
         tries = self._tries.setdefault(part, _Tries())
         now_s = self.wall()
         if now_s < tries.again_at_s:
+            tries.endpoints_follow = False  # as of now
             return f"{tries.trouble} (failed {tries.failures} times, again in {tries.again_at_s - now_s:.0f} s)"
         try:
             await do()
@@ -159,6 +178,7 @@ class Hands:
             wait_s = min(MOST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(tries.failures - 2, 30))
             tries.again_at_s = self.wall() + wait_s if tries.failures > 1 else -np.inf
             tries.trouble = f"{part}: {error}"
+            tries.endpoints_follow = isinstance(error, EnvoyRejected) and error.endpoints_follow
             return tries.trouble
         self._tries[part] = _Tries()
         return ""

@@ -20,6 +20,7 @@ from ..env.contract import Decision, Mode, Snapshot
 from ..env.wire import to_json
 from ..telemetry.access import Access
 from .actuators.caps import Caps
+from .health import WELL, Health
 from .openapi import document
 
 LEADER: Final = "leader"
@@ -39,8 +40,8 @@ class View:
     it last looked who leads."""
     decided: bool
     """Whether a first decision is in force, or recorded where the sidecar only advises."""
-    troubles: tuple[str, ...] = ()
-    """What keeps decisions from reaching the world or the record, in words: Envoy, store."""
+    health: Health = WELL
+    """What is wrong, in words."""
     snapshot: Snapshot | None = None
     decision: Decision | None = None
     role: str = LEADER
@@ -52,8 +53,19 @@ class View:
     gate: str = ""
     """What the next mode waits for."""
     last_move: str = ""
+    version: str = ""
+    """That decides, where the policy is a registry's."""
+    trial: str = ""
+    """Of a candidate beside it, and how far it has come."""
     ticks: int = 0
     fallback_ticks: int = 0
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why it is not ready; nothing if it is."""
+        if self.role == STANDBY:
+            return (*self.health.problems, f"standing by: {self.leader or 'nobody'} leads")
+        return self.health.problems if self.decided else (*self.health.problems, "no decision yet")
 
 
 @dataclass(frozen=True)
@@ -128,12 +140,7 @@ class _Routes:
     async def readyz(self, request: web.Request) -> web.Response:
         """Useful."""
         now = self.backing.view()
-        problems = now.troubles
-        if now.role == STANDBY:
-            problems = (*problems, f"standing by: {now.leader or 'nobody'} leads")
-        elif not now.decided:
-            problems = (*problems, "no decision yet")
-        return self._verdict(request, problems)
+        return self._verdict(request, now.problems, now.health.warnings)
 
     async def metrics(self, request: web.Request) -> web.Response:
         """For Prometheus."""
@@ -182,10 +189,11 @@ class _Routes:
         """What can be asked."""
         return _json(document(loopback=self.access.loopback), 200)
 
-    def _verdict(self, request: web.Request, problems: tuple[str, ...]) -> web.Response:
-        """Whether all is well; what is not is for those who may know."""
-        told = problems if self.access.loopback or self.access.grants(request) else ()
-        return _json({"ok": not problems, "problems": list(told)}, 503 if problems else 200)
+    def _verdict(self, request: web.Request, problems: tuple[str, ...], warnings: tuple[str, ...] = ()) -> web.Response:
+        """Yes or no by the problems; what is wrong is for those who may know."""
+        told = self.access.loopback or self.access.grants(request)
+        said = {"problems": list(problems) if told else [], "warnings": list(warnings) if told else []}
+        return _json({"ok": not problems, **said}, 503 if problems else 200)
 
 
 @web.middleware
@@ -224,10 +232,14 @@ def _status(view: View) -> dict[str, Any]:
         "goal": view.goal.value,
         "gate": view.gate,
         "last_move": view.last_move,
+        "version": view.version,
+        "trial": view.trial,
         "ticks": view.ticks,
         "fallback_ticks": view.fallback_ticks,
         "tick_age_s": view.tick_age_s,
-        "troubles": list(view.troubles),
+        "ready": not view.problems,
+        "problems": list(view.problems),
+        "warnings": list(view.health.warnings),
     }
 
 

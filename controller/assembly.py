@@ -20,7 +20,7 @@ import aiohttp
 from ..agents.portfolio import PolicyFactory
 from ..env.scenario import Scenario
 from ..telemetry.access import Access, is_loopback, serving
-from ..telemetry.store import Lease, Store
+from ..telemetry.store import DAY_S, Keeping, Lease, Store
 from .actuators.caps import CapFiles
 from .actuators.envoy_process import RunningEnvoy
 from .api import api
@@ -63,7 +63,9 @@ async def steer(
     async with AsyncExitStack() as stack:
         stack.enter_context(_sharing(folder, settings.shared_store))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        store = await stack.enter_async_context(Store(settings.store_url, prefix=settings.store_prefix))
+        store = await stack.enter_async_context(
+            Store(settings.store_url, prefix=settings.store_prefix, keep=_stream_keeping(scenario))
+        )
         await store.ping()
         prepared = prepare(scenario, make_policy, cluster)
         leadership = Leadership(store, folder, lease_s=settings.lease_s)
@@ -84,6 +86,12 @@ async def steer(
             if led is not None:
                 status = led
         return status
+
+
+def _stream_keeping(scenario: Scenario) -> Keeping:
+    """How much of the store's stream is kept."""
+    own = scenario.control.record
+    return Keeping(ticks=own.stream_ticks, bytes=int(own.stream_mb * 1e6), age_s=own.max_days * DAY_S)
 
 
 @contextmanager

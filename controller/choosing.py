@@ -8,28 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
+from ..agents.answering import decide_with_answer
 from ..agents.portfolio import PLAN_TRACKING, PolicyFactory, completed, has_knobs, policy_factory
-from ..env.contract import Action, Cluster, Memory, Plan, Policy, Snapshot
+from ..agents.registry import Registry, name_of_version, named_registry
+from ..env.contract import Action, Answer, Cluster, Memory, Plan, Policy, Snapshot
+from ..telemetry.record import Chosen, Sat
 
 _HASH_DIGITS: Final = 16
 
 
 @dataclass(frozen=True)
-class PolicyChoice:
-    """What somebody chose to be steered by."""
+class PolicyChoice(Chosen):
+    """What somebody chose to be steered by, and how to make it."""
 
-    name: str
-    """As `agents.portfolio.policy_factory` is asked for it."""
-    setting: tuple[float, ...] = ()
-    """Of static-round-robin and held-plan."""
-    knobs: Mapping[str, float] = field(default_factory=dict)
-    """Of any other rule; those left out are as shipped."""
-    miss_price: float | None = None
-    """What a checkpoint should act by instead of its card's."""
+    @classmethod
+    def of(cls, chosen: Chosen) -> Self:
+        """The choice that a record tells of."""
+        return cls(chosen.name, chosen.setting, chosen.knobs, chosen.miss_price)
+
+    def sat(self, made: Decider) -> Sat:
+        """What a record tells of this choice, and of what was made of it."""
+        settled = self.settled()
+        chosen = Chosen(settled.name, settled.setting, settled.knobs, settled.miss_price)
+        return Sat(made.name, made.policy_hash, chosen)
 
     def settled(self) -> PolicyChoice:
         """The same, with every knob written out (KnobError if there is one that the rule does not have)."""
@@ -54,6 +58,21 @@ class PolicyChoice:
         return hashlib.sha256(told.encode()).hexdigest()[:_HASH_DIGITS]
 
 
+def pinned(chosen: PolicyChoice) -> PolicyChoice:
+    """Of a registry whoever decides there now, by its version: a log that names only the registry could not tell who it was.
+
+    Any other choice as it is.
+
+    Raises:
+        CheckpointError: there is no such registry.
+    """
+    asked = named_registry(chosen.name)
+    if asked is None or asked[1]:
+        return chosen
+    registry = Registry(asked[0])
+    return replace(chosen, name=name_of_version(registry, registry.incumbent()))
+
+
 @dataclass(frozen=True)
 class Decider:
     """A policy with what every decision tells of it."""
@@ -66,6 +85,12 @@ class Decider:
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """What the policy decides."""
         return self.policy.decide(snapshot, plan, memory)
+
+    def decide_with_answer(
+        self, snapshot: Snapshot, plan: Plan, memory: Memory
+    ) -> tuple[Action, Memory, Answer | None]:
+        """As `decide`, with its network's answer."""
+        return decide_with_answer(self.policy, snapshot, plan, memory)
 
 
 FALLBACK: Final = PolicyChoice(PLAN_TRACKING)

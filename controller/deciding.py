@@ -8,8 +8,10 @@ from typing import Final
 
 import numpy as np
 
+from ..agents.answering import decide_with_answer
 from ..env.contract import (
     Action,
+    Answer,
     Cluster,
     Decision,
     FloatArray,
@@ -22,9 +24,10 @@ from ..env.contract import (
     Snapshot,
 )
 from ..env.guard import GuardState, Limits, guard, reasons
-from .reach import Reach, held_back, within
+from ..telemetry.record import Reach
+from .reach import held_back, within
 
-NEWS: Final = (ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK)
+NEWS: Final = (ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK, ReasonCode.VERSION)
 """Reasons that do not come of the tick's own figures."""
 BLIND: Final = (ReasonCode.MISSING_TELEMETRY, ReasonCode.STALE_TELEMETRY)
 """Troubles in which nobody can tell where requests would be served well: the weights stay as they are."""
@@ -41,6 +44,10 @@ class Proposed:
     """What the fallback rule would do; the same as `action` where it decided."""
     trouble: Reason | None = None
     """Why the fallback decided instead of the policy."""
+    incumbent: Action | None = None
+    """Where a candidate has its turn: what the version that decides otherwise would do."""
+    answer: Answer | None = None
+    """What the policy's network answered, where it has one."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,9 @@ def propose(policy: Policy, fallback: Policy, snapshot: Snapshot, plan: Plan, mi
     """
     instead, fallback_memory = fallback.decide(snapshot, plan, minds.fallback)
     trouble: Reason | None = None
-    action, memory = instead, minds.policy
+    action, memory, answer = instead, minds.policy, None
     try:
-        action, memory = policy.decide(snapshot, plan, minds.policy)
+        action, memory, answer = decide_with_answer(policy, snapshot, plan, minds.policy)
         wrong = misshapen(action, instead)
         if wrong:
             trouble = Reason(ReasonCode.POLICY_ERROR, name_of(policy), math.nan, math.nan, wrong)
@@ -72,7 +79,7 @@ def propose(policy: Policy, fallback: Policy, snapshot: Snapshot, plan: Plan, mi
         )
     if trouble:
         return fall_back(fallback, instead, trouble), Minds(policy=minds.policy, fallback=fallback_memory)
-    proposed = Proposed(action, name_of(policy), getattr(policy, "policy_hash", ""), instead)
+    proposed = Proposed(action, name_of(policy), getattr(policy, "policy_hash", ""), instead, answer=answer)
     return proposed, Minds(policy=memory, fallback=fallback_memory)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..env.contract import Decision, Policy
 from ..env.wire import to_json
+from ..telemetry.record import Sitting, TickRecord
+from .choosing import PolicyChoice
 from .deciding import NEWS, Proposed, conclude
-from .decision_log import Sitting, TickRecord
 
 
 class ReplayError(ValueError):
@@ -50,7 +51,7 @@ def logged_policy(decision: Decision, sitting: Sitting) -> Policy:
     for sat in sitting.policies:
         # A checkpoint that could not be read at the start has no hash in the sitting.
         if sat.name == decision.policy_name and sat.policy_hash in (decision.policy_hash, ""):
-            made = sat.chosen.make(sitting.cluster)
+            made = PolicyChoice.of(sat.chosen).make(sitting.cluster)
             if made.policy_hash != decision.policy_hash:
                 raise ReplayError(
                     f"tick {decision.tick} was decided by {who}, and {sat.chosen.name} is {made.policy_hash} here: it was"

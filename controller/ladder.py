@@ -124,6 +124,11 @@ def asked(ladder: Ladder, mode: Mode, gates: Gates) -> tuple[Ladder, Move | None
     return replace(ladder, goal=mode), None, None
 
 
+def renewed(ladder: Ladder) -> Ladder:
+    """On the same rung, when another policy decides from now on: what was seen of the one before says nothing of it."""
+    return _onto(ladder, ladder.mode)
+
+
 def wanting(ladder: Ladder, gates: Gates) -> str:
     """What the gate to the next rung still waits for; empty where nothing, or where there is no next rung."""
     if ladder.mode is Mode.ACTIVE:

@@ -13,13 +13,15 @@ from typing import Final, Protocol
 import numpy as np
 
 from ..agents.planner.replan import Replanner
-from ..env.contract import NO_DECISION, Action, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from ..env.contract import NO_DECISION, Action, Answer, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
 from ..env.counterfactual import Comparison
 from ..env.guard import GuardState, Limits, first_state
 from ..env.ledger import scaling_seconds_of
 from ..env.scenario import Scenario
+from ..env.window import FINISHED, LOST, MET
 from ..telemetry.assemble import PoolState
 from ..telemetry.engine_collector import ReplicaEndpoint
+from ..telemetry.record import Reach
 from ..telemetry.store import StoreError
 from . import shadow
 from .acting import Hands
@@ -29,11 +31,13 @@ from .blindness import blind
 from .comparing import begun, compared
 from .deciding import Proposed, conclude
 from .fencing import Fenced
+from .health import WELL, Health
 from .judging import evidence
-from .ladder import RUNGS, Ladder, Move, asked, judged, wanting
+from .ladder import RUNGS, Ladder, Move, asked, judged, renewed, wanting
 from .observing import Observation, Observer, ReplicaUse
-from .reach import Reach
 from .thinking import POLICY_SHARE_OF_TICK, Thinker
+from .trial import Outcome
+from .versions import Versions
 
 _LOG: Final = logging.getLogger(__name__)
 _PART_OF: Final = {"starting_s": "cold_start", "draining_s": "drain", "asleep_s": "asleep"}
@@ -65,12 +69,14 @@ class Tick:
     """The policy failed, and the fallback decided."""
     in_force: Action
     """What stands in the world after acting; in `advise` what stood there before."""
-    troubles: tuple[str, ...]
-    """What could not be seen or done, in words."""
+    health: Health
+    """What could not be seen or done."""
     took_s: float
     """Wall-clock seconds from observing to recording."""
     comparison: Comparison
     """With the fallback rule."""
+    answer: Answer | None = None
+    """What the policy's network answered; None where a rule decided."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -101,7 +107,12 @@ class Status:
     """On the wall's monotonic clock; before the first tick, when the sidecar was made."""
     applied: bool = False
     """Whether a decision has reached the world."""
-    troubles: tuple[str, ...] = ()
+    version: str = ""
+    """That decides, of a registry's."""
+    trial: str = ""
+    """Of a candidate, and how far it has come; empty where there is none."""
+    health: Health = WELL
+    """What is wrong now."""
     last: Tick | None = None
 
 
@@ -131,6 +142,8 @@ class Sidecar:
     """What stood in the world when the present mode began; left out: what is in force."""
     fencing_token: int = 0
     """Of its term; stands in every decision."""
+    versions: Versions | None = None
+    """Follows the registry that the policy is of; its thinker is this one's."""
     status: Status = field(init=False)
 
     def __post_init__(self) -> None:
@@ -140,7 +153,9 @@ class Sidecar:
         self._cluster = self.scenario.cluster()
         self._gates = self.scenario.control.gates
         canary = self.scenario.control.canary
-        self._canary_pools = np.array([name in (canary.pools or ()) for name in self._cluster.pool_names])
+        pools = self._cluster.pool_names
+        self._canary_pools = np.array([name in (canary.pools or ()) for name in pools])
+        self._trial_pools = np.array([name in (self.scenario.control.trial.pools or pools) for name in pools])
         self._plan, self._planned_at_s = self.first_plan, 0.0
         self._planning: asyncio.Task[Plan] | None = None
         self._caused: tuple[CausedSeconds, ...] = ()
@@ -166,7 +181,8 @@ class Sidecar:
             except Exception as error:  # noqa: BLE001  # the world keeps its last decision, the next tick tries again
                 _LOG.exception("tick at %.1f s failed", now_s)
                 kept = await self.hands.apply(self.in_force, self.in_force, NO_DECISION)
-                self.status.troubles = (f"tick failed: {type(error).__name__}: {error}", *kept.troubles)
+                failed = (f"tick failed: {type(error).__name__}: {error}",)
+                self.status.health = Health(problems=failed).and_also(kept.health)
 
     async def tick(self, now_s: float) -> Tick:
         """One round. RuntimeError while another one is under way: two would act on top of each other."""
@@ -183,7 +199,7 @@ class Sidecar:
         observation = await self._observe(now_s)
         snapshot, plan, guard_state = observation.snapshot, self._take_plan(), self._guard_state
         patience_s = POLICY_SHARE_OF_TICK * self.scenario.tick_s / self.speed_up
-        proposed, memory = await self.thinker.propose(snapshot, plan, patience_s, self._trouble(observation))
+        proposed, memory = await self._propose(snapshot, plan, patience_s, self._trouble(observation))
         reach = self._reach(proposed)
         decision, state = conclude(
             proposed,
@@ -213,7 +229,8 @@ class Sidecar:
         self.in_force = acted.in_force
         self._guard_state = replace(state, applied=self.in_force)
         self._plan_again(snapshot)
-        troubles = (*observation.troubles, *acted.troubles)
+        health = observation.health(self.scenario.guard.stale_after_s).and_also(acted.health)
+        health = health.and_also(self._version_health())
         took_s = time.monotonic() - started
         fell_back = proposed.trouble is not None
         tick = Tick(
@@ -225,9 +242,10 @@ class Sidecar:
             decision,
             fell_back,
             self.in_force,
-            troubles,
+            health,
             took_s,
             comparison,
+            proposed.answer,
         )
         self._note(tick)
         self._judge(tick, proposed)
@@ -240,7 +258,7 @@ class Sidecar:
         except (StoreError, OSError) as error:
             _LOG.warning("tick %d not recorded: %s", tick.decision.tick, error)
             self._unrecorded = str(error)
-            self.status.troubles = (*self.status.troubles, f"not recorded: {error}")
+            self.status.health = self.status.health.with_warnings((f"not recorded: {error}",))
         else:
             self._unrecorded = ""
 
@@ -256,8 +274,23 @@ class Sidecar:
         self._moved_by(move)
         return refusal
 
+    async def _propose(
+        self, snapshot: Snapshot, plan: Plan, patience_s: float, trouble: Reason | None
+    ) -> tuple[Proposed, Memory]:
+        """What the policy proposes; of a registry's, the version that decides or the candidate whose turn it is."""
+        if self.versions is None:
+            return await self.thinker.propose(snapshot, plan, patience_s, trouble)
+        if await self.versions.follow(self.ladder.mode):
+            self.ladder = renewed(self.ladder)
+        return await self.versions.propose(snapshot, plan, patience_s, trouble, self.ladder.mode)
+
+    def _version_health(self) -> Health:
+        return WELL if self.versions is None or not self.versions.trouble else Health(warnings=(self.versions.trouble,))
+
     def _reach(self, proposed: Proposed) -> Reach:
-        """What the policy may touch; what has been active once leaves the rest to the rule."""
+        """What the policy may touch; what has been active once leaves the rest to the rule, a candidate to the incumbent."""
+        if proposed.incumbent is not None:
+            return Reach(Mode.CANARY, np.array(0.0), self._trial_pools, proposed.incumbent)
         canary = self.scenario.control.canary
         by_rule = canary.rest == "rule" or self.ladder.was_active
         share = np.array(canary.traffic_share)
@@ -271,9 +304,23 @@ class Sidecar:
         up = shadow.up(self._shadow, now_s, cold_start_s)
         counts = tick.observation.tick.counts
         found = evidence(counts, snapshot, plan, proposed, tick.decision, up, self._cluster)
-        if tick.decision.mode is self.ladder.mode:  # else it was changed meanwhile, and this tick was of another one
-            self.ladder, move = judged(self.ladder, found, self._gates, steps_back=self.steps_back)
-            self._moved_by(move)
+        if self.versions is not None and not self.versions.judge(now_s, self.ladder.mode, found, _outcome(tick)):
+            self._moved_by(None)  # a candidate's doing, which is not held against the version that decides
+        elif self._unusable(proposed.trouble):
+            self.ladder = renewed(self.ladder)
+            self._moved_by(None)
+        elif tick.decision.mode is self.ladder.mode:  # else it was changed meanwhile, and this tick was of another one
+            after, move = judged(self.ladder, found, self._gates, steps_back=self.steps_back)
+            back = move is not None and not move.up and self.versions is not None and self.versions.roll_back(move.why)
+            self.ladder = renewed(self.ladder) if back else after
+            self._moved_by(None if back else move)
+
+    def _unusable(self, trouble: Reason | None) -> bool:
+        """Whether a version on probation answered with what cannot be used, and is gone back from: no need to wait for more."""
+        own = (ReasonCode.POLICY_ERROR, ReasonCode.NOT_FINITE)
+        if self.versions is None or trouble is None or trouble.code not in own:
+            return False
+        return self.versions.roll_back(f"{trouble.code}: {trouble.detail}")
 
     def _moved_by(self, move: Move | None) -> None:
         if move is not None:
@@ -288,16 +335,17 @@ class Sidecar:
             self.keep(self.ladder, self.in_force, self._rest)
         except OSError as error:
             _LOG.warning("what stands could not be kept: %s", error)
-            self.status.troubles = (*self.status.troubles, f"what stands could not be kept: {error}")
+            self.status.health = self.status.health.with_warnings((f"what stands could not be kept: {error}",))
 
     def _news(self) -> tuple[Reason, ...]:
         """The change of mode since the last decision."""
+        told = self.versions.news() if self.versions is not None else ()
         move, self._moved = self._moved, None
         if move is None:
-            return ()
+            return told
         code = ReasonCode.PROMOTED if move.up else ReasonCode.STEPPED_BACK
         before, after = float(RUNGS.index(move.before)), float(RUNGS.index(move.after))
-        return (Reason(code, move.after.value, before, after, move.why),)
+        return (*told, Reason(code, move.after.value, before, after, move.why))
 
     # Seeing
 
@@ -366,13 +414,26 @@ class Sidecar:
         status.fallback_ticks += tick.fell_back
         status.last_tick_at_s = time.monotonic()
         status.applied = tick.decision.mode is not Mode.ADVISE
-        status.troubles = tick.troubles
+        status.health = tick.health
         status.last = tick
         self._tell_status()
 
     def _tell_status(self) -> None:
         self.status.mode, self.status.goal = self.ladder.mode, self.ladder.goal
+        if self.versions is not None:
+            self.status.version, self.status.trial = self.versions.incumbent, self.versions.told
         self.status.gate = "" if self.ladder.mode is Mode.ACTIVE else wanting(self.ladder, self._gates)
+
+
+def _outcome(tick: Tick) -> Outcome:
+    """What came of the decision before, for a trial."""
+    counts, compared_ = tick.observation.tick.counts, tick.comparison
+    return Outcome(
+        judged=counts[:, FINISHED] + counts[:, LOST],
+        met=counts[:, MET],
+        usd=float(compared_.usd.sum()),
+        rule_usd=float(compared_.rule_usd.sum()),
+    )
 
 
 def _pages(states: Mapping[str, PoolReplicas]) -> tuple[ReplicaEndpoint, ...]:

@@ -33,6 +33,7 @@ from ..telemetry.prices import PriceBook, Prices
 from ..telemetry.readings import ReplicaReading
 from ..telemetry.sources import Silence, SourceStates, source_states
 from ..telemetry.tally import ClassWindow, TickTally, tally
+from .health import Health, of_sight
 
 WINDOW_S = 60.0
 """Length of the sliding window of per-class figures, in the decider's seconds; the simulator's is the same."""
@@ -74,11 +75,9 @@ class Observation:
     log_trouble: str = ""
     """What was looked for and where, if it could not be read now."""
 
-    @property
-    def troubles(self) -> tuple[str, ...]:
-        """What could not be seen, in words."""
-        log = (f"access log: {self.log_trouble}",) if self.log_trouble else ()
-        return (*log, *self.sources.troubles)
+    def health(self, stale_after_s: float) -> Health:
+        """What could not be seen, in words; telemetry that is older than `stale_after_s` counts as none."""
+        return of_sight(self.snapshot, self.log_trouble, self.log_age_s, self.sources.troubles, stale_after_s)
 
 
 @dataclass(frozen=True)

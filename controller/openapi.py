@@ -34,6 +34,7 @@ _NUMBERS: Final[Json] = {
 }
 _TEXT: Final[Json] = {"type": "string"}
 _TEXTS: Final[Json] = {"type": "array", "items": _TEXT}
+_WARNINGS: Final[Json] = {**_TEXTS, "description": "what it can do without: it decides and acts all the same"}
 
 
 def document(*, loopback: bool = True) -> Json:
@@ -70,7 +71,9 @@ def _paths() -> Json:
         },
         "/readyz": {
             "get": _operation(
-                "ready", "Whether it leads and its decisions reach the world", {"200": verdict, "503": verdict}
+                "ready",
+                "Whether it leads, can decide, and its decisions reach the proxy",
+                {"200": verdict, "503": verdict},
             )
         },
         "/metrics": {
@@ -83,7 +86,7 @@ def _paths() -> Json:
         },
         "/v1/status": {
             "get": _operation(
-                "status", "Role, mode and troubles", {"200": _answer("As of now", _ref("Status"))}, token=True
+                "status", "Role, mode, and what is wrong", {"200": _answer("As of now", _ref("Status"))}, token=True
             )
         },
         "/v1/snapshot": {"get": _latest("snapshot", "Snapshot", "What was seen at the last tick")},
@@ -156,7 +159,7 @@ def _schemas() -> Json:
     return {
         "Numbers": _NUMBERS,
         "Error": _object({"error": _TEXT}),
-        "Verdict": _object({"ok": {"type": "boolean"}, "problems": _TEXTS}),
+        "Verdict": _object({"ok": {"type": "boolean"}, "problems": _TEXTS, "warnings": _WARNINGS}),
         "ModeRequest": _object({"mode": mode}),
         "Caps": _object(
             {
@@ -174,10 +177,14 @@ def _schemas() -> Json:
                 "goal": {**mode, "description": "as high as the mode may rise by itself"},
                 "gate": {**_TEXT, "description": "what the next mode waits for"},
                 "last_move": {**_TEXT, "description": "how the mode came about, where it changed"},
+                "version": {**_TEXT, "description": "that decides, where the policy is a registry's"},
+                "trial": {**_TEXT, "description": "of a candidate beside it, and how far it has come"},
                 "ticks": {"type": "integer", "minimum": 0},
                 "fallback_ticks": {"type": "integer", "minimum": 0},
                 "tick_age_s": {"type": "number", "minimum": 0},
-                "troubles": _TEXTS,
+                "ready": {"type": "boolean"},
+                "problems": {**_TEXTS, "description": "why it is not ready"},
+                "warnings": _WARNINGS,
             }
         ),
         "Snapshot": _object(

@@ -11,35 +11,10 @@ from ..telemetry.log_sources import LogSource
 from .acting import Routing
 from .actuators.envoy import EnvoyRejected, EnvoyUnreachable
 from .actuators.envoy_config import RoutingTable
+from .fencing import Fence
 from .xds.address import ServeError, XdsAddress
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BothRoutings:
-    """Our own Envoy first, then the others; what fails with one is tried with the other all the same."""
-
-    own: Routing
-    others: Routing
-
-    async def apply(self, table: RoutingTable) -> object:
-        """Make all run `table`; None if they did already.
-
-        Raises:
-            EnvoyRejected: by any.
-            EnvoyUnreachable: any.
-        """
-        trouble: EnvoyRejected | EnvoyUnreachable | None = None
-        changed: object = None
-        try:
-            changed = await self.own.apply(table)
-        except (EnvoyRejected, EnvoyUnreachable) as error:
-            trouble = error
-        changed = await self.others.apply(table) or changed
-        if trouble is not None:
-            raise trouble
-        return changed
 
 
 @dataclass(frozen=True)
@@ -60,14 +35,15 @@ class OtherEnvoys:
         except (EnvoyRejected, EnvoyUnreachable) as error:
             _LOG.error("routing elsewhere: %s", error)
 
-    def beside(self, own: Routing) -> Routing:
-        """Our own Envoy's routing with theirs."""
-        return own if self.routing is None else BothRoutings(own, self.routing)
-
 
 @asynccontextmanager
-async def other_envoys(where: XdsAddress | None) -> AsyncIterator[OtherEnvoys]:
+async def other_envoys(where: XdsAddress | None, fence: Fence, patience_s: float) -> AsyncIterator[OtherEnvoys]:
     """Serve them at an address for the length of a block; None serves none.
+
+    Args:
+        where: to listen.
+        fence: keeps a leader of the past from telling them anything.
+        patience_s: how long they may take to follow, of the wall.
 
     Raises:
         ServeError: the port is taken, a certificate cannot be used, or the extra `xds` is not installed.
@@ -82,6 +58,6 @@ async def other_envoys(where: XdsAddress | None) -> AsyncIterator[OtherEnvoys]:
         from .xds.serving import serving
     except ImportError as error:
         raise ServeError(f"serving Envoys elsewhere needs gRPC: pip install 'poolpilot[xds]' ({error})") from error
-    discovery, log = DiscoveryServer(), AccessLogService()
+    discovery, log = DiscoveryServer(fence), AccessLogService()
     async with serving(where, discovery, log) as address:
-        yield OtherEnvoys(OfferedRouting(discovery), (log,), address)
+        yield OtherEnvoys(OfferedRouting(discovery, patience_s=patience_s), (log,), address)

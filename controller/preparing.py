@@ -15,8 +15,8 @@ from ..env.contract import Action, Cluster, Plan, Policy
 from ..env.guard import first_state
 from ..env.scenario import Scenario
 from ..env.workload.load import load_workload
-from .choosing import FALLBACK, PolicyChoice
-from .decision_log import Sat
+from ..telemetry.record import Sat
+from .choosing import FALLBACK, PolicyChoice, pinned
 from .reloading import Reloading
 
 YESTERDAY_SEED: Final = 1_000_000
@@ -33,24 +33,28 @@ class Prepared:
     policy: Policy
     fallback: Policy
     sat: tuple[Sat, ...]
+    chosen: PolicyChoice | None = None
+    """As somebody asked for it."""
 
 
 def prepare(scenario: Scenario, make_policy: PolicyFactory | PolicyChoice, cluster: Cluster) -> Prepared:
     """All of it; a policy whose files are spoilt is taken up when they are whole again."""
     planner, plan = first_plan(scenario)
     fallback = FALLBACK.make(cluster)
-    sat = [Sat.of(FALLBACK, fallback)]
+    sat = [FALLBACK.sat(fallback)]
     policy: Policy
+    chosen = make_policy if isinstance(make_policy, PolicyChoice) else None
     if isinstance(make_policy, PolicyChoice):
         try:
+            make_policy = pinned(make_policy)
             policy = decider = make_policy.make(cluster)
-            sat.insert(0, Sat.of(make_policy, decider))
+            sat.insert(0, make_policy.sat(decider))
         except CheckpointError:  # its files are spoilt, and may be whole again later
             policy = Reloading(make_policy.name, make_policy.factory, cluster)
             sat.insert(0, Sat(make_policy.name, "", make_policy))
     else:
         policy = make_policy(cluster)
-    return Prepared(cluster, planner, plan, policy, fallback, tuple(sat))
+    return Prepared(cluster, planner, plan, policy, fallback, tuple(sat), chosen)
 
 
 def first_plan(scenario: Scenario) -> tuple[Replanner, Plan]:

@@ -5,24 +5,12 @@ Symbols: `C` classes, `P` pools.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from ..env.contract import Action, BoolArray, Cluster, FloatArray, Mode, Reason, ReasonCode
-
-
-@dataclass(frozen=True)
-class Reach:
-    """What the policy may touch at one tick."""
-
-    mode: Mode
-    share: FloatArray
-    """`[]` of each class's traffic that a canary decides on; 0 where it is given pools instead."""
-    pools: BoolArray
-    """`[P]` that a canary may scale and cap."""
-    rest: Action
-    """What goes for everything beyond a canary's reach."""
+from ..env.contract import Action, Cluster, FloatArray, Mode, Reason, ReasonCode
+from ..telemetry.record import Reach
 
 
 def within(wanted: Action, reach: Reach, cluster: Cluster) -> Action:

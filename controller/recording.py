@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..env.contract import BILL_LAYERS, IDLE_PARTS, Cluster, FloatArray, ScalingCost
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, Action, Cluster, FloatArray, ScalingCost
 from ..env.ledger import dearest, dearest_rows
 from ..telemetry.exporter import SidecarMetrics
+from ..telemetry.record import Sat, Since, Sitting, TickRecord, entry_of
 from ..telemetry.store import Store, Superseded, TickEntry
-from .decision_log import DecisionLog, Sitting, TickRecord, entry_of
+from .decision_log import DecisionLog
 from .fencing import UNFENCED, Fence, Fenced
 from .loop import Tick
+from .observing import Observation
 
 BILL_FILE = "bill.json"
 _DECISIONS_SHOWN = 20
@@ -47,6 +49,11 @@ class Records:
         pools, classes = len(self.cluster.pool_names), len(self.cluster.class_names)
         self._usd = np.zeros((pools, classes, len(BILL_LAYERS)))
         self._idle_usd = np.zeros(len(IDLE_PARTS))
+
+    def sit(self, sat: Sat) -> None:
+        """Somebody more may decide from now on: the log tells how to have it decide again."""
+        if sat not in self.sitting.policies:
+            self.sitting = replace(self.sitting, policies=(sat, *self.sitting.policies))
 
     async def record(self, tick: Tick) -> None:
         """Keep one tick: on this machine first, then in the store.
@@ -88,12 +95,15 @@ class Records:
                 fell_back=tick.fell_back,
                 scaling=observation.scaling,
                 wall_s=time.time(),
+                answer=tick.answer,
+                in_force=None if same_action(tick.in_force, decision.applied) else tick.in_force,
+                since=since_of(observation, span_s),
                 comparison=tick.comparison,
             )
         )
         try:
             self.log.append_entry(entry)
-            self._write_bill(now_s, tick.troubles)
+            self._write_bill(now_s, tick.health.troubles)
         finally:  # a full disk here does not keep the tick out of the store
             await self._store(entry)
 
@@ -117,3 +127,23 @@ class Records:
             "troubles": list(troubles),
         }
         self.fence.write(self.folder / BILL_FILE, (json.dumps(document) + "\n").encode())
+
+
+def since_of(observation: Observation, span_s: float) -> Since | None:
+    """What came of the decision before, as it is recorded; None where the requests of the time since could not be read."""
+    if observation.log_trouble:
+        return None
+    usd = observation.bill.usd
+    return Since(
+        span_s=span_s,
+        usd=usd.sum(axis=1),
+        class_usd=usd.sum(axis=(0, 2)),
+        idle_usd=observation.bill.idle_usd.sum(axis=(0, 1)),
+        tally=observation.tick.counts,
+        told=observation.tick.told,
+    )
+
+
+def same_action(a: Action, b: Action) -> bool:
+    """To the last bit."""
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Action))

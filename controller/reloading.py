@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..agents.answering import decide_with_answer
 from ..agents.portfolio import PolicyFactory
-from ..env.contract import Action, Cluster, Memory, Plan, Policy, Snapshot
+from ..env.contract import Action, Answer, Cluster, Memory, Plan, Policy, Snapshot
 
 
 class Reloading:
@@ -36,6 +37,13 @@ class Reloading:
         Raises:
             CheckpointError: its files still cannot be used.
         """
+        action, memory, _ = self.decide_with_answer(snapshot, plan, memory)
+        return action, memory
+
+    def decide_with_answer(
+        self, snapshot: Snapshot, plan: Plan, memory: Memory
+    ) -> tuple[Action, Memory, Answer | None]:
+        """As `decide`, with the policy's answer."""
         if self._policy is None:
             self._policy = self._load()(self._cluster)
-        return self._policy.decide(snapshot, plan, memory)
+        return decide_with_answer(self._policy, snapshot, plan, memory)

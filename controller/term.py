@@ -17,13 +17,15 @@ from typing import Final
 import aiohttp
 import numpy as np
 
+from ..agents.registry import Registry, RegistryError, named_registry
 from ..env.contract import Action, Cluster
 from ..env.scenario import Scenario
 from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
 from ..telemetry.log_sources import OneLog
-from ..telemetry.store import Store
+from ..telemetry.record import Keeping, Sitting
+from ..telemetry.store import DAY_S, Store
 from . import standing
 from .acting import Hands
 from .actuators import envoy_process
@@ -39,7 +41,7 @@ from .actuators.local_replica import LocalSettings
 from .actuators.own_servers import OwnServers
 from .actuators.processes import LocalProcesses
 from .clock import Clock
-from .decision_log import DecisionLog, Sitting
+from .decision_log import DecisionLog
 from .fencing import Fence
 from .first_replicas import command_of, drawn_delay_s, sleeps_of, until_answered, until_ready
 from .front import Front
@@ -54,10 +56,15 @@ from .routing import routing_table
 from .settings import ControlSettings, StartError
 from .standing import Standing, StandingError
 from .thinking import Thinker
+from .trial import rules_of
+from .versions import Versions
 
 _LOG: Final = logging.getLogger(__name__)
 COLLECTING_SHARE_OF_TICK: Final = 0.5
 """Pages that have not come after this share of a tick are missing at this one (a second's patience they have always)."""
+
+MOST_PATIENCE_S: Final = 5.0
+"""Of the wall, for proxies elsewhere to follow one step of a change."""
 
 
 @dataclass
@@ -82,6 +89,22 @@ class Term:
         self._caps = CapFiles(self.settings.folder / "caps", self.fence)
         self._cluster: Cluster = self.prepared.cluster
 
+    def _sitting(self) -> Sitting:
+        scenario = self.scenario
+        return Sitting(
+            scenario.name,
+            self._cluster,
+            scenario.limits(),
+            self.prepared.sat,
+            scenario.tick_s,
+            self.settings.speed_up,
+        )
+
+    def _keeping(self) -> Keeping:
+        """How much of the decision log is kept."""
+        own = self.scenario.control.record
+        return Keeping(max_bytes=int(own.max_gb * 1e9), max_age_s=own.max_days * DAY_S)
+
     def now_s(self) -> float:
         """Scenario time; 0 until it begins."""
         return self._clock.now_s() if self._clock else 0.0
@@ -90,8 +113,9 @@ class Term:
         """All of it; how the sidecar was at the end. Raises as `assembly.steer`."""
         left = self._left()
         async with AsyncExitStack() as stack:
-            sitting = Sitting(self.scenario.name, self._cluster, self.scenario.limits(), self.prepared.sat)
-            log = stack.enter_context(DecisionLog(self.settings.folder / "decisions.jsonl", sitting, self.fence))
+            sitting = self._sitting()
+            path, keeping = self.settings.folder / "decisions.jsonl", self._keeping()
+            log = stack.enter_context(DecisionLog(path, sitting, self.fence, keeping))
             local = self._local()
             processes = Fleet(local, self._own_servers())
             opening = left.in_force if left else opening_action(self.prepared.plan, self.scenario)
@@ -114,26 +138,31 @@ class Term:
                     leave_running = self.settings.leave_running
                     return Status(ladder.mode, ladder.goal)
                 routing = await self._routing(envoy, opening, processes, found=found)
-                others = await stack.enter_async_context(other_envoys(self.settings.xds))
+                others = await stack.enter_async_context(
+                    other_envoys(self.settings.xds, self.fence, self._others_patience_s())
+                )
                 await others.open(self._table(opening, processes))
                 self._warming, leave_running = False, self.settings.leave_running
                 self._clock = clock = Clock(self.scenario.tick_s, self.settings.speed_up)
                 metrics = SidecarMetrics(self._cluster, self.scenario.tick_s / self.settings.speed_up)
+                thinker = Thinker(self.prepared.policy, self.prepared.fallback)
+                records = Records(sitting, log, self.store, metrics, self.settings.folder, self.fence)
                 sidecar = Sidecar(
                     scenario=self.scenario,
-                    thinker=Thinker(self.prepared.policy, self.prepared.fallback),
+                    thinker=thinker,
                     planner=self.prepared.planner,
                     limits=self.scenario.limits(),
                     observer=self._observer(envoy, others),
                     hands=Hands(
                         self.scenario,
                         processes,
-                        others.beside(routing),
+                        routing,
                         self._caps,
                         self.settings.speed_up,
                         self.fence,
+                        others.routing,
                     ),
-                    recorder=Records(sitting, log, self.store, metrics, self.settings.folder, self.fence),
+                    recorder=records,
                     first_plan=self.prepared.plan,
                     ladder=ladder,
                     speed_up=self.settings.speed_up,
@@ -143,6 +172,7 @@ class Term:
                     rest=left.rest if left and left.mode is ladder.mode else None,
                     keep=self._keeper().keep,
                     fencing_token=self.fence.token,
+                    versions=self._versions(thinker, records),
                 )
                 self.front.leads(sidecar, metrics, self.fence.token)
                 on_ready(envoy)
@@ -241,6 +271,34 @@ class Term:
     def _table(self, opening: Action, processes: Fleet) -> RoutingTable:
         ready: Mapping[str, tuple[Endpoint, ...]] = {n: pool.endpoints for n, pool in processes.states().items()}
         return routing_table(self.scenario, opening, ready, self.settings.speed_up)
+
+    # Who decides
+
+    def _versions(self, thinker: Thinker, records: Records) -> Versions | None:
+        """Follows the registry that the policy is of; None if it is of none."""
+        chosen = self.prepared.chosen
+        asked = named_registry(chosen.name) if chosen is not None else None
+        if chosen is None or asked is None or asked[1]:
+            return None
+        control = self.scenario.control
+        try:
+            registry = Registry(asked[0])
+        except RegistryError as error:
+            raise StartError(str(error)) from None
+        return Versions(
+            registry,
+            self._cluster,
+            thinker,
+            rules_of(control.trial, control.gates, self._cluster.class_names, self._cluster.cold_start_s),
+            control.trial.probation_ticks * self.scenario.tick_s / self.settings.speed_up,
+            chosen.miss_price,
+            self.fence,
+            records.sit,
+        )
+
+    def _others_patience_s(self) -> float:
+        """What is offered goes out in three steps, and all of them must not outlast a tick by much."""
+        return min(MOST_PATIENCE_S, max(1.0, self.scenario.tick_s / self.settings.speed_up / 3.0))
 
     # Who sees
 

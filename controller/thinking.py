@@ -26,6 +26,10 @@ class Thinker:
         """What the one who decides next remembers."""
         return self._minds.fallback if of_fallback else self._minds.policy
 
+    def take(self, policy: Policy, memory: Memory) -> None:
+        """Have another policy decide from now on, which remembers `memory`; the fallback goes on remembering."""
+        self.policy, self._minds, self._thinking = policy, Minds(memory, self._minds.fallback), None
+
     async def propose(
         self, snapshot: Snapshot, plan: Plan, patience_s: float, trouble: Reason | None
     ) -> tuple[Proposed, Memory]:

@@ -6,37 +6,9 @@ The same in training and live.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
-
-import numpy as np
 
 from .codec import BLENDED, Observation, Outputs, Proposal, Proposer, decode, encode, look_back
 from .contract import Action, Cluster, FloatArray, Memory, Plan, Snapshot
-
-LEFT_AT_REST: Final = 0.5
-"""Share of the allowance of misses that is left where the price of a miss is the policy's own."""
-MOST_OVERDRAWN: Final = 3.0
-"""The allowance counts as overdrawn by this many times itself at most."""
-PRICE_RANGE: Final = (0.02, 3.0)
-"""What a price that follows the allowance is held within: about what prices are drawn from in training."""
-
-
-def followed_price(miss_price: FloatArray, slope: FloatArray | float, hour_left: FloatArray) -> FloatArray:
-    """`[...]` the price of a miss that follows the allowance: times e to the power of `slope` for every allowance that is
-    missing in the class worst off, lower where none was used. A slope of 0 is the price as it is.
-
-    One policy holds a whole frontier by the price that it is told; which point of it holds the targets differs from
-    cluster to cluster, and how much of the allowance is left tells (dual ascent on a Lagrangian, online).
-
-    Args:
-        miss_price: `[...]`
-        slope: `[...]` or a number.
-        hour_left: `[..., C]` as `codec.look_back` has it: 1 untouched, below 0 overdrawn.
-    """
-    left = np.clip(hour_left.min(axis=-1), -MOST_OVERDRAWN, 1.0)
-    moved = np.clip(miss_price * np.exp(slope * (LEFT_AT_REST - left)), *PRICE_RANGE)
-    followed: FloatArray = np.where(np.asarray(slope) > 0.0, moved, miss_price)
-    return followed
 
 
 @dataclass(frozen=True)
@@ -70,17 +42,14 @@ class Bending:
         plan: Plan,
         memory: Memory,
         miss_price: FloatArray,
-        price_slope: FloatArray | float = 0.0,
     ) -> tuple[Look, Memory]:
         """What the network sees now, what its answer will blend and bend, and what to remember.
 
-        `miss_price` and `price_slope` as in `followed_price`.
+        `miss_price` is `[...]`, the price of a miss that the policy should act by.
         """
         proposals, remembered = self._propose(snapshot, plan, memory)
         past, own = look_back(snapshot, self.cluster, memory)
-        left = np.where(self.cluster.class_mask, past.hour_left, 1.0)
-        price = followed_price(miss_price, price_slope, left)
-        seen = encode(snapshot, plan, proposals, self.cluster, price, past)
+        seen = encode(snapshot, plan, proposals, self.cluster, miss_price, past)
         return Look(seen, proposals, snapshot, plan), {**remembered, **own}
 
     def act(self, outputs: Outputs, look: Look) -> Action:

@@ -259,6 +259,20 @@ Memory: TypeAlias = Mapping[str, MemoryValue]
 """What a policy remembers: plain arrays by name, so that a logged decision can be computed again."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a network answered at one tick, raw: what its action follows from, given the rules' proposals."""
+
+    classes: FloatArray
+    """`[..., C, outputs of a class]` as it was acted on, exploration included (`env.codec.Outputs`)."""
+    pools: FloatArray
+    """`[..., P, outputs of a pool]`"""
+    whole: FloatArray
+    """`[..., outputs of the whole]`"""
+    log_probability: float = float("nan")
+    """Natural logarithm of the density at which the policy gave this answer; NaN where it is deterministic."""
+
+
 class Policy(Protocol):
     """Who decides. Structural: any object with these members."""
 
@@ -311,6 +325,8 @@ class ReasonCode(StrEnum):
     """The mode rose by one, its gate passed; `wanted` and `applied` are the rungs before and after."""
     STEPPED_BACK = "stepped_back"
     """The mode fell by one, a breach; `wanted` and `applied` are the rungs before and after."""
+    VERSION = "version"
+    """Of a registry's versions: another one decides, or the trial of one began or ended."""
 
 
 @dataclass(frozen=True)

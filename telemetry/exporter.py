@@ -76,6 +76,8 @@ class SidecarMetrics:
         self._last_tick = self._gauge("last_tick_timestamp_seconds", "Unix time of the last tick")
         self._period = self._gauge("tick_period_seconds", "Seconds between two ticks")
         self._period.set(tick_wall_s)
+        self._ready = self._gauge("ready", "1 while the sidecar can decide and act, as /readyz says")
+        self._troubles = self._gauge("troubles", "What is wrong, by whether it can do without", "severity")
         self._desired = self._gauge(
             "desired_replicas", "Replicas that should be up, as far as the mode reaches", "pool"
         )
@@ -159,6 +161,12 @@ class SidecarMetrics:
         self._tick_s.observe(seconds)
         self._last_tick.set(ended_at_s)
 
+    def show_health(self, problems: int, warnings: int) -> None:
+        """How many things keep the sidecar from deciding or acting, and how many it can do without."""
+        self._ready.set(problems == 0)
+        self._troubles.labels("problem").set(problems)
+        self._troubles.labels("warning").set(warnings)
+
     def page(self) -> bytes:
         """The metrics page, of the type `CONTENT_TYPE`."""
         return generate_latest(self.registry)
@@ -171,6 +179,7 @@ class SidecarMetrics:
                 self._bill_usd.labels(layer, pool)
             for part in IDLE_PARTS:
                 self._idle_usd.labels(part, pool)
+        self.show_health(0, 0)
         for mode in Mode:
             self._decisions.labels(mode.value)
         for code in ReasonCode:

@@ -31,8 +31,7 @@ from ..env.wire import from_json
 
 T = TypeVar("T", Snapshot, Decision)
 
-KEEP: Final = 20_000
-"""Ticks that are kept: more than a day at one tick in five seconds."""
+DAY_S: Final = 86_400.0
 _SITTINGS_KEPT: Final = 200
 
 _WAIT: Final = """
@@ -79,11 +78,14 @@ if redis.call('HEXISTS', KEYS[5], sitting) == 0 then
   redis.call('HSET', KEYS[5], sitting, ARGV[4])
 end
 local fields = {'sitting', sitting}
-for i = 6, #ARGV do fields[#fields + 1] = ARGV[i] end
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 7, #ARGV, 2 do
   if ARGV[i] == 'snapshot' then redis.call('SET', KEYS[3], ARGV[i + 1]) end
   if ARGV[i] == 'decision' then redis.call('SET', KEYS[4], ARGV[i + 1]) end
 end
+local now = redis.call('TIME')
+local oldest = tonumber(now[1]) * 1000 + tonumber(now[2]) / 1000 - tonumber(ARGV[6])
+if oldest > 0 then redis.call('XTRIM', KEYS[2], 'MINID', '~', string.format('%.0f', oldest)) end
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(fields))
 """
 
@@ -110,6 +112,22 @@ class Renewal:
     """The newest leader's token."""
     standby: bool
     """Whether somebody waits to take over."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How much of the stream is kept: whichever ends first. The server trims whole blocks, so a little more stays."""
+
+    ticks: int = 20_000
+    """More than a day at one tick in five seconds."""
+    bytes: int = 256 << 20
+    """Of what entries hold, taking all of them for as long as the newest."""
+    age_s: float = 31.0 * DAY_S
+
+    def entries(self, entry: TickEntry) -> int:
+        """How many like this one are kept."""
+        size = sum(len(name) + len(text) for name, text in entry.fields.items())
+        return max(1, min(self.ticks, self.bytes // max(size, 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +162,12 @@ class Store:
     whose connection broke half-way may be stored twice: readers go by `tick` and `time_s`.
     """
 
-    def __init__(self, url: str, *, prefix: str = "poolpilot", keep: int = KEEP, timeout_s: float = 1.0) -> None:
+    def __init__(
+        self, url: str, *, prefix: str = "poolpilot", keep: Keeping | None = None, timeout_s: float = 1.0
+    ) -> None:
         """`url` is like `redis://host:6379/0`; nothing is connected yet. StoreError if it is no such URL."""
         self.prefix = prefix
-        self._keep = keep
+        self._keep = keep or Keeping()
         self._timeout_s = timeout_s
         try:
             parts = urlsplit(url)
@@ -201,7 +221,8 @@ class Store:
         keys = [self._key("token"), self._key("ticks"), self._latest_key("snapshot"), self._latest_key("decision")]
         keys.append(self._key("sittings"))
         pairs = [text for pair in entry.fields.items() for text in pair]
-        values = [token, self._keep, entry.sitting, entry.sitting_json, _SITTINGS_KEPT, *pairs]
+        kept, oldest_ms = self._keep.entries(entry), _ms(self._keep.age_s)
+        values = [token, kept, entry.sitting, entry.sitting_json, _SITTINGS_KEPT, oldest_ms, *pairs]
         try:
             return str(await self._run("append a tick", _APPEND, keys, values))
         except _Refused as refused:

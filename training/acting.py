@@ -32,15 +32,13 @@ class ActingNetwork:
     """Observations that the network sees at once."""
     apart: int = 1
     """Ticks between one of them and the next: those of a step while it learned."""
-    price_slope: float = 0.0
-    """How the price follows the allowance of misses (`env.bending.followed_price`)."""
     follows_plan: bool = True
     """Whether new plans matter."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The network's mean output, as an action."""
         own: Memory = {name: value for name, value in memory.items() if not name.startswith(SEEN)}
-        look, own = self.bending.look(snapshot, plan, own, self.miss_price, self.price_slope)
+        look, own = self.bending.look(snapshot, plan, own, self.miss_price)
         stacked, seen = self._stacked(look.seen, memory)
         with torch.no_grad():
             answers = self.network(*stacked)

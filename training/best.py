@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,11 +29,11 @@ from .config import TrainConfig
 from .criterion import Outcome, loss
 from .judging import Judge, PricedFactory
 from .learner import LearnerPolicy
-from .miss_price import HALVINGS, PRICES, SLOPES, Settled, settle
+from .miss_price import HALVINGS, HEADROOMS, PRICES, Settled, settle
 from .run_folder import IMITATION
 from .setting import bending_of
 
-CHOOSING_PRICES: Final = (0.1, 0.35, 1.2)
+CHOOSING_PRICES: Final = (0.03, 0.1, 0.35, 1.2)
 """What an evaluation tries: always the same, so that evaluations can be compared."""
 BEST_WEIGHTS: Final = "best.safetensors"
 BEST: Final = "best.json"
@@ -102,42 +103,54 @@ class BestCheckpoint:
         policy: LearnerPolicy,
         prices: Sequence[float] = PRICES,
         halvings: int = HALVINGS,
-        slopes: Sequence[float] = SLOPES,
+        headrooms: Sequence[float] = HEADROOMS,
+        judge: Judge | None = None,
     ) -> Settled:
-        """Load the best weights into `policy`, find the price at which it holds its targets and how it should follow the
-        allowance of misses, and write both on the card.
+        """Choose between the best weights so far and the policy's own, the last ones, by the head-room and the price at which
+        each holds its targets for least; load them into `policy` and write all of it on the card.
 
         A run whose misses are priced by multipliers holds one point of the frontier: every price gives the same.
+
+        Args:
+            judge: of more days than those that chose the best: a few misses more or less move the answer by percents.
         """
-        policy.network.load_state_dict(load_file(self.folder / BEST_WEIGHTS))
-        by_slope = {}
-        for slope in slopes:
-            make = self.making(policy, slope)
-            by_slope[slope] = settle(lambda some, m=make: self.judge.by_price(m, some), prices, halvings)  # type: ignore[misc]
-        best = min(by_slope, key=lambda slope: loss(by_slope[slope].chosen.outcome))
-        settled = replace(by_slope[best], price_slope=best)
+        days = judge or self.judge
+        last = {name: value.clone() for name, value in policy.network.state_dict().items()}
+        weights = {self.best_steps: load_file(self.folder / BEST_WEIGHTS)}
+        if self.history and self.history[-1]["steps"] != self.best_steps:
+            weights[int(self.history[-1]["steps"])] = last
+        found: list[Settled] = []
+        for steps, own in weights.items():
+            policy.network.load_state_dict(own)
+            for headroom in headrooms:
+                outcomes = partial(days.by_price, self.making(policy, headroom))
+                found.append(replace(settle(outcomes, prices, halvings), headroom=headroom, steps=steps))
+        settled = min(found, key=lambda one: loss(one.chosen.outcome))
+        policy.network.load_state_dict(weights[settled.steps])
+        self.best_steps = settled.steps
         if self.exports:
+            self._export(policy, settled.chosen.miss_price)
             card = load_checkpoint(self.checkpoint).card
             write_card(
                 self.checkpoint,
                 {
                     **card,
-                    "miss_price": settled.chosen.miss_price,
-                    "price_slope": best,
+                    "headroom": settled.headroom,
                     "frontier": {"monotone": settled.monotone, "points": settled.table()},
-                    "slopes": [{"price_slope": k, **own.chosen.as_json()} for k, own in by_slope.items()],
+                    "settled_among": [
+                        {"steps": one.steps, "headroom": one.headroom, **one.chosen.as_json()} for one in found
+                    ],
+                    "settled_on_days": len(days.days) // len(days.names),
                 },
             )
         return settled
 
-    def making(self, policy: LearnerPolicy, price_slope: float = 0.0) -> PricedFactory:
+    def making(self, policy: LearnerPolicy, headroom: float = 1.0) -> PricedFactory:
         """The policy as it is now, for rollouts."""
 
         def make(cluster: Cluster, miss_price: FloatArray) -> Policy:
-            bending = bending_of(self.config.acting)(cluster, self._rules(cluster))
-            return ActingNetwork(
-                bending, policy.network, miss_price, self.config.history, self.config.hold, price_slope
-            )
+            bending = replace(bending_of(self.config.acting)(cluster, self._rules(cluster)), headroom=headroom)
+            return ActingNetwork(bending, policy.network, miss_price, self.config.history, self.config.hold)
 
         return make
 
@@ -148,9 +161,12 @@ class BestCheckpoint:
         save_file(tensors, written)
         written.replace(self.folder / BEST_WEIGHTS)
         if self.exports:
-            assert isinstance(policy.network, SetNetwork)
-            export_checkpoint(policy.network, self.checkpoint, self._card(miss_price))
+            self._export(policy, miss_price)
         _write(self.folder / BEST, {"loss": self.best_loss, "steps": self.best_steps})
+
+    def _export(self, policy: LearnerPolicy, miss_price: float) -> None:
+        assert isinstance(policy.network, SetNetwork)
+        export_checkpoint(policy.network, self.checkpoint, self._card(miss_price))
 
     def _card(self, miss_price: float) -> dict[str, Any]:
         return {

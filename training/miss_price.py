@@ -17,9 +17,9 @@ from .criterion import HELD, Outcome, loss
 
 PRICES: Final = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0)
 """Grid that the search starts from, in reference bills for a whole allowance: the range that is trained on."""
-SLOPES: Final = (0.0, 0.7, 1.5)
-"""How steeply the price may follow the allowance of misses (`env.bending.followed_price`)."""
-HALVINGS: Final = 3
+HEADROOMS: Final = (0.88, 0.94, 1.0)
+"""Factors on what the network thinks that classes need, each with a search of its own: the range of prices alone is narrow."""
+HALVINGS: Final = 2
 """Times that the interval between missed and held is halved, on a logarithmic scale."""
 
 
@@ -53,8 +53,10 @@ class Settled:
     chosen: Point
     points: tuple[Point, ...]
     """From the lowest price to the highest."""
-    price_slope: float = 0.0
-    """How the price followed the allowance of misses."""
+    headroom: float = 1.0
+    """Times what the network thought that classes need."""
+    steps: int = 0
+    """Of training, after which the weights were these."""
 
     @property
     def monotone(self) -> bool:

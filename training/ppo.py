@@ -70,7 +70,7 @@ def train(
     on_baseline: Callable[[int], None] | None = None,
     worlds: LevelledWorlds | None = None,
 ) -> LearnerPolicy:
-    """Train until `config.steps`; the policy as it is at the end.
+    """Train until `config.steps`; the policy as it is at the end, its weights averaged.
 
     Args:
         on_progress: told the steps done and the latest figures.
@@ -109,7 +109,9 @@ def train(
         with averaged.at_work(policy_of(model).network):
             evaluate(policy_of(model), model.num_timesteps)
     save_state(model, folder, averaged, env.multipliers)
-    return policy_of(model)
+    policy = policy_of(model)
+    policy.network.load_state_dict(averaged.weights)
+    return policy
 
 
 def policy_of(model: PPO) -> LearnerPolicy:

@@ -15,8 +15,8 @@ from .evidence import (
 )
 from .naming import PREFIX, name_of_version, named_registry, open_checkpoint
 from .probing import ProbeError
-from .registry import Conflict, NoEvidence, Registry, RegistryError, Version, version_of
-from .state import Event, State, StateError
+from .registry import STATE, Conflict, NoEvidence, Registry, RegistryError, Version, version_of
+from .state import Event, State, StateError, predecessor, promoted_at
 
 __all__ = [
     "BEFORE_TRIAL",
@@ -25,6 +25,7 @@ __all__ = [
     "OFF_POLICY",
     "PREFIX",
     "RANGES",
+    "STATE",
     "SUITES",
     "TWIN",
     "Conflict",
@@ -42,6 +43,8 @@ __all__ = [
     "name_of_version",
     "named_registry",
     "open_checkpoint",
+    "predecessor",
+    "promoted_at",
     "version_of",
     "wanting",
 ]

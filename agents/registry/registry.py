@@ -45,9 +45,9 @@ from .state import (
     Event,
     State,
     is_version,
+    predecessor,
     read_events,
     read_state,
-    reigns,
     with_last,
     withdrawn,
 )
@@ -281,12 +281,9 @@ class Registry:
         """
         with self._locked() as state:
             self._as_expected(state, expected_incumbent or state.incumbent)
-            past = reigns(self.history())
-            if to is None and len(past) < 2:
-                raise RegistryError(
-                    f"{self.folder}: {state.incumbent} is the first version; there is none to go back to"
-                )
-            target = to or past[-2]
+            target = to or predecessor(self.history())
+            if target is None:
+                raise RegistryError(f"{self.folder}: {state.incumbent} is the first version; there is none before it")
             if target == state.incumbent:
                 raise RegistryError(f"{self.folder}: {target} decides already")
             self.checkpoint(target)

@@ -148,6 +148,18 @@ def reigns(events: Sequence[Event]) -> list[str]:
     return found
 
 
+def predecessor(events: Sequence[Event]) -> str | None:
+    """The version that a rollback goes back to; None if there is none. Pure."""
+    past = reigns(events)
+    return past[-2] if len(past) > 1 else None
+
+
+def promoted_at(events: Sequence[Event]) -> str | None:
+    """When the version that decides was promoted, UTC in ISO 8601; None if it came by another way. Pure."""
+    came = [event for event in events if event.kind in (FOUNDED, PROMOTED, ROLLED_BACK)]
+    return came[-1].at if came and came[-1].kind == PROMOTED else None
+
+
 def withdrawn(events: Sequence[Event]) -> dict[str, Event]:
     """Versions that were rolled back from and not promoted again since, with that event. Pure."""
     found: dict[str, Event] = {}

@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,11 @@ _STATS: Final = r"(version_text|update_rejected|update_failure|warming_clusters|
 
 class EnvoyRejected(RuntimeError):
     """Envoy refused a configuration and goes on with the one before."""
+
+    def __init__(self, message: str, *, endpoints_follow: bool = False) -> None:
+        """`endpoints_follow`: it has the new replicas all the same, and none that left."""
+        super().__init__(message)
+        self.endpoints_follow = endpoints_follow
 
 
 class EnvoyUnreachable(RuntimeError):
@@ -75,7 +80,8 @@ class EnvoyFiles:
         New replicas and clusters come before the routes that use them, old clusters go after; open streams stay.
 
         Raises:
-            EnvoyRejected: naming file and reason; the files are as before.
+            EnvoyRejected: naming file and reason; clusters and routes are as before. Replicas come and go all the same,
+                unless it is them that were refused.
             Fenced: a newer leader took over.
             EnvoyUnreachable: Envoy is down (nothing was written) or does not follow (the files stay, it may yet).
         """
@@ -89,7 +95,15 @@ class EnvoyFiles:
             await self._bring(admin, supply, before, written)
             untried = [name for name in written if all_new(before[name], wanted[name]) and hosts(wanted[name])]
             await self._until_checked(admin, untried)
-            await self._bring(admin, routes, before, written)
+            try:
+                await self._bring(admin, routes, before, written)
+            except EnvoyRejected as refused:
+                known = {name: trimmed[name] for name in _endpoints_of(trimmed) if before[name] is not None}
+                try:
+                    await self._bring(admin, known, before, written)
+                except EnvoyUnreachable as late:
+                    raise EnvoyRejected(f"{refused}; and {late}") from None
+                raise EnvoyRejected(str(refused), endpoints_follow=True) from None
             await self._bring(admin, trimmed, before, written)
         for gone in set(_endpoint_files(self.folder)) - set(wanted):
             self._fence.remove(self.folder / gone)
@@ -113,7 +127,9 @@ class EnvoyFiles:
         deadline = time.monotonic() + self.patience_s
         while waiting := _behind(stats := await self._stats(admin), files):
             if refused := next((name for name in waiting if _refusals(stats, name) > _refusals(earlier, name)), None):
-                self._restore(written, before)
+                # Replicas that Envoy took stay: those from before may be gone by now.
+                taken = {name for name in _endpoints_of(written) if name not in waiting and before[name] is not None}
+                self._restore([name for name in written if name not in taken], before)
                 raise EnvoyRejected(
                     f"{self.folder / refused}: Envoy refused version {files[refused]['version_info']} and keeps "
                     f"{stats.get(_stat(refused, 'version_text'), 'none')}: {await self._reason(log_end)}"
@@ -204,6 +220,10 @@ def _watched_in(folder: Path) -> Callable[[str], Json]:
 
 def _endpoint_files(folder: Path) -> list[str]:
     return [path.name for path in folder.glob(endpoints_file("*"))]
+
+
+def _endpoints_of(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name not in (CDS_FILE, RDS_FILE)]
 
 
 def _stat(name: str, figure: str) -> str:

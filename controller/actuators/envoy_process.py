@@ -155,6 +155,10 @@ async def stop(envoy: RunningEnvoy, *, drain_s: float = 0.0, patience_s: float =
     Raises:
         TimeoutError: it was still there after `patience_s` more, and was killed.
     """
+    running = find(envoy.folder)
+    if running is None or running.pid != envoy.pid:  # it died, and its number may be another's by now
+        _reap(envoy.pid)
+        return
     if drain_s > 0:
         await _drain(envoy, drain_s)
     _signal(envoy.pid, signal.SIGTERM)
@@ -301,12 +305,15 @@ def _started(pid: int) -> int | None:
 
 
 def _gone(pid: int) -> bool:
+    return _reap(pid) or _started(pid) is None
+
+
+def _reap(pid: int) -> bool:
+    """Whether it was a child of ours that has ended."""
     try:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return True
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        pass  # an earlier process's child
-    return _started(pid) is None
+        return False  # an earlier process's child
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -22,7 +22,7 @@ from .sleep_mode import SleepFailed, Sleeping, is_asleep, put_to_sleep, wake_up
 _LOG: Final = logging.getLogger(__name__)
 _PORT_ATTEMPTS: Final = 5
 _LEAST_SILENCES: Final = 3
-"""A replica that hangs was asked for its health in vain at least so often."""
+"""A replica that hangs was asked in vain at least so often."""
 _PROBE_S: Final = 2.0
 """A replica that takes longer to say how it is has not said it."""
 
@@ -83,6 +83,10 @@ class Watcher(Protocol):
 
     def may_sleep(self, name: str) -> bool:
         """Whether it is to sleep, now that nothing is left for it to do, and not to stop."""
+        ...
+
+    def hurries(self) -> bool:
+        """Whether everything is being stopped: one that does not say what it still has is not waited for."""
         ...
 
     def failed(self, name: str, what: str) -> None:
@@ -315,11 +319,18 @@ class LocalReplica:
     async def _leave(self) -> None:
         """Wait until it has been empty for the grace time, or for too long; then stop it."""
         settings = self._settings
-        deadline_s, empty_since_s = _wall_s() + settings.drain_within_s, math.inf
+        deadline_s, empty_since_s, silences = _wall_s() + settings.drain_within_s, math.inf, 0
         while (now_s := _wall_s()) < deadline_s:
-            empty_since_s = min(empty_since_s, now_s) if await self.requests() == 0 else math.inf
+            requests = await self.requests()
+            empty_since_s = min(empty_since_s, now_s) if requests == 0 else math.inf
+            silences = silences + 1 if requests is None else 0
             if _wall_s() - empty_since_s >= settings.grace_s:
                 break
+            if silences >= _LEAST_SILENCES and self._watcher.hurries():
+                # What it has it may finish after SIGTERM, as long as `shutdown_within_s`.
+                _LOG.warning("%s: does not say what it still has; stopping it", self.now.name)
+                await self._stop()
+                return
             await asyncio.sleep(settings.poll_s)
         else:
             _LOG.warning("%s: not empty within %g s; stopping it", self.now.name, settings.drain_within_s)

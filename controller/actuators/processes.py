@@ -252,6 +252,10 @@ class LocalProcesses:
         sleepers = sum(r.now.pool == pool and r.now.stage in asleep for r in self._replicas.values())
         return not self._closing and pool in self._sleeps and sleepers < self._sleeps[pool].most
 
+    def hurries(self) -> bool:
+        """Whether everything is being stopped."""
+        return self._closing
+
     def failed(self, name: str, what: str) -> None:
         """A replica died or never became ready: replace it, when what it does now is done."""
         _LOG.error("%s", what)

@@ -29,7 +29,8 @@ class OfferedRouting:
         """Make all connected Envoys run `table`; None if they did already. Those that come later get it when they come.
 
         Raises:
-            EnvoyRejected: naming the Envoy and its reason; what was offered before is offered again, to all.
+            EnvoyRejected: naming the Envoy and its reason; what was offered before is offered again, to all, but for
+                replicas, unless it is them that were refused.
             EnvoyUnreachable: an Envoy that is connected does not follow; it may yet.
         """
         caps = admission(table)["resources"]
@@ -47,9 +48,17 @@ class OfferedRouting:
                 await asyncio.sleep(_FIRST_CHECK_S)
             await self._bring({**before, **supply, **routes})
             await self._bring({**trimmed, **routes})
-        except EnvoyRejected:
-            self._offer(before)
-            raise
+        except EnvoyRejected as refused:
+            if ENDPOINTS in self._server.refused_types():
+                self._offer(before)
+                raise
+            # Replicas come and go all the same: those from before may be gone by now.
+            present = {name: trimmed[name] for name in trimmed if name != CDS_FILE and name in before}
+            try:
+                await self._bring({**before, **present})
+            except EnvoyUnreachable as late:
+                raise EnvoyRejected(f"{refused}; and {late}") from None
+            raise EnvoyRejected(str(refused), endpoints_follow=True) from None
         return Applied(changed, {name: str(document["version_info"]) for name, document in wanted.items()})
 
     async def _bring(self, documents: Mapping[str, Json]) -> None:

@@ -14,9 +14,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from ..actuators.envoy_config import TYPE, Json
+from ..fencing import UNFENCED, Fence, Fenced
 from .encoding import encode
 from .subscription import Answer, Offered, Request, Subscription, answer, due, heard
 
@@ -51,8 +53,9 @@ class ConnectedEnvoy:
 class DiscoveryServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]  # it has no types
     """What is offered, to whom, and what they made of it."""
 
-    def __init__(self) -> None:
-        """Offer nothing yet."""
+    def __init__(self, fence: Fence = UNFENCED) -> None:
+        """Offer nothing yet. `fence` keeps a leader of the past from sending what it had under way when it was stopped."""
+        self._fence = fence
         self.connected: set[ConnectedEnvoy] = set()
         self._offered: dict[str, Offered] = {}
         self._nonces = itertools.count(1)
@@ -62,8 +65,10 @@ class DiscoveryServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
         """From now on these are all resources of the type; whoever has others is sent them.
 
         Raises:
+            Fenced: a newer leader took over; nothing is offered.
             ValueError: a resource that is no such message.
         """
+        self._fence.check()
         for resource in resources:
             encode(resource)  # here, where it can be told, not in a stream
         named = {str(resource[_KEY[type_url]]): resource for resource in resources}
@@ -83,6 +88,10 @@ class DiscoveryServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
             for type_url, known in envoy.types.items()
             if known.taken != self._of(type_url).of(known.names)
         ]
+
+    def refused_types(self) -> set[str]:
+        """Of what somebody refused what it was sent last."""
+        return {t for envoy in self.connected for t, known in envoy.types.items() if known.refused is not None}
 
     def refusals(self) -> list[str]:
         """Who refused what it was sent last, and why."""
@@ -109,6 +118,10 @@ class DiscoveryServer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type:
             while not reading.done():
                 envoy.changed.clear()
                 for found in self._answers(envoy):
+                    try:
+                        self._fence.check()  # at each: it may have been stopped since the last one
+                    except Fenced as fenced:  # Envoy asks again, and finds the sidecar that leads
+                        await context.abort(grpc.StatusCode.UNAVAILABLE, str(fenced))
                     yield _message(found)
                 changed = asyncio.create_task(envoy.changed.wait())
                 try:

@@ -65,8 +65,50 @@ class Gates(Strict):
     """After a breach the mode does not rise for so long; doubled with each further one."""
 
 
+class Trial(Strict):
+    """How a candidate is tried beside the version that decides, where the policy is a registry's. They take turns: time is
+    cut into windows, and in each block of windows one, drawn by lot, is the candidate's."""
+
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """Of the windows, and so of the requests in the long run, that are the candidate's: a block has 1/share windows, in
+    whole numbers."""
+    pools: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Pools that the candidate decides on in its windows, as a canary by pools does; the incumbent decides the rest. Left
+    out: all of them."""
+    settle_s: NonNegativeFloat | None = None
+    """From the beginning of a window, in which the other one's decisions still work: nothing is measured. Left out: the
+    longest cold start that is believed of a pool."""
+    measure_s: Annotated[float, Field(gt=0)] = 600.0
+    """The rest of a window."""
+    attainment_slack: Share = 0.01
+    """How far the candidate's attainment may stay below the incumbent's, of each class and of all requests."""
+    cost_slack: NonNegativeFloat = 0.03
+    """How far its bill may be above, as a share."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Probability of promoting a candidate that is worse than the slack allows, and of turning down one that is not."""
+    blocks: Annotated[int, Field(ge=6, le=10_000)] = 60
+    """After so many without a verdict the trial ends, and nothing is promoted."""
+    probation_ticks: Annotated[int, Field(ge=0, le=1_000_000)] = 720
+    """After a promotion: a breach (`gates`) within so many ticks goes back to the version before instead of down a mode."""
+
+
+class Recording(Strict):
+    """How much of the record of ticks is kept; the oldest goes first."""
+
+    max_gb: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 1.0
+    """Of decision logs on disk, packed, in 10^9 bytes. Eight pools and four classes take 0.15 a week at 10 s ticks."""
+    max_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 31.0
+    """On disk and in the store's stream."""
+    stream_mb: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 256.0
+    """Of the store's stream, which is held in its memory, in 10^6 bytes."""
+    stream_ticks: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    """Most ticks in the store's stream."""
+
+
 class Control(Strict):
-    """How the live controller goes from advising to acting."""
+    """How the live controller goes from advising to acting, and what it remembers."""
 
     canary: Canary = Canary()
     gates: Gates = Gates()
+    trial: Trial = Trial()
+    record: Recording = Recording()

@@ -217,9 +217,10 @@ class Scenario(Strict):
             for kind, of, names in (("pool", gap.pool, self.pools), ("class", gap.class_name, self.classes)):
                 if of is not None and of not in names:
                     return f"telemetry.gaps[{i}].{kind}: unknown {kind} {of!r}; wanted one of {', '.join(names)}"
-        for pool in self.control.canary.pools or ():
-            if pool not in self.pools:
-                return f"control.canary.pools: unknown pool {pool!r}; pools are {known}"
+        for part, named in (("canary", self.control.canary.pools), ("trial", self.control.trial.pools)):
+            for pool in named or ():
+                if pool not in self.pools:
+                    return f"control.{part}.pools: unknown pool {pool!r}; pools are {known}"
         unknown = set(self.workload.named_classes) - set(self.classes)
         if unknown:
             return f"workload: unknown class {min(unknown)!r}; classes are {', '.join(self.classes)}"

@@ -6,7 +6,8 @@ import random
 import pytest
 from click.testing import CliRunner
 
-from poolpilot.benchmarks.soak import Growth, growth, main
+from poolpilot.benchmarks.load_search import Step
+from poolpilot.benchmarks.soak import Growth, Soaked, carried, growth, growth_of_rate, main, markdown, verdict
 
 NOISE = random.Random(0)
 
@@ -35,6 +36,33 @@ def test_one_high_sample_is_no_growth() -> None:
     )
 
 
+@pytest.mark.parametrize("slower", [0.0, 60.0], ids=["as ever", "slower and slower"])
+def test_processor_time_of_a_tick_is_told_from_how_many_ticks_there_were(slower: float) -> None:
+    ticks = [
+        float(n + NOISE.randint(0, 1)) for n in range(0, 240, 2)
+    ]  # a sample may come just before a tick or after it
+    used_ms = [50.0 * n + slower * n * n / 480.0 for n in ticks]
+    found = growth_of_rate("tick", "ms", used_ms, ticks, 0.25, 5.0)
+    assert found.first == pytest.approx(50.0 + slower * 0.4, rel=0.1)
+    assert found.grew is bool(slower)
+
+
+def soaked(grew: bool = False, lost: int = 0, slipped_frac: float = 0.0) -> Soaked:
+    last = 200.0 if grew else 100.0
+    steps = (Step(4.0, 0.0, 0), Step(8.0, 0.4, 0), Step(8.0, 0.3, 0))
+    growths = (Growth("sidecar: memory", "MiB", 100.0, last, 110.0),)
+    return Soaked(10.0, 3.2, steps, 1920, 1920 - lost, 0, lost, ("cut",) * bool(lost), slipped_frac, 300, growths)
+
+
+def test_the_verdict_says_what_did_not_pass_and_the_page_begins_with_it() -> None:
+    assert verdict(soaked()).startswith("PASSED")
+    assert "sidecar: memory grew" in verdict(soaked(grew=True))
+    assert "2 requests were lost (cut)" in verdict(soaked(lost=2))
+    assert "the clients starved" in verdict(soaked(slipped_frac=0.5))
+    assert markdown(soaked(grew=True)).startswith("**FAILED")
+    assert "4 requests a second; at 8 the clients" in carried(soaked())
+
+
 @pytest.mark.e2e
 def test_a_short_soak_loses_nothing_and_looks_at_every_process() -> None:
     result = CliRunner().invoke(main, ["--minutes", "0.3", "--rate", "6", "--json"])
@@ -42,13 +70,10 @@ def test_a_short_soak_loses_nothing_and_looks_at_every_process() -> None:
     assert document["lost"] == 0, document["lost_for"]
     assert document["served"] == document["sent"] > 60
     assert document["ticks"] >= 4
+    assert document["verdict"]
     seen = {g["what"]: g["first"] for g in document["growths"]}
-    assert set(seen) == {
-        *(
-            f"{kind}: {what}"
-            for kind in ("sidecar", "Envoy", "Valkey", "replicas")
-            for what in ("memory", "file handles")
-        ),
-        "sidecar: time of a tick",
-    }
-    assert min(seen.values()) > 0.0
+    kinds = ("sidecar", "Envoy", "Valkey", "replicas")
+    kept = {f"{kind}: {what}" for kind in kinds for what in ("memory", "file handles")}
+    used = {"sidecar: processor time of a tick", *(f"{kind}: processor time" for kind in kinds[1:])}
+    assert set(seen) == kept | used
+    assert min(value for what, value in seen.items() if what != "Valkey: processor time") > 0.0

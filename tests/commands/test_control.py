@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 
 from poolpilot.cli import main
 from poolpilot.controller.choosing import FALLBACK, PolicyChoice
-from poolpilot.controller.decision_log import DecisionLog, Sat, TickRecord, entry_of
+from poolpilot.controller.decision_log import DecisionLog
+from poolpilot.telemetry.record import TickRecord, entry_of
 from poolpilot.telemetry.store import Store
 from poolpilot.telemetry.valkey import embedded_valkey
 
@@ -28,7 +29,7 @@ def ticks(n: int) -> list[TickRecord]:
     sitting = a_sitting()
     chosen = PolicyChoice("saturation")
     deciding = chosen.make(sitting.cluster), FALLBACK.make(sitting.cluster)
-    sitting = replace(sitting, policies=(Sat.of(chosen, deciding[0]), Sat.of(FALLBACK, deciding[1])))
+    sitting = replace(sitting, policies=(chosen.sat(deciding[0]), FALLBACK.sat(deciding[1])))
     return list(sat_through(sitting, n, 5, deciding=deciding))
 
 
@@ -78,7 +79,7 @@ def test_a_log_without_ticks_proves_nothing(tmp_path: Path) -> None:
     [
         ('{"kind": "letters"}\n', "log.jsonl:1: kind 'letters'"),
         ("what\n", "log.jsonl:1: not JSON"),
-        (None, "No such file"),
+        (None, "no such file"),
     ],
 )
 def test_what_is_no_log_is_refused_in_one_line(tmp_path: Path, text: str | None, said: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from poolpilot.controller.acting import FIRST_BACKOFF_S, MOST_BACKOFF_S, Hands
 from poolpilot.controller.actuators.caps import CapFiles
+from poolpilot.controller.actuators.envoy import EnvoyRejected
 from poolpilot.controller.actuators.envoy_config import Endpoint, RoutingTable
 from poolpilot.controller.actuators.replicas import CausedSeconds, PoolReplicas, RentedSeconds, Replica, Stage
 from poolpilot.controller.preparing import first_plan
@@ -71,11 +72,14 @@ class Proxy:
     def __init__(self) -> None:
         self.tables: list[RoutingTable] = []
         self.calls, self.broken = 0, False
+        self.refusal: EnvoyRejected | None = None
 
     async def apply(self, table: RoutingTable) -> None:
         self.calls += 1
         if self.broken:
             raise ConnectionError("the proxy is down")
+        if self.refusal:
+            raise self.refusal
         self.tables.append(table)
 
 
@@ -91,7 +95,7 @@ class World:
 async def test_an_action_is_brought_about_in_every_part(tmp_path: Path) -> None:
     world = World(tmp_path)
     acted = await world.hands.apply(WANTED, IN_FORCE, tick=3)
-    assert acted.troubles == ()
+    assert acted.health.troubles == ()
     for name in ("route", "admit", "batch_cap", "token_budget", "replicas"):
         np.testing.assert_array_equal(getattr(acted.in_force, name), getattr(WANTED, name))
     for p, name in enumerate(SCENARIO.pool_names):
@@ -108,10 +112,39 @@ async def test_a_proxy_that_is_down_keeps_its_weights_in_force_and_nothing_is_re
     world = World(tmp_path)
     world.proxy.broken = True
     acted = await world.hands.apply(WANTED, IN_FORCE, tick=3)
-    assert acted.troubles == ("routing: the proxy is down",)
+    assert acted.health.problems == ("routing: the proxy is down",)
     np.testing.assert_array_equal(acted.in_force.admit, IN_FORCE.admit)
     np.testing.assert_array_equal(acted.in_force.replicas, WANTED.replicas)
     assert world.fleet.released == []
+
+
+@pytest.mark.parametrize("follow", [True, False], ids=["replicas follow", "nothing follows"])
+async def test_what_left_the_proxys_replicas_may_stop_though_routes_are_refused(tmp_path: Path, follow: bool) -> None:
+    world = World(tmp_path)
+    world.proxy.refusal = EnvoyRejected("refused", endpoints_follow=follow)
+    acted = await world.hands.apply(WANTED, IN_FORCE, tick=3)
+    assert acted.health.problems == ("routing: refused",)
+    np.testing.assert_array_equal(acted.in_force.admit, IN_FORCE.admit)
+    assert len(world.fleet.released) == follow
+
+
+async def test_a_proxy_elsewhere_that_does_not_follow_holds_up_neither_ours_nor_readiness(tmp_path: Path) -> None:
+    world, other = World(tmp_path), Proxy()
+    world.hands.elsewhere, other.broken = other, True
+    in_force = IN_FORCE
+    for _ in range(4):
+        acted = await world.hands.apply(WANTED, in_force, tick=3)
+        in_force = acted.in_force
+        assert acted.health.problems == ()
+        assert acted.health.warnings[0].startswith("routing elsewhere: the proxy is down")
+        world.now_s += 0.1
+    np.testing.assert_array_equal(in_force.admit, WANTED.admit)
+    assert world.proxy.calls == 4, "the other one's backoff is its own"
+    assert other.calls < 4
+    assert world.fleet.released == [], "it may still send to replicas that left"
+    other.broken, world.now_s = False, world.now_s + MOST_BACKOFF_S
+    assert (await world.hands.apply(WANTED, in_force, tick=4)).health.troubles == ()
+    assert len(world.fleet.released) == 1
 
 
 async def test_a_broken_part_hinders_no_other(tmp_path: Path) -> None:
@@ -119,7 +152,7 @@ async def test_a_broken_part_hinders_no_other(tmp_path: Path) -> None:
     world.fleet.broken = True
     (tmp_path / "caps" / f"{SCENARIO.pool_names[0]}.json").mkdir()
     acted = await world.hands.apply(WANTED, IN_FORCE, tick=3)
-    assert [t.split(":")[0] for t in acted.troubles] == [f"caps of {SCENARIO.pool_names[0]}", "replicas"]
+    assert [t.split(":")[0] for t in acted.health.warnings] == [f"caps of {SCENARIO.pool_names[0]}", "replicas"]
     np.testing.assert_array_equal(acted.in_force.replicas, IN_FORCE.replicas)
     assert acted.in_force.batch_cap[0] == IN_FORCE.batch_cap[0]
     np.testing.assert_array_equal(acted.in_force.batch_cap[1:], WANTED.batch_cap[1:])
@@ -134,11 +167,11 @@ async def test_what_fails_is_tried_again_later_and_later_and_heals_at_once(tmp_p
     while world.now_s < 120.0:
         calls = world.proxy.calls
         acted = await world.hands.apply(WANTED, in_force, tick=0)
-        assert acted.troubles[0].startswith("routing: the proxy is down")
+        assert acted.health.troubles[0].startswith("routing: the proxy is down")
         if world.proxy.calls > calls:
             tried_at_s.append(world.now_s)
         else:
-            assert "again in" in acted.troubles[0]
+            assert "again in" in acted.health.troubles[0]
         world.now_s += 0.5
     gaps = np.diff(tried_at_s)
     assert gaps[0] == 0.5  # once more at the next tick
@@ -148,7 +181,7 @@ async def test_what_fails_is_tried_again_later_and_later_and_heals_at_once(tmp_p
     world.proxy.broken = False
     world.now_s += MOST_BACKOFF_S
     acted = await world.hands.apply(WANTED, in_force, tick=0)
-    assert acted.troubles == ()
+    assert acted.health.troubles == ()
     world.proxy.broken = True
     acted = await world.hands.apply(WANTED, acted.in_force, tick=0)
-    assert acted.troubles == ("routing: the proxy is down",)  # counted anew
+    assert acted.health.troubles == ("routing: the proxy is down",)  # counted anew

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from poolpilot.controller.actuators.caps import Caps
 from poolpilot.controller.api import STANDBY, Backing, View, api
+from poolpilot.controller.health import Health
 from poolpilot.env.contract import Decision, Mode, Snapshot
 from poolpilot.env.wire import from_json, to_json
 from poolpilot.telemetry.access import Access, TokenError, is_loopback, read_token, serving
@@ -81,14 +82,26 @@ async def test_it_is_alive_while_ticks_come(sidecar: Sidecar, age_s: float, stat
     [
         (FRESH, []),
         (replace(FRESH, decided=False), ["no decision yet"]),
-        (replace(FRESH, troubles=("store: no answer",)), ["store: no answer"]),
-        (replace(FRESH, decided=False, troubles=("envoy: down",)), ["envoy: down", "no decision yet"]),
+        (replace(FRESH, health=Health(problems=("routing: down",))), ["routing: down"]),
+        (
+            replace(FRESH, decided=False, health=Health(problems=("routing: down",))),
+            ["routing: down", "no decision yet"],
+        ),
         (replace(FRESH, role=STANDBY, leader="host:7:ab"), ["standing by: host:7:ab leads"]),
     ],
 )
 async def test_it_is_ready_when_decisions_reach_the_world(sidecar: Sidecar, view: View, problems: list[str]) -> None:
     sidecar.view = view
-    assert await sidecar.get("/readyz") == (503 if problems else 200, {"ok": not problems, "problems": problems})
+    said = {"ok": not problems, "problems": problems, "warnings": []}
+    assert await sidecar.get("/readyz") == (503 if problems else 200, said)
+
+
+async def test_it_is_ready_with_whatever_it_can_do_without_and_says_so(sidecar: Sidecar) -> None:
+    sidecar.view = replace(FRESH, health=Health(warnings=("price of l4: 7201 s old",)))
+    said = {"ok": True, "problems": [], "warnings": ["price of l4: 7201 s old"]}
+    assert await sidecar.get("/readyz") == (200, said)
+    _, status = await sidecar.get("/v1/status")
+    assert (status["ready"], status["warnings"]) == (True, said["warnings"])
 
 
 async def test_metrics_are_the_registry_that_was_handed_in(sidecar: Sidecar) -> None:
@@ -210,17 +223,18 @@ async def test_a_body_too_large_to_be_a_mode_is_not_read(stack: AsyncExitStack) 
 
 async def test_at_an_address_that_others_reach_all_but_bare_verdicts_need_the_token(stack: AsyncExitStack) -> None:
     sidecar = await served(stack, Access(TOKEN, loopback=False))
-    sidecar.view = replace(FRESH, troubles=("store redis://10.0.0.7: no answer",))
+    sidecar.view = replace(FRESH, health=Health(("envoy 10.0.0.7: down",), ("store redis://10.0.0.7: no answer",)))
     for path in PATHS:
         status, said = await sidecar.get(path)
         if path in ("/healthz", "/readyz"):
-            assert (status, said["problems"]) == (503 if path == "/readyz" else 200, [])
+            assert (status, said["problems"], said["warnings"]) == (503 if path == "/readyz" else 200, [], [])
         else:
             assert status == 401
         known, _ = await sidecar.get(path, headers=WITH_TOKEN)
         assert known != 401
     _, said = await sidecar.get("/readyz", headers=WITH_TOKEN)
-    assert said["problems"] == ["store redis://10.0.0.7: no answer"]
+    assert said["problems"] == ["envoy 10.0.0.7: down"]
+    assert said["warnings"] == ["store redis://10.0.0.7: no answer"]
     status, _ = await sidecar.get("/nothing-here")
     assert status == 401  # nor is it told what there is
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
 from poolpilot.controller.deciding import Minds, Proposed, conclude, expected_attainment, propose
-from poolpilot.controller.reach import Reach
 from poolpilot.env.contract import Action, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
 from poolpilot.env.guard import GuardState, first_state
+from poolpilot.telemetry.record import Reach
 
 from .ticks import a_plan, a_reach, a_sitting, a_snapshot
 

@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from poolpilot.controller.decision_log import DecisionLog, DecisionLogError, TickRecord, read_log
+from poolpilot.controller.decision_log import DecisionLog
 from poolpilot.env.wire import memory_to_json, to_json
+from poolpilot.telemetry.record import DecisionLogError, Keeping, TickRecord, read, read_log
 
 from .ticks import a_sitting, sat_through
 
@@ -24,7 +26,7 @@ def written(path: Path, n_ticks: int = 3, seed: int = 1) -> list[TickRecord]:
 
 def same(a: TickRecord, b: TickRecord) -> bool:
     """To the last bit, except that a record read knows its sitting by value."""
-    parts = ("snapshot", "plan", "guard_state", "decision", "fell_back", "scaling")
+    parts = ("snapshot", "plan", "guard_state", "decision", "fell_back", "scaling", "answer", "in_force")
     return (
         all(to_json(getattr(a, part)) == to_json(getattr(b, part)) for part in parts)
         and memory_to_json(a.memory) == memory_to_json(b.memory)
@@ -122,7 +124,71 @@ def test_two_sidecars_cannot_write_one_log(tmp_path: Path) -> None:
     written(path)
 
 
+def test_a_file_that_has_grown_is_closed_packed_and_read_with_the_rest(tmp_path: Path) -> None:
+    path, sitting = tmp_path / "log.jsonl", a_sitting()
+    records = list(sat_through(sitting, 12, seed=3))
+    with DecisionLog(path, sitting, keeping=Keeping(segment_bytes=15_000)) as log:
+        for record in records:
+            log.append(record)
+            assert len(list(read_log(path, none_reported))) == record.decision.tick + 1, "at every moment"
+    assert len(list(tmp_path.glob("log.0*.jsonl.gz"))) >= 2
+    assert not list(tmp_path.glob("*.part"))
+    assert all(same(a, b) for a, b in zip(records, read_log(path, none_reported), strict=True))
+    (episode,) = read([tmp_path]).episodes
+    assert len(episode) == 12
+
+
+def test_an_old_file_is_closed_whatever_its_size_and_old_segments_go(tmp_path: Path) -> None:
+    path, sitting, now_s = tmp_path / "log.jsonl", a_sitting(), [time.time()]
+    keeping = Keeping(segment_s=3600.0, max_age_s=1800.0)
+    with DecisionLog(path, sitting, keeping=keeping, wall=lambda: now_s[0]) as log:
+        for n, record in enumerate(sat_through(sitting, 3, seed=3)):
+            now_s[0] += 4000.0 * (n == 1)
+            log.append(record)
+    assert [record.decision.tick for record in read_log(path, none_reported)] == [2], "its segment is older than that"
+
+
+def test_a_log_takes_no_more_than_it_may(tmp_path: Path) -> None:
+    path, sitting = tmp_path / "log.jsonl", a_sitting()
+    keeping = Keeping(segment_bytes=20_000, max_bytes=30_000)
+    for seed in range(3):  # each end waits for what is being packed
+        with DecisionLog(path, sitting, keeping=keeping) as log:
+            for record in sat_through(sitting, 12, seed):
+                log.append(record)
+    with DecisionLog(path, sitting, keeping=keeping):
+        pass
+    assert sum(file.stat().st_size for file in tmp_path.glob("log.0*")) <= 10_000
+    assert list(read_log(path, none_reported)), "the newest stay"
+
+
+def test_a_folder_that_takes_no_new_file_keeps_the_old_one_growing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sitting = tmp_path / "log.jsonl", a_sitting()
+    records = list(sat_through(sitting, 6, seed=3))
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with DecisionLog(path, sitting, keeping=Keeping(segment_bytes=10_000)) as log:
+        monkeypatch.setattr(Path, "rename", refuse)
+        for record in records:
+            log.append(record)
+    assert all(same(a, b) for a, b in zip(records, read_log(path, none_reported), strict=True))
+    assert [file.name for file in tmp_path.iterdir()] == ["log.jsonl"]
+
+
 COST = {"tick": 1, "pool": "h100", "part": "drain", "usd": 0.5}
+
+
+SINCE = {
+    "span_s": 10.0,
+    "usd": [[0.0] * 5] * 3,
+    "class_usd": [0.0] * 3,
+    "idle_usd": [0.0] * 4,
+    "tally": [[[0], [1.0]]] * 3,
+    "told": [0.0] * 3,
+}
 
 
 def change(line: int, to: Callable[[dict[str, Any]], object]) -> Callable[[list[bytes]], None]:
@@ -155,7 +221,7 @@ def put(line: int, content: bytes) -> Callable[[list[bytes]], None]:
         (put(2, b"[" * 50_000), 3, "not JSON"),
         (put(2, b"[]"), 3, "wanted a JSON object"),
         (put(2, b'{"tick": NaN}'), 3, "NaN is no JSON number"),
-        (put(2, b"{}"), 3, "decision: missing"),
+        (put(2, b"{}"), 3, "answer: missing"),
         (lambda lines: lines.pop(0), 1, "wanted a line with kind"),
         (change(0, lambda d: d.update(schema=99)), 1, "schema 99, wanted"),
         (change(0, lambda d: d.update(extra=1)), 1, "extra: unknown field"),
@@ -178,6 +244,33 @@ def put(line: int, content: bytes) -> Callable[[list[bytes]], None]:
         (change(2, lambda d: d.update(scaling={})), 3, "scaling: '{}', wanted a list of costs"),
         (change(2, lambda d: d["scaling"].append(COST | {"pool": "x"})), 3, r"scaling\[0\].pool: 'x', wanted one of"),
         (change(2, lambda d: d["scaling"].append(COST | {"part": "waiting"})), 3, r"scaling\[0\].part: 'waiting'"),
+        (change(2, lambda d: d.update(record=2)), 3, "record 2, this build reads 1"),
+        (
+            change(2, lambda d: d.update(answer={"classes": [[0.0]], "pools": [], "whole": []})),
+            3,
+            "answer.classes: shape",
+        ),
+        (change(2, lambda d: d.update(in_force=3)), 3, "in_force: 3, wanted an object"),
+        (change(2, lambda d: d.update(since=3)), 3, "'3', wanted an object"),
+        (
+            change(2, lambda d: d.update(since=SINCE | {"tally": [[[0], [1.0, 2.0]]] * 3})),
+            3,
+            r"since.tally\[0\]: 1 columns",
+        ),
+        (
+            change(2, lambda d: d.update(since=SINCE | {"tally": [[[9999], [1.0]]] * 3})),
+            3,
+            "column '9999', wanted 0 to",
+        ),
+        (change(2, lambda d: d.update(since=SINCE | {"tally": [[[0], [-1.0]]] * 3})), 3, "wanted a count of 0 or more"),
+        (
+            change(2, lambda d: d.update(since=SINCE | {"usd": [[0.0]]})),
+            3,
+            r"since.usd: shape \(1, 1\), wanted \(3, 5\)",
+        ),
+        (change(2, lambda d: d.update(since=SINCE | {"span_s": -1.0})), 3, "since.span_s: -1.0"),
+        (change(2, lambda d: d.update(wall_s=10**400)), 3, "wall_s: '1000"),
+        (change(0, lambda d: d.update(tick_s=0)), 1, "tick_s: '0', wanted seconds above 0"),
         (change(2, lambda d: d["scaling"].append(COST | {"usd": "1"})), 3, r"scaling\[0\].usd: '1', wanted numbers"),
     ],
 )

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from poolpilot.controller.choosing import FALLBACK, PolicyChoice
-from poolpilot.controller.decision_log import DecisionLog, Sat, Sitting, TickRecord, entry_of, read_entries, read_log
+from poolpilot.controller.decision_log import DecisionLog
 from poolpilot.controller.decision_replay import Difference, ReplayError, replay
 from poolpilot.env.contract import Decision, Mode, Policy
+from poolpilot.telemetry.record import Sitting, TickRecord, entry_of, read_entries, read_log
 
 from .ticks import a_sitting, policies, sat_through
 
@@ -71,7 +72,7 @@ def chosen(choice: PolicyChoice, n_ticks: int) -> list[TickRecord]:
     sitting = a_sitting()
     policy = choice.make(sitting.cluster)
     fallback = FALLBACK.make(sitting.cluster)
-    sitting = replace(sitting, policies=(Sat.of(choice, policy), Sat.of(FALLBACK, fallback)))
+    sitting = replace(sitting, policies=(choice.sat(policy), FALLBACK.sat(fallback)))
     return list(sat_through(sitting, n_ticks, 5, deciding=(policy, fallback)))
 
 

@@ -22,7 +22,7 @@ from poolpilot.controller.actuators.envoy_config import Endpoint, PoolBackends, 
 from poolpilot.controller.actuators.envoy_process import EnvoyFolder, embedded
 from poolpilot.controller.actuators.local_replica import LocalSettings
 from poolpilot.controller.actuators.processes import LocalProcesses
-from poolpilot.controller.decision_log import DecisionLog, Sitting, read_log
+from poolpilot.controller.decision_log import DecisionLog
 from poolpilot.controller.ladder import Ladder, standing_on
 from poolpilot.controller.loop import Recorder, Sidecar, Tick
 from poolpilot.controller.observing import Observer
@@ -36,6 +36,7 @@ from poolpilot.env.scenario import Scenario, load_scenario
 from poolpilot.telemetry.engine_collector import EngineCollector
 from poolpilot.telemetry.envoy_log import LogTail
 from poolpilot.telemetry.exporter import SidecarMetrics
+from poolpilot.telemetry.record import Sitting, read_log
 from poolpilot.telemetry.store import Store, StoreError
 
 SCENARIO = load_scenario("mixed-chat")
@@ -191,8 +192,8 @@ async def test_a_store_that_is_gone_does_not_stop_ticks_nor_the_log_on_disk(tmp_
         await sidecar.run(bench.ticks(3))
         await bench.processes.stop_all()
     assert sidecar.status.ticks == 3
-    assert "not recorded" in sidecar.status.troubles[-1]
-    assert NOBODY.removesuffix("/0") in sidecar.status.troubles[-1]
+    assert "not recorded" in sidecar.status.health.troubles[-1]
+    assert NOBODY.removesuffix("/0") in sidecar.status.health.troubles[-1]
     assert [record.decision.tick for record in read_log(tmp_path / "decisions.jsonl")] == [0, 1, 2]
     assert (tmp_path / BILL_FILE).is_file()
 
@@ -257,7 +258,7 @@ async def test_what_envoy_refuses_is_a_trouble_and_its_last_weights_stay(tmp_pat
 
     def look(_: int) -> None:
         files_at.append({path.name: path.read_text() for path in sorted(folder.xds.iterdir())})
-        troubles.append(sidecar.status.troubles)
+        troubles.append(sidecar.status.health.troubles)
 
     async with a_bench(tmp_path, scenario) as bench, embedded(folder) as running:
         files = envoy.EnvoyFiles(folder.xds, running.admin_url, log=folder.log)
@@ -293,9 +294,9 @@ async def test_a_tick_that_fails_is_a_trouble_and_the_next_one_goes_on(tmp_path:
         (tmp_path / "access.log").touch()
         blind = Blind(SCENARIO, LogTail(tmp_path / "access.log"), collector, speed_up=10.0)
         sidecar = bench.sidecar(PlanTracking(SCENARIO.cluster()), kept, Followed(), Mode.ADVISE, blind)
-        await sidecar.run(bench.ticks(3, lambda _: seen.append(sidecar.status.troubles)))
+        await sidecar.run(bench.ticks(3, lambda _: seen.append(sidecar.status.health.troubles)))
     assert "KeyError" in seen[2][0]
-    assert sidecar.status.troubles == ()
+    assert sidecar.status.health.troubles == ()
     assert [tick.decision.tick for tick in kept.ticks] == [0, 1]
 
 
@@ -368,8 +369,8 @@ async def test_a_log_that_never_came_is_named_and_the_weights_stay_until_it_come
     assert "wanted Envoy's log" in reason.detail
     assert blind.decision.policy_name == "plan-tracking"
     np.testing.assert_array_equal(blind.decision.applied.route, kept.ticks[3].decision.applied.route)
-    assert str(log) in kept.ticks[0].troubles[0]
-    assert kept.ticks[6].troubles == ()
+    assert str(log) in kept.ticks[0].health.troubles[0]
+    assert kept.ticks[6].health.troubles == ()
 
 
 class Forgetful(Kept):
@@ -417,8 +418,8 @@ async def test_what_could_not_be_done_is_told_and_does_not_count_as_in_force(tmp
     np.testing.assert_array_equal(sidecar.in_force.route, opening.route)
     np.testing.assert_array_equal(kept.ticks[1].guard_state.applied.route, opening.route)
     assert not np.array_equal(sidecar.in_force.replicas, opening.replicas)
-    assert kept.ticks[0].troubles == ("routing: Envoy's admin interface does not answer",)
-    assert sidecar.status.troubles[0].startswith("routing: ")
+    assert kept.ticks[0].health.troubles == ("routing: Envoy's admin interface does not answer",)
+    assert sidecar.status.health.troubles[0].startswith("routing: ")
 
 
 async def test_a_sidecar_that_goes_on_from_another_changes_nothing_before_it_has_seen_the_traffic(

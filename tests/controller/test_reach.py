@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolpilot.controller.reach import Reach, held_back, within
+from poolpilot.controller.reach import held_back, within
 from poolpilot.env.contract import Action, Cluster, Mode, ReasonCode
+from poolpilot.telemetry.record import Reach
 
 from .ticks import a_sitting
 

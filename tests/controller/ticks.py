@@ -7,8 +7,6 @@ import numpy as np
 from poolpilot.agents.opponents.plan_tracking import PlanTracking
 from poolpilot.controller.comparing import begun, compared
 from poolpilot.controller.deciding import Minds, conclude, propose
-from poolpilot.controller.decision_log import Sitting, TickRecord
-from poolpilot.controller.reach import Reach
 from poolpilot.env.contract import (
     BILL_LAYERS,
     IDLE_PARTS,
@@ -23,6 +21,7 @@ from poolpilot.env.contract import (
 )
 from poolpilot.env.guard import Limits, first_state
 from poolpilot.env.scenario import load_scenario
+from poolpilot.telemetry.record import Reach, Sitting, TickRecord
 
 
 def a_sitting() -> Sitting:

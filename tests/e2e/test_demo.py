@@ -15,10 +15,10 @@ import pytest
 from poolpilot.agents.portfolio import PLAN_TRACKING
 from poolpilot.commands.demonstration.measures import RunFigures
 from poolpilot.commands.demonstration.stack import Entrant, run_entrant
-from poolpilot.controller.decision_log import TickRecord, read_log
 from poolpilot.controller.decision_replay import replay
 from poolpilot.env.contract import BILL_LAYERS, Decision, Snapshot
 from poolpilot.env.emulator.replay import Replay
+from poolpilot.telemetry.record import TickRecord, read_log
 from poolpilot.telemetry.store import Store
 from poolpilot.telemetry.valkey import embedded_valkey
 

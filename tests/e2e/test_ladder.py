@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 
 from poolpilot.commands.demonstration.stack import addressees
-from poolpilot.controller.decision_log import read_log
 from poolpilot.controller.standing import FILE
 from poolpilot.env.contract import Mode, ReasonCode
 from poolpilot.env.emulator.replay import Replay, replay
+from poolpilot.telemetry.record import read_log
 from poolpilot.telemetry.valkey import embedded_valkey
 
 from .miniature import a_stage, control, processes_naming

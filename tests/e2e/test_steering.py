@@ -9,12 +9,12 @@ import pytest
 from poolpilot.commands.demonstration.stack import Stage, addressees
 from poolpilot.controller.actuators.envoy_process import EnvoyFolder
 from poolpilot.controller.assembly import steer
-from poolpilot.controller.decision_log import read_log
 from poolpilot.controller.loop import Status
 from poolpilot.controller.settings import ControlSettings
 from poolpilot.env.contract import Action, Cluster, Memory, Mode, Plan, Snapshot
 from poolpilot.env.emulator.replay import ClientRecord, Replay, replay
 from poolpilot.telemetry.envoy_log import LogTail, RequestRecord
+from poolpilot.telemetry.record import read_log
 from poolpilot.telemetry.valkey import embedded_valkey
 
 from .miniature import a_stage, processes_naming
@@ -82,7 +82,7 @@ async def test_no_request_is_lost_while_weights_move_and_pools_empty(tmp_path: P
     shares = [float(tick.decision.applied.route[0, 0]) for tick in ticks]
     ready = np.stack([tick.snapshot.ready for tick in ticks])
     assert status.fallback_ticks == 0
-    assert status.troubles == ()
+    assert status.health.troubles == ()
     assert (shares[0], shares[-1]) == (1.0, 0.0)
     assert 0.5 in shares
     assert ready[0, 0] == 1

@@ -18,10 +18,10 @@ import pytest
 import redis.asyncio as redis
 
 from poolpilot.commands.demonstration.stack import Stage, addressees
-from poolpilot.controller.decision_log import TickRecord, read_log
 from poolpilot.controller.decision_replay import replay as decide_again
 from poolpilot.controller.fencing import highest_token
 from poolpilot.env.emulator.replay import Replay, replay
+from poolpilot.telemetry.record import TickRecord, read_log
 from poolpilot.telemetry.store import Store
 from poolpilot.telemetry.valkey import embedded_valkey
 

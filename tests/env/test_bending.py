@@ -7,12 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from poolpilot.env.bending import LEFT_AT_REST, PRICE_RANGE, Bending, followed_price, rule_prefix
+from poolpilot.env.bending import Bending, rule_prefix
 from poolpilot.env.codec import BLENDED, decode, encode, look_back
-from poolpilot.env.contract import FloatArray, Memory
+from poolpilot.env.contract import Memory
 
 from .clusters import Situation, a_cluster, a_plan, a_snapshot, row, same, situations
 from .portfolios import outputs, unlike_rules
@@ -64,24 +62,3 @@ def test_another_number_of_rules_is_refused(count: int) -> None:
     rules = (unlike_rules(cluster) * 2)[:count]
     with pytest.raises(ValueError, match=f"^{count} rules to blend, wanted {BLENDED}$"):
         Bending(cluster, rules)
-
-
-@given(
-    price=st.floats(0.02, 3.0),
-    slope=st.floats(0.1, 5.0),
-    left=hnp.arrays(np.float64, 3, elements=st.floats(-50.0, 1.0)),
-)
-def test_a_price_follows_the_class_that_is_worst_off_within_its_range(
-    price: float, slope: float, left: FloatArray
-) -> None:
-    followed = float(followed_price(np.array(price), slope, left))
-    assert PRICE_RANGE[0] <= followed <= PRICE_RANGE[1]
-    worse = left.copy()
-    worse[int(left.argmin())] -= 1.0
-    assert float(followed_price(np.array(price), slope, worse)) >= followed
-    at_rest = np.array([1.0, LEFT_AT_REST, 1.0])
-    assert float(followed_price(np.array(price), slope, at_rest)) == pytest.approx(price)
-
-
-def test_a_price_without_a_slope_stays_as_it_is_whatever_is_left() -> None:
-    assert float(followed_price(np.array(7.5), 0.0, np.array([-9.0, 0.2]))) == 7.5

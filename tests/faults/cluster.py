@@ -256,12 +256,17 @@ class Cluster:
         listed = json.loads((self.run / "roster.json").read_text())
         return [one for one in listed if one["pool"] == pool and not one["stopping"]]
 
+    async def ready(self) -> bool:
+        """Whether the sidecar can decide and act, as an orchestrator asks."""
+        async with self.http.get(f"{self.api_url}/readyz") as answer:
+            return answer.status == 200
+
     async def problems(self) -> list[str] | None:
-        """What the sidecar says is wrong; None where it does not answer."""
+        """What the sidecar says is wrong, be it ready or not; None where it does not answer."""
         try:
             async with self.http.get(f"{self.api_url}/readyz") as answer:
-                problems: list[str] = (await answer.json())["problems"]
-                return problems
+                said = await answer.json()
+                return [*said["problems"], *said["warnings"]]
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
             return None
 

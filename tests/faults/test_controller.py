@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from poolpilot.agents.checkpoint import ONNX, shipped_checkpoints
-from poolpilot.controller.decision_log import read_log
+from poolpilot.telemetry.record import read_log
 
 from .cluster import TICK_S, Cluster, until
 

@@ -19,9 +19,12 @@ async def test_a_stale_price_feed_is_named_and_its_last_price_kept(running: Clus
 
         await until(went_on, f"ticks every {TICK_S:g} s with an old price", running.state)
         kept = await running.pool_figure("l40s", "usd_per_hr")
+        ready, warned = await running.ready(), await running.metric('poolpilot_troubles{severity="warning"}')
         running.age_prices(0)
         drill.healed()
         await running.until_well()
         drill.recovered()
     assert kept == before == 1.25
+    assert ready, "an old price keeps nobody from deciding"
+    assert warned >= 1
     assert drill.lost_details == []

@@ -9,6 +9,7 @@ import pytest
 
 from poolpilot.agents.blend import Member
 from poolpilot.agents.checkpoint import load_checkpoint
+from poolpilot.agents.portfolio import policy_factory
 from poolpilot.env.scenario import load_scenario
 from poolpilot.training.best import CHOOSING_PRICES, BestCheckpoint
 from poolpilot.training.config import TrainConfig
@@ -28,6 +29,7 @@ class MadeUp(Judge):
 
     def __init__(self) -> None:
         self.names, self.gain, self.asked = ("made up",), 0.0, []  # type: list[list[float]]
+        self.days = []
 
     def by_scenario(self, make: PricedFactory, miss_prices: list[float]) -> list[list[Outcome]]:  # type: ignore[override]
         self.asked.append(list(miss_prices))
@@ -64,7 +66,7 @@ def test_a_better_policy_takes_the_place_of_the_best_and_a_worse_one_does_not(
 def test_a_policy_is_as_good_as_at_its_best_price(tmp_path: Path, policy: LearnerPolicy) -> None:
     judge = MadeUp()
     keeper = BestCheckpoint(tmp_path / "run", "made", judge, a_config(tmp_path))
-    assert keeper(policy, 0) == pytest.approx(1.0 + 0.1 * 1.2)  # the only one of the three that holds
+    assert keeper(policy, 0) == pytest.approx(1.0 + 0.1 * 1.2)  # the only one that holds
     assert judge.asked[-1] == list(CHOOSING_PRICES)
     assert load_checkpoint(keeper.checkpoint).card["miss_price"] == 1.2
 
@@ -80,6 +82,25 @@ def test_the_card_gets_the_price_that_holds_and_the_frontier(tmp_path: Path, pol
     held = {point["miss_price"]: point["held"] for point in card["frontier"]["points"]}
     assert all(held[price] == (price >= 0.5) for price in held)
     assert HELD < 0.02
+
+
+def test_the_head_room_whose_answer_is_cheapest_goes_on_the_card(tmp_path: Path, policy: LearnerPolicy) -> None:
+    class Roomy(MadeUp):
+        """Half the head-room is half the bill, and misses; what counts is the least loss."""
+
+        def by_scenario(self, make: PricedFactory, miss_prices: list[float]) -> list[list[Outcome]]:  # type: ignore[override]
+            own = make(load_scenario(str(tiny(tmp_path))).cluster(), np.ones(())).bending.headroom  # type: ignore[attr-defined]
+            return [[Outcome(own, 0.0 if own >= 0.8 else 0.1)] for _ in miss_prices]
+
+    keeper = BestCheckpoint(tmp_path / "run", "made", MadeUp(), a_config(tmp_path))
+    keeper(policy, 100)
+    settled = keeper.settle(policy, halvings=0, headrooms=(0.5, 0.8, 1.0), judge=Roomy())
+    checkpoint = load_checkpoint(keeper.checkpoint)
+    assert settled.headroom == checkpoint.headroom == 0.8
+    assert [entry["headroom"] for entry in checkpoint.card["settled_among"]] == [0.5, 0.8, 1.0]
+    cluster = load_scenario(str(tiny(tmp_path))).cluster()
+    wider = policy_factory(str(keeper.checkpoint), headroom=1.5)(cluster)
+    assert wider.bending.headroom == pytest.approx(0.8 * 1.5)  # type: ignore[attr-defined]
 
 
 def test_best_weights_are_settled_not_the_last(tmp_path: Path, policy: LearnerPolicy) -> None:

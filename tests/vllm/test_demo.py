@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from poolpilot.controller.decision_log import read_log
+from poolpilot.telemetry.record import read_log
 
 
 def run(vllm_python: Path, folder: Path, *more: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from ....controller.decision_log import TickRecord
+from ....telemetry.record import TickRecord
 
 
 @dataclass(frozen=True)

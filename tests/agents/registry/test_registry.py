@@ -228,7 +228,7 @@ def test_a_rollback_goes_back_to_the_version_before_and_then_further(registry: R
         registry.promote(names[-1], registry.incumbent(), force="go")
     assert registry.rollback("too slow").incumbent == names[1]
     assert registry.rollback("so is that").incumbent == names[0]
-    with pytest.raises(RegistryError, match="is the first version"):
+    with pytest.raises(RegistryError, match="is the first version; there is none before it"):
         registry.rollback("and that")
     assert [e.reason for e in registry.history() if e.kind == "rolled back"] == ["too slow", "so is that"]
 

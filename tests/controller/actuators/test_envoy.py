@@ -255,6 +255,18 @@ async def test_what_envoy_refuses_is_reported_and_the_old_goes_on(proxy: Any, ta
     assert await proxy.files.apply(good) is None
 
 
+async def test_replicas_come_and_go_while_routes_are_refused(proxy: Any, table: Table) -> None:
+    await proxy.files.apply(table(CHAT, A="a1", B="b1"))
+    # A field with an empty name between two dots is fine with us, and not with Envoy.
+    refused = ClassRoute("batch", B_ONLY, body_match={"metadata..slo_class": "batch"})
+    for _ in range(2):
+        with pytest.raises(EnvoyRejected, match=r"rds\.json") as caught:
+            await proxy.files.apply(table(CHAT, refused, A="a2", B="b1"))
+        assert caught.value.endpoints_follow
+        assert set(await flood(proxy, 25)) == {(200, "a2")}
+    assert await proxy.files.apply(table(CHAT, A="a2", B="b1")) is None
+
+
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ async def killed_sidecar(folder: EnvoyFolder, ports: list[int], fate: str) -> in
     sidecar.kill()
     await sidecar.wait()
     return pid
+
+
+async def test_the_process_that_has_a_dead_envoys_number_by_now_is_not_stopped(proxy: Any) -> None:
+    stranger = await asyncio.create_subprocess_exec("sleep", "600")
+    try:
+        await stop(replace(proxy.envoy, pid=stranger.pid))
+        assert stranger.returncode is None
+        os.kill(stranger.pid, 0)
+    finally:
+        stranger.kill()
+        await stranger.wait()
 
 
 async def test_it_outlives_a_killed_sidecar_with_the_last_weights(proxy: Any, folder: EnvoyFolder) -> None:

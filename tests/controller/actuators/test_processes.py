@@ -54,6 +54,8 @@ vllm:generation_tokens_total{m="x"} 0
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
+        if "mute" in say and self.path == "/metrics":
+            time.sleep(120)
         busy = folder / f"busy-{port}"
         requests = int(busy.read_text()) if busy.exists() else 0
         body = (PAGE % requests).encode() if self.path == "/metrics" else b""
@@ -245,6 +247,22 @@ async def test_a_replica_that_never_empties_is_stopped_in_the_end(
         await processes.apply({"a": 0})
         processes.release([])
         await until(lambda: counts(processes) == (0, 0, 0))
+
+
+async def test_at_the_end_one_that_does_not_say_what_it_has_is_not_waited_for(
+    folder: Path, local: Callable[..., LocalProcesses]
+) -> None:
+    patience_s = 600.0
+    async with local("mute=1", drain_within_s=patience_s) as processes:
+        await processes.apply({"a": 2})
+        await until(lambda: counts(processes) == (0, 2, 0))
+        await processes.apply({"a": 1})
+        processes.release(processes.states()["a"].endpoints)  # one has been emptying for a while, as far as it tells
+        began_s = time.monotonic()
+        await processes.stop_all()
+    assert time.monotonic() - began_s < patience_s / 10
+    # Told to stop in its own way, not killed: it may finish what it has.
+    assert (folder / "logs" / "a-1.log").read_text().strip() == "asked to stop"
 
 
 async def test_a_dead_replica_is_reported_and_replaced(folder: Path, local: Callable[..., LocalProcesses]) -> None:

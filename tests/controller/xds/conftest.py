@@ -14,6 +14,7 @@ import pytest
 from poolpilot.controller.actuators.envoy_bootstrap import Certificates, ProxySettings, bootstrap
 from poolpilot.controller.actuators.envoy_config import Endpoint, RoutingTable
 from poolpilot.controller.actuators.envoy_process import envoy_binary
+from poolpilot.controller.fencing import UNFENCED, Fence
 from poolpilot.controller.xds.address import XdsAddress
 from poolpilot.controller.xds.routing import OfferedRouting
 from poolpilot.controller.xds.server import DiscoveryServer
@@ -53,8 +54,8 @@ class Site:
         self._servers = AsyncExitStack()
         stack.push_async_callback(self.stop_serving)
 
-    async def control(self, where: XdsAddress | None = None) -> Control:
-        server, log = DiscoveryServer(), AccessLogService()
+    async def control(self, where: XdsAddress | None = None, fence: Fence = UNFENCED) -> Control:
+        server, log = DiscoveryServer(fence), AccessLogService()
         address = await self._servers.enter_async_context(serving(where or XdsAddress(), server, log))
         return Control(server, OfferedRouting(server, patience_s=PATIENCE_S), log, address)
 

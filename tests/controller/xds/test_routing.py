@@ -14,6 +14,7 @@ import pytest
 from poolpilot.controller.actuators.envoy import EnvoyRejected
 from poolpilot.controller.actuators.envoy_bootstrap import Certificates
 from poolpilot.controller.actuators.envoy_config import ClassRoute, Endpoint, PoolBackends, RoutingTable, Span
+from poolpilot.controller.fencing import Fence, Fenced
 from poolpilot.controller.xds.address import XdsAddress
 from poolpilot.telemetry.envoy_log import RequestRecord, StartRecord
 
@@ -74,6 +75,34 @@ async def test_what_one_envoy_refuses_is_offered_to_nobody(site: Any, table: Tab
     assert await site.ask(late) == (200, "a1")
     await control.routing.apply(table(ClassRoute("chat", TO_B), A="a1", B="b1"))
     assert {await site.ask(envoy) for envoy in (*envoys, late)} == {(200, "b1")}
+
+
+async def test_replicas_come_and_go_while_routes_are_refused(site: Any, table: Table) -> None:
+    control = await site.control()
+    envoy = await site.envoy("edge-1", control.address)
+    await control.routing.apply(table(CHAT, A="a1", B="b1"))
+    await site.until_ready(envoy)
+    refused = ClassRoute("long", TO_B, body_match={"metadata..slo_class": "batch"})
+    for _ in range(2):
+        with pytest.raises(EnvoyRejected, match="refused RouteConfiguration") as caught:
+            await control.routing.apply(table(CHAT, refused, A="a2", B="b1"))
+        assert caught.value.endpoints_follow
+        assert await site.ask(envoy) == (200, "a2")
+    await control.routing.apply(table(ClassRoute("chat", TO_B), A="a2", B="b1"))
+    assert await site.ask(envoy) == (200, "b1")
+
+
+async def test_a_leader_of_the_past_tells_no_envoy_anything(site: Any, table: Table, tmp_path: Path) -> None:
+    old = await site.control(fence=Fence(tmp_path, 1))
+    await old.routing.apply(table(CHAT, A="a1", B="b1"))
+    new = await site.control(fence=Fence(tmp_path, 2))
+    await new.routing.apply(table(ClassRoute("chat", TO_B), A="a1", B="b1"))
+    with pytest.raises(Fenced):
+        await old.routing.apply(table(CHAT, A="a2", B="b1"))
+    # It asks the old one first, which still serves what it offered before it was passed by.
+    envoy = await site.envoy("edge-1", old.address, new.address)
+    await site.until_ready(envoy)
+    assert await site.ask(envoy) == (200, "b1")
 
 
 async def test_no_request_is_lost_while_routing_changes_and_the_sidecar_is_replaced(site: Any, table: Table) -> None:

@@ -1,0 +1,116 @@
+"""A simulated run as a sidecar would have recorded it: the same looks, decisions, guard and lines.
+
+The world may be another one than the policy believes in: slower pools, longer cold starts, other traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+
+import numpy as np
+
+from ...agents.portfolio import HELD_PLAN
+from ...controller.choosing import FALLBACK, PolicyChoice
+from ...controller.comparing import begun, compared
+from ...controller.deciding import Minds, conclude, propose
+from ...controller.preparing import first_plan
+from ...env.batch import ClusterBatch, Episode, one_cluster
+from ...env.contract import BILL_LAYERS, IDLE_PARTS, Action, Bill, Mode, Plan, ScalingCost
+from ...env.guard import first_state
+from ...env.scenario import Scenario
+from ...env.sim.clusters import TickOutcome
+from ...env.sim.world import world_from_scenario
+from ...env.window import FINISHED
+from ...telemetry.record import Reach, Since, Sitting, TickRecord
+
+
+class WorldsDiffer(ValueError):
+    """The world has other pools or classes than the scenario; the message names them."""
+
+
+def recorded_run(
+    scenario: Scenario, chosen: PolicyChoice, seed: int, world: Scenario | None = None, started_unix_s: float = 0.0
+) -> Iterator[TickRecord]:
+    """The ticks of a day under a policy that decides on all of it.
+
+    Args:
+        scenario: what the policy, the planner and the guard believe.
+        chosen: the policy.
+        seed: of the world.
+        world: what is true, with the same pools and classes; left out: the scenario.
+        started_unix_s: when its first tick is said to have been.
+
+    Raises:
+        WorldsDiffer: pools or classes are not the same.
+        ValueError: as `world_from_scenario`, or `chosen.make`.
+    """
+    true = world or scenario
+    for what in ("pool_names", "class_names"):
+        own, other = getattr(scenario, what), getattr(true, what)
+        if own != other:
+            raise WorldsDiffer(f"the world has {what} {', '.join(other)}, wanted {', '.join(own)} as the scenario")
+    cluster, limits = scenario.cluster(), scenario.limits()
+    planner, plan = first_plan(scenario)
+    policy, fallback = chosen.make(cluster), FALLBACK.make(cluster)
+    drawn = replace(world_from_scenario(true, seed), cluster=cluster)
+    ones = np.ones(len(cluster.class_names))
+    episode = Episode(drawn, planner, limits, plan.load_per_s, 1.0, ones, 1.0)
+    batch = ClusterBatch([episode], scenario.tick_s)
+    batch.replans = getattr(policy.policy, "follows_plan", True) or chosen.name == HELD_PLAN
+    sitting = Sitting(
+        scenario.name, cluster, limits, (chosen.sat(policy), FALLBACK.sat(fallback)), scenario.tick_s, 1.0
+    )
+    minds, state = Minds({}, {}), first_state(_one(batch.plan), cluster)
+    since: Since | None = None
+    scaling: tuple[ScalingCost, ...] = ()
+    pools = np.zeros(len(cluster.pool_names), dtype=np.bool_)
+    shape = len(cluster.pool_names), len(cluster.class_names)
+    bill = Bill(np.zeros((*shape, len(BILL_LAYERS))), np.zeros((*shape, len(IDLE_PARTS))))
+    courses, in_force = begun(state.applied), state.applied
+    tick, done = 0, False
+    while not done:
+        snapshot, plan = one_cluster(batch.snapshot(), 0, cluster), _one(batch.plan)
+        proposed, after = propose(policy, fallback, snapshot, plan, minds)
+        reach = Reach(Mode.ACTIVE, np.array(1.0), pools, proposed.rule)
+        decision, next_state = conclude(proposed, snapshot, plan, cluster, limits, state, tick, reach)
+        comparison, courses = compared(courses, proposed, decision, snapshot, plan, cluster, limits, in_force, bill)
+        yield TickRecord(
+            sitting,
+            snapshot,
+            plan,
+            minds.fallback if proposed.trouble else minds.policy,
+            state,
+            reach,
+            decision,
+            fell_back=proposed.trouble is not None,
+            scaling=scaling,
+            wall_s=started_unix_s + float(snapshot.time_s),
+            answer=proposed.answer,
+            since=since,
+            comparison=comparison,
+        )
+        outcome = batch.clusters.advance(_batched(decision.applied))
+        since, scaling = _since(outcome, scenario.tick_s), outcome.scaling.rows(cluster.pool_names)
+        bill, in_force = Bill(outcome.bill.usd[0], outcome.bill.idle_usd[0]), decision.applied
+        minds, state, tick, done = after, next_state, tick + 1, bool(outcome.done.all())
+
+
+def _since(outcome: TickOutcome, tick_s: float) -> Since:
+    usd = outcome.bill.usd[0]
+    return Since(
+        span_s=tick_s,
+        usd=usd.sum(axis=1),
+        class_usd=usd.sum(axis=(0, 2)),
+        idle_usd=outcome.bill.idle_usd[0].sum(axis=(0, 1)),
+        tally=outcome.tally[0],
+        told=outcome.tally[0][:, FINISHED],
+    )
+
+
+def _one(plan: Plan) -> Plan:
+    return Plan(**{f.name: getattr(plan, f.name)[0] for f in fields(Plan)})
+
+
+def _batched(action: Action) -> Action:
+    return Action(**{f.name: np.asarray(getattr(action, f.name))[None] for f in fields(Action)})

@@ -1,0 +1,1 @@
+"""The versions of a registry, as `poolpilot policies` shows and moves them."""

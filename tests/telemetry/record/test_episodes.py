@@ -1,0 +1,280 @@
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolpilot.env.window import FINISHED, MET
+from poolpilot.telemetry.record import (
+    Defect,
+    DefectKind,
+    Record,
+    TickRecord,
+    entry_of,
+    episodes_of,
+    line_of,
+    read,
+    read_stream,
+    sitting_text,
+)
+from poolpilot.telemetry.record.segments import pack
+
+from .days import ticks_of_a_day
+
+TICKS = 40
+
+
+@cache
+def day() -> tuple[TickRecord, ...]:
+    return tuple(ticks_of_a_day(TICKS, policy="plan-tracking"))
+
+
+def lines(records: Sequence[TickRecord]) -> list[bytes]:
+    """A log of these ticks, with its sitting first."""
+    texts = [sitting_text(records[0].sitting), *(line_of(entry_of(record)) for record in records)]
+    return [text.encode() + b"\n" for text in texts]
+
+
+@cache
+def log() -> tuple[bytes, ...]:
+    return tuple(lines(day()))
+
+
+def taken_apart(log: Sequence[bytes]) -> Record:
+    return episodes_of((f"log:{n}", line) for n, line in enumerate(log, start=1))
+
+
+def kinds(record: Record) -> list[DefectKind]:
+    return [defect.kind for defect in record.defects]
+
+
+def test_a_whole_record_is_one_episode_without_defects() -> None:
+    record = taken_apart(log())
+    (episode,) = record.episodes
+    assert record.defects == ()
+    assert (len(episode), episode.duration_s, episode.where) == (TICKS, (TICKS - 1) * 10.0, "log:2")
+    for t, tick in enumerate(day()):
+        np.testing.assert_array_equal(episode.snapshot.pools[t], tick.snapshot.pools)
+        np.testing.assert_array_equal(episode.plan.capacity_per_s[t], tick.plan.capacity_per_s)
+        np.testing.assert_array_equal(episode.in_force.route[t], tick.decision.applied.route)
+        assert episode.memory[t].keys() == tick.memory.keys()
+        if tick.since is not None:
+            np.testing.assert_allclose(episode.since.usd[t], tick.since.usd, atol=1e-9)
+            np.testing.assert_array_equal(episode.since.tally[t][:, FINISHED], tick.since.tally[:, FINISHED])
+    assert episode.counted.tolist() == [False] + [True] * (TICKS - 1)
+
+
+def test_an_episode_can_be_cut() -> None:
+    (episode,) = taken_apart(log()).episodes
+    part = episode.between(10, 15)
+    assert len(part) == 5
+    assert part.tick.tolist() == [10, 11, 12, 13, 14]
+    np.testing.assert_array_equal(part.snapshot.running, episode.snapshot.running[10:15])
+    assert part.sitting is episode.sitting
+
+
+def test_the_stream_gives_the_same_episodes_as_the_log() -> None:
+    streamed = read_stream((f"ticks {n}", entry_of(record)) for n, record in enumerate(day()))
+    (a,), (b,) = streamed.episodes, taken_apart(log()).episodes
+    assert streamed.defects == ()
+    np.testing.assert_array_equal(a.snapshot.pools, b.snapshot.pools)
+    np.testing.assert_array_equal(a.since.tally, b.since.tally)
+
+
+def test_closed_segments_and_the_open_file_are_one_record(tmp_path: Path) -> None:
+    first, second = log()[:21], (log()[0], *log()[21:])
+    closed = tmp_path / "decisions.00000001.jsonl"
+    closed.write_bytes(b"".join(first))
+    pack(closed)
+    (tmp_path / "decisions.jsonl").write_bytes(b"".join(second))
+    record = read([tmp_path])
+    assert [len(episode) for episode in record.episodes] == [TICKS]
+    assert record.defects == ()
+
+
+def changed(n: int, to: Callable[[dict[str, Any]], object]) -> list[bytes]:
+    document = json.loads(log()[n])
+    to(document)
+    return [*log()[:n], json.dumps(document).encode() + b"\n", *log()[n + 1 :]]
+
+
+def later(record: TickRecord, seconds: float, wall_s: float = 0.0) -> TickRecord:
+    time_s = float(record.snapshot.time_s) + seconds
+    return replace(
+        record,
+        snapshot=replace(record.snapshot, time_s=np.array(time_s)),
+        decision=replace(record.decision, time_s=time_s),
+        wall_s=record.wall_s + wall_s,
+    )
+
+
+CASES: dict[str, tuple[Callable[[], list[bytes]], DefectKind, list[int], str]] = {
+    "a tick is missing": (
+        lambda: [*log()[:11], *log()[12:]],
+        DefectKind.GAP,
+        [10, 29],
+        "1 ticks and 20 s are missing after tick 9",
+    ),
+    "the sidecar slept": (
+        lambda: lines([*day()[:10], *(later(r, 300.0, 300.0) for r in day()[10:])]),
+        DefectKind.GAP,
+        [10, 30],
+        "0 ticks and 310 s are missing",
+    ),
+    "the clock went back": (
+        lambda: lines([*day()[:10], *(later(r, -80.0) for r in day()[10:])]),
+        DefectKind.CLOCK_JUMP,
+        [10, 30],
+        "tick 10 at 20 s follows tick 9 at 90 s",
+    ),
+    "the wall's clock was set": (
+        lambda: lines([*day()[:10], *(later(r, 0.0, 7200.0) for r in day()[10:])]),
+        DefectKind.CLOCK_JUMP,
+        [10, 30],
+        "10 s passed on the decider's clock, 7210 s on the wall's",
+    ),
+    "a tick is there twice": (
+        lambda: [*log()[:11], log()[10], *log()[11:]],
+        DefectKind.REPEATED_TICK,
+        [TICKS],
+        "tick 9 is there twice",
+    ),
+    "the last line was cut": (
+        lambda: [*log()[:-1], log()[-1][:100]],
+        DefectKind.TRUNCATED_LINE,
+        [TICKS - 1],
+        "cut in half after 100 bytes",
+    ),
+    "a line is no JSON": (lambda: [*log()[:11], b"{\n", *log()[11:]], DefectKind.UNREADABLE_LINE, [TICKS], "not JSON"),
+    "a line is of another version": (
+        lambda: [*log(), *changed(5, lambda d: d.update(record=2))[5:6]],
+        DefectKind.CHANGED_SCHEMA,
+        [TICKS],
+        "record 2, this build reads 1",
+    ),
+    "nothing tells the cluster": (
+        lambda: list(log()[1:]),
+        DefectKind.NO_SITTING,
+        [],
+        "no line tells of which cluster",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_missing_or_broken_is_named(name: str) -> None:
+    make, kind, lengths, detail = CASES[name]
+    record = taken_apart(make())
+    assert [len(episode) for episode in record.episodes] == lengths
+    assert kind in kinds(record)
+    assert detail in next(str(defect) for defect in record.defects if defect.kind is kind)
+
+
+def test_a_sitting_of_another_version_takes_its_ticks_with_it_in_one_defect() -> None:
+    sitting = json.loads(log()[0])
+    sitting["schema"] = 99
+    record = taken_apart([*log(), json.dumps(sitting).encode() + b"\n", *log()[1:6]])
+    assert [len(episode) for episode in record.episodes] == [TICKS]
+    (defect,) = record.defects
+    assert (defect.kind, defect.ticks) == (DefectKind.CHANGED_SCHEMA, 6)
+
+
+def test_a_restart_begins_an_episode_and_is_no_defect() -> None:
+    record = taken_apart([*log(), *log()])
+    assert [len(episode) for episode in record.episodes] == [TICKS, TICKS]
+    assert record.defects == ()
+
+
+def blinded(record: TickRecord, p: int) -> TickRecord:
+    pools = record.snapshot.pools.copy()
+    pools[p] = np.nan
+    snapshot = replace(record.snapshot, pools=pools)
+    snapshot.ready[p] = 1.0
+    return replace(record, snapshot=snapshot)
+
+
+def test_a_pool_that_serves_and_tells_nothing_is_masked_telemetry() -> None:
+    p = next(p for p in range(8) if (day()[20].snapshot.ready[p]) > 0)
+    record = taken_apart(lines([*day()[:20], *(blinded(r, p) for r in day()[20:25]), *day()[25:]]))
+    (defect,) = [d for d in record.defects if d.kind is DefectKind.MASKED_TELEMETRY]
+    assert (defect.subject, defect.ticks) == (day()[0].sitting.cluster.pool_names[p], 5)
+    assert len(record.episodes) == 1, "what is known of the others is still worth reading"
+
+
+def test_a_pool_whose_figures_do_not_move_is_frozen_telemetry() -> None:
+    p = int(np.argmax(day()[10].snapshot.running))
+    still = day()[10].snapshot.pools[p]
+
+    def frozen(record: TickRecord) -> TickRecord:
+        pools = record.snapshot.pools.copy()
+        pools[p] = still
+        return replace(record, snapshot=replace(record.snapshot, pools=pools))
+
+    record = taken_apart(lines([*day()[:10], *map(frozen, day()[10:])]))
+    (defect,) = [d for d in record.defects if d.kind is DefectKind.FROZEN_TELEMETRY]
+    assert (defect.subject, defect.ticks) == (day()[0].sitting.cluster.pool_names[p], TICKS - 10)
+
+
+def test_outcomes_that_contradict_the_snapshots_are_implausible() -> None:
+    def flipped(record: TickRecord) -> TickRecord:
+        if record.since is None:
+            return record
+        tally = record.since.tally.copy()
+        tally[:, MET] = tally[:, FINISHED] - tally[:, MET]
+        return replace(record, since=replace(record.since, tally=tally, usd=-record.since.usd))
+
+    found = taken_apart(lines(list(map(flipped, day())))).defects
+    assert {d.kind for d in found} == {DefectKind.IMPLAUSIBLE_OUTCOME}
+    cluster = day()[0].sitting.cluster
+    assert {d.subject for d in found} & set(cluster.class_names)
+    assert {d.subject for d in found} & set(cluster.pool_names)
+
+
+def test_a_file_that_cannot_be_unpacked_is_named_and_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    closed = tmp_path / "decisions.00000001.jsonl"
+    closed.write_bytes(b"".join(log()))
+    packed = pack(closed)
+    packed.write_bytes(packed.read_bytes()[:-2000])
+    (tmp_path / "decisions.jsonl").write_bytes(b"".join(log()))
+    record = read([tmp_path])
+    assert len(record.episodes) == 2
+    assert len(record.episodes[0]) < TICKS == len(record.episodes[1])
+    assert DefectKind.UNREADABLE_FILE in kinds(record)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_a_file_holds_every_tick_is_in_an_episode_or_in_a_defect(data: st.DataObject) -> None:
+    spoilt = list(log()[:16])
+    for _ in range(data.draw(st.integers(0, 4))):
+        n = data.draw(st.integers(0, len(spoilt) - 1))
+        how = data.draw(st.sampled_from(["drop", "twice", "cut", "noise", "swap", "byte"]))
+        line = spoilt[n]
+        if how == "drop" and len(spoilt) > 1:
+            del spoilt[n]
+        elif how == "twice":
+            spoilt.insert(n, line)
+        elif how == "cut":
+            spoilt[n] = line[: data.draw(st.integers(0, len(line) - 1))] + b"\n"
+        elif how == "noise":
+            spoilt.insert(n, data.draw(st.binary(max_size=40)).replace(b"\n", b" ") + b"\n")
+        elif how == "swap":
+            m = data.draw(st.integers(0, len(spoilt) - 1))
+            spoilt[n], spoilt[m] = spoilt[m], spoilt[n]
+        elif len(line) > 1:
+            at = data.draw(st.integers(0, len(line) - 2))
+            spoilt[n] = line[:at] + bytes([data.draw(st.integers(1, 255).filter(lambda b: b != 10))]) + line[at + 1 :]
+    record = taken_apart(spoilt)
+    for episode in record.episodes:
+        assert (np.diff(episode.time_s) > 0).all()
+        assert (np.diff(episode.tick) == 1).all()
+    whole = [line for line in spoilt if line in log()[1:16]]
+    lost = sum(defect.ticks for defect in record.defects if defect.kind is not DefectKind.GAP)
+    assert record.ticks + lost >= len(whole)
+    assert all(isinstance(defect, Defect) and len(str(defect)) < 600 for defect in record.defects)
