@@ -105,8 +105,9 @@ async def _serve(
 ) -> None:
     from ..dashboard.app.following import Following
     from ..dashboard.app.server import dashboard as application
+    from ..dashboard.reading.logs import LogSource
     from ..dashboard.reading.runs import RunReader
-    from ..dashboard.reading.sources import LogSource, NoSource, Source, StoreSource
+    from ..dashboard.reading.sources import NoSource, Source, StoreSource
 
     source: Source
     if store is not None:

@@ -103,7 +103,7 @@ class Following:
             "mode": newest.decision.mode.value,
             "policy": newest.decision.policy_name,
             "policy_hash": newest.decision.policy_hash[:8],
-            "fallback": newest.sitting.fallback,
+            "fallback": newest.fallback,
             "fell_back": newest.fell_back,
             "classes": list(newest.cluster.class_names),
             "pools": list(newest.cluster.pool_names),

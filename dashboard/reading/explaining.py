@@ -129,7 +129,7 @@ def cost_cards(tick: SeenTick, wanted: Filter) -> list[Card]:
     pools, classes = wanted.pool_mask(tick.cluster), wanted.class_mask(tick.cluster)
     rent = float((tick.decision.applied.replicas * tick.price)[pools].sum())
     rule = float(tick.rule_usd_per_hr[pools].sum())
-    name = tick.sitting.fallback
+    name = tick.fallback
     compared = tick.comparison
     if compared is None:
         return [
@@ -165,7 +165,7 @@ def _since_card(tick: SeenTick, pools: np.ndarray) -> Card:
         "Cost rate since the tick before",
         fixed(spent),
         "$/h",
-        f"{fixed(rule)} $/h under {tick.sitting.fallback}, all layers",
+        f"{fixed(rule)} $/h under {tick.fallback}, all layers",
     )
 
 
@@ -208,7 +208,7 @@ def replicas_table(tick: SeenTick, wanted: Filter) -> Table:
             ]
         )
     return table(
-        f"Rule: {tick.sitting.fallback}. Highlighted: the guard, or the mode's reach, made something else of the proposal.",
+        f"Rule: {tick.fallback}. Highlighted: the guard, or the mode's reach, made something else of the proposal.",
         columns,
         rows,
     )

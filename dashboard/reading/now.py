@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict
 
 import numpy as np
 
-from ...env.contract import FORECAST_HORIZON_S, FloatArray, Mode
+from ...env.contract import FORECAST_HORIZON_S, FloatArray, Mode, ReasonCode
 from ...env.timeline import SHOWN_HORIZON_S
 from .documents import (
     UNKNOWN,
@@ -81,7 +81,7 @@ def cards(tick: SeenTick, wanted: Filter) -> list[Card]:
         for state in ("ready", "starting", "draining", "asleep")
     }
     others = ", ".join(f"{count(n)} {state}" for state, n in states.items() if state != "ready" and n > 0)
-    target = float(tick.decision.applied.replicas[pools].sum())
+    target = float(tick.stands.replicas[pools].sum())
     return [
         _cost_card(tick, pools),
         _attainment_card(tick, classes),
@@ -104,7 +104,7 @@ def _cost_card(tick: SeenTick, pools: np.ndarray) -> Card:
     cost, rule = float(tick.rent_usd_per_hr[pools].sum()), float(tick.rule_usd_per_hr[pools].sum())
     if not math.isfinite(rule):
         return card("Cost rate", fixed(cost), "$/h", "the record does not tell the fallback rule's")
-    more = f"{tick.sitting.fallback} would rent {fixed(rule)} $/h"
+    more = f"{tick.fallback} would rent {fixed(rule)} $/h"
     saves = rule - cost
     return card("Cost rate", fixed(cost), "$/h", more, "good" if saves > 0.005 else "")
 
@@ -151,7 +151,7 @@ def warnings(tick: SeenTick, wanted: Filter, stale_after_s: float) -> list[Warne
 def _of_decision(tick: SeenTick) -> Iterator[Warned]:
     for reason in tick.decision.reasons:
         if reason.code in TROUBLES:
-            yield _warned("bad", f"{why(reason).capitalize()}.", "See the decision; docs/modes.md says when it ends.")
+            yield _warned("bad", f"{_begun(why(reason))}.", "See the decision; docs/modes.md says when it ends.")
         elif reason.code in NEWS:
             yield _warned(
                 "warn", f"The mode changed to {tick.decision.mode.value}: {why(reason)}.", "See the decision."
@@ -181,7 +181,7 @@ def _of_classes(tick: SeenTick, wanted: Filter) -> Iterator[Warned]:
 def _of_pools(tick: SeenTick, wanted: Filter, stale_after_s: float) -> Iterator[Warned]:
     snapshot, cluster = tick.snapshot, tick.cluster
     for p in np.flatnonzero(wanted.pool_mask(cluster)):
-        name, held = cluster.pool_names[p], tick.decision.applied.replicas[p] > 0 or snapshot.ready[p] > 0
+        name, held = cluster.pool_names[p], tick.stands.replicas[p] > 0 or snapshot.ready[p] > 0
         age = snapshot.telemetry_age_s[p]
         if held and age > stale_after_s:
             yield _warned(
@@ -189,10 +189,10 @@ def _of_pools(tick: SeenTick, wanted: Filter, stale_after_s: float) -> Iterator[
                 f"{name}: the newest telemetry is {lasting(float(age))} old.",
                 "Are its metrics pages up? The guard holds the pool as it is.",
             )
-        if snapshot.ready[p] == 0 and tick.decision.applied.replicas[p] > 0:
+        if snapshot.ready[p] == 0 and tick.stands.replicas[p] > 0:
             yield _warned(
                 "warn",
-                f"{name}: no replica is ready, {count(tick.decision.applied.replicas[p])} wanted.",
+                f"{name}: no replica is ready, {count(tick.stands.replicas[p])} wanted.",
                 "Requests spill to other pools until one is.",
             )
         if snapshot.throttled[p] > 0:
@@ -256,7 +256,7 @@ def _pool_row(tick: SeenTick, p: int) -> list[Cell]:
     used = snapshot.kv_used_frac[p]
     return [
         cell(cluster.pool_names[p], "spot" if cluster.spot[p] else ""),
-        cell(f"{count(snapshot.ready[p])} / {count(tick.decision.applied.replicas[p])}"),
+        cell(f"{count(snapshot.ready[p])} / {count(tick.stands.replicas[p])}"),
         cell(on_the_way or UNKNOWN, tone="" if on_the_way else "muted"),
         cell(f"{count(snapshot.running[p])} / {count(snapshot.batch_cap[p])}"),
         cell(count(snapshot.waiting[p])),
@@ -310,7 +310,7 @@ def _class_row(tick: SeenTick, c: int) -> list[Cell]:
     ttft, tpot = targets.ttft_s[c], targets.tpot_s[c]
     deadline = targets.deadline_s[c]
     name = cell(cluster.class_names[c], "" if np.isnan(deadline) else f"deadline {lasting(float(deadline))}")
-    route = tick.decision.applied.route[c]
+    route = tick.stands.route[c]
     order = [p for p in np.argsort(-route) if route[p] >= 0.005]
     return [
         name,
@@ -328,3 +328,8 @@ def _class_row(tick: SeenTick, c: int) -> list[Cell]:
         cell(number(float(snapshot.shed_per_s[c]))),
         cell(", ".join(f"{cluster.pool_names[p]} {percent(route[p], 0)} %" for p in order) or UNKNOWN),
     ]
+
+
+def _begun(text: str) -> str:
+    """With a capital; what follows keeps its own."""
+    return text[:1].upper() + text[1:]

@@ -34,6 +34,7 @@ WHY: Final = {
     ReasonCode.CANARY: "it is beyond what the canary may touch",
     ReasonCode.PROMOTED: "the gate of the next mode passed",
     ReasonCode.STEPPED_BACK: "a breach of the mode's gate",
+    ReasonCode.VERSION: "another version of the policy decides, or its trial began or ended",
 }
 """Of every code."""
 TROUBLES: Final = frozenset(
@@ -46,7 +47,7 @@ TROUBLES: Final = frozenset(
     }
 )
 """Reasons for which the fallback decided instead of the policy."""
-NEWS: Final = frozenset({ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK})
+NEWS: Final = frozenset({ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK, ReasonCode.VERSION})
 _SHARES: Final = frozenset({ReasonCode.ROUTE_UNSERVABLE, ReasonCode.ADMIT_RANGE, ReasonCode.ADMIT_INTERACTIVE})
 
 

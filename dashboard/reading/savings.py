@@ -130,7 +130,7 @@ def savings_of(ticks: Sequence[SeenTick], wanted: Filter) -> Savings | None:
         usd=blocks["usd"][known],
         left_out=len(ticks) - int(known.sum()),
         advised=able[-1].decision.mode is Mode.ADVISE,
-        rule=able[-1].sitting.fallback,
+        rule=able[-1].fallback,
         policy=able[-1].decision.policy_name,
         pools=tuple(name for name, own in zip(able[-1].cluster.pool_names, pools, strict=True) if own),
     )

@@ -5,7 +5,6 @@ Symbols: `C` classes, `P` pools, `L` layers of the bill.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +13,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from ...env.contract import SCHEMA_VERSION, Cluster, Decision, FloatArray, SchemaError, Snapshot
+from ...env.contract import Action, Cluster, Decision, FloatArray, SchemaError, Snapshot
 from ...env.counterfactual import Comparison
 from ...env.ledger import SECONDS_PER_HOUR
 from ...env.timeline import TimelineRow, timeline_rows
 from ...env.wire import from_json
+from ...telemetry.record import Sitting, sitting_of
+from ...telemetry.record.lines import document_of
 
 STATES: Final = ("ready", "starting", "draining", "asleep")
 """Of replicas."""
@@ -43,21 +44,6 @@ class RawTick:
 
 
 @dataclass(frozen=True)
-class Sitting:
-    """What does not change while a sidecar leads."""
-
-    scenario: str
-    cluster: Cluster
-    policies: tuple[str, ...]
-    """Who may decide, the fallback last."""
-
-    @property
-    def fallback(self) -> str:
-        """Who decides where the policy does not."""
-        return self.policies[-1] if self.policies else "the fallback rule"
-
-
-@dataclass(frozen=True)
 class SeenTick:
     """One tick."""
 
@@ -68,6 +54,8 @@ class SeenTick:
     snapshot: Snapshot
     decision: Decision
     fell_back: bool
+    stands: Action
+    """What is in force after it; of an adviser, what somebody else brought about."""
     comparison: Comparison | None
     """With the fallback rule; None in records that were kept without it."""
     span_s: float = math.nan
@@ -77,6 +65,12 @@ class SeenTick:
     def cluster(self) -> Cluster:
         """Names and targets."""
         return self.sitting.cluster
+
+    @property
+    def fallback(self) -> str:
+        """Who decides where the policy does not."""
+        policies = self.sitting.policies
+        return policies[-1].name if policies else "the fallback rule"
 
     @property
     def price(self) -> FloatArray:
@@ -104,10 +98,10 @@ class SeenTick:
         if self.comparison is not None and math.isfinite(self.span_s):
             usd = float(self.comparison.usd.sum())
             billed = usd / self.span_s * SECONDS_PER_HOUR if math.isfinite(usd) else None
-        rows = timeline_rows(self.cluster, self.snapshot, self.decision.applied, billed)
+        rows = timeline_rows(self.cluster, self.snapshot, self.stands, billed)
         rule = float(self.rule_usd_per_hr.sum())
         if math.isfinite(rule):
-            rows.append({**rows[-1], "name": f"whole, if {self.sitting.fallback} decided", "value": rule})
+            rows.append({**rows[-1], "name": f"whole, if {self.fallback} decided", "value": rule})
         return tuple(rows)
 
 
@@ -122,7 +116,7 @@ def seen_tick(raw: RawTick, before: SeenTick | None = None) -> SeenTick:
         UnreadableTick: it is of another version, or spoilt.
     """
     try:
-        sitting = _sitting(raw.sitting)
+        sitting = _sitting(raw.sitting, "sitting")
         snapshot = from_json(Snapshot, _field(raw, "snapshot"), "snapshot").check(sitting.cluster)
         decision = from_json(Decision, _field(raw, "decision"), "decision")
         compared = raw.fields.get("comparison")
@@ -131,9 +125,11 @@ def seen_tick(raw: RawTick, before: SeenTick | None = None) -> SeenTick:
         if isinstance(wall_s, bool) or not isinstance(wall_s, int | float):
             raise SchemaError(f"wall_s: {str(wall_s)[:40]!r}, wanted seconds since 1970")
         fell_back = raw.fields.get("fell_back") is True
+        stood = raw.fields.get("in_force")
+        stands = decision.applied if stood is None else from_json(Action, stood, "in_force")
     except (SchemaError, ValueError) as error:
         raise UnreadableTick(f"{raw.where}: {error}") from None
-    tick = SeenTick(raw.id, float(wall_s), sitting, snapshot, decision, fell_back, comparison, math.nan)
+    tick = SeenTick(raw.id, float(wall_s), sitting, snapshot, decision, fell_back, stands, comparison)
     return tick if before is None else _after(tick, before)
 
 
@@ -153,17 +149,6 @@ def _field(raw: RawTick, name: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _sitting(text: str) -> Sitting:
+def _sitting(text: str, where: str) -> Sitting:
     """Few are ever in use, and each is named by thousands of ticks."""
-    document = json.loads(text)
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA_VERSION:
-        seen = document.get("schema") if isinstance(document, dict) else None
-        raise SchemaError(f"sitting.schema: {seen!r}, this build reads {SCHEMA_VERSION}")
-    cluster = from_json(Cluster, document.get("cluster"), "sitting.cluster")
-    policies = document.get("policies")
-    names = (
-        [str(policy["name"]) for policy in policies if isinstance(policy, dict) and "name" in policy]
-        if isinstance(policies, list)
-        else []
-    )
-    return Sitting(str(document.get("scenario", "")), cluster, tuple(names))
+    return sitting_of(document_of(text.encode(), where), where)

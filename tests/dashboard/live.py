@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from poolpilot.controller.decision_log import TickRecord
 from poolpilot.dashboard.app.following import Following
 from poolpilot.dashboard.app.server import dashboard
 from poolpilot.dashboard.reading.runs import RunReader
 from poolpilot.dashboard.reading.sources import StoreSource
 from poolpilot.telemetry.access import Access, serving
+from poolpilot.telemetry.record import TickRecord
 from poolpilot.telemetry.store import Store
 from poolpilot.telemetry.valkey import embedded_valkey
 from poolpilot.tests.dashboard.recorded import entries

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from poolpilot.controller.choosing import PolicyChoice
-from poolpilot.controller.decision_log import DecisionLog, Sat, Sitting, TickRecord, entry_of
+from poolpilot.controller.decision_log import DecisionLog
 from poolpilot.dashboard.reading.history import History
+from poolpilot.dashboard.reading.sources import of_entry
 from poolpilot.dashboard.reading.ticks import RawTick
 from poolpilot.env.contract import Mode
+from poolpilot.telemetry.record import Chosen, Sat, Sitting, TickRecord, entry_of
 from poolpilot.telemetry.store import TickEntry
 from poolpilot.tests.controller.ticks import a_sitting, sat_through
 
@@ -21,7 +22,7 @@ TICK_S = 10.0
 def sitting(nasty: bool = False) -> Sitting:
     """Of a policy and its fallback; with a class and a pool that are named as an attacker would."""
     own = a_sitting()
-    policies = tuple(Sat(name, f"{name}-hash", PolicyChoice("plan-tracking")) for name in ("fragile", "careful"))
+    policies = tuple(Sat(name, f"{name}-hash", Chosen("plan-tracking")) for name in ("fragile", "careful"))
     cluster = own.cluster
     if nasty:
         cluster = replace(
@@ -48,8 +49,6 @@ def entries(kept: Sequence[TickRecord]) -> list[TickEntry]:
 
 def raw_ticks(kept: Sequence[TickRecord]) -> Iterator[RawTick]:
     """As a source hands them out."""
-    from poolpilot.dashboard.reading.sources import of_entry
-
     for i, entry in enumerate(entries(kept)):
         yield of_entry("record", str(i + 1), entry)
 

@@ -12,8 +12,9 @@ import pytest
 
 from poolpilot.dashboard.app.following import Following
 from poolpilot.dashboard.app.server import assets, dashboard
+from poolpilot.dashboard.reading.logs import LogSource
 from poolpilot.dashboard.reading.runs import RunReader
-from poolpilot.dashboard.reading.sources import LogSource, NoSource, Source
+from poolpilot.dashboard.reading.sources import NoSource, Source
 from poolpilot.dashboard.reading.timelines import FIGURES
 from poolpilot.telemetry.access import Access, serving
 from poolpilot.tests.dashboard.reading.test_runs import write_run

@@ -27,7 +27,7 @@ def tick() -> SeenTick:
         getattr(snapshot, column)[:] = value
     applied = replace(seen.decision.applied, replicas=np.full(3, 2.0))
     decision = replace(seen.decision, applied=applied, reasons=())
-    return replace(seen, snapshot=snapshot, decision=decision, fell_back=False)
+    return replace(seen, snapshot=snapshot, decision=decision, stands=applied, fell_back=False)
 
 
 def cards(tick: SeenTick, wanted: Filter = Filter()) -> dict[str, str]:  # noqa: B008

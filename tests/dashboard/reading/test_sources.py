@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from poolpilot.controller.decision_log import DecisionLog
 from poolpilot.dashboard.reading.history import History
-from poolpilot.dashboard.reading.sources import LogSource, Source, SourceError, StoreSource
+from poolpilot.dashboard.reading.logs import LogSource
+from poolpilot.dashboard.reading.sources import Source, SourceError, StoreSource
 from poolpilot.env.wire import to_json
+from poolpilot.telemetry.record import Keeping
+from poolpilot.telemetry.record.segments import segments
 from poolpilot.telemetry.store import Store
 from poolpilot.telemetry.valkey import embedded_valkey
 from poolpilot.tests.dashboard.recorded import entries, records, write_log
@@ -82,7 +86,7 @@ async def test_a_log_that_was_replaced_is_read_from_its_beginning(tmp_path: Path
     assert len(await source.recent(3600.0)) == 3
     write_log(tmp_path / "other", records(2))
     (tmp_path / "other").replace(log)
-    assert len(await source.after("3")) == 2
+    assert len(await source.after("")) == 2
 
 
 @pytest.mark.parametrize(
@@ -111,3 +115,23 @@ async def test_an_empty_store_has_no_ticks_and_nobody_leads(store: Store) -> Non
     assert await source.leader() is None
     await store.acquire("me:1", 30.0)
     assert await source.leader() == "me:1"
+
+
+async def test_closed_segments_are_read_as_far_back_as_the_span_reaches(tmp_path: Path) -> None:
+    kept = records(30)
+    log = tmp_path / "decisions.jsonl"
+    with DecisionLog(log, kept[0].sitting, keeping=Keeping(segment_bytes=60_000)) as writer:
+        for record in kept[:20]:
+            writer.append(record)
+        assert len(segments(log)) >= 2
+        source = LogSource(log)
+        recent = await source.recent(155.0)
+        assert [tick.fields["decision"]["tick"] for tick in recent] == list(range(4, 20))
+        assert [tick.fields["decision"]["tick"] for tick in await source.recent(3600.0)] == list(range(20))
+        later = []
+        for record in kept[20:]:  # the file is closed and begun anew meanwhile
+            writer.append(record)
+            later += await source.after("")
+    later += await source.after("")
+    assert [tick.fields["decision"]["tick"] for tick in later] == list(range(20, 30))
+    await source.close()
