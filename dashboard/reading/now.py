@@ -152,6 +152,8 @@ def _of_decision(tick: SeenTick) -> Iterator[Warned]:
     for reason in tick.decision.reasons:
         if reason.code in TROUBLES:
             yield _warned("bad", f"{_begun(why(reason))}.", "See the decision; docs/modes.md says when it ends.")
+        elif reason.code is ReasonCode.VERSION:
+            yield _warned("warn", f"{_begun(why(reason))}.", "poolpilot policies lists the versions.")
         elif reason.code in NEWS:
             yield _warned(
                 "warn", f"The mode changed to {tick.decision.mode.value}: {why(reason)}.", "See the decision."
