@@ -23,6 +23,7 @@ COMMANDS = {
     "policies": "List policies, checkpoints and a registry's versions with their evidence; promote and roll back.",
     "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",
     "control": "Run the sidecar: observe, decide, guard, act, record.",
+    "dashboard": "Show a sidecar live in a browser: fleet, decisions explained, policies, savings.",
     "profile": "Measure a live endpoint by a short sweep and fit the law of its hardware.",
     "calibrate": "Fit the performance model to measured data, or check it against a table.",
 }
