@@ -1,1 +1,1 @@
-"""The parts of `poolpilot finetune`, a file each."""
+"""`poolpilot finetune`: one module for each of its commands."""
