@@ -20,7 +20,6 @@ COMMANDS = {
     "evaluate": "Compare policies over scenarios and seeds, with confidence intervals.",
     "finetune": "Learn from the live system, beside it; nothing reaches traffic unproven.",
     "tune": "Search the rules' knobs for the least bill that holds the targets.",
-    "finetune": "Learn from the record of a live cluster: refit its simulated twin.",
     "policies": "List policies, checkpoints and a registry's versions with their evidence; promote and roll back.",
     "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",
     "control": "Run the sidecar: observe, decide, guard, act, record.",
