@@ -12,6 +12,7 @@ from . import __version__
 COMMANDS = {
     "demo": "Watch a trained policy steer mixed GPU pools through a real Envoy, against baselines.",
     "demo-vllm": "The same with real vLLM servers on this machine's CPU, paced as unlike GPUs.",
+    "audit": "What your fleet spent and held, and what other policies would have: from Prometheus or a request log.",
     "simulate": "Run policies over a scenario in the simulator and print what they cost and reach.",
     "scenarios": "List the shipped scenarios, or check a scenario file of your own.",
     "plan": "Which GPUs to rent, how laid out, at which precision, and which class goes where.",
@@ -77,6 +78,7 @@ def main() -> None:
     \b
     Start here:
       poolpilot demo                       see it work, no GPU needed
+      poolpilot audit --write-example      what your own fleet costs: from Prometheus or a request log
       poolpilot scenarios                  what a cluster and its targets look like as a file
       poolpilot simulate --scenario NAME   what policies would cost on it
     """
