@@ -36,11 +36,11 @@ def ports() -> Iterator[dict[int, int]]:
 
 
 def test_every_command_of_the_page_works_as_written(ports: dict[int, int], tmp_path: Path) -> None:
-    assert commands(PAGE).count("curl") >= 9
+    assert commands(PAGE).count("curl") >= 10
     status, out, err = follow(PAGE, ports, tmp_path)
     control = (tmp_path / "poolpilot" / "control.log").read_text() if (tmp_path / "poolpilot").exists() else ""
     assert status == 0, (out[-1500:], err[-2500:], control[-2500:])
-    assert re.findall(r"mode: (\w+)", out) == ["canary", "active"]
+    assert re.findall(r"mode: (\w+)", out) == ["canary", "active", "advise"]
     decisions = (tmp_path / "poolpilot" / "decisions.jsonl").read_text()
     for mode in ("advise", "canary", "active"):
         assert f'"mode":"{mode}"' in decisions, mode

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import re
 import signal
 import sys
@@ -30,7 +29,7 @@ from poolpilot.telemetry.record import TickRecord, read_log
 from poolpilot.telemetry.store import Store
 from poolpilot.telemetry.valkey import embedded_valkey
 
-from .miniature import START_PATIENCE_S, a_stage, processes_naming
+from .miniature import START_PATIENCE_S, a_stage, end_processes_naming, processes_naming
 
 pytestmark = pytest.mark.e2e
 PATIENCE_S = 90.0
@@ -42,9 +41,7 @@ _STEERS = re.compile(r"steering .*requests to (\S+),")
 def swept(tmp_path: Path) -> Iterator[None]:
     """A test that fails half-way leaves what outlives a killed sidecar by design: end it."""
     yield
-    for line in processes_naming(tmp_path):
-        with suppress(ProcessLookupError):
-            os.kill(int(line.split(":")[0]), signal.SIGKILL)
+    end_processes_naming(tmp_path)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from .miniature import processes_naming
+from .miniature import end_processes_naming
 
 PATIENCE_S = 300.0
 
@@ -62,8 +62,6 @@ def follow(page: Path, ports: Mapping[int, int], folder: Path) -> Outcome:
     except subprocess.TimeoutExpired as error:
         return Outcome(None, str(error.stdout), str(error.stderr))
     finally:
-        for line in processes_naming(folder):
-            with suppress(ProcessLookupError):
-                os.kill(int(line.split(":")[0]), signal.SIGKILL)
+        end_processes_naming(folder)
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
