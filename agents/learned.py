@@ -13,10 +13,11 @@ import numpy as np
 import onnxruntime
 
 from ..env.bending import Bending
-from ..env.codec import Outputs
+from ..env.codec import Observation, Outputs
 from ..env.contract import Action, Answer, Cluster, FloatArray, Memory, Plan, Snapshot
 from .blend import MakeRule, PortfolioError, rules_of
 from .checkpoint import CARD, ONNX, Checkpoint, CheckpointError
+from .ranges import CARD_FIELD, Ranges, RangesError, ranges_from_json
 
 INPUTS: Final = ("classes", "pools", "whole", "class_mask", "pool_mask")
 """Of the network, as the parts of an `Observation` are called."""
@@ -33,6 +34,10 @@ class LearnedPolicy:
     miss_price: float
     name: str
     policy_hash: str
+    ranges: Ranges | None = None
+    """Between what the features lay in training; None where its card does not tell."""
+    watch: Callable[[Observation], None] | None = field(default=None, repr=False)
+    """Told what the network sees at every decision."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The bent blend. A network output that is not finite is passed on: the guard refuses it, loudly."""
@@ -47,7 +52,11 @@ class LearnedPolicy:
         rows = {name: getattr(look.seen, name).astype(np.float32) for name in INPUTS}
         answers = self.session.run(OUTPUTS, {name: row[None] if single else row for name, row in rows.items()})
         outputs = Outputs(*(_double(answer[0] if single else answer) for answer in answers))
-        return self.bending.act(outputs, look), memory, Answer(outputs.classes, outputs.pools, outputs.whole)
+        if self.watch is not None:
+            self.watch(look.seen)
+        outside, features = self.ranges.outside(look.seen) if self.ranges and single else (np.nan, ())
+        answer = Answer(outputs.classes, outputs.pools, outputs.whole, outside_frac=float(outside), outside=features)
+        return self.bending.act(outputs, look), memory, answer
 
 
 def learned_policies(
@@ -67,7 +76,9 @@ def learned_policies(
     session = network_session(checkpoint)
     try:
         make_rules = rules_of(checkpoint.portfolio, make_rule)
-    except PortfolioError as error:
+        told = checkpoint.card.get(CARD_FIELD)
+        ranges = None if told is None else ranges_from_json(told)
+    except (PortfolioError, RangesError) as error:
         raise CheckpointError(f"{checkpoint.folder / CARD}: {error}") from None
     return lambda cluster: LearnedPolicy(
         bending=Bending(cluster, make_rules(cluster), checkpoint.headroom * headroom),
@@ -75,6 +86,7 @@ def learned_policies(
         miss_price=checkpoint.miss_price if miss_price is None else miss_price,
         name=checkpoint.name,
         policy_hash=checkpoint.policy_hash,
+        ranges=ranges,
     )
 
 

@@ -61,6 +61,7 @@ from .settings import ControlSettings, StartError
 from .standing import Standing, StandingError
 from .thinking import Thinker
 from .trial import rules_of
+from .twin_watch import TwinWatch
 from .versions import Versions
 
 _LOG: Final = logging.getLogger(__name__)
@@ -180,6 +181,7 @@ class Term:
                     fencing_token=self.fence.token,
                     account=account,
                     begins_at_s=clock.now_s(),
+                    twin=TwinWatch(self.settings.folder).error,
                     versions=self._versions(thinker, records),
                 )
                 self.front.leads(sidecar, metrics, self.fence.token)
