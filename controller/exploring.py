@@ -142,7 +142,7 @@ class Explorer:
             self.account = replace(self.account, ticks=self.account.ticks + 1)
             if self._keep():
                 noisy = await self._with_noise(policy, proposed, memory, reach, snapshot, plan, state, patience_s)
-        elif self.account is not self._kept:
+        elif self._readable and self.account is not self._kept:
             self._keep()
         self.on_account(self.account, noisy is not None)
         if noisy is None:
