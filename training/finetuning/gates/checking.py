@@ -23,6 +23,7 @@ from ....env.workload.load import load_workload
 from ....telemetry.record import Record, read
 from ....telemetry.record.defects import SUSPECT
 from ...suites.suite import Suite
+from ..live import LiveError
 from .days import DaysError, TwinDay
 from .finding import Finding
 from .logged import logged_steps
@@ -110,7 +111,10 @@ def _ranges(runs: TwinRuns | None, record: Record | None, refused: str, hashes: 
 def _off_policy(record: Record | None, candidate: Checkpoint, incumbent: Checkpoint, hashes: dict[str, str]) -> Finding:
     if record is None:
         return Finding(OFF_POLICY, Verdict.UNKNOWN, "no record", {}, hashes)
-    logged, log_std, why = logged_steps(record, incumbent)
+    try:
+        logged, log_std, why = logged_steps(record, incumbent)
+    except LiveError as error:
+        return Finding(OFF_POLICY, Verdict.FAIL, f"the record is not to be trusted: {error}", {}, hashes)
     found = off_policy_gate(logged, log_std, incumbent, candidate, hashes, why)
     if found.verdict is Verdict.PASS and set(hashes.values()) & learned_records(candidate):
         said = f"the candidate learned from this very log, which therefore cannot speak for it: {found.reason}"
