@@ -23,10 +23,8 @@ from ....env.workload.load import load_workload
 from ....telemetry.record import Record, read
 from ....telemetry.record.defects import SUSPECT
 from ...suites.suite import Suite
-from ..live import LiveError
 from .days import DaysError, TwinDay
 from .finding import Finding
-from .logged import logged_steps
 from .off_policy import off_policy_gate
 from .ranges import ranges_gate
 from .suites import suites_gate
@@ -111,6 +109,12 @@ def _ranges(runs: TwinRuns | None, record: Record | None, refused: str, hashes: 
 def _off_policy(record: Record | None, candidate: Checkpoint, incumbent: Checkpoint, hashes: dict[str, str]) -> Finding:
     if record is None:
         return Finding(OFF_POLICY, Verdict.UNKNOWN, "no record", {}, hashes)
+    try:
+        from ..live import LiveError  # by torch, which only this gate needs
+        from .logged import logged_steps
+    except ModuleNotFoundError as error:
+        said = f"explored steps cannot be read without {error.name}: pip install 'poolpilot[train]'"
+        return Finding(OFF_POLICY, Verdict.UNKNOWN, said, {}, hashes)
     try:
         logged, log_std, why = logged_steps(record, incumbent)
     except LiveError as error:
