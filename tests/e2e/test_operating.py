@@ -13,7 +13,7 @@ import pytest
 
 from poolpilot.controller.actuators.child import free_port
 
-from .miniature import processes_naming
+from .miniature import end_processes_naming
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operating.md"
 SERVERS = {8001: "A100-SXM-80GB", 8002: "L40S-48GB"}
@@ -59,16 +59,14 @@ def run(script: str, folder: Path) -> tuple[int | None, str, str]:
     except subprocess.TimeoutExpired as error:
         return None, str(error.stdout), str(error.stderr)
     finally:
-        for line in processes_naming(folder):
-            with suppress(ProcessLookupError):
-                os.kill(int(line.split(":")[0]), signal.SIGKILL)
+        end_processes_naming(folder)
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
 
 
 def test_every_command_of_the_page_works_as_written(ports: dict[int, int], tmp_path: Path) -> None:
     written = commands()
-    assert written.count("curl") >= 9
+    assert written.count("curl") >= 10
     for port, free in ports.items():
         assert f":{port}" in written or f" {port} " in written, port
         written = re.sub(rf"\b{port}\b", str(free), written)
@@ -80,7 +78,7 @@ def test_every_command_of_the_page_works_as_written(ports: dict[int, int], tmp_p
     returncode, out, err = run(script, tmp_path)
     control = (tmp_path / "poolpilot" / "control.log").read_text() if (tmp_path / "poolpilot").exists() else ""
     assert returncode == 0, (out[-1500:], err[-2500:], control[-2500:])
-    assert re.findall(r"mode: (\w+)", out) == ["canary", "active"]
+    assert re.findall(r"mode: (\w+)", out) == ["canary", "active", "advise"]
     decisions = (tmp_path / "poolpilot" / "decisions.jsonl").read_text()
     for mode in ("advise", "canary", "active"):
         assert f'"mode":"{mode}"' in decisions, mode
