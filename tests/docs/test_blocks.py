@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from poolpilot.agents.checkpoint import shipped_checkpoints
 from poolpilot.agents.portfolio import HELD_PLAN, INTEGRAL, RULES
+from poolpilot.audit.description import Description
 from poolpilot.env.scenario import Scenario, shipped_scenarios
 from poolpilot.training.contenders import MARKS
 from poolpilot.training.static_peak import STATIC_PEAK
@@ -109,7 +110,7 @@ def check_yaml(text: str) -> list[str]:
         return ["no mapping"]
     if shortened or set(document) & set(FOREIGN):
         return []
-    model: type[Any] = SuiteFile if "scenarios" in document else Scenario
+    model: type[Any] = SuiteFile if "scenarios" in document else Scenario if "workload" in document else Description
     try:
         if "schema" in document:
             model.model_validate(document)
