@@ -330,6 +330,7 @@ class Term:
             chosen.miss_price,
             self.fence,
             records.sit,
+            records.metrics.versions,
         )
 
     def _explorer(self, metrics: ExplorationMetrics) -> Explorer | None:
