@@ -18,10 +18,12 @@ COMMANDS = {
     "plan": "Which GPUs to rent, how laid out, at which precision, and which class goes where.",
     "train": "Train a policy in the simulator.",
     "evaluate": "Compare policies over scenarios and seeds, with confidence intervals.",
+    "finetune": "Learn from the live system, beside it; nothing reaches traffic unproven.",
     "tune": "Search the rules' knobs for the least bill that holds the targets.",
     "policies": "List policies, checkpoints and a registry's versions with their evidence; promote and roll back.",
     "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",
     "control": "Run the sidecar: observe, decide, guard, act, record.",
+    "dashboard": "Show a sidecar live in a browser: fleet, decisions explained, policies, savings.",
     "profile": "Measure a live endpoint by a short sweep and fit the law of its hardware.",
     "calibrate": "Fit the performance model to measured data, or check it against a table.",
 }
