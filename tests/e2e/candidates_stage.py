@@ -51,7 +51,7 @@ async def served(stage: Stage, registry: Registry, folder: Path, *more: str) -> 
             await running.ended()
 
 
-async def until(holds: Callable[[], bool], patience_s: float = 60.0) -> None:
+async def until(holds: Callable[[], bool], patience_s: float = 120.0) -> None:
     async with asyncio.timeout(patience_s):
         while not holds():
             await asyncio.sleep(0.1)

@@ -171,7 +171,7 @@ async def more_ticks(api_url: str, than: int) -> bool:
     return await ticks_of(api_url) > than
 
 
-async def until_true(holds: Callable[[], Awaitable[bool]], patience_s: float = 60.0) -> None:
+async def until_true(holds: Callable[[], Awaitable[bool]], patience_s: float = 120.0) -> None:
     async with asyncio.timeout(patience_s):
         while not await holds():
             await asyncio.sleep(0.1)

@@ -461,6 +461,6 @@ def test_evidence_comes_back_as_it_was_kept_and_numbers_that_are_none_are_null(
 
 def test_who_has_no_patience_is_not_held_up_by_a_writer_that_was_stopped(registry: Registry, candidate: str) -> None:
     impatient = Registry(registry.folder, patience_s=0.1)
-    with locked(registry.folder / ".lock"), pytest.raises(Busy, match="another process has held it for 0.1 s"):
+    with locked(registry.folder / ".lock"), pytest.raises(Busy, match=r"another process has held it for 0\.1 s"):
         impatient.promote(candidate, registry.incumbent(), force="go")
     assert impatient.incumbent() == registry.incumbent() != candidate
