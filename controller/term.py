@@ -328,6 +328,7 @@ class Term:
             chosen.miss_price,
             self.fence,
             records.sit,
+            records.metrics.versions,
         )
 
     def _learner_file(self) -> Path | None:
