@@ -5,6 +5,7 @@ No torch here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +18,7 @@ from ..env.codec import Observation, Outputs
 from ..env.contract import Action, Answer, Cluster, FloatArray, Memory, Plan, Snapshot
 from .blend import MakeRule, PortfolioError, rules_of
 from .checkpoint import CARD, ONNX, Checkpoint, CheckpointError
+from .exploring import DRAWN, SPREAD, log_probability, noise_in, without_noise
 from .ranges import CARD_FIELD, Ranges, RangesError, ranges_from_json
 
 INPUTS: Final = ("classes", "pools", "whole", "class_mask", "pool_mask")
@@ -45,7 +47,10 @@ class LearnedPolicy:
         return action, memory
 
     def decide_with_answer(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory, Answer]:
-        """As `decide`, with the network's answer; it is deterministic."""
+        """As `decide`, with the network's answer: deterministic, but for noise that the memory holds (`exploring`)."""
+        noise = noise_in(memory)
+        if noise is not None:
+            spread, drawn, memory = float(memory[SPREAD]), bool(memory[DRAWN]), without_noise(memory)
         price = np.full(snapshot.time_s.shape, self.miss_price)
         look, memory = self.bending.look(snapshot, plan, memory, price)
         single = look.seen.whole.ndim == 1  # the network takes batches: one cluster is a batch of one
@@ -54,8 +59,13 @@ class LearnedPolicy:
         outputs = Outputs(*(_double(answer[0] if single else answer) for answer in answers))
         if self.watch is not None:
             self.watch(look.seen)
-        outside, features = self.ranges.outside(look.seen) if self.ranges and single else (np.nan, ())
-        answer = Answer(outputs.classes, outputs.pools, outputs.whole, outside_frac=float(outside), outside=features)
+        density = math.nan
+        if noise is not None:
+            outputs = Outputs(outputs.classes + noise.classes, outputs.pools + noise.pools, outputs.whole + noise.whole)
+            if drawn:
+                density = log_probability(noise, spread, self.bending.cluster)
+        outside, features = self.ranges.outside(look.seen) if self.ranges and single else (math.nan, ())
+        answer = Answer(outputs.classes, outputs.pools, outputs.whole, density, outside, features)
         return self.bending.act(outputs, look), memory, answer
 
 

@@ -43,6 +43,7 @@ from .blindness import blind
 from .comparing import begun, compared
 from .deciding import Proposed, conclude
 from .drift import Drift, drifted
+from .exploring import Explorer
 from .fencing import Fenced
 from .handover import Account, Remembered
 from .health import WELL, Health
@@ -170,6 +171,8 @@ class Sidecar:
     """The newest error of the simulated twin that somebody told; NaN for none."""
     versions: Versions | None = None
     """Follows the registry that the policy is of; its thinker is this one's."""
+    explorer: Explorer | None = None
+    """Where exploration is enabled."""
     status: Status = field(init=False)
 
     def __post_init__(self) -> None:
@@ -233,6 +236,14 @@ class Sidecar:
         proposed, memory = await self._propose(snapshot, plan, patience_s, self._trouble(observation))
         self._drift = self._drifted(proposed, float(snapshot.time_s))
         reach = self._reach(proposed)
+        explorer, news = self.explorer, self._news()
+        if explorer is not None:
+            explorer.count(snapshot, plan, self.in_force, observation.bill, observation.tick.counts)
+            if not self._drift.drifts:  # where the policy is not at home nothing is tried
+                proposed, memory, reach = await explorer.explore(
+                    self.thinker.policy, proposed, memory, reach, snapshot, plan, guard_state, patience_s
+                )
+            news = (*news, *explorer.news(proposed))
         decision, state = conclude(
             proposed,
             snapshot,
@@ -242,9 +253,11 @@ class Sidecar:
             guard_state,
             self.status.ticks,
             reach,
-            self._news(),
+            news,
             self.fencing_token,
         )
+        if explorer is not None:
+            explorer.decided(decision, snapshot, plan)
         comparison, self._courses = compared(
             self._courses,
             proposed,
@@ -321,7 +334,9 @@ class Sidecar:
         return await self.versions.propose(snapshot, plan, patience_s, trouble, self.ladder.mode)
 
     def _version_health(self) -> Health:
-        return WELL if self.versions is None or not self.versions.trouble else Health(warnings=(self.versions.trouble,))
+        asides = (self.versions, self.explorer)
+        troubles = tuple(aside.trouble for aside in asides if aside is not None and aside.trouble)
+        return Health(warnings=troubles) if troubles else WELL
 
     def _drifted(self, proposed: Proposed, now_s: float) -> Drift:
         """What the tick says of the world that the policy was trained in; a fallback's tick says nothing."""
@@ -352,7 +367,9 @@ class Sidecar:
         elif self._unusable(proposed.trouble):
             self.ladder = renewed(self.ladder)
             self._moved_by(None)
-        elif tick.decision.mode is self.ladder.mode:  # else it was changed meanwhile, and this tick was of another one
+        elif (
+            tick.decision.mode is self.ladder.mode or proposed.plain is not None
+        ):  # else it was changed meanwhile, and this tick was of another one
             after, move = judged(self.ladder, found, self._gates, steps_back=self.steps_back)
             back = move is not None and not move.up and self.versions is not None and self.versions.roll_back(move.why)
             self.ladder = renewed(self.ladder) if back else after
@@ -361,7 +378,7 @@ class Sidecar:
     def _unusable(self, trouble: Reason | None) -> bool:
         """Whether a version on probation answered with what cannot be used, and is gone back from: no need to wait for more."""
         own = (ReasonCode.POLICY_ERROR, ReasonCode.NOT_FINITE)
-        if self.versions is None or trouble is None or trouble.code not in own:
+        if not self.steps_back or self.versions is None or trouble is None or trouble.code not in own:
             return False
         return self.versions.roll_back(f"{trouble.code}: {trouble.detail}")
 
