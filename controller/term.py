@@ -67,6 +67,8 @@ _LOG: Final = logging.getLogger(__name__)
 COLLECTING_SHARE_OF_TICK: Final = 0.5
 """Pages that have not come after this share of a tick are missing at this one (a second's patience they have always)."""
 
+REGISTRY_PATIENCE_S: Final = 0.2
+"""Of the wall, for another writer of the registry: one that was stopped half-way must hold up no tick, and no lease."""
 MOST_PATIENCE_S: Final = 5.0
 """Of the wall, for proxies elsewhere to follow one step of a change."""
 
@@ -314,7 +316,7 @@ class Term:
             return None
         control = self.scenario.control
         try:
-            registry = Registry(asked[0])
+            registry = Registry(asked[0], REGISTRY_PATIENCE_S)
         except RegistryError as error:
             raise StartError(str(error)) from None
         return Versions(
