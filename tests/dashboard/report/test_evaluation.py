@@ -97,7 +97,7 @@ def test_the_glance_is_at_the_checkpoint_and_says_what_to_beware_of() -> None:
     cards = headlines(summary, "first")
     bill = next(card for card in cards if card.name == "agent: bill against rule")
     assert bill.value.startswith("-9.9")
-    assert bill.value.endswith(" %")
+    assert bill.unit == "%"
     assert "[" in bill.more
     assert not any(card.warn for card in cards)
     bad = [{**row, "classes": [{**row["classes"][0], "met": 90_000}]} for row in rows()]
