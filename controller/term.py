@@ -326,6 +326,7 @@ class Term:
             chosen.miss_price,
             self.fence,
             records.sit,
+            records.metrics.versions,
         )
 
     def _learner_file(self) -> Path | None:

@@ -93,6 +93,8 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
 IN_POINTS: Final = frozenset({"attainment", "ttft_met", "tpot_met"})
 _LATENCY_OF: Final = {"ttft": "ttft_target_s", "tpot": "tpot_target_s", "e2e": "e2e_target_s"}
 _LATENCIES: Final = tuple(f"{label}_{at}_s" for label in _LATENCY_OF for at in ("mean", "p50", "p95"))
+NO_LATENCY: Final = "no latency"
+"""How a reason begins that says so."""
 _WEIGHTY: Final = 0.05
 """A class with less than this share of the requests may lack latencies without a word."""
 
@@ -270,7 +272,7 @@ def _judged(measured: Observed, figures: Sequence[Compared], lacking: Sequence[s
     for name, seen in measured.classes.items():
         weighty = math.isnan(seen.requests) or total <= 0 or seen.requests >= _WEIGHTY * total
         if weighty and not any(own.of == name and own.figure in _LATENCIES for own in figures):
-            reasons.append(f"no latency of {name} was measured: how fast its requests were served is not known")
+            reasons.append(f"{NO_LATENCY} of {name} was measured: how fast its requests were served is not known")
             verdict = max(verdict, Verdict.ROUGH, key=_ORDER.index)
     return Match(verdict, tuple(figures), tuple(lacking), tuple(reasons))
 
