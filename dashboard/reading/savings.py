@@ -11,7 +11,7 @@ Symbols: `N` ticks, `B` blocks, `P` pools, `L` layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from scipy.stats import t as student
 from ...env.contract import BILL_LAYERS, FloatArray, Mode
 from ...env.ledger import SECONDS_PER_HOUR
 from ..figures.bill import BillRow
-from ..figures.savings import SavingRow
+from ..figures.savings import ALL, SavingRow
 from .documents import Card, Cell, Table, Tone, card, cell, column, fixed, lasting, percent, table
 from .history import Filter
 from .ticks import SeenTick
@@ -29,6 +29,7 @@ from .ticks import SeenTick
 BLOCK_S: Final = 300.0
 """The decider's seconds in a block: a usual cold start and a half."""
 LEAST_BLOCKS: Final = 5
+_NOTHING_USD: Final = 1e-6
 CONFIDENCE: Final = 0.95
 
 
@@ -137,7 +138,7 @@ def savings_of(ticks: Sequence[SeenTick], wanted: Filter) -> Savings | None:
 
 
 def saving_points(savings: Savings) -> list[SavingRow]:
-    """Dollars saved so far, tick by tick, with the interval that they have by then."""
+    """Dollars saved so far, tick by tick, in all with the interval that they have by then, and by layer."""
     saved = (savings.rule_usd - savings.policy_usd).sum(axis=(1, 2))
     total, hours = np.cumsum(saved), np.cumsum(savings.span_s) / SECONDS_PER_HOUR
     blocks = savings.blocks(saved)
@@ -145,8 +146,9 @@ def saving_points(savings: Savings) -> list[SavingRow]:
     # The spread between blocks is that of the whole span; a sum over k of them is uncertain by its square root.
     spread = half_width(blocks) * math.sqrt(len(blocks)) if known else math.nan
     half = spread * np.sqrt(hours * SECONDS_PER_HOUR / BLOCK_S) * BLOCK_S / SECONDS_PER_HOUR
-    return [
+    whole: list[SavingRow] = [
         {
+            "series": ALL,
             "time_s": float(savings.wall_s[i]),
             "usd": float(total[i]),
             "low": float(total[i] - half[i]) if known else None,
@@ -154,6 +156,17 @@ def saving_points(savings: Savings) -> list[SavingRow]:
         }
         for i in range(len(total))
     ]
+    return [*whole, *_by_layer(savings)]
+
+
+def _by_layer(savings: Savings) -> Iterator[SavingRow]:
+    """Of those layers that differ."""
+    for at, layer in enumerate(BILL_LAYERS):
+        total = np.cumsum((savings.rule_usd - savings.policy_usd)[:, :, at].sum(axis=1))
+        if np.abs(total).max() < _NOTHING_USD:
+            continue
+        for time_s, usd in zip(savings.wall_s, total, strict=True):
+            yield {"series": layer, "time_s": float(time_s), "usd": float(usd), "low": None, "high": None}
 
 
 def bars(savings: Savings) -> list[BillRow]:
