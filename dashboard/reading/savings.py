@@ -23,7 +23,7 @@ from ...env.ledger import SECONDS_PER_HOUR
 from ..figures.bill import BillRow
 from ..figures.savings import ALL, SavingRow
 from .documents import Card, Cell, Table, Tone, card, cell, column, fixed, lasting, percent, table
-from .history import Filter
+from .history import MOST_DRAWN, Filter
 from .ticks import SeenTick
 
 BLOCK_S: Final = 300.0
@@ -154,7 +154,7 @@ def saving_points(savings: Savings) -> list[SavingRow]:
             "low": float(total[i] - half[i]) if known else None,
             "high": float(total[i] + half[i]) if known else None,
         }
-        for i in range(len(total))
+        for i in _shown(len(total))
     ]
     return [*whole, *_by_layer(savings)]
 
@@ -165,8 +165,20 @@ def _by_layer(savings: Savings) -> Iterator[SavingRow]:
         total = np.cumsum((savings.rule_usd - savings.policy_usd)[:, :, at].sum(axis=1))
         if np.abs(total).max() < _NOTHING_USD:
             continue
-        for time_s, usd in zip(savings.wall_s, total, strict=True):
-            yield {"series": layer, "time_s": float(time_s), "usd": float(usd), "low": None, "high": None}
+        for i in _shown(len(total)):
+            yield {
+                "series": layer,
+                "time_s": float(savings.wall_s[i]),
+                "usd": float(total[i]),
+                "low": None,
+                "high": None,
+            }
+
+
+def _shown(n: int) -> list[int]:
+    """Places of no more points than a figure can show, the last among them."""
+    stride = max(1, math.ceil(n / MOST_DRAWN))
+    return [*range((n - 1) % stride, n, stride)]
 
 
 def bars(savings: Savings) -> list[BillRow]:

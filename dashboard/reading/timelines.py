@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from ...env.timeline import TimelineRow
-from .history import Filter
+from .history import Filter, thinned
 from .ticks import SeenTick
 
 FIGURES: Final = {
@@ -42,7 +42,7 @@ def timeline(ticks: Sequence[SeenTick], key: str, wanted: Filter) -> list[Timeli
     speed = speed_of(ticks)
     return [
         {**row, "time_s": tick.wall_s + (row["time_s"] - float(tick.snapshot.time_s)) / speed}
-        for tick in ticks
+        for tick in thinned(ticks)
         for row in tick.rows
         if row["measure"] in measures
         and (row["kind"] != "class" or row["name"] in classes)
