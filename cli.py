@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "Which GPUs to rent, how laid out, at which precision, and which class goes where.",
     "train": "Train a policy in the simulator.",
     "evaluate": "Compare policies over scenarios and seeds, with confidence intervals.",
+    "finetune": "Learn from the live system, beside it; nothing reaches traffic unproven.",
     "tune": "Search the rules' knobs for the least bill that holds the targets.",
     "policies": "List policies, checkpoints and a registry's versions with their evidence; promote and roll back.",
     "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",

@@ -345,7 +345,7 @@ class Sidecar:
     def _unusable(self, trouble: Reason | None) -> bool:
         """Whether a version on probation answered with what cannot be used, and is gone back from: no need to wait for more."""
         own = (ReasonCode.POLICY_ERROR, ReasonCode.NOT_FINITE)
-        if self.versions is None or trouble is None or trouble.code not in own:
+        if not self.steps_back or self.versions is None or trouble is None or trouble.code not in own:
             return False
         return self.versions.roll_back(f"{trouble.code}: {trouble.detail}")
 

@@ -96,6 +96,7 @@ class Records:
         if span_s > 0:
             self.metrics.add_bill(tick.observation.bill, span_s)
         self.metrics.add_tick(tick.took_s, time.time())
+        self.metrics.learner.show(time.time())
         entry = entry_of(
             TickRecord(
                 self.sitting,

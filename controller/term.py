@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -24,6 +25,7 @@ from ..env.scenario import Scenario
 from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
+from ..telemetry.learner_progress import PROGRESS_FILE
 from ..telemetry.log_sources import OneLog
 from ..telemetry.record import Keeping, Sitting
 from ..telemetry.store import DAY_S, Store, StoreError
@@ -148,7 +150,8 @@ class Term:
                 await others.open(self._table(opening, processes))
                 self._warming, leave_running = False, self.settings.leave_running
                 self._clock = clock = self._clock or Clock(self.scenario.tick_s, self.settings.speed_up)
-                metrics = SidecarMetrics(self._cluster, self.scenario.tick_s / self.settings.speed_up)
+                tick_wall_s = self.scenario.tick_s / self.settings.speed_up
+                metrics = SidecarMetrics(self._cluster, tick_wall_s, self._learner_file())
                 records = Records(sitting, log, self.store, metrics, self.settings.folder, self.fence, account)
                 sidecar = Sidecar(
                     scenario=self.scenario,
@@ -323,7 +326,14 @@ class Term:
             chosen.miss_price,
             self.fence,
             records.sit,
+            records.metrics.versions,
         )
+
+    def _learner_file(self) -> Path | None:
+        """Where whoever learns for the registry tells how far that is."""
+        chosen = self.prepared.chosen
+        asked = named_registry(chosen.name) if chosen is not None else None
+        return asked[0] / PROGRESS_FILE if asked is not None else None
 
     def _others_patience_s(self) -> float:
         """What is offered goes out in three steps, and all of them must not outlast a tick by much."""

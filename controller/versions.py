@@ -31,6 +31,7 @@ from ..agents.registry import (
     Evidence as Found,
 )
 from ..env.contract import Action, Cluster, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from ..telemetry.exported_versions import VersionMetrics
 from ..telemetry.record import Sat
 from . import trial as trials
 from .choosing import Decider, PolicyChoice
@@ -60,6 +61,8 @@ class Versions:
     fence: Fence = UNFENCED
     on_sat: Callable[[Sat], None] = lambda sat: None
     """Told of every version that may decide from now on, and how to make it again."""
+    metrics: VersionMetrics | None = None
+    """Shows all of this."""
     trouble: str = ""
     """Why the registry cannot be followed; empty if it can."""
     incumbent: str = ""
@@ -137,6 +140,11 @@ class Versions:
             found: of the tick.
             outcome: of what was decided at the tick before.
         """
+        counts = self._judge(now_s, mode, found, outcome)
+        self._show()
+        return counts
+
+    def _judge(self, now_s: float, mode: Mode, found: Evidence, outcome: Outcome) -> bool:
         trial = self.trial
         if trial is None or mode is not Mode.ACTIVE or trial.verdict is not Verdict.RUNNING:
             return True
@@ -180,6 +188,15 @@ class Versions:
         return True
 
     # What is told of it
+
+    def _show(self) -> None:
+        if self.metrics is None:
+            return
+        trial = self.trial
+        if trial is None:
+            self.metrics.show(self.incumbent, "", False, None)
+        else:
+            self.metrics.show(self.incumbent, trial.candidate, trials.is_candidates(trial), trials.figures(trial))
 
     @property
     def told(self) -> str:

@@ -17,6 +17,8 @@ class Headline:
 
     name: str
     value: str
+    """A number, or that it is not known."""
+    unit: str
     more: str
     warn: bool = False
 
@@ -38,34 +40,36 @@ def _cards(summary: Record, suite: str, policy: str) -> Iterator[Headline]:
     own, reference = summary["suites"][suite], summary["reference"]
     (record,) = (r for r in own["as_shipped"]["policies"] if r["policy"] == policy)
     if policy != reference:
-        yield _of(f"{policy}: bill against {reference}", ratio(record["bill_ratio"]), " %", "as shipped")
+        yield _of(f"{policy}: bill against {reference}", ratio(record["bill_ratio"]), "%", "as shipped")
     else:
-        yield _of(f"{policy}: bill", interval(record["usd_per_hr"]), " $/h", "as shipped")
+        yield _of(f"{policy}: bill", interval(record["usd_per_hr"]), "$/h", "as shipped")
     for best in own["as_shipped"]["against_best_rules"][-1:]:
         if best["policy"] == policy and best["rule"] != reference:
             yield _of(
                 f"{policy}: bill against {best['rule']}",
                 ratio(best["bill_ratio"]),
-                " %",
+                "%",
                 f"best rule by {best['chosen_by']}",
             )
     held = "counts as held" if record["held"] else "more than counts as held: read bills with it"
     yield _of(
-        f"{policy}: attainment short by", interval(record["shortfall"], 2, 100.0), " points", held, not record["held"]
+        f"{policy}: attainment short by", interval(record["shortfall"], 2, 100.0), "points", held, not record["held"]
     )
     for at in own["equal_attainment"][:1]:
         (equal,) = (r for r in at["policies"] if r["policy"] == policy)
         if policy != reference:
             where = f"known in {len(equal['compared'])} of {len(own['scenarios'])} scenarios"
-            yield _of(f"Cost at {at['level'] * 100:g} % attainment", ratio(equal["cost_ratio"]), " %", where)
+            yield _of(f"Cost at {at['level'] * 100:g} % attainment", ratio(equal["cost_ratio"]), "%", where)
     if record["above_bound_frac"]:
         above = interval(record["above_bound_frac"], 0, 100.0, sign=True)
-        yield _of("Above the clairvoyant bound", above, " %", "no policy can reach it")
+        yield _of("Above the clairvoyant bound", above, "%", "no policy can reach it")
     if record["covered_frac"]:
         covered = interval(record["covered_frac"], 0, 100.0)
-        yield _of("Inside the calibrated range", covered, " %", "of the tokens served")
+        yield _of("Inside the calibrated range", covered, "%", "of the tokens served")
 
 
 def _of(name: str, cell: Cell, unit: str, more: str, warn: bool = False) -> Headline:
     known = bool(cell.ends) or cell.sort != ""
-    return Headline(name, f"{cell.text}{unit}" if known else "not known", f"{cell.ends} {more}".strip(), warn)
+    return Headline(
+        name, cell.text if known else "not known", unit if known else "", f"{cell.ends} {more}".strip(), warn
+    )

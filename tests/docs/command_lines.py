@@ -50,15 +50,15 @@ def complaint(words: list[str], *, whole: bool = True) -> str | None:
     context = click.Context(command, info_name="poolpilot")
     try:
         while isinstance(command, click.Group):
+            if type(command).parse_args is not click.Group.parse_args and (
+                not words or words[0] not in command.commands
+            ):
+                words = ["show", *words]  # a group that takes what is no command of its own for what is to be shown
             _, words, _ = command.make_parser(context).parse_args(list(words))
             if not words:
                 return None
             name, *words = words
             found = command.get_command(context, name)
-            if found is None and type(command).parse_args is not click.Group.parse_args:
-                # A group that takes what is no command of its own for what is to be shown.
-                name, words = "show", [name, *words]
-                found = command.get_command(context, name)
             if found is None:
                 return f"no command {name}"
             command, context = found, click.Context(found, info_name=name, parent=context)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from poolpilot.agents.checkpoint import shipped_checkpoints
 from poolpilot.agents.portfolio import HELD_PLAN, INTEGRAL, RULES
+from poolpilot.audit.description import Description
 from poolpilot.env.scenario import Scenario, shipped_scenarios
 from poolpilot.training.contenders import MARKS
 from poolpilot.training.static_peak import STATIC_PEAK
@@ -102,14 +103,14 @@ def faults_of(error: ValidationError) -> list[str]:
 
 
 def check_yaml(text: str) -> list[str]:
-    """What is wrong with a scenario, a suite, or a part of a scenario; nothing with what others read."""
+    """What is wrong with a scenario, a suite, a fleet to audit, or a part of a scenario; nothing with what others read."""
     shortened = re.search(r",\s*\.\.\.", text)  # of which the rest cannot be told
     document = yaml.safe_load(re.sub(r",\s*\.\.\.", "", text))
     if not isinstance(document, dict):
         return ["no mapping"]
     if shortened or set(document) & set(FOREIGN):
         return []
-    model: type[Any] = SuiteFile if "scenarios" in document else Scenario
+    model: type[Any] = SuiteFile if "scenarios" in document else Scenario if "name" in document else Description
     try:
         if "schema" in document:
             model.model_validate(document)

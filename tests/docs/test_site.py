@@ -48,10 +48,10 @@ def test_every_page_opens_without_a_network(site: Path, tab: Tab) -> None:
 
 def test_a_newcomer_finds_the_way(site: Path, tab: Tab) -> None:
     tab.page.goto((site / "index.html").as_uri())
-    tab.page.get_by_role("link", name="how much to trust each figure", exact=True).click()
-    assert tab.page.locator("h1").inner_text().startswith("How much to trust each figure")
+    tab.page.get_by_role("link", name="the tutorial", exact=True).click()
+    assert tab.page.locator("h1").inner_text().startswith("Tutorial")
     tab.page.get_by_role("link", name="Next").click()
-    assert tab.page.url.endswith("/operating.html")
+    assert tab.page.url.endswith("/trust.html")
 
 
 def test_search_finds_a_page_without_a_server(site: Path, tab: Tab) -> None:
@@ -64,7 +64,7 @@ def test_search_finds_a_page_without_a_server(site: Path, tab: Tab) -> None:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_phone_shows_pages_without_scrolling_sideways(site: Path, open_tab: OpenTab, theme: str) -> None:
     tab = open_tab(view="phone", theme=theme)
-    for name in ("index", "operating", "cli-reference", "scenario-reference", "trust"):
+    for name in ("index", "tutorial", "cli-reference", "scenario-reference", "trust"):
         tab.page.goto((site / f"{name}.html").as_uri())
         assert not tab.overflows(), name
     red, green, blue = map(

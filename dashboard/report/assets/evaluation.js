@@ -80,7 +80,9 @@
         run[3] === headroom,
     );
     at("runs-title").textContent = `Runs of ${policy} at head-room × ${headroom}`;
-    at("runs-note").textContent = `${scenario || `all scenarios of ${own}`}: ${found.length} runs.`;
+    at("runs-note").textContent = found.length
+      ? `${scenario || `all scenarios of ${own}`}: ${found.length} runs.`
+      : "Not listed here, since there are too many runs: rows.parquet has them.";
     at("runs-table").tBodies[0].replaceChildren(
       ...found.map((run) => {
         const [, s, , , seed, usd, above, met, lost, scalings, changes] = run;

@@ -53,8 +53,6 @@ def test_it_opens_offline_on_any_screen_in_its_readers_colours(
     assert paper == {"light": "#ffffff", "dark": "#151a20"}[theme]
     background = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 26, 32)"}[theme]
-    tab.page.evaluate("scrollTo(0, 0)")
-    tab.screenshot(f"report/{view}-{theme}")
 
 
 def test_another_suite_scenario_and_reading_change_what_is_shown(tab: Tab, report: Path) -> None:
