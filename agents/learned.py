@@ -5,6 +5,7 @@ No torch here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +18,7 @@ from ..env.codec import Outputs
 from ..env.contract import Action, Answer, Cluster, FloatArray, Memory, Plan, Snapshot
 from .blend import MakeRule, PortfolioError, rules_of
 from .checkpoint import CARD, ONNX, Checkpoint, CheckpointError
+from .exploring import DRAWN, SPREAD, log_probability, noise_in, without_noise
 
 INPUTS: Final = ("classes", "pools", "whole", "class_mask", "pool_mask")
 """Of the network, as the parts of an `Observation` are called."""
@@ -40,14 +42,23 @@ class LearnedPolicy:
         return action, memory
 
     def decide_with_answer(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory, Answer]:
-        """As `decide`, with the network's answer; it is deterministic."""
+        """As `decide`, with the network's answer: deterministic, but for noise that the memory holds (`exploring`)."""
+        noise = noise_in(memory)
+        if noise is not None:
+            spread, drawn, memory = float(memory[SPREAD]), bool(memory[DRAWN]), without_noise(memory)
         price = np.full(snapshot.time_s.shape, self.miss_price)
         look, memory = self.bending.look(snapshot, plan, memory, price)
         single = look.seen.whole.ndim == 1  # the network takes batches: one cluster is a batch of one
         rows = {name: getattr(look.seen, name).astype(np.float32) for name in INPUTS}
         answers = self.session.run(OUTPUTS, {name: row[None] if single else row for name, row in rows.items()})
         outputs = Outputs(*(_double(answer[0] if single else answer) for answer in answers))
-        return self.bending.act(outputs, look), memory, Answer(outputs.classes, outputs.pools, outputs.whole)
+        density = math.nan
+        if noise is not None:
+            outputs = Outputs(outputs.classes + noise.classes, outputs.pools + noise.pools, outputs.whole + noise.whole)
+            if drawn:
+                density = log_probability(noise, spread, self.bending.cluster)
+        answer = Answer(outputs.classes, outputs.pools, outputs.whole, density)
+        return self.bending.act(outputs, look), memory, answer
 
 
 def learned_policies(

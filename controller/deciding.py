@@ -27,7 +27,7 @@ from ..env.guard import GuardState, Limits, guard, reasons
 from ..telemetry.record import Reach
 from .reach import held_back, within
 
-NEWS: Final = (ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK, ReasonCode.VERSION)
+NEWS: Final = (ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK, ReasonCode.VERSION, ReasonCode.EXPLORING)
 """Reasons that do not come of the tick's own figures."""
 BLIND: Final = (ReasonCode.MISSING_TELEMETRY, ReasonCode.STALE_TELEMETRY)
 """Troubles in which nobody can tell where requests would be served well: the weights stay as they are."""
@@ -44,6 +44,8 @@ class Proposed:
     """What the fallback rule would do; the same as `action` where it decided."""
     trouble: Reason | None = None
     """Why the fallback decided instead of the policy."""
+    plain: Action | None = None
+    """Where the policy explores: what it would do without noise."""
     incumbent: Action | None = None
     """Where a candidate has its turn: what the version that decides otherwise would do."""
     answer: Answer | None = None

@@ -42,6 +42,7 @@ from .actuators.replicas import CausedSeconds, PoolReplicas, Stage
 from .blindness import blind
 from .comparing import begun, compared
 from .deciding import Proposed, conclude
+from .exploring import Explorer
 from .fencing import Fenced
 from .handover import Account, Remembered
 from .health import WELL, Health
@@ -165,6 +166,8 @@ class Sidecar:
     """On its clock."""
     versions: Versions | None = None
     """Follows the registry that the policy is of; its thinker is this one's."""
+    explorer: Explorer | None = None
+    """Where exploration is enabled."""
     status: Status = field(init=False)
 
     def __post_init__(self) -> None:
@@ -226,6 +229,13 @@ class Sidecar:
         patience_s = POLICY_SHARE_OF_TICK * self.scenario.tick_s / self.speed_up
         proposed, memory = await self._propose(snapshot, plan, patience_s, self._trouble(observation))
         reach = self._reach(proposed)
+        explorer, news = self.explorer, self._news()
+        if explorer is not None:
+            explorer.count(snapshot, plan, self.in_force, observation.bill, observation.tick.counts)
+            proposed, memory, reach = await explorer.explore(
+                self.thinker.policy, proposed, memory, reach, snapshot, plan, guard_state, patience_s
+            )
+            news = (*news, *explorer.news(proposed))
         decision, state = conclude(
             proposed,
             snapshot,
@@ -235,9 +245,11 @@ class Sidecar:
             guard_state,
             self.status.ticks,
             reach,
-            self._news(),
+            news,
             self.fencing_token,
         )
+        if explorer is not None:
+            explorer.decided(decision, snapshot, plan)
         comparison, self._courses = compared(
             self._courses,
             proposed,
@@ -312,7 +324,9 @@ class Sidecar:
         return await self.versions.propose(snapshot, plan, patience_s, trouble, self.ladder.mode)
 
     def _version_health(self) -> Health:
-        return WELL if self.versions is None or not self.versions.trouble else Health(warnings=(self.versions.trouble,))
+        asides = (self.versions, self.explorer)
+        troubles = tuple(aside.trouble for aside in asides if aside is not None and aside.trouble)
+        return Health(warnings=troubles) if troubles else WELL
 
     def _reach(self, proposed: Proposed) -> Reach:
         """What the policy may touch; what has been active once leaves the rest to the rule, a candidate to the incumbent."""
@@ -336,7 +350,9 @@ class Sidecar:
         elif self._unusable(proposed.trouble):
             self.ladder = renewed(self.ladder)
             self._moved_by(None)
-        elif tick.decision.mode is self.ladder.mode:  # else it was changed meanwhile, and this tick was of another one
+        elif (
+            tick.decision.mode is self.ladder.mode or proposed.plain is not None
+        ):  # else it was changed meanwhile, and this tick was of another one
             after, move = judged(self.ladder, found, self._gates, steps_back=self.steps_back)
             back = move is not None and not move.up and self.versions is not None and self.versions.roll_back(move.why)
             self.ladder = renewed(self.ladder) if back else after

@@ -325,6 +325,8 @@ class ReasonCode(StrEnum):
     """The mode rose by one, its gate passed; `wanted` and `applied` are the rungs before and after."""
     STEPPED_BACK = "stepped_back"
     """The mode fell by one, a breach; `wanted` and `applied` are the rungs before and after."""
+    EXPLORING = "exploring"
+    """The policy's answer has noise on it, as far as the canary reaches; `wanted` and `applied` are dollars spent and allowed."""
     VERSION = "version"
     """Of a registry's versions: another one decides, or the trial of one began or ended."""
 

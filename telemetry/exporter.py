@@ -21,7 +21,7 @@ from prometheus_client import (
 )
 
 from ..env.contract import BILL_LAYERS, IDLE_PARTS, Action, Bill, Cluster, Decision, Mode, ReasonCode, Snapshot
-from .exported_learner import LearnerMetrics
+from .exported_learner import ExplorationMetrics, LearnerMetrics
 from .exported_snapshot import SnapshotGauges, rent_usd_per_hr, set_each
 from .exported_sources import SourceMetrics
 from .exported_versions import VersionMetrics
@@ -61,6 +61,7 @@ class SidecarMetrics:
         self._snapshot = SnapshotGauges(cluster, self.registry)
         self.sources = SourceMetrics(cluster, self.registry)
         self.learner = LearnerMetrics(self.registry, learner)
+        self.exploration = ExplorationMetrics(self.registry)
         self.versions = VersionMetrics(self.registry)
         self._bill_usd = self._counter("bill_usd", "Dollars spent, as far as known", "layer", "pool")
         self._idle_usd = self._counter("idle_usd", "Of the idle layer's dollars, what for", "part", "pool")

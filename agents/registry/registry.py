@@ -30,7 +30,7 @@ from typing import Final, Self
 
 from ... import __version__
 from ..checkpoint import CARD, Checkpoint, CheckpointError, file_hash, load_checkpoint
-from .durable import append_line, locked, sync_folder, write_whole
+from .durable import PATIENCE_S, append_line, locked, sync_folder, write_whole
 from .evidence import BEFORE_TRIAL, GATES, Evidence, read_evidence, wanting
 from .probing import probe
 from .state import (
@@ -87,13 +87,17 @@ class Version:
 class Registry:
     """A folder of versions. Any number of processes may read and write it."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, patience_s: float = PATIENCE_S) -> None:
         """Opens a registry.
+
+        Args:
+            folder: of the registry.
+            patience_s: how long a write waits for another writer's; then it is `durable.Busy`.
 
         Raises:
             RegistryError: there is none.
         """
-        self.folder = Path(folder).absolute()
+        self.folder, self._patience_s = Path(folder).absolute(), patience_s
         if not (self.folder / STATE).is_file():
             raise RegistryError(
                 f"{self.folder}: no policy registry there; `poolpilot policies init --registry {self.folder} CHECKPOINT`"
@@ -291,7 +295,7 @@ class Registry:
 
     @contextmanager
     def _locked(self) -> Iterator[State]:
-        with locked(self.folder / LOCK):
+        with locked(self.folder / LOCK, self._patience_s):
             state = self.state()
             events = read_events(self.folder / HISTORY)
             if len(with_last(events, state)) > len(events):  # the last one who moved it was stopped half-way

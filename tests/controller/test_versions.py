@@ -56,6 +56,8 @@ class Desk:
         self.versions = self.fresh()
         self.who: list[str] = []
         self.news: list[str] = []
+        self.held: list[bool] = []
+        """Whether each tick counts for or against the incumbent."""
 
     def fresh(self) -> Versions:
         """Of a sidecar that was just started."""
@@ -87,9 +89,10 @@ class Desk:
         met = self.rng.binomial(200, 0.97 - self.misses.get(decided, 0.0), C).astype(np.float64)
         usd = float(np.exp(self.rng.normal(0.0, 0.02)))
         fine = np.full(C, 0.95)
-        versions.judge(
+        held = versions.judge(
             self.now_s, mode, Evidence(judged, met, fine, fine, fine, 0, False), Outcome(judged, met, usd, 1.0)
         )
+        self.held.append(held)
         self.who.append(proposed.policy_hash)
         self.now_s += TICK_S
         return proposed
@@ -245,6 +248,18 @@ def test_a_bad_candidate_is_caught_and_turned_down(registry: Registry, candidate
     assert found.figures["suffered_frac"] > 0.0
     for _ in range(12):
         assert desk.tick().policy_hash == first
+
+
+def test_what_a_candidate_left_behind_is_not_held_against_the_incumbent(registry: Registry, candidate: str) -> None:
+    on_trial(registry, candidate)
+    asked = Asked(share=0.5, settle_s=40.0, measure_s=20.0, blocks=40)
+    desk = Desk(registry, misses={candidate: 0.9}, asked=asked)  # so bad that it is a breach in its turn
+    desk.until(lambda: registry.state().on_trial == "")
+    since_s = desk.now_s
+    assert desk.held[-1] is False, "the candidate's own tick"
+    desk.until(lambda: desk.held[-1])
+    assert desk.now_s - since_s == pytest.approx(asked.settle_s, abs=2 * TICK_S)
+    assert registry.evidence(candidate)[CANARY].verdict is Verdict.FAIL
 
 
 class Poisoned:

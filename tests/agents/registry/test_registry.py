@@ -30,6 +30,7 @@ from poolpilot.agents.registry import (
     name_of_version,
     open_checkpoint,
 )
+from poolpilot.agents.registry.durable import Busy, locked
 from poolpilot.env.scenario import load_scenario
 
 from .candidates import a_checkpoint, let_through
@@ -456,3 +457,10 @@ def test_evidence_comes_back_as_it_was_kept_and_numbers_that_are_none_are_null(
     path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": "splendid"}))
     with pytest.raises(CheckpointError, match=r"twin\.json: verdict: 'splendid', wanted one of pass, fail"):
         registry.evidence(candidate)
+
+
+def test_who_has_no_patience_is_not_held_up_by_a_writer_that_was_stopped(registry: Registry, candidate: str) -> None:
+    impatient = Registry(registry.folder, patience_s=0.1)
+    with locked(registry.folder / ".lock"), pytest.raises(Busy, match=r"another process has held it for 0\.1 s"):
+        impatient.promote(candidate, registry.incumbent(), force="go")
+    assert impatient.incumbent() == registry.incumbent() != candidate
