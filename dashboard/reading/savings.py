@@ -309,15 +309,19 @@ def _notes(savings: Savings) -> list[str]:
                 f"How far the model is off: of the fleet that really ran it says {fixed(modelled)} $/h, measured were"
                 f" {fixed(measured)} $/h ({percent(off, signed=True)} %)."
             )
-    blocks = savings.hours * SECONDS_PER_HOUR / BLOCK_S
+    blocks = len(savings.blocks(savings.rule_usd.sum(axis=(1, 2))))
     if blocks < LEAST_BLOCKS:
-        missing = LEAST_BLOCKS * BLOCK_S - savings.hours * SECONDS_PER_HOUR
-        notes.append(f"Intervals need {LEAST_BLOCKS} blocks of {lasting(BLOCK_S)}; {lasting(missing)} more.")
+        missing = LEAST_BLOCKS - blocks
+        notes.append(
+            f"Intervals need {LEAST_BLOCKS} blocks of {lasting(BLOCK_S)}; {missing} more {'is' if missing == 1 else 'are'} to come."
+        )
     notes.append(
         "The interval tells how much savings vary from block to block. It does not tell that the rule might have met other"
         " queues, or lost other machines."
     )
     if savings.left_out:
-        what = "1 tick is" if savings.left_out == 1 else f"{savings.left_out} ticks are"
-        notes.append(f"{what} left out: what it cost is not known.")
+        one = savings.left_out == 1
+        notes.append(
+            f"{savings.left_out} {'tick is' if one else 'ticks are'} left out: what {'it' if one else 'they'} cost is not known."
+        )
     return notes
