@@ -14,6 +14,7 @@ from poolpilot.commands.finetune import finetune
 from poolpilot.telemetry.record import line_of, sitting_text
 from poolpilot.training.finetuning import bounds as bounds_module
 
+from ..clusters import tiny
 from .incumbents import a_registry
 from .living import Lived, an_hour, exploration, live
 
@@ -91,7 +92,8 @@ def test_a_trace_of_absurd_lengths(world: tuple[Path, Registry, Path, Lived], tm
 
 
 def test_an_honest_record_is_learned_from(world: tuple[Path, Registry, Path, Lived], tmp_path: Path) -> None:
-    _, registry, scenario, lived = world
+    _, registry, _, lived = world
+    scenario = tiny(tmp_path)
     log = tmp_path / "decisions.jsonl"
     lines = [sitting_text(lived.records[0].sitting), *(line_of(entry) for _, entry in lived.entries)]
     log.write_text("\n".join(lines) + "\n")
