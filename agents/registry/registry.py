@@ -31,7 +31,7 @@ from typing import Final, Self
 from ... import __version__
 from ..checkpoint import CARD, Checkpoint, CheckpointError, file_hash, load_checkpoint
 from .durable import PATIENCE_S, append_line, locked, sync_folder, write_whole
-from .evidence import BEFORE_TRIAL, GATES, Evidence, read_evidence, wanting
+from .evidence import BEFORE_TRIAL, CANARY, GATES, Evidence, Verdict, read_evidence, wanting
 from .probing import probe
 from .state import (
     ADDED,
@@ -237,7 +237,8 @@ class Registry:
 
         Raises:
             Conflict: another version decides than expected, or another one is on trial.
-            NoEvidence: a gate did not let it through, or it was rolled back from.
+            NoEvidence: a gate did not let it through, it was rolled back from, or it failed a trial beside this incumbent:
+                who is tried until it passes, passes.
             CheckpointError: it cannot be used.
         """
         with self._locked() as state:
@@ -345,6 +346,11 @@ class Registry:
             before = withdrawn(self.history()).get(version)
             if before is not None:
                 lacks.append(f"it was rolled back from at {before.at}: {before.reason}")
+            trial = found.get(CANARY)
+            if CANARY not in gates and trial is not None and trial.verdict is Verdict.FAIL:
+                lacks += (
+                    wanting(found, version, state.incumbent, (CANARY,)) if trial.incumbent == state.incumbent else []
+                )
             if lacks:
                 raise NoEvidence(f"{version}: {'; '.join(lacks)}")
         folder = self._folder_of(version) / EVIDENCE_FOLDER
