@@ -175,7 +175,7 @@ def emulate(**options: Any) -> None:
         precision,
         tensor_parallel,
         flags,
-        options["slowness"],
+        options["slowness"] * given.get("time_factor", 1.0),
         measured,
         pipeline_parallel=given.get("pipeline_parallel", 1),
         stage_layers=given.get("stage_layers"),

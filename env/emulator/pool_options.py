@@ -25,6 +25,7 @@ def pool_options(scenario: Scenario, pool_name: str) -> dict[str, Any]:
         "stage_layers": pool.stage_layers,
         "stages": None if pool.stages is None else scenario.pool_stages(pool_name),
         "law": None if pool.law is None else scenario.base_dir / pool.law,
+        "time_factor": pool.time_factor,
         **pool.engine.model_dump(),
         "load_seconds": scenario.cold_start(pool_name).load.mean_s,
     }
