@@ -14,11 +14,12 @@ import numpy as np
 import onnxruntime
 
 from ..env.bending import Bending
-from ..env.codec import Outputs
+from ..env.codec import Observation, Outputs
 from ..env.contract import Action, Answer, Cluster, FloatArray, Memory, Plan, Snapshot
 from .blend import MakeRule, PortfolioError, rules_of
 from .checkpoint import CARD, ONNX, Checkpoint, CheckpointError
 from .exploring import DRAWN, SPREAD, log_probability, noise_in, without_noise
+from .ranges import CARD_FIELD, Ranges, RangesError, ranges_from_json
 
 INPUTS: Final = ("classes", "pools", "whole", "class_mask", "pool_mask")
 """Of the network, as the parts of an `Observation` are called."""
@@ -35,6 +36,10 @@ class LearnedPolicy:
     miss_price: float
     name: str
     policy_hash: str
+    ranges: Ranges | None = None
+    """Between what the features lay in training; None where its card does not tell."""
+    watch: Callable[[Observation], None] | None = field(default=None, repr=False)
+    """Told what the network sees at every decision."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The bent blend. A network output that is not finite is passed on: the guard refuses it, loudly."""
@@ -52,12 +57,15 @@ class LearnedPolicy:
         rows = {name: getattr(look.seen, name).astype(np.float32) for name in INPUTS}
         answers = self.session.run(OUTPUTS, {name: row[None] if single else row for name, row in rows.items()})
         outputs = Outputs(*(_double(answer[0] if single else answer) for answer in answers))
+        if self.watch is not None:
+            self.watch(look.seen)
         density = math.nan
         if noise is not None:
             outputs = Outputs(outputs.classes + noise.classes, outputs.pools + noise.pools, outputs.whole + noise.whole)
             if drawn:
                 density = log_probability(noise, spread, self.bending.cluster)
-        answer = Answer(outputs.classes, outputs.pools, outputs.whole, density)
+        outside, features = self.ranges.outside(look.seen) if self.ranges and single else (math.nan, ())
+        answer = Answer(outputs.classes, outputs.pools, outputs.whole, density, outside, features)
         return self.bending.act(outputs, look), memory, answer
 
 
@@ -78,7 +86,9 @@ def learned_policies(
     session = network_session(checkpoint)
     try:
         make_rules = rules_of(checkpoint.portfolio, make_rule)
-    except PortfolioError as error:
+        told = checkpoint.card.get(CARD_FIELD)
+        ranges = None if told is None else ranges_from_json(told)
+    except (PortfolioError, RangesError) as error:
         raise CheckpointError(f"{checkpoint.folder / CARD}: {error}") from None
     return lambda cluster: LearnedPolicy(
         bending=Bending(cluster, make_rules(cluster), checkpoint.headroom * headroom),
@@ -86,6 +96,7 @@ def learned_policies(
         miss_price=checkpoint.miss_price if miss_price is None else miss_price,
         name=checkpoint.name,
         policy_hash=checkpoint.policy_hash,
+        ranges=ranges,
     )
 
 

@@ -42,6 +42,7 @@ from .actuators.replicas import CausedSeconds, PoolReplicas, Stage
 from .blindness import blind
 from .comparing import begun, compared
 from .deciding import Proposed, conclude
+from .drift import Drift, drifted
 from .exploring import Explorer
 from .fencing import Fenced
 from .handover import Account, Remembered
@@ -95,6 +96,8 @@ class Tick:
     """`[P]` what the guard remembers after it, beside what is in force."""
     answer: Answer | None = None
     """What the policy's network answered; None where a rule decided."""
+    drift: Drift = field(default_factory=Drift)
+    """How far the world is from the one that the policy was trained in."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -164,6 +167,8 @@ class Sidecar:
     """Where the last term ended; None begins anew."""
     begins_at_s: float = 0.0
     """On its clock."""
+    twin: Callable[[], float] = lambda: math.nan
+    """The newest error of the simulated twin that somebody told; NaN for none."""
     versions: Versions | None = None
     """Follows the registry that the policy is of; its thinker is this one's."""
     explorer: Explorer | None = None
@@ -195,6 +200,7 @@ class Sidecar:
         self._courses = begun(self.in_force)
         self._moved: Move | None = None
         self._unrecorded = ""
+        self._drift = Drift()
         self._ticking = False
 
     # Time
@@ -228,13 +234,15 @@ class Sidecar:
         snapshot, plan, guard_state = observation.snapshot, self._take_plan(), self._guard_state
         patience_s = POLICY_SHARE_OF_TICK * self.scenario.tick_s / self.speed_up
         proposed, memory = await self._propose(snapshot, plan, patience_s, self._trouble(observation))
+        self._drift = self._drifted(proposed, float(snapshot.time_s))
         reach = self._reach(proposed)
         explorer, news = self.explorer, self._news()
         if explorer is not None:
             explorer.count(snapshot, plan, self.in_force, observation.bill, observation.tick.counts)
-            proposed, memory, reach = await explorer.explore(
-                self.thinker.policy, proposed, memory, reach, snapshot, plan, guard_state, patience_s
-            )
+            if not self._drift.drifts:  # where the policy is not at home nothing is tried
+                proposed, memory, reach = await explorer.explore(
+                    self.thinker.policy, proposed, memory, reach, snapshot, plan, guard_state, patience_s
+                )
             news = (*news, *explorer.news(proposed))
         decision, state = conclude(
             proposed,
@@ -268,6 +276,7 @@ class Sidecar:
         self._plan_again(snapshot)
         health = observation.health(self.scenario.guard.stale_after_s).and_also(acted.health)
         health = health.and_also(self._version_health())
+        health = health.with_warnings(filter(None, (self._drift.in_words(),)))
         took_s = time.monotonic() - started
         fell_back = proposed.trouble is not None
         tick = Tick(
@@ -285,6 +294,7 @@ class Sidecar:
             self.thinker.remembered(),
             self._guard_state.changed_at_s,
             proposed.answer,
+            self._drift,
         )
         self._note(tick)
         self._judge(tick, proposed)
@@ -328,6 +338,12 @@ class Sidecar:
         troubles = tuple(aside.trouble for aside in asides if aside is not None and aside.trouble)
         return Health(warnings=troubles) if troubles else WELL
 
+    def _drifted(self, proposed: Proposed, now_s: float) -> Drift:
+        """What the tick says of the world that the policy was trained in; a fallback's tick says nothing."""
+        answer = proposed.answer
+        outside, features = (math.nan, ()) if answer is None else (answer.outside_frac, answer.outside)
+        return drifted(self._drift, now_s, outside, features, self.twin(), self.scenario.control.drift)
+
     def _reach(self, proposed: Proposed) -> Reach:
         """What the policy may touch; what has been active once leaves the rest to the rule, a candidate to the incumbent."""
         if proposed.incumbent is not None:
@@ -335,7 +351,8 @@ class Sidecar:
         canary = self.scenario.control.canary
         by_rule = canary.rest == "rule" or self.ladder.was_active
         share = np.array(canary.traffic_share)
-        return Reach(self.ladder.mode, share, self._canary_pools, proposed.rule if by_rule else self._rest)
+        rest = proposed.rule if by_rule or (self._drift.drifts and self.ladder.mode is not Mode.CANARY) else self._rest
+        return Reach(self.ladder.mode, share, self._canary_pools, rest, self._drift.trust)
 
     def _judge(self, tick: Tick, proposed: Proposed) -> None:
         """What the tick says of the policy, and whether that moves the mode."""

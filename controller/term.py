@@ -64,6 +64,7 @@ from .settings import ControlSettings, StartError
 from .standing import Standing, StandingError
 from .thinking import Thinker
 from .trial import rules_of
+from .twin_watch import TwinWatch
 from .versions import Versions
 
 _LOG: Final = logging.getLogger(__name__)
@@ -185,6 +186,7 @@ class Term:
                     fencing_token=self.fence.token,
                     account=account,
                     begins_at_s=clock.now_s(),
+                    twin=TwinWatch(self.settings.folder).error,
                     versions=self._versions(thinker, records),
                     explorer=self._explorer(metrics.exploration),
                 )

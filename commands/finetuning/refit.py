@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -12,8 +13,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from ...env.scenario import load_scenario
 from ...telemetry.envoy_log import LogTail, RequestRecord
 from ...telemetry.record import Defect, Record, read, read_stream
+from ...telemetry.twin_report import TwinReport, write_twin_report
 from ...training.finetuning.estimates import Estimate
-from ...training.finetuning.refit import Judged, Refit
+from ...training.finetuning.refit import Judged, Refit, twin_error
 from ...training.finetuning.refit import refit as fit
 from ...training.finetuning.writing import SCENARIO, document_of, write_refit
 from ...training.matching import Compared, Verdict, in_words
@@ -44,6 +46,11 @@ _DEFECTS_SHOWN: Final = 10
     help="Envoy's access log over the same time: then the twin serves the very requests that came.",
 )
 @click.option(
+    "--tell",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Working folder of a sidecar: it is told how far the twin that --scenario describes is off, and trusts its policy less if that grows.",
+)
+@click.option(
     "--store-prefix", default="poolpilot", show_default=True, help="Of the store's keys, where LOG is its URL."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Draws what the record does not tell.")
@@ -54,6 +61,7 @@ def refit(
     scenario: str,
     out: Path,
     access_log: Path | None,
+    tell: Path | None,
     store_prefix: str,
     seed: int,
     as_json: bool,
@@ -73,6 +81,8 @@ def refit(
         task = bar.add_task("reading")
         found = fit(record, believed, _requests(access_log), seed, lambda what: bar.update(task, description=what))
     write_refit(found, out, logs)
+    if tell is not None:
+        write_twin_report(tell, TwinReport(twin_error(found.held_out.before), found.error, time.time()))
     if as_json:
         print_json(document_of(found, logs))
     else:

@@ -22,7 +22,7 @@ from ..figures.evaluation_rows import ALL, bill_rows, difference_rows, frontier_
 from ..figures.thinning import stretch_s, thinned
 from ..figures.timeline import timeline_figure
 from .evaluation_tables import knobs_table, policies_table, scenarios_table
-from .headlines import headlines
+from .headlines import featured, headlines
 from .shell import ASSETS, environment, page, slot
 
 Record = Mapping[str, Any]
@@ -69,6 +69,7 @@ def evaluation_report(
         summary=summary,
         suites=suites,
         scenarios=sum(len(own["scenarios"]) for own in summary["suites"].values()),
+        featured={suite: featured(summary, suite) for suite in suites},
         headlines={suite: headlines(summary, suite) for suite in suites},
         notes=notes or {},
         policies={suite: policies_table(summary, suite) for suite in suites},

@@ -132,6 +132,28 @@ class Recording(Strict):
     """Most ticks in the store's stream."""
 
 
+class Drifting(Strict):
+    """When the world counts as another one than the policy was trained in, and what of a decision the fallback rule then has:
+    nothing up to the first of two thresholds, all from the second one on, and straight lines between."""
+
+    outside_frac: Share = 0.05
+    """Of what the policy's network sees, outside the range on its checkpoint's card. In worlds such as it was trained in 0.1
+    to 0.4 % are; with targets, loads, speeds and cold starts far from any of these 17 % were."""
+    outside_frac_most: Share = 0.2
+    twin_error: NonNegativeFloat = 0.4
+    """Mean error of the simulated twin on what was recorded since, in parts of what would be bad."""
+    twin_error_most: NonNegativeFloat = 1.0
+    over_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 900.0
+    """What is outside counts on the (exponential) mean over so long."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Drifting:
+        for name in ("outside_frac", "twin_error"):
+            if not getattr(self, name) < getattr(self, f"{name}_most"):
+                raise ValueError(f"{name}: wanted less than {name}_most")
+        return self
+
+
 class Control(Strict):
     """How the live controller goes from advising to acting, and what it remembers."""
 
@@ -140,3 +162,4 @@ class Control(Strict):
     trial: Trial = Trial()
     exploration: Exploration = Exploration()
     record: Recording = Recording()
+    drift: Drifting = Drifting()

@@ -112,17 +112,15 @@ def test_the_glance_is_at_the_checkpoint_and_says_what_to_beware_of() -> None:
     summary = summary_of(rows(), "rule")
     assert featured(summary, "first") == "agent"
     cards = headlines(summary, "first")
-    bill = next(card for card in cards if card.name == "agent: bill against rule")
+    bill = next(card for card in cards if card.name == "Bill against rule")
     assert bill.value.startswith("-9.9")
     assert bill.unit == "%"
     assert "[" in bill.more
     assert not any(card.warn for card in cards)
     bad = [{**row, "classes": [{**row["classes"][0], "met": 90_000}]} for row in rows()]
-    assert [card.name for card in headlines(summary_of(bad, "rule"), "first") if card.warn] == [
-        "agent: attainment short by"
-    ]
+    assert [card.name for card in headlines(summary_of(bad, "rule"), "first") if card.warn] == ["Attainment short by"]
     alone = [row for row in rows() if row["policy"] == "rule"]
-    assert headlines(summary_of(alone, "rule"), "first")[0].name == "rule: bill"
+    assert headlines(summary_of(alone, "rule"), "first")[0].name == "Bill"
 
 
 def test_the_same_evaluation_has_the_same_bytes(html: str) -> None:
