@@ -29,12 +29,14 @@ from .config import TrainConfig
 from .criterion import Outcome, loss
 from .judging import Judge, PricedFactory
 from .learner import LearnerPolicy
-from .miss_price import HALVINGS, HEADROOMS, PRICES, Settled, settle
+from .miss_price import HALVINGS, HEADROOMS, Settled, settle
 from .run_folder import IMITATION
 from .setting import bending_of
 
 CHOOSING_PRICES: Final = (0.03, 0.1, 0.35, 1.2)
 """What an evaluation tries: always the same, so that evaluations can be compared."""
+SETTLING_PRICES: Final = (0.06, 0.25, 1.0)
+"""What `settle` begins with for each head-room: fewer prices on more days say more."""
 BEST_WEIGHTS: Final = "best.safetensors"
 BEST: Final = "best.json"
 EVALUATIONS: Final = "evaluations.json"
@@ -101,7 +103,7 @@ class BestCheckpoint:
     def settle(
         self,
         policy: LearnerPolicy,
-        prices: Sequence[float] = PRICES,
+        prices: Sequence[float] = SETTLING_PRICES,
         halvings: int = HALVINGS,
         headrooms: Sequence[float] = HEADROOMS,
         judge: Judge | None = None,
