@@ -17,7 +17,7 @@ WORKERS ?= 2
 # make test-vllm SHORT=1 leaves out what takes minutes.
 SHORT ?=
 
-.PHONY: help demo demo-vllm test bench test-vllm fuzz lint check-python wheel-check clean
+.PHONY: help demo demo-vllm test docs bench test-vllm fuzz lint check-python wheel-check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,11 @@ test: $(VENV)/.ready  ## run the whole suite in parallel
 test-vllm: $(VENV)/.ready $(VLLM_VENV)/.ready  ## hold the simulator against real vLLM on the CPU
 	@POOLPILOT_VLLM_PYTHON=$(VLLM_VENV)/bin/python exec $(VENV)/bin/python -m pytest tests/vllm -s -v \
 	  -m "vllm$(if $(SHORT), and not long)" $(ARGS)
+
+docs: $(VENV)/.ready  ## build the documentation's site into build/site, strictly (ARGS=serve shows it at http://127.0.0.1:8000)
+	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs build/site
+	@echo "build/site/index.html"
+	@if [ "$(ARGS)" = serve ]; then exec $(VENV)/bin/python -m http.server --bind 127.0.0.1 --directory build/site; fi
 
 lint: $(VENV)/.ready  ## ruff, mypy strict, import contracts, no merge left half done
 	@! git grep -nE '^(<<<<<<<|>>>>>>>) ' -- . || { echo 'conflict markers: finish the merge' >&2; exit 1; }

@@ -12,15 +12,18 @@ from . import __version__
 COMMANDS = {
     "demo": "Watch a trained policy steer mixed GPU pools through a real Envoy, against baselines.",
     "demo-vllm": "The same with real vLLM servers on this machine's CPU, paced as unlike GPUs.",
+    "audit": "What your fleet spent and held, and what other policies would have: from Prometheus or a request log.",
     "simulate": "Run policies over a scenario in the simulator and print what they cost and reach.",
     "scenarios": "List the shipped scenarios, or check a scenario file of your own.",
     "plan": "Which GPUs to rent, how laid out, at which precision, and which class goes where.",
     "train": "Train a policy in the simulator.",
     "evaluate": "Compare policies over scenarios and seeds, with confidence intervals.",
+    "finetune": "Learn from the live system, beside it; nothing reaches traffic unproven.",
     "tune": "Search the rules' knobs for the least bill that holds the targets.",
     "policies": "List policies, checkpoints and a registry's versions with their evidence; promote and roll back.",
     "emulate": "Serve one emulated vLLM replica: OpenAI-compatible, GPU-free.",
     "control": "Run the sidecar: observe, decide, guard, act, record.",
+    "dashboard": "Show a sidecar live in a browser: fleet, decisions explained, policies, savings.",
     "profile": "Measure a live endpoint by a short sweep and fit the law of its hardware.",
     "calibrate": "Fit the performance model to measured data, or check it against a table.",
 }
@@ -49,8 +52,25 @@ class _Lazy(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _print_reference(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    """Imports every command, which nothing else does."""
+    if asked:
+        from .commands.reference import reference
+
+        click.echo(reference(main), nl=False)
+        ctx.exit()
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="poolpilot")
+@click.option(
+    "--reference",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_reference,
+    help="Print the reference of all commands, in Markdown.",
+)
 def main() -> None:
     """An autopilot for LLM serving on mixed GPUs.
 
@@ -60,6 +80,7 @@ def main() -> None:
     \b
     Start here:
       poolpilot demo                       see it work, no GPU needed
+      poolpilot audit --write-example      what your own fleet costs: from Prometheus or a request log
       poolpilot scenarios                  what a cluster and its targets look like as a file
       poolpilot simulate --scenario NAME   what policies would cost on it
     """

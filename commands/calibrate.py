@@ -55,9 +55,9 @@ def calibrate(
     """Refit the performance model (--data), or print its error on a table of measured serving (--check).
 
     \b
-    poolpilot calibrate --check mine.csv                 how far off the model is on your own measurements
-    poolpilot calibrate --check mine.csv --few-shot 20   and after a correction from 20 of them
-    poolpilot calibrate --data DIR --write               refit to tables of your own, keep the factors
+    poolpilot calibrate --check mine.csv                 # how far off the model is on your own measurements
+    poolpilot calibrate --check mine.csv --few-shot 20   # and after a correction from 20 of them
+    poolpilot calibrate --data DIR --write               # refit to tables of your own, keep the factors
     """
     if data is None and check is None:
         raise click.UsageError("wanted --data DIR to refit, or --check FILE to hold the model against a table")

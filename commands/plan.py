@@ -43,12 +43,12 @@ MOST_POSING_S = 20.0
 @click.command(
     epilog="""\b
 Examples:
-  poolpilot plan --scenario case-study                       what to rent for it
-  poolpilot plan --scenario case-study --price L40S=1.2      what if an L40S cost 1.20 $/h
+  poolpilot plan --scenario case-study                       # what to rent for it
+  poolpilot plan --scenario case-study --price L40S=1.2      # what if an L40S cost 1.20 $/h
   poolpilot plan --scenario case-study --without L40S --attainment 0.95
-  poolpilot plan --scenario case-study --budget 12 --goodput  the most requests in time for 12 $/h
-  poolpilot plan --scenario case-study --frontier --out plans  cost against attainment, as table, HTML and JSON
-  poolpilot plan --scenario case-study --compare --simulate  beside other fleets, and checked in the simulator
+  poolpilot plan --scenario case-study --budget 12 --goodput  # the most requests in time for 12 $/h
+  poolpilot plan --scenario case-study --frontier --out plans  # cost against attainment, as table, HTML and JSON
+  poolpilot plan --scenario case-study --compare --simulate  # beside other fleets, and checked in the simulator
   poolpilot plan --scenario case-study --write planned.yaml --commands
   poolpilot simulate --scenario planned.yaml --policy held-plan --policy plan-tracking
 

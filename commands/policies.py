@@ -14,6 +14,7 @@ from ..agents.rules import RuleSpec
 from .bad_input import one_line_errors
 from .printing import console, print_json, table
 from .versions.asked import registry_option
+from .versions.checking import check
 from .versions.listing import registry_json, version_json, version_tables, versions_table
 from .versions.moving import add, end_trial, history, init, promote, rollback, trial
 
@@ -117,5 +118,5 @@ def _show_rule(spec: RuleSpec, as_json: bool) -> None:
     console().print(table(spec.name, columns, rows, caption))
 
 
-for _command in (init, add, trial, end_trial, promote, rollback, history):
+for _command in (init, add, check, trial, end_trial, promote, rollback, history):
     policies.add_command(_command)

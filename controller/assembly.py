@@ -1,7 +1,7 @@
 """Puts a sidecar together on this machine: replicas as local processes, Envoy by files, caps by files, a store.
 
 A working folder holds everything of one cluster: `envoy/`, `caps/`, `logs/`, `roster.json`, `decisions.jsonl`,
-`bill.json`, `standing.json`. A sidecar that starts in a folder where another one died takes over its Envoy and its
+`bill.json`, `standing.json`, `handover.json`. A sidecar that starts in a folder where another one died takes over its Envoy and its
 replicas, and goes on with the weights, caps, counts and mode that it finds.
 """
 

@@ -25,6 +25,7 @@ class Clock:
         speed_up: float = 1.0,
         wall: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        begins_at_s: float = 0.0,
     ) -> None:
         """Scenario time begins now.
 
@@ -33,6 +34,7 @@ class Clock:
             speed_up: scenario seconds that pass in one second of the wall.
             wall: seconds of the wall, never backwards.
             sleep: waits so many seconds of the wall.
+            begins_at_s: scenario time now; above 0 where it goes on from an earlier clock.
 
         Raises:
             ValueError: a tick or speed-up that is not above zero.
@@ -43,12 +45,12 @@ class Clock:
         """Ticks that fell out because one before took too long."""
         self._period_s, self._speed_up = tick_s / speed_up, speed_up
         self._wall, self._sleep = wall, sleep
-        self._began_at_s = wall()
+        self._began_at_s, self._begins_at_s = wall(), begins_at_s
         self._ticking = False
 
     def now_s(self) -> float:
-        """Scenario seconds since this clock was made."""
-        return (self._wall() - self._began_at_s) * self._speed_up
+        """Scenario seconds since this clock was made, beyond where it began."""
+        return self._begins_at_s + (self._wall() - self._began_at_s) * self._speed_up
 
     async def ticks(self) -> AsyncIterator[float]:
         """Scenario time at each tick, the first one at once. RuntimeError if somebody else is ticking by this clock."""

@@ -13,7 +13,19 @@ from typing import Final, Protocol
 import numpy as np
 
 from ..agents.planner.replan import Replanner
-from ..env.contract import NO_DECISION, Action, Answer, Decision, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from ..env.contract import (
+    NO_DECISION,
+    Action,
+    Answer,
+    Decision,
+    FloatArray,
+    Memory,
+    Mode,
+    Plan,
+    Reason,
+    ReasonCode,
+    Snapshot,
+)
 from ..env.counterfactual import Comparison
 from ..env.guard import GuardState, Limits, first_state
 from ..env.ledger import scaling_seconds_of
@@ -31,6 +43,7 @@ from .blindness import blind
 from .comparing import begun, compared
 from .deciding import Proposed, conclude
 from .fencing import Fenced
+from .handover import Account, Remembered
 from .health import WELL, Health
 from .judging import evidence
 from .ladder import RUNGS, Ladder, Move, asked, judged, renewed, wanting
@@ -75,6 +88,10 @@ class Tick:
     """Wall-clock seconds from observing to recording."""
     comparison: Comparison
     """With the fallback rule."""
+    remembered: tuple[Remembered, Remembered]
+    """What policy and fallback remember after it."""
+    changed_at_s: FloatArray
+    """`[P]` what the guard remembers after it, beside what is in force."""
     answer: Answer | None = None
     """What the policy's network answered; None where a rule decided."""
 
@@ -142,6 +159,10 @@ class Sidecar:
     """What stood in the world when the present mode began; left out: what is in force."""
     fencing_token: int = 0
     """Of its term; stands in every decision."""
+    account: Account | None = None
+    """Where the last term ended; None begins anew."""
+    begins_at_s: float = 0.0
+    """On its clock."""
     versions: Versions | None = None
     """Follows the registry that the policy is of; its thinker is this one's."""
     status: Status = field(init=False)
@@ -149,6 +170,8 @@ class Sidecar:
     def __post_init__(self) -> None:
         """Nothing is known yet; what is in force counts as the last good action."""
         self.status = Status(self.ladder.mode, self.ladder.goal)
+        if self.account is not None:
+            self.status.ticks, self.status.fallback_ticks = self.account.tick + 1, self.account.fallback_ticks
         self._rest = self.rest or self.in_force
         self._cluster = self.scenario.cluster()
         self._gates = self.scenario.control.gates
@@ -156,12 +179,14 @@ class Sidecar:
         pools = self._cluster.pool_names
         self._canary_pools = np.array([name in (canary.pools or ()) for name in pools])
         self._trial_pools = np.array([name in (self.scenario.control.trial.pools or pools) for name in pools])
-        self._plan, self._planned_at_s = self.first_plan, 0.0
+        self._plan, self._planned_at_s = self.first_plan, self.begins_at_s
         self._planning: asyncio.Task[Plan] | None = None
         self._caused: tuple[CausedSeconds, ...] = ()
         state = first_state(self.first_plan, self._cluster)
-        # Whatever was scaled last was scaled before this clock began: after a restart the cooldown begins anew.
-        changed_at_s = np.zeros_like(state.changed_at_s) if self.resumed else state.changed_at_s
+        changed_at_s = state.changed_at_s
+        if self.resumed:  # where nobody knows when something was scaled last, the cooldown begins anew
+            anew = np.full_like(state.changed_at_s, self.begins_at_s)
+            changed_at_s = anew if self.account is None else self.account.changed_at_s
         self._guard_state: GuardState = GuardState(changed_at_s, self.in_force)
         self._shadow = shadow.found(self.in_force.replicas)
         self._courses = begun(self.in_force)
@@ -245,6 +270,8 @@ class Sidecar:
             health,
             took_s,
             comparison,
+            self.thinker.remembered(),
+            self._guard_state.changed_at_s,
             proposed.answer,
         )
         self._note(tick)

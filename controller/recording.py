@@ -17,6 +17,8 @@ from ..telemetry.record import Sat, Since, Sitting, TickRecord, entry_of
 from ..telemetry.store import Store, Superseded, TickEntry
 from .decision_log import DecisionLog
 from .fencing import UNFENCED, Fence, Fenced
+from .handover import FILE as HANDOVER_FILE
+from .handover import Account, Handover, cluster_hash
 from .loop import Tick
 from .observing import Observation
 
@@ -24,6 +26,9 @@ BILL_FILE = "bill.json"
 _DECISIONS_SHOWN = 20
 _DECISIONS_KEPT = 2000
 """Decisions whose costs are added up; the cheapest are let go beyond."""
+
+_DECISIONS_HANDED_OVER = 100
+"""Of these, what the next leader is told at every tick."""
 
 
 @dataclass
@@ -36,6 +41,8 @@ class Records:
     metrics: SidecarMetrics
     folder: Path
     fence: Fence = UNFENCED
+    account: Account | None = None
+    """Where the last term ended: what is counted here goes on from it."""
     _usd: FloatArray = field(init=False)
     _idle_usd: FloatArray = field(init=False)
     _scaling: tuple[ScalingCost, ...] = field(default=(), init=False)
@@ -44,11 +51,17 @@ class Records:
     _fallback_ticks: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Nothing was spent yet."""
+        """Nothing was spent since the last term, or at all."""
         self.cluster: Cluster = self.sitting.cluster
+        self._cluster_hash = cluster_hash(self.cluster)
         pools, classes = len(self.cluster.pool_names), len(self.cluster.class_names)
         self._usd = np.zeros((pools, classes, len(BILL_LAYERS)))
         self._idle_usd = np.zeros(len(IDLE_PARTS))
+        self._began_unix_s = time.time()
+        if (left := self.account) is not None:
+            self._usd, self._idle_usd, self._scaling = left.usd.copy(), left.idle_usd.copy(), left.scaling
+            self._ticks, self._fallback_ticks = left.ticks, left.fallback_ticks
+            self._began_unix_s = left.began_unix_s
 
     def sit(self, sat: Sat) -> None:
         """Somebody more may decide from now on: the log tells how to have it decide again."""
@@ -83,6 +96,7 @@ class Records:
         if span_s > 0:
             self.metrics.add_bill(tick.observation.bill, span_s)
         self.metrics.add_tick(tick.took_s, time.time())
+        self.metrics.learner.show(time.time())
         entry = entry_of(
             TickRecord(
                 self.sitting,
@@ -101,21 +115,47 @@ class Records:
                 comparison=tick.comparison,
             )
         )
+        handover = self._handover(tick).text()
         try:
+            # Before the log: whoever takes over between the two gives no tick a number that another one has.
+            self.fence.write(self.folder / HANDOVER_FILE, handover.encode())
             self.log.append_entry(entry)
             self._write_bill(now_s, tick.health.troubles)
         finally:  # a full disk here does not keep the tick out of the store
-            await self._store(entry)
+            await self._store(entry, handover)
 
-    async def _store(self, entry: TickEntry) -> None:
+    def _handover(self, tick: Tick) -> Handover:
+        """What the next leader goes on from."""
+        account = Account(
+            began_unix_s=self._began_unix_s,
+            scenario=self.sitting.scenario,
+            class_names=self.cluster.class_names,
+            pool_names=self.cluster.pool_names,
+            cluster_hash=self._cluster_hash,
+            fencing_token=self.fence.token,
+            tick=tick.decision.tick,
+            time_s=tick.decision.time_s,
+            wall_s=time.time(),
+            ticks=self._ticks,
+            fallback_ticks=self._fallback_ticks,
+            usd=self._usd,
+            idle_usd=self._idle_usd,
+            scaling=dearest_rows(self._scaling, _DECISIONS_HANDED_OVER),
+            plan=tick.plan,
+            changed_at_s=tick.changed_at_s,
+        )
+        return Handover(account, *tick.remembered)
+
+    async def _store(self, entry: TickEntry, handover: str) -> None:
         try:
-            await self.store.append_tick(entry, self.fence.token)
+            await self.store.append_tick(entry, self.fence.token, handover)
         except Superseded as error:
             raise Fenced(error.where, error.token, error.newer) from None
 
     def _write_bill(self, now_s: float, troubles: tuple[str, ...]) -> None:
         document: dict[str, Any] = {
             "time_s": now_s,
+            "since_unix_s": self._began_unix_s,
             "ticks": self._ticks,
             "fallback_ticks": self._fallback_ticks,
             "usd": float(self._usd.sum()),

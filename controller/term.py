@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import aiohttp
 import numpy as np
 
 from ..agents.registry import Registry, RegistryError, named_registry
-from ..env.contract import Action, Cluster
+from ..env.contract import Action, Cluster, Plan
 from ..env.scenario import Scenario
 from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
 from ..telemetry.exporter import SidecarMetrics
+from ..telemetry.learner_progress import PROGRESS_FILE
 from ..telemetry.log_sources import OneLog
 from ..telemetry.record import Keeping, Sitting
-from ..telemetry.store import DAY_S, Store
-from . import standing
+from ..telemetry.store import DAY_S, Store, StoreError
+from . import handover, standing
 from .acting import Hands
 from .actuators import envoy_process
 from .actuators.admission import AdmissionError, CappedRouting
@@ -45,6 +48,7 @@ from .decision_log import DecisionLog
 from .fencing import Fence
 from .first_replicas import command_of, drawn_delay_s, sleeps_of, until_answered, until_ready
 from .front import Front
+from .handover import Account
 from .ladder import Ladder, standing_on
 from .leadership import Leadership
 from .loop import Sidecar, Status
@@ -80,6 +84,7 @@ class Term:
     fence: Fence
     front: Front
     _clock: Clock | None = field(default=None, init=False)
+    """None until scenario time begins, or goes on."""
     _warming: bool = field(default=True, init=False)
     """The first replicas come without a provisioning delay."""
 
@@ -111,7 +116,8 @@ class Term:
 
     async def lead(self, stopping: asyncio.Event, on_ready: Callable[[RunningEnvoy], None]) -> Status:
         """All of it; how the sidecar was at the end. Raises as `assembly.steer`."""
-        left = self._left()
+        left, thinker = self._left(), Thinker(self.prepared.policy, self.prepared.fallback)
+        account = await self._account(thinker)
         async with AsyncExitStack() as stack:
             sitting = self._sitting()
             path, keeping = self.settings.folder / "decisions.jsonl", self._keeping()
@@ -143,10 +149,10 @@ class Term:
                 )
                 await others.open(self._table(opening, processes))
                 self._warming, leave_running = False, self.settings.leave_running
-                self._clock = clock = Clock(self.scenario.tick_s, self.settings.speed_up)
-                metrics = SidecarMetrics(self._cluster, self.scenario.tick_s / self.settings.speed_up)
-                thinker = Thinker(self.prepared.policy, self.prepared.fallback)
-                records = Records(sitting, log, self.store, metrics, self.settings.folder, self.fence)
+                self._clock = clock = self._clock or Clock(self.scenario.tick_s, self.settings.speed_up)
+                tick_wall_s = self.scenario.tick_s / self.settings.speed_up
+                metrics = SidecarMetrics(self._cluster, tick_wall_s, self._learner_file())
+                records = Records(sitting, log, self.store, metrics, self.settings.folder, self.fence, account)
                 sidecar = Sidecar(
                     scenario=self.scenario,
                     thinker=thinker,
@@ -163,7 +169,7 @@ class Term:
                         others.routing,
                     ),
                     recorder=records,
-                    first_plan=self.prepared.plan,
+                    first_plan=self._plan(account),
                     ladder=ladder,
                     speed_up=self.settings.speed_up,
                     in_force=opening,
@@ -172,6 +178,8 @@ class Term:
                     rest=left.rest if left and left.mode is ladder.mode else None,
                     keep=self._keeper().keep,
                     fencing_token=self.fence.token,
+                    account=account,
+                    begins_at_s=clock.now_s(),
                     versions=self._versions(thinker, records),
                 )
                 self.front.leads(sidecar, metrics, self.fence.token)
@@ -194,6 +202,30 @@ class Term:
             return standing.read(self.settings.folder / standing.FILE, self._cluster)
         except (StandingError, OSError) as error:
             raise StartError(str(error)) from None
+
+    async def _account(self, thinker: Thinker) -> Account | None:
+        """Where the last term ended. Time goes on from there, and whoever decides as then remembers what it did."""
+        path = self.settings.folder / handover.FILE
+        texts: dict[str, str | bytes | None] = {str(path): handover.read(path)}
+        try:
+            texts["what the store has of the last leader"] = await self.store.handover()
+        except StoreError as error:
+            _LOG.warning("what the last leader left in the store is not taken over: %s", error)
+        left = handover.newest(texts, self.scenario.name, self._cluster)
+        if left is None:
+            return None
+        left = handover.as_far_as_same(left, self._cluster, *thinker.remembered())
+        thinker.recall(left.policy.memory, left.fallback.memory)
+        tick_s, speed_up = self.scenario.tick_s, self.settings.speed_up
+        begins_at_s = left.account.next_s(time.time(), tick_s, speed_up)
+        self._clock = Clock(tick_s, speed_up, begins_at_s=begins_at_s)
+        return left.account
+
+    def _plan(self, account: Account | None) -> Plan:
+        """The one that was in force, if it is of this cluster."""
+        if account is not None and account.cluster_hash == handover.cluster_hash(self._cluster):
+            return account.plan
+        return self.prepared.plan
 
     async def _envoy(self, opening: Action) -> tuple[RunningEnvoy, bool]:
         """The Envoy that still runs in the folder, or a new one; whether it was found. It outlives this process."""
@@ -295,6 +327,12 @@ class Term:
             self.fence,
             records.sit,
         )
+
+    def _learner_file(self) -> Path | None:
+        """Where whoever learns for the registry tells how far that is."""
+        chosen = self.prepared.chosen
+        asked = named_registry(chosen.name) if chosen is not None else None
+        return asked[0] / PROGRESS_FILE if asked is not None else None
 
     def _others_patience_s(self) -> float:
         """What is offered goes out in three steps, and all of them must not outlast a tick by much."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from typing import Final
 
 from ..env.contract import Memory, Plan, Policy, Reason, ReasonCode, Snapshot
-from .deciding import Minds, Proposed, fall_back, name_of, propose
+from .deciding import Minds, Proposed, fall_back, is_finite, misshapen, name_of, propose
+from .handover import Remembered
+
+_LOG: Final = logging.getLogger(__name__)
 
 POLICY_SHARE_OF_TICK: Final = 0.5
 """A policy that takes longer than this share of a tick is not waited for: the fallback decides."""
@@ -20,7 +24,22 @@ class Thinker:
         """Nobody remembers anything yet."""
         self.policy, self.fallback = policy, fallback
         self._minds = Minds(policy={}, fallback={})
+        self._recalled = False
+        """What the policy remembers is of an earlier term, and it has not decided since."""
         self._thinking: asyncio.Future[tuple[Proposed, Minds]] | None = None
+
+    def remembered(self) -> tuple[Remembered, Remembered]:
+        """Policy and fallback, with what both remember now."""
+        minds = ((self.policy, self._minds.policy), (self.fallback, self._minds.fallback))
+        policy, fallback = (
+            Remembered(name_of(who), str(getattr(who, "policy_hash", "")), memory) for who, memory in minds
+        )
+        return policy, fallback
+
+    def recall(self, policy: Memory, fallback: Memory) -> None:
+        """Go on from what both remembered in an earlier term. Whoever cannot go on from it begins without."""
+        self._minds = Minds(policy, fallback)
+        self._recalled = True
 
     def memory(self, *, of_fallback: bool) -> Memory:
         """What the one who decides next remembers."""
@@ -41,6 +60,8 @@ class Thinker:
             patience_s: of the wall, for the policy's answer.
             trouble: why the policy is not to be asked now; None asks it.
         """
+        if self._recalled:
+            self._try_fallback(snapshot, plan)
         before = self._minds
         late = f"no answer in {patience_s:.2f} s"
         if trouble is None and self._thinking is not None and not self._thinking.done():
@@ -51,9 +72,26 @@ class Thinker:
             await asyncio.wait({self._thinking}, timeout=patience_s)
             if self._thinking.done():
                 proposed, self._minds = self._thinking.result()
+                if proposed.trouble and self._recalled:
+                    _LOG.warning("%s: cannot go on from what it remembered: %s", name_of(self.policy), proposed.trouble)
+                    self._minds = Minds({}, self._minds.fallback)
+                self._recalled = False
                 return proposed, before.fallback if proposed.trouble else before.policy
         action, memory = self.fallback.decide(snapshot, plan, before.fallback)
         self._minds = Minds(before.policy, memory)
         if trouble is None:
             trouble = Reason(ReasonCode.POLICY_TIMEOUT, name_of(self.policy), math.nan, math.nan, late)
         return fall_back(self.fallback, action, trouble), before.fallback
+
+    def _try_fallback(self, snapshot: Snapshot, plan: Plan) -> None:
+        """See whether the fallback can go on from what it remembers of an earlier term: nobody stands in for it."""
+        try:
+            action, _ = self.fallback.decide(snapshot, plan, self._minds.fallback)
+            instead, _ = self.fallback.decide(snapshot, plan, {})
+            if not misshapen(action, instead) and is_finite(action):
+                return
+            why = "its action is none"
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is to decide
+            why = f"{type(error).__name__}: {error}"
+        _LOG.warning("%s: cannot go on from what it remembered: %s", name_of(self.fallback), why)
+        self._minds = Minds(self._minds.policy, {})

@@ -210,6 +210,9 @@ class Versions:
         if self._candidate is not None and self.trial is not None and self.trial.candidate == wanted:
             memory = self._candidate.memory  # it followed along
         first = not self.incumbent
+        known, _ = self.thinker.remembered()
+        if first and (known.name, known.policy_hash) == (decider.name, decider.policy_hash):
+            memory = known.memory  # of an earlier term
         self.thinker.take(decider, memory)
         if not first:
             self._tell(wanted, f"decides instead of {self.incumbent}: {state.event.reason}")

@@ -12,8 +12,8 @@ from .contract import IntArray
 T = TypeVar("T")
 
 
-def rows_of(value: T, rows: IntArray) -> T:
-    """A copy that holds only `rows` `[K]`; what has no batch axis (names) stays."""
+def rows_of(value: T, rows: IntArray | int) -> T:
+    """A copy that holds only `rows` `[K]`, or one row without the batch axis; what has none (names) stays."""
     if isinstance(value, np.ndarray):
         return cast(T, value[rows])
     if is_dataclass(value) and not isinstance(value, type):

@@ -7,7 +7,7 @@ TensorRT-LLM backend's `custom_metrics_reporter` and Triton's "Metrics" (`nv_gpu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +16,8 @@ from prometheus_client.samples import Sample
 from .metrics_page import Place, Samples, Wanted, lines_of, mean, wanted
 
 SLEEP_NAME: Final = "vllm:engine_sleep_state"
+HISTOGRAMS: Final = ("prompt_tokens", "output_tokens", "ttft_s", "tpot_s", "token_gap_s", "e2e_s")
+"""Of `Dialect.history`. `tpot_s` is a request's mean gap between tokens, `token_gap_s` each gap."""
 _RANKS: Final = ("tp_rank", "pp_rank", "moe_ep_rank")
 """SGLang's labels of the parts of one engine, which all tell the engine's figures. `dp_rank` tells engines apart."""
 
@@ -31,6 +33,9 @@ class Dialect:
     """Samples that differ in these labels only are one engine's: the highest counts."""
     more_names: tuple[str, ...] = ()
     """Samples that are wanted beside the figures."""
+    history: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What only a look at the past asks for (`audit`): `finished`, a counter of requests that ended, and histograms by what
+    they count, `HISTOGRAMS`; names from the newest to the oldest."""
     lines: re.Pattern[str] = field(init=False)
     """Finds the lines of all of them."""
 
@@ -95,6 +100,15 @@ VLLM: Final = Dialect(
         wanted("gpu_power_w", "poolpilot_gpu_power_watts"),
     ),
     more_names=(SLEEP_NAME,),
+    history={
+        "finished": ("vllm:request_success_total",),
+        "prompt_tokens": ("vllm:request_prompt_tokens",),
+        "output_tokens": ("vllm:request_generation_tokens",),
+        "ttft_s": ("vllm:time_to_first_token_seconds",),
+        "tpot_s": ("vllm:request_time_per_output_token_seconds",),
+        "token_gap_s": ("vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"),
+        "e2e_s": ("vllm:e2e_request_latency_seconds",),
+    },
 )
 
 SGLANG: Final = Dialect(
@@ -115,6 +129,15 @@ SGLANG: Final = Dialect(
         wanted("process_started_s", "process_start_time_seconds", together=max),
     ),
     one_engine_labels=_RANKS,
+    history={
+        "finished": ("sglang:num_requests_total",),
+        # Only with --collect-tokens-histogram.
+        "prompt_tokens": ("sglang:prompt_tokens_histogram",),
+        "output_tokens": ("sglang:generation_tokens_histogram",),
+        "ttft_s": ("sglang:time_to_first_token_seconds",),
+        "token_gap_s": ("sglang:inter_token_latency_seconds", "sglang:time_per_output_token_seconds"),
+        "e2e_s": ("sglang:e2e_request_latency_seconds",),
+    },
 )
 """Its token counters come with the first request that they count."""
 

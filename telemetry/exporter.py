@@ -6,6 +6,7 @@ All live on a registry of their own: two sidecars in one process, or a host appl
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from prometheus_client import (
 )
 
 from ..env.contract import BILL_LAYERS, IDLE_PARTS, Action, Bill, Cluster, Decision, Mode, ReasonCode, Snapshot
+from .exported_learner import LearnerMetrics
 from .exported_snapshot import SnapshotGauges, rent_usd_per_hr, set_each
 from .exported_sources import SourceMetrics
 
@@ -43,12 +45,13 @@ def _leader(registry: CollectorRegistry) -> Gauge:
 class SidecarMetrics:
     """Gauges hold the last tick's value, NaN where it is unknown; counters add up since the sidecar's start."""
 
-    def __init__(self, cluster: Cluster, tick_wall_s: float = math.nan) -> None:
+    def __init__(self, cluster: Cluster, tick_wall_s: float = math.nan, learner: Path | None = None) -> None:
         """One time series for each pool, class, mode and reason; those that count begin at 0.
 
         Args:
             cluster: whose pools and classes are shown.
             tick_wall_s: seconds of the wall between two ticks.
+            learner: where a learner beside the sidecar keeps its progress; None where none can be.
         """
         self._classes, self._pools = cluster.class_names, cluster.pool_names
         self.registry = CollectorRegistry()
@@ -56,6 +59,7 @@ class SidecarMetrics:
         ProcessCollector(registry=self.registry)
         self._snapshot = SnapshotGauges(cluster, self.registry)
         self.sources = SourceMetrics(cluster, self.registry)
+        self.learner = LearnerMetrics(self.registry, learner)
         self._bill_usd = self._counter("bill_usd", "Dollars spent, as far as known", "layer", "pool")
         self._idle_usd = self._counter("idle_usd", "Of the idle layer's dollars, what for", "part", "pool")
         self._bill_unknown = self._counter("bill_unknown_ticks", "Ticks with dollars of unknown split", "pool")

@@ -4,7 +4,7 @@ All keys have one prefix. `PREFIX:ticks` is a stream, an entry a tick; its field
 as `env.wire` writes them and whatever else went into the decision. The newest of these two are also under
 `PREFIX:latest:snapshot` and `PREFIX:latest:decision`. What does not change from tick to tick is a field of the hash
 `PREFIX:sittings`, whose name the field `sitting` of its ticks tells. `PREFIX:lease` names the leader and lives as long
-as it is renewed, `PREFIX:token` is the newest leader's fencing token, `PREFIX:standby` is there while somebody waits.
+as it is renewed, `PREFIX:handover` is what the next leader goes on from, `PREFIX:token` is the newest leader's fencing token, `PREFIX:standby` is there while somebody waits.
 
 Every append is compared with that token inside the server: a leader of the past appends nothing.
 """
@@ -78,11 +78,12 @@ if redis.call('HEXISTS', KEYS[5], sitting) == 0 then
   redis.call('HSET', KEYS[5], sitting, ARGV[4])
 end
 local fields = {'sitting', sitting}
-for i = 7, #ARGV do fields[#fields + 1] = ARGV[i] end
-for i = 7, #ARGV, 2 do
+for i = 8, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 8, #ARGV, 2 do
   if ARGV[i] == 'snapshot' then redis.call('SET', KEYS[3], ARGV[i + 1]) end
   if ARGV[i] == 'decision' then redis.call('SET', KEYS[4], ARGV[i + 1]) end
 end
+if ARGV[7] ~= '' then redis.call('SET', KEYS[6], ARGV[7]) end
 local now = redis.call('TIME')
 local oldest = tonumber(now[1]) * 1000 + tonumber(now[2]) / 1000 - tonumber(ARGV[6])
 if oldest > 0 then redis.call('XTRIM', KEYS[2], 'MINID', '~', string.format('%.0f', oldest)) end
@@ -207,22 +208,23 @@ class Store:
         async with self._bounded("PING"):
             await self._client.ping()
 
-    async def append_tick(self, entry: TickEntry, token: int = 0) -> str:
+    async def append_tick(self, entry: TickEntry, token: int = 0, handover: str = "") -> str:
         """Append a tick and make it the latest, in one step; returns its id in the stream.
 
         Args:
             entry: the tick.
             token: the appending leader's fencing token.
+            handover: what the next leader is to go on from, in place of what there was; empty leaves that as it is.
 
         Raises:
             Superseded: a newer leader was elected.
             StoreError: it cannot be reached.
         """
         keys = [self._key("token"), self._key("ticks"), self._latest_key("snapshot"), self._latest_key("decision")]
-        keys.append(self._key("sittings"))
+        keys += [self._key("sittings"), self._key("handover")]
         pairs = [text for pair in entry.fields.items() for text in pair]
         kept, oldest_ms = self._keep.entries(entry), _ms(self._keep.age_s)
-        values = [token, kept, entry.sitting, entry.sitting_json, _SITTINGS_KEPT, oldest_ms, *pairs]
+        values = [token, kept, entry.sitting, entry.sitting_json, _SITTINGS_KEPT, oldest_ms, handover, *pairs]
         try:
             return str(await self._run("append a tick", _APPEND, keys, values))
         except _Refused as refused:
@@ -262,6 +264,12 @@ class Store:
         async with self._bounded(f"GET {key}"):
             held = await cast("Awaitable[str | None]", self._client.get(key))
         return None if held is None else _lease(held)
+
+    async def handover(self) -> str | None:
+        """What the newest tick's leader left to the next one; None before the first."""
+        key = self._key("handover")
+        async with self._bounded(f"GET {key}"):
+            return await cast("Awaitable[str | None]", self._client.get(key))
 
     async def latest_snapshot(self) -> Snapshot | None:
         """The newest snapshot; None before the first. SchemaError if it is not of this build's schema."""

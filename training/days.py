@@ -22,4 +22,9 @@ def tuning_episodes(scenario: Scenario, days: int = TUNING_DAYS) -> list[Episode
 
 def scored_episodes(scenario: Scenario, seeds: int, quickly: bool = False) -> list[Episode]:
     """The days that are scored: seeds 0, 1, 2, ..."""
-    return [episode_of(scenario, seed, miss_price=1.0, quickly=quickly) for seed in range(seeds)]
+    return [scored_episode(scenario, seed, quickly) for seed in range(seeds)]
+
+
+def scored_episode(scenario: Scenario, seed: int, quickly: bool = False) -> Episode:
+    """One of them."""
+    return episode_of(scenario, seed, miss_price=1.0, quickly=quickly)

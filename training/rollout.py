@@ -12,7 +12,7 @@ import numpy as np
 
 from ..agents.portfolio import PolicyFactory
 from ..env.batch import ClusterBatch, Episode
-from ..env.contract import BILL_LAYERS, IDLE_PARTS, Bill, FloatArray, IntArray, Memory, ScalingCost, Snapshot
+from ..env.contract import BILL_LAYERS, IDLE_PARTS, Action, Bill, FloatArray, IntArray, Memory, ScalingCost, Snapshot
 from ..env.ledger import JOULES_PER_KWH, ScalingCosts, dearest, joined
 from ..env.perf.power import Draw
 from ..env.sim.clusters import TickOutcome
@@ -213,6 +213,19 @@ class RunResult:
         return [_number(_share(*pair)) for pair in zip(self.covered_tokens.tolist(), self.tokens.tolist(), strict=True)]
 
 
+@dataclass(frozen=True)
+class Step:
+    """One tick of a batch, as `rollout` tells of it."""
+
+    true: Snapshot
+    """What there was to see at its beginning."""
+    seen: Snapshot
+    """What of that the policy saw, and its forecasts."""
+    applied: Action
+    """What the guard let through."""
+    outcome: TickOutcome
+
+
 def attainment_of(tally: FloatArray) -> FloatArray:
     """`[C]` share of done requests in a tally `[C, W]` that met their target; NaN without requests."""
     done = tally[:, FINISHED] + tally[:, LOST]
@@ -226,11 +239,12 @@ def rollout(
     tick_s: float,
     on_tick: Callable[[int], None] | None = None,
     foresight: bool = False,
+    on_step: Callable[[Step], None] | None = None,
 ) -> list[RunResult]:
     """Every episode under the policy, side by side; results in the order of `episodes`.
 
-    Episodes must be equally long. `on_tick` is told the number of ticks done. With `foresight` the forecasts that policy
-    and planner see are true (`env.foresight`).
+    Episodes must be equally long. `on_tick` is told the number of ticks done, `on_step` what each was. With `foresight`
+    the forecasts that policy and planner see are true (`env.foresight`).
     """
     lengths = {episode.world.duration_s for episode in episodes}
     if len(lengths) != 1:
@@ -259,7 +273,10 @@ def rollout(
     snapshot = batch.snapshot()
     while not done.all():
         action, memory = policy.decide(snapshot, batch.plan, memory)
+        true = batch.truth
         outcome, applied, changes = batch.advance(action, snapshot)
+        if on_step:
+            on_step(Step(true, snapshot, applied, outcome))
         scaling.append(outcome.scaling)
         replicas.append(applied.replicas)
         for change in changes:

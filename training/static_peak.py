@@ -29,9 +29,13 @@ def static_peak(scenario: Scenario, headroom: float = HEADROOM) -> PolicyFactory
     Spot pools stay empty where the others serve every class: counts that are never asked for again cannot be built on
     machines that are taken away.
     """
-    day = _another_day(scenario)
+    return planned_for_peak(_another_day(scenario), headroom)
+
+
+def planned_for_peak(day: Episode, headroom: float = HEADROOM) -> PolicyFactory:
+    """The counts and shares for `headroom` times the peak minute of a day, held for ever."""
     cluster = day.world.cluster
-    peak_per_s = day.world.workload.rates_per_s(min(PEAK_S, scenario.duration_s)).max(axis=0)
+    peak_per_s = day.world.workload.rates_per_s(min(PEAK_S, day.world.duration_s)).max(axis=0)
     plan = day.planner.first(headroom * peak_per_s)
     # A class without a share would be turned away.
     anywhere = cluster.serves * np.maximum(plan.replicas, 1e-3)

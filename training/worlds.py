@@ -18,6 +18,7 @@ from ..env.beliefs import mean_load, opening_load, peak_load
 from ..env.contract import FloatArray
 from ..env.scenario import Scenario
 from ..env.sim.world import WorldSpec, world_from_scenario
+from ..env.workload.requests import Workload
 from ..env.workload.spec import GeneratedSpec, MixSpec
 from .clusters import TICK_S, random_scenario
 
@@ -45,12 +46,14 @@ def first_load(world: WorldSpec) -> FloatArray:
     return opening_load(world.workload, world.duration_s)
 
 
-def episode_of(scenario: Scenario, seed: int, miss_price: float, quickly: bool = False) -> Episode:
-    """One episode of a scenario as it stands.
+def episode_of(
+    scenario: Scenario, seed: int, miss_price: float, quickly: bool = False, workload: Workload | None = None
+) -> Episode:
+    """One episode of a scenario as it stands, with `workload` in place of its own requests where that is given.
 
     `quickly`, its plans are made by compiled code, as cheap within the solver's gap but not always the same ones.
     """
-    world = world_from_scenario(scenario, seed)
+    world = world_from_scenario(scenario, seed, workload)
     planner = replanner_of(scenario, world.workload)
     if quickly:
         planner = quick(planner)

@@ -12,12 +12,9 @@ from torch import Tensor, nn
 
 from ...env.codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTPUTS
 from ...env.spaces import SpaceLayout
+from ..exploring import LOG_STD_START, POOL_LOG_STD_START
 from .network import Answers, SetNetwork
 
-LOG_STD_START = -1.6
-POOL_LOG_STD_START = -2.3
-"""Exploration of exp(-1.6) = 0.2 of a full bend at the start; of 0.1 for outputs of pools, which are many and each drawn on
-its own: shaken further, counts go up and down for nothing, and what is learned is to bear that."""
 DEFERRABLE = CLASS_FEATURES.index("deferrable")
 
 
@@ -62,9 +59,9 @@ class MaskedSetPolicy(ActorCriticPolicy):
         """Actions `[B, A]`, values `[B, 1]`, log-probabilities `[B]`."""
         parts = self.layout.parts(obs)
         answers, value = self.network.act_and_value(*parts)
-        mean, log_std, mask = _flat(answers), self.log_std[self._kinds], self._live(parts)
+        mean, log_std, mask = flat_answers(answers), self.log_std[self._kinds], self._live(parts)
         actions = mean if deterministic else mean + log_std.exp() * torch.randn_like(mean) * mask
-        return actions, value, _log_prob(actions, mean, log_std, mask)
+        return actions, value, log_prob_of(actions, mean, log_std, mask)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Values `[B, 1]`, log-probabilities `[B]` and entropy `[B]` of given actions."""
@@ -72,7 +69,7 @@ class MaskedSetPolicy(ActorCriticPolicy):
         answers, value = self.network.act_and_value(*parts)
         log_std, mask = self.log_std[self._kinds], self._live(parts)
         entropy = mask @ (log_std + 1.4189385)  # 0.5 * log(2 * pi * e) a dimension
-        return value, _log_prob(actions, _flat(answers), log_std, mask), entropy
+        return value, log_prob_of(actions, flat_answers(answers), log_std, mask), entropy
 
     def predict_values(self, obs: Any) -> Tensor:
         """Values `[B, 1]`."""
@@ -91,13 +88,13 @@ class MaskedSetPolicy(ActorCriticPolicy):
         return torch.cat([of_class, of_pool, whole.new_ones(len(whole), WHOLE_OUTPUTS)], dim=-1)
 
 
-def _flat(answers: Answers) -> Tensor:
+def flat_answers(answers: Answers) -> Tensor:
     """`[B, A]` as the layout of actions has them."""
     by_class, by_pool, whole = answers
     return torch.cat([by_class.flatten(1), by_pool.flatten(1), whole], dim=-1)
 
 
-def _log_prob(actions: Tensor, mean: Tensor, log_std: Tensor, mask: Tensor) -> Tensor:
+def log_prob_of(actions: Tensor, mean: Tensor, log_std: Tensor, mask: Tensor) -> Tensor:
     """`[B]` of the dimensions that are live."""
     off = (actions - mean) * torch.exp(-log_std)
     each = (-0.5 * off * off - (log_std + 0.9189385)) * mask  # 0.5 * log(2 * pi)

@@ -80,9 +80,19 @@ class Evidence:
             "poolpilot": self.poolpilot,
         }
 
+    def document(self) -> dict[str, Any]:
+        """The same with null for numbers that are none: what JSON can hold."""
+        finite: dict[str, Any] = _finite(self.as_json())
+        return finite
+
     def text(self) -> bytes:
-        """The file's content; numbers that are none become null."""
-        return (json.dumps(_finite(self.as_json()), indent=2, allow_nan=False) + "\n").encode()
+        """The file's content."""
+        return (json.dumps(self.document(), indent=2, allow_nan=False) + "\n").encode()
+
+    @property
+    def lets_through(self) -> bool:
+        """Whether the gate holds nothing back."""
+        return self.verdict is Verdict.PASS or (self.verdict is Verdict.UNKNOWN and self.gate in MAY_NOT_TELL)
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -136,7 +146,7 @@ def _lacks(found: Evidence | None, gate: str, candidate: str, incumbent: str) ->
         return f"{gate}: the evidence is of {found.candidate}"
     if found.incumbent != incumbent:
         return f"{gate}: measured against {found.incumbent}, and {incumbent} decides now"
-    if found.verdict is Verdict.PASS or (found.verdict is Verdict.UNKNOWN and gate in MAY_NOT_TELL):
+    if found.lets_through:
         return ""
     return f"{gate}: {found.verdict}: {found.reason}"
 

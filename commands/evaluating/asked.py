@@ -18,7 +18,7 @@ OWN_SUITE = "scenarios"
 """What scenarios that were named one by one are called together."""
 SWEPT_HEADROOMS = (0.7, 0.85, 1.0, 1.2, 1.5)
 """Of suites, where nothing else is asked."""
-_UNSAID = ("out", "onto_card", "workers", "as_json")
+_UNSAID = ("out", "onto_card", "workers", "as_json", "timelines", "report_only")
 """Options that change no row."""
 
 
@@ -72,6 +72,15 @@ def headrooms_asked(text: str | None, swept: bool) -> tuple[float, ...]:
     if not all(0.0 < value <= 100.0 for value in values):
         raise click.UsageError(f"--headroom {text}: wanted numbers above 0, at most 100, with commas between them")
     return tuple(sorted({1.0, *values}))
+
+
+def options_given(context: click.Context) -> list[str]:
+    """Every option that was given, as it is written."""
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if context.get_parameter_source(option.name or "") == click.core.ParameterSource.COMMANDLINE
+    ]
 
 
 def command_line(context: click.Context) -> str:

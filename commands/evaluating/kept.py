@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ...agents.checkpoint import add_to_card
-from ...training.evaluation.run_folder import RunFolder
+from ...training.evaluation.rows import Row, read_rows
+from ...training.evaluation.run_folder import MANIFEST, ROWS, RunFolder, RunFolderError
+from ...training.evaluation.summary import FORMAT
+from ...training.evaluation.timelines import Timeline, read_timelines
+from .tables import suite_notes
+from .timelines import TIMELINES
 
-SUMMARY, FIGURE = "summary.json", "frontier.html"
+SUMMARY, REPORT = "summary.json", "report.html"
+NO_REPORT = "no report.html: it needs plotly and jinja2 (pip install 'poolpilot[figures]'); then give --report"
 _DIGITS = 6
 _OF_POLICY = (
     *("policy", "kind", "usd_per_hr", "usd_per_1000_met", "bill_ratio", "attainment", "shortfall", "held", "lost"),
@@ -21,15 +27,60 @@ _ON_CARD = ("command", "poolpilot", "commit", "code", "python", "versions", "sui
 
 
 def keep_summary(folder: RunFolder, document: Mapping[str, Any]) -> None:
-    """`summary.json`, and `frontier.html` where the extra that draws it is installed."""
+    """`summary.json`."""
     folder.write(SUMMARY, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    if find_spec("plotly") is not None:
-        from ...dashboard.figures.attainment import attainment_figure
-        from ...dashboard.figures.attainment_rows import rows_of_summary
-        from ...dashboard.report.shell import page, slot
 
-        title, figure = "Cost against attainment", attainment_figure(rows_of_summary(document), "")
-        folder.write(FIGURE, page(title, slot("frontier", title, "tall"), {"frontier": figure}))
+
+def can_draw() -> bool:
+    """Whether the extra that draws reports is installed."""
+    return all(find_spec(name) is not None for name in ("plotly", "jinja2"))
+
+
+def keep_report(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    document: Mapping[str, Any],
+    rows: Sequence[Row],
+    timelines: Sequence[Timeline],
+) -> Path:
+    """`report.html`, all in one file."""
+    from ...dashboard.report.evaluation import RecordedRun, evaluation_report  # plotly takes long to import
+
+    recorded = [RecordedRun(t.of.suite, t.of.scenario, t.of.seed, t.of.policy, t.rows) for t in timelines]
+    notes = {name: list(suite_notes(suite)) for name, suite in document["suites"].items()}
+    path, temporary = folder / REPORT, folder / f"{REPORT}.part"
+    temporary.write_text(evaluation_report(manifest, document, rows, recorded, notes), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def report_again(folder: Path) -> Path:
+    """The report of what a folder holds; nothing is run.
+
+    Raises:
+        RunFolderError: it holds no finished run.
+        RowsError: its rows are of another version.
+        TimelinesError: likewise its timelines.
+    """
+    for name in (MANIFEST, ROWS, SUMMARY):
+        if not (folder / name).is_file():
+            raise RunFolderError(f"{folder}: holds no {name}; wanted a folder that `poolpilot evaluate --out` finished")
+    documents = [_document(folder / name) for name in (MANIFEST, SUMMARY)]
+    path = folder / TIMELINES
+    timelines = read_timelines(path) if path.is_file() else []
+    return keep_report(folder, documents[0], documents[1], read_rows(folder / ROWS), timelines)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RunFolderError(
+            f"{path}: wanted a document of format {FORMAT}, as this version of `poolpilot evaluate` writes"
+        )
+    return document
 
 
 def keep_on_card(checkpoint: Path, document: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

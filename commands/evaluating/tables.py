@@ -25,7 +25,7 @@ def evaluation_tables(document: Record) -> Iterator[RenderableType]:
             yield from _scenarios(suite, document["reference"])
         for at in suite["equal_attainment"]:
             yield _equal(name, suite, at, document["reference"])
-        yield from _notes(name, suite)
+        yield from (escape(f"{name}: {line}") for line in suite_notes(suite))
     for name, reasons in document["suites_skipped"].items():
         yield from (escape(f"{name}: {scenario} was skipped: {why}") for scenario, why in reasons.items())
 
@@ -131,8 +131,8 @@ def _equal(name: str, suite: Record, at: Record, reference: str) -> RenderableTy
     return table(f"{name}: cost at {at['level'] * 100:g} % attainment", columns, rows, caption)
 
 
-def _notes(name: str, suite: Record) -> Iterator[str]:
-    """What tables do not say, in lines."""
+def suite_notes(suite: Record) -> Iterator[str]:
+    """What tables do not say of a suite, in lines."""
     shipped = suite["as_shipped"]
     lines = [f"best rule as shipped: {best['policy']} (by {best['chosen_by']})" for best in shipped["best_rules"]]
     lines += [
@@ -157,7 +157,7 @@ def _notes(name: str, suite: Record) -> Iterator[str]:
             lines.append(f"of the gap {between} at {level}, {gap['policy']} closes {told}")
         lines += [f"at {level} not known of {line}" for line in _unknown(at["policies"], suite["scenarios"])]
     lines += [f"{scenario} was skipped: {why}" for scenario, why in suite["skipped"].items()]
-    yield from (escape(f"{name}: {line}") for line in lines)
+    yield from lines
 
 
 def _chosen(own: Record) -> str:

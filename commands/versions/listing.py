@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,7 +89,7 @@ def registry_json(registry: Registry) -> dict[str, Any]:
 def version_json(registry: Registry, own: Version) -> dict[str, Any]:
     """One version."""
     state = registry.state()
-    evidence = {gate: json.loads(found.text()) for gate, found in own.evidence.items()}
+    evidence = {gate: found.document() for gate, found in own.evidence.items()}
     lacks = [] if own.version == state.incumbent else wanting(own.evidence, own.version, state.incumbent)
     return {
         "version": own.version,

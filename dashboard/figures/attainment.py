@@ -86,6 +86,7 @@ def _points(
             "size": [_SHIPPED_PX if row["headroom"] == 1.0 else _SWEPT_PX for row in rows],
             "color": own,
             "opacity": 1,
+            "line": {"color": own if not line else THEMES[theme].paper, "width": 1.5 if not line else 1},
         },
         hovertemplate=(
             "%{customdata[0]} % within target, head-room x %{customdata[1]}<br>"

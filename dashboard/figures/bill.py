@@ -74,8 +74,9 @@ def bill_figure(rows: Sequence[BillRow], theme: ThemeName = "light", title: str 
                         "shape": PATTERNS[i % len(PATTERNS)],
                         "bgcolor": own.colours[i % len(own.colours)],
                         "fgcolor": own.paper,
-                        "size": 7,
-                        "solidity": 0.2,
+                        "fgopacity": 0.55,
+                        "size": 8,
+                        "solidity": 0.16,
                     },
                 },
                 hovertemplate=(

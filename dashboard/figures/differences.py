@@ -34,30 +34,39 @@ class DifferenceRow(TypedDict):
     high: float | None
 
 
-def differences_figure(rows: Sequence[DifferenceRow], theme: ThemeName = "light", title: str = "") -> go.Figure:
-    """A panel for each measure, side by side, with a common list of who is compared. Zero is no difference.
+def differences_figure(
+    rows: Sequence[DifferenceRow], theme: ThemeName = "light", title: str = "", narrow: bool = False
+) -> go.Figure:
+    """A panel for each measure, side by side (`narrow`: one above the other), with a common list of who is compared.
 
-    Intervals that leave zero out are drawn full, others hollow.
+    Zero is no difference. Intervals that leave zero out are drawn full, others hollow.
     """
     measures = list(dict.fromkeys(row["measure"] for row in rows))
     names = list(dict.fromkeys(row["series"] for row in rows))
+    panels, count = max(len(measures), 1), max(len(names), 1)
+    height = _HEAD_PX + _LINE_PX * count
     figure = make_subplots(
-        rows=1, cols=max(len(measures), 1), shared_yaxes=True, horizontal_spacing=0.04,
+        rows=panels if narrow else 1,
+        cols=1 if narrow else panels,
+        shared_yaxes=not narrow,
+        horizontal_spacing=0.04,
+        vertical_spacing=_HEAD_PX / (panels * height) if narrow else None,
         subplot_titles=[plain(measure) for measure in measures],
-    )  # fmt: skip
+    )
     own = THEMES[theme]
-    for column, measure in enumerate(measures, start=1):
+    for place, measure in enumerate(measures):
         panel = [row for row in rows if row["measure"] == measure]
-        figure.add_trace(_points(panel, column - 1, theme), row=1, col=column)
-        figure.add_vline(x=0, line={"color": own.zero, "width": 1.5}, row=1, col=column)
-        figure.update_xaxes(title={"text": f"Difference ({plain(panel[0]['unit'])})"}, ticksuffix="", row=1, col=column)
+        where = {"row": place + 1, "col": 1} if narrow else {"row": 1, "col": place + 1}
+        figure.add_trace(_points(panel, place, theme), **where)
+        figure.add_vline(x=0, line={"color": own.zero, "width": 1.5}, **where)
+        figure.update_xaxes(title={"text": f"Difference ({plain(panel[0]['unit'])})"}, **where)
     dressed(figure, theme, title)
     figure.update_xaxes(zeroline=False)
     figure.update_yaxes(
         type="category", categoryarray=[plain(n) for n in names], categoryorder="array", autorange="reversed"
     )
     figure.update_annotations(font={"size": 13, "color": own.muted})
-    figure.update_layout(showlegend=False, height=_HEAD_PX + _LINE_PX * max(len(names), 1))
+    figure.update_layout(showlegend=False, height=height * (panels if narrow else 1))
     return figure
 
 

@@ -97,7 +97,7 @@ def dressed(figure: go.Figure, theme: ThemeName, title: str = "") -> go.Figure:
         margin={"l": 8, "r": 36, "t": 48 if title else 24, "b": 8},
         modebar={"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": own.zero, "activecolor": own.muted},
         hoverlabel={"bgcolor": own.paper, "bordercolor": own.zero, "font": {"color": own.ink}},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "title": {"text": ""}},
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
     )
     if title:
         figure.update_layout(title={"text": plain(title), "x": 0, "xref": "paper", "font": {"size": 16}})

@@ -14,13 +14,17 @@ from typing import Any, Final
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ...env.timeline import TimelineRow
-from .palette import DASHES, THEMES, ThemeName, dressed, plain, style_of
+from ...env.timeline import WHOLE, TimelineRow
+from .palette import MARKERS, THEMES, ThemeName, dressed, plain, style_of
 
 PANEL_PX: Final = 168
 """Height of one panel."""
 _HEAD_PX: Final = 96
 _PERCENT: Final = 100.0
+_MARKERS_SHOWN: Final = 9
+"""Of each line: enough to tell it apart, whatever one sees of its colour."""
+ALL_POOLS: Final = "all pools"
+"""What the whole is called."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,7 @@ class Drawn:
     """How a measure is drawn in a panel."""
 
     measure: str
-    dash: str = ""
-    """Instead of the series' own."""
+    dash: str = "solid"
     said: str = ""
     """After the series' name where the mouse is."""
     steps: bool = False
@@ -51,12 +54,12 @@ class Panel:
 
 PANELS: Final = (
     Panel(
-        "Load (line) and its forecast of five minutes before (dots)",
+        "Load, and its forecast of five minutes before (dots)",
         "requests/s",
         (Drawn("rate_per_s"), Drawn("forecast_per_s", "dot", "forecast")),
     ),
     Panel(
-        "Replicas ready (line) and wanted (dots)",
+        "Replicas ready, and wanted (dots)",
         "replicas",
         (Drawn("replicas", steps=True), Drawn("replicas_target", "dot", "wanted", steps=True)),
     ),
@@ -65,7 +68,7 @@ PANELS: Final = (
     Panel("KV cache in use", "%", (Drawn("kv_use"),), _PERCENT, share=True),
     Panel("Hottest GPU", "°C", (Drawn("temperature_c"),)),
     Panel("Cost rate", "$/h", (Drawn("usd_per_hr"),)),
-    Panel("Requests within their targets, last minute", "%", (Drawn("attainment"),), _PERCENT, share=True),
+    Panel("Within targets, last minute", "%", (Drawn("attainment"),), _PERCENT, share=True),
 )
 """In the order of the page; weights have a panel for each class, after the replicas."""
 _WEIGHTS_AFTER: Final = "replicas"
@@ -101,7 +104,7 @@ def timeline_figure(
     dressed(figure, theme, title)
     figure.update_annotations(x=0, xanchor="left", font={"size": 13, "color": THEMES[theme].muted})
     figure.update_xaxes(title={"text": clock.title}, row=max(len(panels), 1), col=1)
-    figure.update_xaxes(showticklabels=True)
+    figure.update_xaxes(showticklabels=True, range=clock.span(rows))
     figure.update_layout(
         height=_HEAD_PX + PANEL_PX * max(len(panels), 1),
         hovermode="x unified",
@@ -147,21 +150,21 @@ def _traces(
                 by_series[_series(row)].append(row)
         for series, own in by_series.items():
             own.sort(key=lambda row: row["time_s"])
-            colour, _, dash = style_of(places[series])
-            name = plain(series[1])
+            colour, marker, _ = style_of(places[series])
+            name = ALL_POOLS if series[1] == WHOLE else plain(series[1])
             yield go.Scatter(
                 x=[clock.at(row["time_s"]) for row in own],
                 y=[None if row["value"] is None else row["value"] * panel.factor for row in own],
                 name=f"{name}, {drawn.said}" if drawn.said else name,
-                mode="lines",
+                mode="lines" if drawn.said else "lines+markers",
+                marker={"symbol": MARKERS[marker], "size": 7, "maxdisplayed": _MARKERS_SHOWN},
                 line={
                     "color": THEMES[theme].colours[colour],
-                    "dash": drawn.dash or DASHES[dash],
+                    "dash": drawn.dash,
                     "width": 1.5,
                     "shape": "hv" if drawn.steps else "linear",
                 },
                 legendgroup=f"{series[0]} {name}",
-                legendgrouptitle=None,
                 showlegend=series not in shown and not drawn.said,
                 hovertemplate=f"%{{y:.4~g}} {panel.unit}",
                 connectgaps=False,
@@ -201,6 +204,11 @@ class _Clock:
             return cls("Time (UTC)", 1.0, started_at_s)
         long = max((row["time_s"] for row in rows), default=0.0) > 3 * 3600.0
         return cls("Time since the start (h)", 3600.0, None) if long else cls("Time since the start (min)", 60.0, None)
+
+    def span(self, rows: Sequence[TimelineRow]) -> list[Any] | None:
+        """The axis from the first row to the last."""
+        times = [row["time_s"] for row in rows]
+        return [self.at(min(times)), self.at(max(times))] if times else None
 
     def at(self, time_s: float) -> Any:
         if self.started_at_s is None:

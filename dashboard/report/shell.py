@@ -49,6 +49,7 @@ def page(
     body: Markup | str,
     figures: Mapping[str, go.Figure],
     *,
+    narrow: Mapping[str, go.Figure] | None = None,
     lead: str = "",
     data: Any = None,
     scripts: Sequence[str] = (),
@@ -60,6 +61,7 @@ def page(
         title: of the page, and its heading.
         body: what stands below; escaped unless it is `Markup`. `slot` makes the places of figures.
         figures: light ones, by the key of their slot.
+        narrow: on a phone instead of those of the same keys.
         lead: a line below the heading.
         data: JSON-ready, for `scripts`.
         scripts: of this kind of page, run when figures and data are there (`poolpilot.ready`).
@@ -71,11 +73,12 @@ def page(
     library = get_plotlyjs()
     payload = {
         "figures": {key: json.loads(figure.to_json()) for key, figure in figures.items()},
+        "narrow": {key: json.loads(figure.to_json()) for key, figure in (narrow or {}).items()},
         "config": CONFIG,
         "dark": DARK_OF,
         "data": data,
     }
-    own = [(ASSETS / "shell.js").read_text(encoding="utf-8"), *scripts]
+    own = [*((ASSETS / name).read_text(encoding="utf-8") for name in ("shell.js", "tables.js")), *scripts]
     for text in (*own, *styles):
         if "</" in text or "<!--" in text:
             raise ValueError(
@@ -97,11 +100,18 @@ def page(
     )  # fmt: skip
 
 
-def slot(key: str, says: str, css_class: str = "") -> Markup:
-    """The place of a figure. `says` tells in words what it shows, to those who do not see it."""
-    return Markup('<div class="figure {}" data-figure="{}" role="img" aria-label="{}"></div>').format(
-        css_class, key, says
-    )
+def slot(key: str, says: str, css_class: str = "", empty: str = "There is nothing to draw.") -> Markup:
+    """The place of a figure.
+
+    Args:
+        key: scripts find it by `data-slot` and may show another figure there (`poolpilot.show`); else it is that of its key.
+        says: in words what it shows, to those who do not see it.
+        css_class: "tall", or nothing.
+        empty: what stands there where a script asks for a figure that there is not.
+    """
+    return Markup(
+        '<div class="figure {0}" data-slot="{1}" data-figure="{1}" data-empty="{3}" role="img" aria-label="{2}"></div>'
+    ).format(css_class, key, says, empty)
 
 
 def content_policy(scripts: Sequence[str]) -> str:

@@ -50,6 +50,8 @@ def parse_caps(text: bytes) -> Caps:
         CapsError: not JSON, not exactly these fields, or numbers that would stop an engine.
     """
     names = [f.name for f in fields(Caps)]
+    if len(text) > _MAX_BYTES:
+        raise CapsError(f"more than {_MAX_BYTES} bytes")
     try:
         document: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -96,9 +98,7 @@ class CapFile:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
             text = file.read(_MAX_BYTES + 1)
-        if text is None or len(text) > _MAX_BYTES:
-            raise CapsError(f"more than {_MAX_BYTES} bytes, or no file")
-        return parse_caps(text)
+        return parse_caps(text or b"")  # None of what is no file
 
     def _take(self, written: Caps) -> bool:
         if written.fencing_token < self.caps.fencing_token:

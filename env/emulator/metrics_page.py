@@ -43,6 +43,8 @@ _GPU_GAUGES: Final = {
     "poolpilot_gpu_power_watts": "Draw of the GPU, modelled.",
 }
 _HISTOGRAMS: Final = {
+    "vllm:request_prompt_tokens": "Number of prefill tokens processed.",
+    "vllm:request_generation_tokens": "Number of generation tokens processed.",
     "vllm:time_to_first_token_seconds": "Histogram of time to first token in seconds.",
     "vllm:inter_token_latency_seconds": "Histogram of inter-token latency in seconds.",
     "vllm:request_time_per_output_token_seconds": "Histogram of time_per_output_token_seconds per request.",
@@ -167,7 +169,7 @@ class MetricsPage(Collector):
         figures, tally = content.figures, content.tally
         gaps = Histogram(GAP_BOUNDS_S)
         gaps.counts, gaps.total = list(figures.gap_counts), figures.gap_total_s
-        histograms = (tally.ttft, gaps, tally.tpot, tally.e2e, tally.queued)
+        histograms = (tally.prompts, tally.answers, tally.ttft, gaps, tally.tpot, tally.e2e, tally.queued)
         for (name, doc), histogram in zip(_HISTOGRAMS.items(), histograms, strict=True):
             family = HistogramMetricFamily(name, doc)
             ends = (*(str(bound) for bound in histogram.bounds), "+Inf")

@@ -141,7 +141,7 @@ class Session:
         self.due_ps = NEVER_PS
         """When to call `advance` next."""
         self.sleep_level = AWAKE
-        self.tally = Tally()
+        self.tally = Tally(flags.max_model_len)
 
     @property
     def in_flight(self) -> int:
@@ -320,6 +320,8 @@ class Session:
                 self._note_first(ticket, first_ps if ticket.output_tokens else finish_ps)
             self.tally.e2e.add((finish_ps - ticket.arrival_ps) / PS_PER_S)
             self.tally.queued.add((int(self._ledger.scheduled_ps[row]) - ticket.arrival_ps) / PS_PER_S)
+            self.tally.prompts.add(ticket.prompt_tokens)
+            self.tally.answers.add(ticket.output_tokens)
             if ticket.output_tokens > 1:
                 self.tally.tpot.add((finish_ps - first_ps) / PS_PER_S / (ticket.output_tokens - 1))
             self._leave(ticket)

@@ -20,6 +20,13 @@ REQUEST_BOUNDS_S: Final = (
     *(30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
 
+
+def token_bounds(max_model_len: int) -> tuple[float, ...]:
+    """Bounds of vLLM's histograms of tokens by request: 1, 2, 5, 10, 20, ... up to what the model takes."""
+    steps = (float(first * 10**power) for power in range(len(str(max_model_len))) for first in (1, 2, 5))
+    return tuple(bound for bound in steps if bound <= max_model_len)
+
+
 FINISHED_REASONS: Final = ("stop", "length", "abort", "error", "repetition")
 
 
@@ -42,6 +49,8 @@ class Histogram:
 class Tally:
     """Totals since the start."""
 
+    max_model_len: int
+    """Of one request, for the bounds of the histograms of tokens."""
     prompt_tokens: int = 0
     """Of prompts whose prefill has ended."""
     finished: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FINISHED_REASONS, 0))
@@ -51,3 +60,11 @@ class Tally:
     """Of a request: mean time of its tokens after the first."""
     e2e: Histogram = field(default_factory=lambda: Histogram(REQUEST_BOUNDS_S))
     queued: Histogram = field(default_factory=lambda: Histogram(REQUEST_BOUNDS_S))
+    prompts: Histogram = field(init=False)
+    """Prompt tokens of requests that ended."""
+    answers: Histogram = field(init=False)
+    """Output tokens of requests that ended."""
+
+    def __post_init__(self) -> None:
+        """Nothing was counted yet."""
+        self.prompts, self.answers = (Histogram(token_bounds(self.max_model_len)) for _ in range(2))

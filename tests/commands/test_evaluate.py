@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 import poolpilot
 from poolpilot.agents.checkpoint import load_checkpoint
 from poolpilot.cli import main
+from poolpilot.dashboard.report.shell import unpacked
 
 TINY = yaml.safe_load("""\
 schema: 1
@@ -61,8 +62,8 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
-def ran(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["evaluate", *arguments, "--workers", "1"])
+def ran(*arguments: str, workers: str | None = "1") -> Result:
+    return CliRunner().invoke(main, ["evaluate", *arguments, *(["--workers", workers] if workers else [])])
 
 
 def document(result: Result) -> Any:
@@ -101,7 +102,21 @@ def test_one_document_is_printed_and_kept(tiny: str, tmp_path: Path) -> None:
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest == got["manifest"]
     assert manifest["command"] == f"poolpilot evaluate --scenario {tiny} --policies {chosen[1]} --seeds 2"
-    assert (out / "frontier.html").read_text().startswith("<!doctype html>")
+    held = unpacked((out / "report.html").read_text())
+    assert held["data"]["timelines"] == [["scenarios", "tiny", 0, policy] for policy in chosen[1].split(",")]
+    assert len(held["data"]["runs"]) == 4
+    # The report alone is made again from what is kept, the same.
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "report.html").unlink()
+    again = ran("--out", str(out), "--report", workers=None)
+    assert again.exit_code == 0, again.output
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # Another run is added tick by tick; rows are not run again.
+    more = ran("--scenario", tiny, *chosen, "--out", str(out), "--timeline", "tiny:1")
+    assert more.exit_code == 0, more.output
+    held = unpacked((out / "report.html").read_text())
+    assert [run[2] for run in held["data"]["timelines"]] == [0, 0, 1, 1]
+    assert (out / "rows.parquet").read_bytes() == before["rows.parquet"]
 
 
 def test_a_sweep_is_told_at_equal_attainment_and_gone_on_with(tiny: str, tmp_path: Path) -> None:
@@ -187,6 +202,11 @@ def test_a_card_keeps_both_readings_and_what_they_were_made_from(tiny: str, chec
             ("--scenario", "TINY", "--policies", "steady-hand,SHIPPED"),
             ("calls itself steady-hand", "as steady-hand does"),
         ),
+        (("--scenario", "TINY", "--timeline", "tiny"), ("--timeline", "wanted --out too")),
+        (("--scenario", "TINY", "--timeline", "other:0", "--out", "OUT"), ("no scenario other", "there are tiny")),
+        (("--scenario", "TINY", "--seeds", "2", "--timeline", "tiny:2", "--out", "OUT"), ("seed 2, wanted 0 to 1",)),
+        (("--report",), ("--report: wanted --out too",)),
+        (("--report", "--out", "OUT", "--scenario", "TINY"), ("--report with --scenario", "it runs nothing")),
         (("--scenario", "TINY", "--policy", "held-plan"), ("tiny has no classes.chat.shares", "poolpilot plan")),
     ],
     ids=[
@@ -199,11 +219,24 @@ def test_a_card_keeps_both_readings_and_what_they_were_made_from(tiny: str, chec
         "no head-room at all",
         "twice the same",
         "two of one name",
+        "a timeline to keep nowhere",
+        "a timeline of what is not run",
+        "a timeline of a seed that is not run",
+        "a report of nothing",
+        "a report and a run",
         "a policy that does not fit",
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(
-    arguments: tuple[str, ...], words: tuple[str, ...], tiny: str
+    arguments: tuple[str, ...], words: tuple[str, ...], tiny: str, tmp_path: Path
 ) -> None:
-    given = {"TINY": tiny, "steady-hand,SHIPPED": f"steady-hand,{SHIPPED}"}
-    refused(ran(*(given.get(word, word) for word in arguments)), *words)
+    given = {"TINY": tiny, "OUT": str(tmp_path / "out"), "steady-hand,SHIPPED": f"steady-hand,{SHIPPED}"}
+    workers = None if "--report" in arguments else "1"
+    refused(ran(*(given.get(word, word) for word in arguments), workers=workers), *words)
+
+
+def test_a_folder_without_a_finished_run_makes_no_report(tmp_path: Path) -> None:
+    refused(ran("--out", str(tmp_path), "--report", workers=None), "holds no manifest.json", "finished")
+    for name in ("manifest.json", "rows.parquet", "summary.json"):
+        (tmp_path / name).write_text("[]")
+    refused(ran("--out", str(tmp_path), "--report", workers=None), "manifest.json", "document of format 1")

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from poolpilot.agents.planner.written import scenario_yaml
 from poolpilot.agents.registry import GATES, TWIN, Evidence, Registry, Verdict
 from poolpilot.cli import main
+from poolpilot.env.scenario import load_scenario
 from poolpilot.tests.agents.registry.candidates import a_checkpoint, let_through
 
 
@@ -114,3 +116,16 @@ def test_bad_input_is_one_line_and_exit_code_2(shell: Shell, arguments: list[str
     result = shell.run(*arguments, code=2)
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_gates_are_run_by_hand_and_one_that_lets_nobody_through_is_exit_code_1(shell: Shell) -> None:
+    version = candidate_of(shell)
+    day = load_scenario("mixed-chat").model_copy(update={"duration_s": 300.0})
+    (shell.folder / "day.yaml").write_text(scenario_yaml(day, shell.folder, ["One day."]))
+    suite = shell.folder / "own.yaml"
+    suite.write_text("schema: 1\nname: own\nsummary: One day.\nscenarios:\n  - path: day.yaml\n")
+    more = ("--gate", "suites", "--suite", str(suite), "--suite-seeds", "2")
+    shell.run("check", Registry(shell.registry).incumbent(), *more)  # beside itself it is not worse
+    told = json.loads(shell.run("check", version, "--gate", "twin", "--json", code=1).stdout)
+    assert [(e["gate"], e["verdict"]) for e in told["evidence"]] == [("twin", "cannot tell")]
+    assert "no refit to judge in" in shell.run("show", version).stdout

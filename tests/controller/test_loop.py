@@ -85,7 +85,7 @@ class Bench:
         routing: Routing,
         mode: Mode = Mode.ACTIVE,
         observer: Observer | None = None,
-        speed_up: float = 10.0,
+        speed_up: float = 0.1,  # patience enough for a busy machine
         *,
         goal: Mode | None = None,
         resumed: bool = False,
@@ -163,7 +163,7 @@ async def test_a_policy_that_does_not_answer_is_not_waited_for_nor_asked_twice(t
         assert policy.asked == 1
         awake.set()
         await asyncio.sleep(0.2)
-        sidecar.speed_up = 1.0  # patience enough for a busy machine
+        sidecar.speed_up = 1.0
         await sidecar.run(bench.ticks(1))
     late, busy, still, answered = kept.ticks
     for tick in (late, busy, still):

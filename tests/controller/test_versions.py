@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from poolpilot.agents.portfolio import PLAN_TRACKING, make_rule
-from poolpilot.agents.registry import BEFORE_TRIAL, CANARY, Registry, Verdict
+from poolpilot.agents.registry import BEFORE_TRIAL, CANARY, Registry, Verdict, name_of_version
 from poolpilot.controller.choosing import PolicyChoice
 from poolpilot.controller.deciding import Proposed
 from poolpilot.controller.ladder import Evidence
@@ -109,6 +109,26 @@ def test_the_incumbent_decides_and_the_log_can_make_it_again(registry: Registry)
     assert (proposed.policy_name, proposed.policy_hash) == ("first", registry.incumbent())
     [sat] = desk.sats
     assert (sat.policy_hash, PolicyChoice.of(sat.chosen).make(CLUSTER).policy_hash) == (registry.incumbent(),) * 2
+
+
+@pytest.mark.parametrize("promoted_meanwhile", [False, True], ids=["the same version", "another one by now"])
+def test_a_version_goes_on_from_what_it_remembered_in_an_earlier_term(
+    registry: Registry, candidate: str, promoted_meanwhile: bool
+) -> None:
+    desk = Desk(registry)
+    desk.tick()
+    before, _ = desk.versions.thinker.remembered()
+    made = PolicyChoice(name_of_version(registry, registry.incumbent())).make(CLUSTER)
+    if promoted_meanwhile:
+        registry.promote(candidate, registry.incumbent(), force="by hand")
+    desk.versions = desk.fresh()
+    thinker = desk.versions.thinker = Thinker(made, make_rule(PLAN_TRACKING)(CLUSTER))
+    thinker.recall(before.memory, {})
+    asyncio.run(desk.versions.follow(Mode.ACTIVE))
+    now, _ = thinker.remembered()
+    assert before.memory
+    assert (now.memory == before.memory) is not promoted_meanwhile
+    assert now.policy_hash == registry.incumbent()
 
 
 def test_a_promotion_by_hand_is_followed_at_the_next_tick(registry: Registry, candidate: str) -> None:

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,13 @@ def processes_naming(folder: Path) -> list[str]:
             if str(folder) in words:
                 found.append(f"{entry.name}: {words}")
     return found
+
+
+def end_processes_naming(folder: Path) -> None:
+    """Kill them: what outlives a killed sidecar by design must not outlive a test."""
+    for line in processes_naming(folder):
+        with suppress(ProcessLookupError):
+            os.kill(int(line.split(":")[0]), signal.SIGKILL)
 
 
 @dataclass

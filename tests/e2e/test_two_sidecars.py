@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-import os
+import json
 import re
 import signal
 import sys
@@ -10,22 +10,26 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 import redis.asyncio as redis
 
 from poolpilot.commands.demonstration.stack import Stage, addressees
+from poolpilot.controller.choosing import FALLBACK
 from poolpilot.controller.decision_replay import replay as decide_again
 from poolpilot.controller.fencing import highest_token
 from poolpilot.env.emulator.replay import Replay, replay
+from poolpilot.env.wire import memory_to_json
 from poolpilot.telemetry.record import TickRecord, read_log
 from poolpilot.telemetry.store import Store
 from poolpilot.telemetry.valkey import embedded_valkey
 
-from .miniature import START_PATIENCE_S, a_stage, processes_naming
+from .miniature import START_PATIENCE_S, a_stage, end_processes_naming, processes_naming
 
 pytestmark = pytest.mark.e2e
 PATIENCE_S = 90.0
@@ -37,9 +41,7 @@ _STEERS = re.compile(r"steering .*requests to (\S+),")
 def swept(tmp_path: Path) -> Iterator[None]:
     """A test that fails half-way leaves what outlives a killed sidecar by design: end it."""
     yield
-    for line in processes_naming(tmp_path):
-        with suppress(ProcessLookupError):
-            os.kill(int(line.split(":")[0]), signal.SIGKILL)
+    end_processes_naming(tmp_path)
 
 
 @dataclass
@@ -106,7 +108,8 @@ async def sidecar(stage: Stage, folder: Path, *more: str) -> AsyncIterator[Runni
 
 
 def leads(status: dict[str, Any]) -> bool:
-    return bool(status["role"] == "leader" and status["ticks"] > 0)
+    """And has decided: its count of ticks goes on from the last leader's."""
+    return bool(status["role"] == "leader" and "no decision yet" not in status["problems"])
 
 
 def stands_by(status: dict[str, Any]) -> bool:
@@ -135,9 +138,12 @@ async def test_a_leader_killed_under_load_is_replaced_within_five_seconds_and_no
                     await asyncio.sleep(0.01)
             killed_at_s, queued_s = time.time(), _queued_s(second.process.pid)
             first.signal(signal.SIGKILL)
+            await first.process.wait()
+            spent = _bill(folder)
             after = await second.until(leads)
             queued_s = _queued_s(second.process.pid) - queued_s
             assert after["fencing_token"] > 1
+            assert after["ticks"] > spent["ticks"], "it counts anew"
             acted_after_s = next(t.wall_s for t in ticks_of(folder) if t.decision.fencing_token > 1) - killed_at_s
             # A third one stands by: the second hands over to it, and nothing is stopped.
             async with sidecar(stage, folder) as third:
@@ -155,6 +161,11 @@ async def test_a_leader_killed_under_load_is_replaced_within_five_seconds_and_no
                 assert await asyncio.wait_for(third.process.wait(), PATIENCE_S) == 0
         left = processes_naming(folder)
     logged = ticks_of(folder)
+    _goes_on(logged)
+    bill = _bill(folder)
+    assert (bill["since_unix_s"], bill["ticks"]) == (spent["since_unix_s"], len({t.decision.tick for t in logged}))
+    assert bill["usd"] > spent["usd"] > 0
+    assert bill["usd"] == pytest.approx(sum(float(np.nansum(t.since.usd)) for t in logged if t.since), rel=0.05)
     assert [r.detail for r in records if r.outcome == "lost"] == []
     assert sum(r.outcome == "served" for r in records) > 0.8 * len(records)
     # A machine that gives the sidecar no processor keeps nobody's promise: what it waited for one does not count.
@@ -201,6 +212,27 @@ async def test_a_leader_that_was_only_stopped_writes_nothing_when_it_wakes(tmp_p
         left = processes_naming(folder)
     assert [r.detail for r in records if r.outcome == "lost"] == []
     assert left == []
+
+
+def _bill(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "bill.json").read_text()))
+
+
+def _goes_on(logged: list[TickRecord]) -> None:
+    """Ticks, the clock and what is remembered, over every change of leader."""
+    ticks = np.array([t.decision.tick for t in logged])
+    assert (np.diff(ticks) > 0).all(), ticks
+    assert (np.diff([t.decision.time_s for t in logged]) > 0).all()
+    # The fallback follows along at every tick, whoever decides, and the first tick of a term is its.
+    fallback, remembered = FALLBACK.make(logged[0].sitting.cluster), logged[0].memory
+    for last, tick in pairwise(logged):
+        _, remembered = fallback.decide(last.snapshot, last.plan, remembered)
+        if tick.decision.tick != last.decision.tick + 1:
+            return  # the leader was killed before this one was in the log: nobody can tell any more
+        if tick.decision.fencing_token != last.decision.fencing_token:
+            assert tick.fell_back
+            assert memory_to_json(tick.memory) == memory_to_json(remembered)
+            assert tick.memory
 
 
 def _starting(record: TickRecord) -> bool:

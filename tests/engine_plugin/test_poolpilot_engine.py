@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,14 +27,12 @@ from poolpilot.engine_plugin.poolpilot_engine import (
     CapMetrics,
     CappedScheduler,
     Caps,
-    CapsError,
     Engine,
     Source,
     UnknownEngine,
     capped,
     known_version,
     limits,
-    parse_caps,
 )
 from poolpilot.telemetry.engine_page import parse_engine_page
 
@@ -93,34 +91,6 @@ def a_scheduler(where: Path | str, version: tuple[int, int], **settings: Any) ->
 
 
 # What a source may hold
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (b"", "not JSON"),
-        (b"\xff\xfe\x00", "not JSON"),
-        (b"[" * 4000, "not JSON"),
-        (b" " * 5000, "more than 4096 bytes"),
-        (b"[]", "exactly the fields"),
-        (b'{"batch_cap": 3}', "exactly the fields"),
-        (a_document(cap=0).encode(), "batch_cap: 0"),
-        (a_document(budget=-1).encode(), "token_budget: -1"),
-        (b'{"fencing_token": 1, "batch_cap": true, "token_budget": 2}', "batch_cap: True"),
-        (b'{"fencing_token": 1, "batch_cap": 3.0, "token_budget": 2}', "batch_cap: 3.0"),
-        (b'{"fencing_token": 1, "batch_cap": 1, "token_budget": NaN}', "token_budget: nan"),
-    ],
-)
-def test_what_cannot_be_used_is_named(text: bytes, words: str) -> None:
-    with pytest.raises(CapsError, match=words):
-        parse_caps(text)
-
-
-@settings(max_examples=50)
-@given(st.binary(max_size=80) | st.lists(st.none() | st.integers() | st.text()).map(json.dumps).map(str.encode))
-def test_anything_is_caps_or_a_caps_error(text: bytes) -> None:
-    with suppress(CapsError):
-        assert parse_caps(text).batch_cap >= 1
 
 
 def test_what_the_sidecar_writes_is_what_an_engine_takes(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The environment: what Gymnasium and stable-baselines3 ask of one, and a batch that is nothing but its clusters."""
 
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -60,6 +62,21 @@ def test_registering_twice_is_no_error_and_the_id_says_which_version() -> None:
     spec = gymnasium.spec(ENV_ID)
     assert (spec.namespace, spec.name, spec.version) == ("poolpilot", "Cluster", 1)
     assert isinstance(gymnasium.make(ENV_ID).unwrapped, ClusterEnv)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        (
+            "import gymnasium; from poolpilot.training import registration; gymnasium.register_envs(registration);"
+            " gymnasium.spec('poolpilot/Cluster-v1')"
+        ),
+        "import gymnasium; gymnasium.make('poolpilot.training.registration:poolpilot/Cluster-v1')",
+    ],
+    ids=["imported", "by its name alone"],
+)
+def test_a_new_process_finds_the_environment(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_an_episode_lasts_as_long_as_its_scenario_and_is_truncated() -> None:

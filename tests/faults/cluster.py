@@ -28,6 +28,8 @@ from poolpilot.env.scenario import load_scenario
 from poolpilot.env.workload.load import load_workload
 from poolpilot.telemetry.valkey import embedded_valkey
 
+from ..e2e.miniature import end_processes_naming
+
 HERE = Path(__file__).parent
 TICK_S = 2.0
 STALE_AFTER_S = 10.0
@@ -434,7 +436,7 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
     environment = {**os.environ, "JUMPING_CLOCK_FILE": str(folder / "clock"), "LD_PRELOAD": str(_clock_shim(folder))}
     clients = Clients(scenario_file)
     async with AsyncExitStack() as stack:
-        stack.callback(_sweep, folder)
+        stack.callback(end_processes_naming, folder)
         http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0)))
         running = Cluster(folder, scenario_file, clients, free_port("127.0.0.1", keep_free=True), environment, http)
         stack.push_async_callback(running.end_valkey)
@@ -476,12 +478,3 @@ def _clock_shim(folder: Path) -> Path:
     source = HERE / "jumping_clock.c"
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
     return library
-
-
-def _sweep(folder: Path) -> None:
-    """End what outlives a killed sidecar by design."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) not in (os.getpid(), os.getppid()):
-            with suppress(OSError):
-                if str(folder).encode() in (entry / "cmdline").read_bytes():
-                    os.kill(int(entry.name), signal.SIGKILL)

@@ -13,7 +13,7 @@ from ...env.batch import Episode
 from ...env.scenario import Scenario
 from ...env.window import MET
 from ..bounding import Clairvoyant
-from ..contenders import contender
+from ..contenders import Contender, contender
 from ..days import scored_episodes
 from ..rollout import RunResult
 from .entrants import Listed
@@ -93,13 +93,18 @@ def world_hash(episode: Episode) -> str:
     return digest.hexdigest()[:16]
 
 
-def run_job(job: Job, plan: Plan, stage: Stage) -> list[Row]:
-    """A row for each seed."""
+def entry_of(job: Job, plan: Plan, stage: Stage) -> Contender:
+    """Who runs a job."""
     listed = plan.policies[job.policy]
     own = None
     if listed.rule is not None:
         own = stage.knobs(listed.rule) if plan.tuned else listed.knobs
-    entry = contender(listed.given, stage.scenario, job.headroom, knobs=own)
+    return contender(listed.given, stage.scenario, job.headroom, knobs=own)
+
+
+def run_job(job: Job, plan: Plan, stage: Stage) -> list[Row]:
+    """A row for each seed."""
+    listed, entry = plan.policies[job.policy], entry_of(job, plan, stage)
     rows = []
     for seed, result in enumerate(entry.run(stage.episodes, stage.scenario.tick_s)):
         bound = stage.bound_usd_per_hr(seed, result) if plan.bounded else None

@@ -79,16 +79,17 @@ def _suite_record(suite: SuiteRuns, policy: str, base: Runs, drawn: Resamples) -
         "kind": suite.kinds[policy],
         **_measures(own, base, drawn),
         "criterion": {"bill_ratio": reached.bill_ratio, "shortfall": reached.shortfall, "loss": loss(reached)},
-        "held": bool(reached.shortfall <= HELD),
     }
 
 
 def _measures(own: Runs, base: Runs, drawn: Resamples) -> dict[str, Any]:
+    short = _shortfall_interval(own, drawn)
     record: dict[str, Any] = {
         "usd_per_hr": hierarchical(own.usd_per_hr, drawn).as_json(),
         "bill_ratio": geometric(own.usd_per_hr / base.usd_per_hr, drawn).as_json(),
         "attainment": float(np.nanmean(_attainment(own.met.sum(axis=1), own.done.sum(axis=1)))),
-        "shortfall": _shortfall_interval(own, drawn).as_json(),
+        "shortfall": short.as_json(),
+        "held": short.mean <= HELD,
         "shortfall_against_reference": _shortfall_interval(own, drawn, base).as_json(),
         "worst_shortfall": _known(own.numbers("worst_shortfall")),
         "lost": int(own.numbers("lost").sum()),

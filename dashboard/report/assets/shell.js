@@ -30,11 +30,13 @@ window.poolpilot = (() => {
 
   // Draws the figure that a place names, again if it was drawn before.
   const draw = async (place) => {
-    const figure = payload.figures[place.dataset.figure];
+    const key = place.dataset.figure;
+    const figure = (narrow.matches && payload.narrow[key]) || payload.figures[key];
+    if (!figure && key === place.dataset.slot) return; // a script has yet to choose
     if (!figure) {
       if (place.dataset.drawn) Plotly.purge(place);
       delete place.dataset.drawn;
-      place.textContent = "Nothing to draw here.";
+      place.textContent = place.dataset.empty;
       return;
     }
     if (!place.dataset.drawn) place.textContent = "";
@@ -45,8 +47,9 @@ window.poolpilot = (() => {
       layout.margin.r = 8;
       layout.height = (layout.height || 420) + 12 * beside; // the legend takes more lines
     }
-    place.dataset.drawn = place.dataset.figure;
-    await Plotly.react(place, data, layout, payload.config);
+    place.dataset.drawn = key;
+    const config = narrow.matches ? { ...payload.config, displayModeBar: false } : payload.config;
+    await Plotly.react(place, data, layout, config);
     place.dispatchEvent(new CustomEvent("drawn", { bubbles: true }));
   };
 
@@ -102,5 +105,6 @@ window.poolpilot = (() => {
     trouble.textContent = `No figures: ${error.message}.`;
     trouble.hidden = false;
   });
+  // Whether there is a figure of that key.
   return { ready, show, has: (key) => Boolean(payload && payload.figures[key]) };
 })();

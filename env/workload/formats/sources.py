@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -24,11 +24,23 @@ BATCH_ROWS = 65_536
 """Of a Parquet file, read at once."""
 BUFFER_BYTES = 1 << 20
 
+Choose: TypeAlias = Callable[[Sequence[str]], Format]
+"""Says which of a file's columns hold what, from their names; TraceError if none does."""
+
 
 def batches_of(path: Path, stated: TraceFormat | None) -> tuple[Format, Iterator[Any]]:
     """The format of a file, and its rows as `pyarrow.RecordBatch`es with (at least) the columns that were found.
 
     CSV values stay text, so that bad ones can be shown.
+
+    Raises:
+        TraceError: the file cannot be read, here or while iterating.
+    """
+    return rows_of(path, lambda names: format_of(path, names, stated))
+
+
+def rows_of(path: Path, choose: Choose) -> tuple[Format, Iterator[Any]]:
+    """As `batches_of`, of any columns: `choose` is told their names.
 
     Raises:
         TraceError: the file cannot be read, here or while iterating.
@@ -40,13 +52,13 @@ def batches_of(path: Path, stated: TraceFormat | None) -> tuple[Format, Iterator
         if not magic:
             raise bad_file(path, "is empty; wanted a CSV, Parquet or JSON lines trace")
         if magic == PARQUET_MAGIC:
-            return _parquet(path, stated)
+            return _parquet(path, choose)
         codec = next((name for start, name in PACKED.items() if magic.startswith(start)), None)
         with _opened(path, codec) as stream:
             begins = stream.read(BUFFER_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
         if begins == b"[":
             raise bad_file(path, "holds a JSON array; wanted JSON lines: one object a line")
-        return (_json_lines if begins == b"{" else _csv)(path, codec, stated)
+        return (_json_lines if begins == b"{" else _csv)(path, codec, choose)
 
 
 def _check_file(path: Path) -> None:
@@ -63,15 +75,15 @@ def _check_file(path: Path) -> None:
     raise bad_file(path, f"is no regular file; {wanted}" if there else f"no such file; {wanted}")
 
 
-def _csv(path: Path, codec: str | None, stated: TraceFormat | None) -> tuple[Format, Iterator[Any]]:
+def _csv(path: Path, codec: str | None, choose: Choose) -> tuple[Format, Iterator[Any]]:
     read = pa_csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
     # The header first: types that are guessed for other columns could turn out wrong many rows later.
     text = {name: pa.string() for kind in FORMATS for name in kind.columns}
     with _opened(path, codec) as stream:
         names = pa_csv.open_csv(stream, read, convert_options=pa_csv.ConvertOptions(column_types=text)).schema.names
-    kind = format_of(path, names, stated)
+    kind = choose(names)
     convert = pa_csv.ConvertOptions(
-        column_types=text,
+        column_types=text | dict.fromkeys(kind.columns, pa.string()),
         include_columns=[name for name in kind.columns if name in names],
         strings_can_be_null=True,
         null_values=[""],
@@ -84,10 +96,10 @@ def _csv(path: Path, codec: str | None, stated: TraceFormat | None) -> tuple[For
     return kind, batches()
 
 
-def _json_lines(path: Path, codec: str | None, stated: TraceFormat | None) -> tuple[Format, Iterator[Any]]:
+def _json_lines(path: Path, codec: str | None, choose: Choose) -> tuple[Format, Iterator[Any]]:
     with _opened(path, codec) as stream:
         names = json_names(path, stream)
-    kind = format_of(path, names, stated)
+    kind = choose(names)
 
     def batches() -> Iterator[Any]:
         with _refusing(path), _opened(path, codec) as stream:
@@ -96,10 +108,10 @@ def _json_lines(path: Path, codec: str | None, stated: TraceFormat | None) -> tu
     return kind, batches()
 
 
-def _parquet(path: Path, stated: TraceFormat | None) -> tuple[Format, Iterator[Any]]:
+def _parquet(path: Path, choose: Choose) -> tuple[Format, Iterator[Any]]:
     with pa_parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
-    kind = format_of(path, names, stated)
+    kind = choose(names)
     columns = [name for name in kind.columns if name in names]
 
     def batches() -> Iterator[Any]:

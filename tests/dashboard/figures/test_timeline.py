@@ -42,6 +42,7 @@ def test_load_and_forecast_and_counts_ready_and_wanted_stand_together() -> None:
     assert list(load.y) == [0.0, 0.1, 0.2]
     assert load.line.color == foretold.line.color
     assert (load.line.dash, foretold.line.dash) == ("solid", "dot")
+    assert (load.mode, foretold.mode) == ("lines+markers", "lines")
     counts = drawn(figure, PANELS[1].title)
     assert [(trace.name, list(trace.y)) for trace in counts] == [
         ("h100", [0.0, 1.0, 2.0]),
@@ -67,7 +68,9 @@ def test_a_class_or_pool_has_one_colour_everywhere_and_one_entry_in_the_legend()
     figure = timeline_figure(a_timeline())
     looks = {(trace.legendgroup, trace.line.color) for trace in figure.data}
     assert len(looks) == len({group for group, _ in looks}) == 4, "chat, two pools and the whole"
-    assert [trace.name for trace in figure.data if trace.showlegend] == ["chat", "h100", "l40s", "whole"]
+    symbols = {(trace.legendgroup, trace.marker.symbol) for trace in figure.data if "markers" in trace.mode}
+    assert len({symbol for _, symbol in symbols}) == len(symbols) == 4, "told apart without colour"
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["chat", "h100", "l40s", "all pools"]
 
 
 def test_a_gap_stays_a_gap_and_a_measure_nobody_has_is_left_out() -> None:
@@ -88,6 +91,7 @@ def test_clocks_count_in_minutes_hours_or_dates() -> None:
     long = [a_value("queue", 1.0, 0.0), a_value("queue", 1.0, 7 * 3600.0)]
     figure = timeline_figure(long)
     assert (figure.layout.xaxis.title.text, list(figure.data[0].x)) == ("Time since the start (h)", [0.0, 7.0])
+    assert tuple(figure.layout.xaxis.range) == (0.0, 7.0)
     dated = timeline_figure(long, started_at_s=1_700_000_000.0)
     assert dated.layout.xaxis.title.text == "Time (UTC)"
     assert dated.data[0].x[0] == "2023-11-14 22:13:20"

@@ -23,7 +23,10 @@ COUNTERS = (
 TTFT = "0.001 0.005 0.01 0.02 0.04 0.06 0.08 0.1 0.25 0.5 0.75 1.0 2.5 5.0 7.5 10.0 20.0 40.0 80.0 160.0 640.0 2560.0"
 TPOT = "0.01 0.025 0.05 0.075 0.1 0.15 0.2 0.3 0.4 0.5 0.75 1.0 2.5 5.0 7.5 10.0 20.0 40.0 80.0"
 E2E = "0.3 0.5 0.8 1.0 1.5 2.0 2.5 5.0 10.0 15.0 20.0 30.0 40.0 50.0 60.0 120.0 240.0 480.0 960.0 1920.0 7680.0"
+TOKENS = "1.0 2.0 5.0 10.0 20.0 50.0 100.0 200.0 500.0 1000.0 2000.0"
 BUCKETS = {
+    "vllm:request_prompt_tokens": TOKENS,
+    "vllm:request_generation_tokens": TOKENS,
     "vllm:time_to_first_token_seconds": TTFT,
     "vllm:inter_token_latency_seconds": TPOT,
     "vllm:request_time_per_output_token_seconds": TPOT,
@@ -75,6 +78,7 @@ async def test_histograms_have_vllms_buckets_and_add_up(replica: Served) -> None
         assert counts[-1] == total == (10 if name == "vllm:inter_token_latency_seconds" else 1)
     # 9 + 30 / 4 ms of prefill, then ten tokens of about 9.8 ms each: simulated seconds, however fast time runs.
     sums = {name: s.value for name in BUCKETS for s in families[name].samples if s.name == f"{name}_sum"}
+    assert (sums["vllm:request_prompt_tokens"], sums["vllm:request_generation_tokens"]) == (30, 11)
     assert sums["vllm:time_to_first_token_seconds"] == pytest.approx(0.0165, rel=1e-3)
     assert sums["vllm:inter_token_latency_seconds"] == pytest.approx(0.098, rel=0.02)
     assert sums["vllm:request_time_per_output_token_seconds"] == pytest.approx(0.0098, rel=0.02)

@@ -1,0 +1,123 @@
+"""What to do first: where the bill went that the best policy would not have paid, largest first. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ..training.matching import Match, Verdict
+from .as_it_was import Replay
+from .instead import Compared, Option
+from .measured import Measured, Spent
+
+WORTH_FRAC: Final = 0.02
+"""A finding below this share of the bill is not worth a line."""
+GAIN_FRAC: Final = 0.01
+"""The least saving, at the far end of its interval, that is called one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to do."""
+
+    words: str
+    usd: float
+    """What of the stretch's bill is at stake; 0 where it is not about dollars."""
+
+
+def saves(option: Option) -> bool:
+    """Whether an option is cheaper beyond the interval's doubt."""
+    return option.ratio.high < 1.0 - GAIN_FRAC
+
+
+def findings(measured: Measured, spent: Spent, compared: Compared, match: Match) -> tuple[Finding, ...]:
+    """In the order in which they are worth doing; `compared` was made on a simulation that matches well enough."""
+    best, own, total = compared.best, compared.own, spent.total_usd
+    found: list[Finding] = []
+    pools = dict(zip(measured.pool_names, spent.bill.usd.sum(axis=(1, 2)).tolist(), strict=True))
+    idle = dict(zip(measured.pool_names, spent.bill.idle_usd.sum(axis=(1, 2)).tolist(), strict=True))
+    for name, usd in pools.items():
+        less = usd - best.usd_by_pool[name]
+        if less < WORTH_FRAC * total:
+            continue
+        before, after = own.mean_replicas[name], best.mean_replicas[name]
+        share = f"; {100 * idle[name] / usd:.0f} % of its rent was idle" if usd > 0 and idle[name] > 0 else ""
+        how = "give up" if after < 0.05 else "let shrink"
+        found.append(
+            Finding(f"{how} {name}: {before:.1f} replicas on the mean, {best.name} keeps {after:.1f}{share}", less)
+        )
+    found.sort(key=lambda one: -one.usd)
+    grows = [
+        (name, best.usd_by_pool[name] - usd)
+        for name, usd in pools.items()
+        if best.usd_by_pool[name] - usd > WORTH_FRAC * total
+    ]
+    for name, more in grows:
+        before, after = own.mean_replicas[name], best.mean_replicas[name]
+        found.append(
+            Finding(
+                f"use {name} more: {after:.1f} replicas on the mean instead of {before:.1f}; it carries what others give up",
+                -more,
+            )
+        )
+    for name, reached in own.attainment.items():
+        wanted = float(best.results[0].attainment_wanted[best.results[0].class_names.index(name)])
+        if best.attainment[name].mean - reached.mean > 0.0025 and reached.mean < wanted:
+            words = f"{name} missed its target: {100 * reached.mean:.1f} % of {100 * wanted:g} %; {best.name} reaches"
+            found.append(Finding(f"{words} {100 * best.attainment[name].mean:.1f} %", 0.0))
+    if not saves(best):
+        found.append(Finding("leave the fleet as it is: no policy tried is cheaper beyond doubt at these targets", 0.0))
+    elif best.kind == "plan":
+        found.append(Finding("fixed counts already bring most of it: set them, then let a policy take over", 0.0))
+    if match.verdict is Verdict.ROUGH:
+        found.append(
+            Finding(
+                "measure your own hardware (`poolpilot profile`) and name the law in the description: the simulation matches only roughly",
+                0.0,
+            )
+        )
+    found.append(
+        Finding("see what it would do beside your fleet, without touching it: `poolpilot control --mode advise`", 0.0)
+    )
+    return tuple(found)
+
+
+def when_it_does_not_match(match: Match, replay: Replay) -> tuple[Finding, ...]:
+    """What to look at where nothing can be promised."""
+    found = []
+    named = {own.figure for own in match.figures if own.verdict is Verdict.BAD}
+    if "bill_usd" in named:
+        found.append(
+            Finding("check each pool's count and price, and that `select` names all of its replicas and no others", 0.0)
+        )
+    if "requests" in named:
+        found.append(
+            Finding("check the time range: requests that end outside of it, or none that end at all, are no load", 0.0)
+        )
+    if named & {"tpot_mean_s", "tpot_p50_s", "tpot_p95_s", "tpot_met", "e2e_mean_s"}:
+        found.append(
+            Finding(
+                "check gpu, precision, tensor_parallel, model and the engine's flags in the description; then measure the"
+                " hardware itself: `poolpilot profile --url ... --out law.json`, and `law: law.json` under its pool",
+                0.0,
+            )
+        )
+    if named & {"ttft_mean_s", "ttft_p50_s", "ttft_p95_s", "ttft_met", "queue", "attainment"}:
+        found.append(
+            Finding(
+                "requests wait longer or shorter than simulated: check max_num_seqs and max_num_batched_tokens, and whether"
+                " replicas outside the description, or a proxy's own queue, take part",
+                0.0,
+            )
+        )
+    covered = float(np.nanmean([result.covered_frac for result in replay.results]))
+    if covered < 0.5:
+        found.append(
+            Finding(
+                f"only {100 * covered:.0f} % of the tokens lie in the performance model's calibrated range: `poolpilot profile`",
+                0.0,
+            )
+        )
+    return tuple(found)

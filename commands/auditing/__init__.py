@@ -1,0 +1,1 @@
+"""Parts of `poolpilot audit`."""

@@ -1,0 +1,1 @@
+"""`poolpilot finetune`: one module for each of its commands."""

@@ -1,0 +1,1 @@
+"""What pages show, as plain tables: read from the store, a decision log, and the folders of evaluations and training."""

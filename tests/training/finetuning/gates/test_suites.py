@@ -1,0 +1,36 @@
+"""Whole suites: not worse is let through, worse is not, and half a suite is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from poolpilot.agents.registry import Verdict
+from poolpilot.training.finetuning.gates.suites import suites_gate
+from poolpilot.training.suites.suite import Skipped, Suite
+
+from .judged import STARVING, a_scenario, made
+
+
+def a_suite(*skipped: Skipped) -> Suite:
+    names = ("usual", "other")
+    scenarios = tuple(a_scenario(300.0).model_copy(update={"name": name}) for name in names)
+    return Suite("mine", "Two days.", scenarios, skipped)
+
+
+def test_a_candidate_that_is_not_worse_passes_and_one_that_starves_classes_fails(tmp_path: Path) -> None:
+    neutral, same = made(tmp_path, "neutral"), made(tmp_path, "same", card=None)
+    found = suites_gate(same, neutral, [a_suite()], seeds=2)
+    assert found.verdict is Verdict.PASS
+    assert found.reason.startswith("mine: loss +0.0000")
+    assert set(found.inputs) == {"mine/usual", "mine/other", "code"}
+    assert found.figures["mine"]["seeds"] == 2
+    worse = suites_gate(made(tmp_path, "starving", **STARVING), neutral, [a_suite()], seeds=2, folder=tmp_path / "rows")
+    assert worse.verdict is Verdict.FAIL
+    assert "mine: loss +" in worse.reason
+    assert (tmp_path / "rows" / "rows.parquet").is_file()
+
+
+def test_half_a_suite_is_none(tmp_path: Path) -> None:
+    neutral = made(tmp_path, "neutral")
+    found = suites_gate(neutral, neutral, [a_suite(Skipped("spot", "no data folder"))], seeds=2)
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, "not whole: mine/spot: no data folder")

@@ -1,0 +1,187 @@
+"""All gates before the trial, one after another; what each finds is kept beside the candidate as soon as it is known.
+
+A refit's folder holds what there is to judge in: `refit.json` says whether the twin reproduces the record, and
+`days/held-out-*.yaml` are the recorded stretches that no fit and no learner has looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ....agents.checkpoint import Checkpoint
+from ....agents.learned import learned_policies
+from ....agents.portfolio import PolicyFactory, make_rule
+from ....agents.registry import BEFORE_TRIAL, OFF_POLICY, RANGES, SUITES, TWIN, Evidence, Registry, Verdict
+from ....env.contract import Snapshot
+from ....env.scenario import load_scenario
+from ....env.workload.load import load_workload
+from ....telemetry.record import Record, read
+from ....telemetry.record.defects import SUSPECT
+from ...suites.suite import Suite
+from .days import DaysError, TwinDay
+from .finding import Finding
+from .logged import logged_steps
+from .off_policy import off_policy_gate
+from .ranges import ranges_gate
+from .suites import suites_gate
+from .twin import SEEDS, TwinRuns, twin_gate, twin_runs
+
+REPORT: Final = "refit.json"
+HELD_OUT: Final = "held-out-*.yaml"
+SUITE_SEEDS: Final = 3
+
+OnStep = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a candidate is judged on."""
+
+    refit: Path | None = None
+    """Folder of a refit; without it twin and ranges cannot tell."""
+    record: tuple[Path, ...] = ()
+    """Decision logs, or folders of them; without them the log and the ranges cannot tell."""
+    suites: tuple[Suite, ...] = ()
+    gates: tuple[str, ...] = BEFORE_TRIAL
+    twin_seeds: int = SEEDS
+    suite_seeds: int = SUITE_SEEDS
+    workers: int = 1
+    folder: Path | None = None
+    """Keeps the rows of the suites, so that a run that is cut off goes on."""
+    learned: Collection[str] = field(default_factory=frozenset)
+    """Fingerprints of days that the candidate was learned from."""
+
+
+def check(registry: Registry, version: str, asked: Asked, on_step: OnStep = lambda what: None) -> Iterator[Evidence]:
+    """Run the gates against the version that decides now, keep what each finds, and hand it out.
+
+    Raises:
+        CheckpointError: one of the two versions cannot be used.
+        DaysError: a day was learned from, or the folder is no refit's.
+        OSError: what was found cannot be kept.
+    """
+    incumbent_version = registry.incumbent()
+    candidate, incumbent = registry.checkpoint(version), registry.checkpoint(incumbent_version)
+    for finding in _findings(candidate, incumbent, asked, on_step):
+        evidence = finding.evidence(version, incumbent_version)
+        registry.keep(evidence)
+        yield evidence
+
+
+def _findings(candidate: Checkpoint, incumbent: Checkpoint, asked: Asked, on_step: OnStep) -> Iterator[Finding]:
+    record = read(asked.record) if asked.record and {OFF_POLICY, RANGES} & set(asked.gates) else None
+    hashes = {str(path): fingerprint(path) for path in asked.record}
+    runs: TwinRuns | None = None
+    refused = "no refit to judge in"
+    if asked.refit is not None and {TWIN, RANGES} & set(asked.gates):
+        refused = not_reproduced(asked.refit)
+        days = held_out(asked.refit)
+        if days:
+            make = (_factory(candidate), _factory(incumbent))
+            runs = twin_runs(*make, days, asked.learned, asked.twin_seeds, lambda day: on_step(f"twin: {day}"))
+        elif not refused:
+            refused = f"no {HELD_OUT} in {asked.refit / 'days'}"
+    for gate in asked.gates:
+        on_step(gate)
+        if gate == TWIN:
+            yield twin_gate(runs, refused) if runs else Finding(TWIN, Verdict.UNKNOWN, refused)
+        elif gate == RANGES:
+            yield _ranges(runs, record, refused, hashes)
+        elif gate == OFF_POLICY:
+            yield _off_policy(record, candidate, incumbent, hashes)
+        elif gate == SUITES:
+            yield _suites(candidate, incumbent, asked, on_step)
+
+
+def _ranges(runs: TwinRuns | None, record: Record | None, refused: str, hashes: dict[str, str]) -> Finding:
+    live = recorded_snapshots(record) if record is not None else []
+    if runs is None or not live:
+        said = refused if runs is None else "no usable recorded tick to know the range by"
+        return Finding(RANGES, Verdict.UNKNOWN, said, {}, hashes)
+    found = ranges_gate(runs, live)
+    return Finding(found.gate, found.verdict, found.reason, found.figures, {**found.inputs, **hashes})
+
+
+def _off_policy(record: Record | None, candidate: Checkpoint, incumbent: Checkpoint, hashes: dict[str, str]) -> Finding:
+    if record is None:
+        return Finding(OFF_POLICY, Verdict.UNKNOWN, "no record", {}, hashes)
+    logged, log_std, why = logged_steps(record, incumbent)
+    found = off_policy_gate(logged, log_std, incumbent, candidate, hashes, why)
+    if found.verdict is Verdict.PASS and set(hashes.values()) & learned_records(candidate):
+        said = f"the candidate learned from this very log, which therefore cannot speak for it: {found.reason}"
+        return Finding(OFF_POLICY, Verdict.UNKNOWN, said, found.figures, found.inputs)
+    return found
+
+
+def _suites(candidate: Checkpoint, incumbent: Checkpoint, asked: Asked, on_step: OnStep) -> Finding:
+    if not asked.suites:
+        return Finding(SUITES, Verdict.UNKNOWN, "no suite was run")
+    return suites_gate(
+        candidate,
+        incumbent,
+        asked.suites,
+        asked.suite_seeds,
+        asked.workers,
+        asked.folder,
+        lambda done, known, job: on_step(f"suites: {done} of {known} runs"),
+    )
+
+
+def _factory(checkpoint: Checkpoint) -> PolicyFactory:
+    return learned_policies(checkpoint, make_rule)
+
+
+# What there is to judge on
+
+
+def not_reproduced(refit: Path) -> str:
+    """Why a refit's twin is not to be believed; empty if it is.
+
+    Raises:
+        DaysError: the folder is no refit's.
+    """
+    path = refit / REPORT
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DaysError(f"{path}: not readable as a refit's report: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("reproduces"), bool):
+        raise DaysError(f"{path}: wanted a refit's report, which says whether the twin reproduces the record")
+    return "" if document["reproduces"] else f"the refit's verdict is {document.get('verdict')}"
+
+
+def held_out(refit: Path) -> list[TwinDay]:
+    """The recorded stretches that no fit has looked at, in the refitted twin."""
+    days = []
+    for path in sorted((refit / "days").glob(HELD_OUT)):
+        scenario = load_scenario(path)
+        requests = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
+        days.append(TwinDay(path.stem, scenario, requests))
+    return days
+
+
+def recorded_snapshots(record: Record) -> list[Snapshot]:
+    """What was seen live, but for episodes that contradict themselves."""
+    bad = {defect.where for defect in record.defects if defect.kind in SUSPECT}
+    return [episode.snapshot for episode in record.episodes if episode.where not in bad]
+
+
+def learned_records(candidate: Checkpoint) -> set[str]:
+    """Fingerprints of the records whose steps a candidate was learned from, as its card tells."""
+    told = candidate.card.get("finetuned")
+    records: Any = told.get("record") if isinstance(told, dict) else None
+    return {str(own) for own in records} if isinstance(records, list) else set()
+
+
+def fingerprint(path: Path) -> str:
+    """What stands for a record in evidence: of a file its content's hash, of a folder that of its files' names and sizes."""
+    if path.is_dir():
+        names = sorted(f"{own.name} {own.stat().st_size}" for own in path.iterdir() if own.is_file())
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
