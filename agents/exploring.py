@@ -17,6 +17,8 @@ from ..env.contract import Answer, BoolArray, Cluster, FloatArray, Memory
 NOISE: Final = "noise."
 """What the names of noise in a memory begin with."""
 SPREAD: Final = NOISE + "spread"
+DRAWN: Final = NOISE + "drawn"
+"""Whether noise is new; held over from the tick before, nothing about it is left to chance."""
 LOG_STD_START: Final = -1.6
 POOL_LOG_STD_START: Final = -2.3
 """Exploration of exp(-1.6) = 0.2 of a full bend where training begins, a spread of 1; of 0.1 for outputs of pools, which are
@@ -29,7 +31,12 @@ def drawn_noise(cluster: Cluster, spread: float, rng: np.random.Generator) -> Me
     live = live_outputs(cluster)
     stds = _stds(spread)
     noise = {NOISE + n: rng.normal(0.0, stds[n], live[n].shape) * live[n] for n in _PARTS}
-    return {**noise, SPREAD: np.array(spread)}
+    return {**noise, SPREAD: np.array(spread), DRAWN: np.array(1.0)}
+
+
+def held_over(noise: Memory) -> Memory:
+    """The same noise at a later tick."""
+    return {**noise, DRAWN: np.array(0.0)}
 
 
 def noise_in(memory: Memory) -> Answer | None:

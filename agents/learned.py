@@ -5,6 +5,7 @@ No torch here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,10 +14,12 @@ import numpy as np
 import onnxruntime
 
 from ..env.bending import Bending
-from ..env.codec import Outputs
+from ..env.codec import Observation, Outputs
 from ..env.contract import Action, Answer, Cluster, FloatArray, Memory, Plan, Snapshot
 from .blend import MakeRule, PortfolioError, rules_of
 from .checkpoint import CARD, ONNX, Checkpoint, CheckpointError
+from .exploring import DRAWN, SPREAD, log_probability, noise_in, without_noise
+from .ranges import CARD_FIELD, Ranges, RangesError, ranges_from_json
 
 INPUTS: Final = ("classes", "pools", "whole", "class_mask", "pool_mask")
 """Of the network, as the parts of an `Observation` are called."""
@@ -33,6 +36,10 @@ class LearnedPolicy:
     miss_price: float
     name: str
     policy_hash: str
+    ranges: Ranges | None = None
+    """Between what the features lay in training; None where its card does not tell."""
+    watch: Callable[[Observation], None] | None = field(default=None, repr=False)
+    """Told what the network sees at every decision."""
 
     def decide(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory]:
         """The bent blend. A network output that is not finite is passed on: the guard refuses it, loudly."""
@@ -40,14 +47,26 @@ class LearnedPolicy:
         return action, memory
 
     def decide_with_answer(self, snapshot: Snapshot, plan: Plan, memory: Memory) -> tuple[Action, Memory, Answer]:
-        """As `decide`, with the network's answer; it is deterministic."""
+        """As `decide`, with the network's answer: deterministic, but for noise that the memory holds (`exploring`)."""
+        noise = noise_in(memory)
+        if noise is not None:
+            spread, drawn, memory = float(memory[SPREAD]), bool(memory[DRAWN]), without_noise(memory)
         price = np.full(snapshot.time_s.shape, self.miss_price)
         look, memory = self.bending.look(snapshot, plan, memory, price)
         single = look.seen.whole.ndim == 1  # the network takes batches: one cluster is a batch of one
         rows = {name: getattr(look.seen, name).astype(np.float32) for name in INPUTS}
         answers = self.session.run(OUTPUTS, {name: row[None] if single else row for name, row in rows.items()})
         outputs = Outputs(*(_double(answer[0] if single else answer) for answer in answers))
-        return self.bending.act(outputs, look), memory, Answer(outputs.classes, outputs.pools, outputs.whole)
+        if self.watch is not None:
+            self.watch(look.seen)
+        density = math.nan
+        if noise is not None:
+            outputs = Outputs(outputs.classes + noise.classes, outputs.pools + noise.pools, outputs.whole + noise.whole)
+            if drawn:
+                density = log_probability(noise, spread, self.bending.cluster)
+        outside, features = self.ranges.outside(look.seen) if self.ranges and single else (math.nan, ())
+        answer = Answer(outputs.classes, outputs.pools, outputs.whole, density, outside, features)
+        return self.bending.act(outputs, look), memory, answer
 
 
 def learned_policies(
@@ -67,7 +86,9 @@ def learned_policies(
     session = network_session(checkpoint)
     try:
         make_rules = rules_of(checkpoint.portfolio, make_rule)
-    except PortfolioError as error:
+        told = checkpoint.card.get(CARD_FIELD)
+        ranges = None if told is None else ranges_from_json(told)
+    except (PortfolioError, RangesError) as error:
         raise CheckpointError(f"{checkpoint.folder / CARD}: {error}") from None
     return lambda cluster: LearnedPolicy(
         bending=Bending(cluster, make_rules(cluster), checkpoint.headroom * headroom),
@@ -75,6 +96,7 @@ def learned_policies(
         miss_price=checkpoint.miss_price if miss_price is None else miss_price,
         name=checkpoint.name,
         policy_hash=checkpoint.policy_hash,
+        ranges=ranges,
     )
 
 

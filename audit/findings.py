@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from ..training.matching import Match, Verdict
+from ..training.matching import NO_LATENCY, Match, Verdict
 from .as_it_was import Replay
 from .instead import Compared, Option
 from .measured import Measured, Spent
@@ -67,17 +67,23 @@ def findings(measured: Measured, spent: Spent, compared: Compared, match: Match)
         if best.attainment[name].mean - reached.mean > 0.0025 and reached.mean < wanted:
             words = f"{name} missed its target: {100 * reached.mean:.1f} % of {100 * wanted:g} %; {best.name} reaches"
             found.append(Finding(f"{words} {100 * best.attainment[name].mean:.1f} %", 0.0))
-    if not saves(best):
+    if not best.holds:
+        found.append(
+            Finding(
+                "give policies more to rent (`max`) or faster pools: none of them holds every target with these", 0.0
+            )
+        )
+    elif not saves(best):
         found.append(Finding("leave the fleet as it is: no policy tried is cheaper beyond doubt at these targets", 0.0))
     elif best.kind == "plan":
         found.append(Finding("fixed counts already bring most of it: set them, then let a policy take over", 0.0))
-    if match.verdict is Verdict.ROUGH:
-        found.append(
-            Finding(
-                "measure your own hardware (`poolpilot profile`) and name the law in the description: the simulation matches only roughly",
-                0.0,
-            )
-        )
+    unseen = any(line.startswith(NO_LATENCY) for line in match.reasons)
+    if unseen:
+        words = "log each request's time to first token and its end: without them nobody knows how fast the fleet was"
+        found.append(Finding(words, 0.0))
+    if match.verdict is Verdict.ROUGH and (not unseen or len(match.reasons) > 1):
+        words = "measure your own hardware (`poolpilot profile`) and name the law in the description: it matches only roughly"
+        found.append(Finding(words, 0.0))
     found.append(
         Finding("see what it would do beside your fleet, without touching it: `poolpilot control --mode advise`", 0.0)
     )

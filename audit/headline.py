@@ -15,11 +15,13 @@ _VERDICTS = {
 
 def headlines(document: Mapping[str, Any]) -> list[str]:
     """What was spent, what was held, what the best would have spent, how far that can be relied on."""
-    spent, hours = document["spent"], document["duration_s"] / 3600.0
+    spent = document["spent"]
     idle = (
         f", of which ${spent['idle_usd']:.2f} ({_share(spent['idle_usd'], spent['usd'])}) idle" if spent["usd"] else ""
     )
-    lines = [f"In {hours:.3g} h you spent ${spent['usd']:.2f}{idle}: ${spent['usd_per_hr']:.2f} an hour."]
+    lines = [
+        f"In {lasting(document['duration_s'])} you spent ${spent['usd']:.2f}{idle}: ${spent['usd_per_hr']:.2f} an hour."
+    ]
     lines.append(f"Attainment: {'; '.join(_held(name, own) for name, own in document['classes'].items())}.")
     instead = document["instead"]
     if instead is not None:
@@ -34,6 +36,9 @@ def headlines(document: Mapping[str, Any]) -> list[str]:
 def _held(name: str, own: dict[str, Any]) -> str:
     low, high = own["attainment_between"]
     share = f"{low * 100:.1f} %" if high - low < 1e-4 else f"between {low * 100:.1f} and {high * 100:.1f} %"
+    if low <= 0.0 and high >= 1.0:
+        replayed = own["attainment_replayed"]
+        share = "not measured" + ("" if replayed is None else f", {replayed * 100:.1f} % in the replay")
     return f"{name} {share} (wanted {own['wanted'] * 100:g} %)"
 
 
@@ -65,3 +70,11 @@ def _interval(ends: dict[str, float | None]) -> str:
 
 def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "-"
+
+
+def lasting(duration_s: float) -> str:
+    """A length of time for people."""
+    for unit, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if duration_s >= 2.0 * size:
+            return f"{duration_s / size:.3g} {unit}"
+    return f"{duration_s:.0f} seconds"

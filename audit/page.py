@@ -14,7 +14,7 @@ from ..dashboard.figures.differences import DifferenceRow, differences_figure
 from ..dashboard.figures.timeline import timeline_figure
 from ..dashboard.report.shell import environment, page, slot
 from ..env.timeline import TimelineRow
-from .headline import headlines
+from .headline import headlines, lasting
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
 TITLE: Final = "Audit of an LLM fleet"
@@ -36,11 +36,13 @@ def page_of(document: Mapping[str, Any], timeline: Sequence[TimelineRow], began_
     body = (
         environment(TEMPLATES)
         .get_template("audit.html")
-        .render(found=document, best=best, headlines=headlines(document), slot=slot)
+        .render(
+            found=document, best=best, headlines=headlines(document), lasting=lasting(document["duration_s"]), slot=slot
+        )
     )
     when = f", from {document['began_at']}" if document["began_at"] else ""
-    hours = f"{document['duration_s'] / 3600.0:.3g} h{when}"
-    return page(TITLE, Markup(body), figures, lead=f"{document['source']}: {hours}")
+    span = f"{lasting(document['duration_s'])}{when}"
+    return page(TITLE, Markup(body), figures, lead=f"{document['source']}: {span}")
 
 
 def bills_of(document: Mapping[str, Any]) -> list[BillRow]:

@@ -55,7 +55,9 @@ def _measured(
 ) -> Measured:
     classes, pools = tuple(description.classes), tuple(description.pools)
     since_s = rows.arrival_s - origin_s
-    whole = asked.until_s - origin_s if asked.until_s is not None else float(since_s[-1])
+    # Until the last answer, so that a burst is not cut off before it was served.
+    ends_s = since_s + np.nan_to_num(rows.e2e_s)
+    whole = asked.until_s - origin_s if asked.until_s is not None else float(ends_s.max())
     duration_s = max(whole, 60.0)
     step_s = max(LEAST_STEP_S, duration_s / STEPS)
     steps = max(1, math.ceil(duration_s / step_s - 1e-9))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..env.perf.roofline import Stage
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
+SLOWNESS_VARIABLE: Final = "POOLPILOT_SLOWNESS"
 _FLAGS = (
     *("max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization"),
     *("scheduling", "prefix_caching"),
@@ -94,7 +95,8 @@ def _stages(context: click.Context, option: click.Parameter, value: str | None) 
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Iterations take this many times as long as the law says.",
+    envvar=SLOWNESS_VARIABLE,
+    help=f"Iterations take this many times as long as the law says. Also {SLOWNESS_VARIABLE}, for replicas that `poolpilot control` starts: a world that differs from what is believed of it.",
 )
 @click.option(
     "--law",

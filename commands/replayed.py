@@ -35,12 +35,17 @@ def show_replay(source: str, prefix: str, as_json: bool) -> bool:
 
 
 def _records(source: str, prefix: str) -> Iterable[TickRecord]:
-    if source.startswith(_SCHEMES):
-        return read_entries(_streamed(source, prefix))
+    if is_store(source):
+        return read_entries(streamed(source, prefix))
     return read_log(Path(source), lambda message: log_console().print(message, highlight=False))
 
 
-def _streamed(url: str, prefix: str) -> Iterator[tuple[str, TickEntry]]:
+def is_store(source: str) -> bool:
+    """Whether it names a store, and no file."""
+    return source.startswith(_SCHEMES)
+
+
+def streamed(url: str, prefix: str) -> Iterator[tuple[str, TickEntry]]:
     """Every tick of a stream, with where it is in words; never more than a page of it in memory."""
     store, after = Store(url, prefix=prefix, timeout_s=10.0), "0"
     with asyncio.Runner() as runner:

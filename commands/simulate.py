@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 from rich.progress import Progress, TaskID
 
-from ..agents.portfolio import HELD_PLAN, INTEGRAL, RULES, USUAL
+from ..agents.portfolio import HELD_PLAN, INTEGRAL, PLAN_TRACKING, RULES, USUAL
+from ..controller.choosing import PolicyChoice
 from ..env.contract import BILL_LAYERS, IDLE_PARTS
 from ..env.scenario import Scenario, load_scenario
 from ..env.window import TPOT, TTFT
@@ -18,10 +19,11 @@ from ..training.contenders import contender, rule_of
 from ..training.rollout import RunResult
 from ..training.static_peak import STATIC_PEAK
 from ..training.worlds import episode_of
-from .bad_input import one_line_errors
+from .bad_input import one_line_errors, refuse
 from .first_run import say_if_it_compiles
 from .knobs import KnobsOf, knobs_option
 from .printing import console, percent, print_json, progress, seconds, table
+from .simulating.recorded import recorded_run, write_run
 
 _DECISIONS_SHOWN = 5
 _PARTS = ("start", "waiting", "drain", "asleep")
@@ -50,6 +52,15 @@ _EVENTS = {
 )
 @click.option("--duration", type=click.FloatRange(min=10), help="Seconds to simulate instead of the scenario's own.")
 @click.option("--tune", is_flag=True, help="Search each rule's knobs for this scenario first. Needs the extra `tune`.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the run of one policy down as a sidecar would have: a decision log, for `control --replay` and `finetune`.",
+)
+@click.option(
+    "--world",
+    help="With --record: another scenario of the same pools and classes that is true, while policy and planner believe --scenario.",
+)
 @knobs_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @one_line_errors
@@ -59,6 +70,8 @@ def simulate(
     seed: int,
     duration: float | None,
     tune: bool,
+    record: Path | None,
+    world: str | None,
     knobs: Path | None,
     as_json: bool,
 ) -> None:
@@ -70,6 +83,11 @@ def simulate(
     loaded = load_scenario(scenario)
     if duration is not None:
         loaded = loaded.model_copy(update={"duration_s": duration})
+    if record is not None:
+        _record_run(loaded, policies, seed, world, record)
+        return
+    if world is not None:
+        refuse("--world: only with --record")
     names = policies or USUAL
     ticks = int(loaded.duration_s / loaded.tick_s)
     own_knobs = KnobsOf(knobs, tune)
@@ -95,6 +113,18 @@ def simulate(
         )
         return
     _print(loaded.name, seed, results)
+
+
+def _record_run(scenario: Scenario, policies: tuple[str, ...], seed: int, world: str | None, path: Path) -> None:
+    if len(policies) > 1:
+        refuse(f"--record: a log is of one policy, got {', '.join(policies)}")
+    true = scenario
+    if world is not None:
+        true = load_scenario(world).model_copy(update={"duration_s": scenario.duration_s, "tick_s": scenario.tick_s})
+    chosen = PolicyChoice(policies[0] if policies else PLAN_TRACKING)
+    say_if_it_compiles()
+    ticks = write_run(path, recorded_run(scenario, chosen, seed, true))
+    console().print(f"{ticks} ticks of {scenario.name} under {chosen.name}, seed {seed}, recorded in {path}")
 
 
 def _starts(scenario: Scenario, pool: str) -> dict[str, object]:

@@ -73,24 +73,16 @@ def compared(
     now_s = float(snapshot.time_s)
     span_s = 0.0 if np.isnan(courses.at_s) else max(now_s - courses.at_s, 0.0)
     cold_start_s = snapshot.plausible("cold_start_s", cluster.cold_start_s)
-    price = snapshot.plausible("usd_per_hr", cluster.usd_per_hr)
     usd = bill.usd.sum(axis=1)
-    there = sum(snapshot.plausible(state, 0.0) for state in ("ready", "starting", "draining"))
-    real = Fleet(np.asarray(there), snapshot.plausible("ready", 0.0), worth_of(snapshot, plan, in_force))
-
-    def dollars(course: Course) -> FloatArray:
-        action = course.state.applied
-        serving = np.minimum(_up(course, now_s, cold_start_s), action.replicas)
-        own = Fleet(action.replicas, serving, worth_of(snapshot, plan, action))
-        return np.round(fleet_usd(usd, real, own, price, span_s), USD_DECIMALS)
-
-    rule_usd, policy_usd = dollars(courses.rule), dollars(courses.policy)
-    rule = _steered(courses.rule, proposed.rule, snapshot, plan, cluster, limits, cold_start_s)
+    rule_usd, policy_usd = (
+        course_usd(course, snapshot, plan, cluster, in_force, usd, span_s) for course in (courses.rule, courses.policy)
+    )
+    rule = steered(courses.rule, proposed.rule, snapshot, plan, cluster, limits, cold_start_s)
     if decision.mode is Mode.ADVISE:
-        policy = _steered(courses.policy, proposed.action, snapshot, plan, cluster, limits, cold_start_s)
+        policy = steered(courses.policy, proposed.action, snapshot, plan, cluster, limits, cold_start_s)
     else:
         policy = _followed(courses.policy, decision.applied, now_s, cold_start_s)
-    ups = [_up(course, now_s, cold_start_s) for course in (rule, policy)]
+    ups = [up_in(course, now_s, cold_start_s) for course in (rule, policy)]
     attains = [
         expected_attainment(snapshot, plan, replace(course.state.applied, replicas=up), cluster)
         for course, up in zip((rule, policy), ups, strict=True)
@@ -108,11 +100,42 @@ def compared(
     return comparison, Courses(rule, policy, now_s)
 
 
-def _up(course: Course, now_s: float, cold_start_s: FloatArray) -> FloatArray:
+def course_usd(
+    course: Course,
+    snapshot: Snapshot,
+    plan: Plan,
+    cluster: Cluster,
+    in_force: Action,
+    usd: FloatArray,
+    span_s: float,
+) -> FloatArray:
+    """`[P, L]` what a followed fleet would have cost in the `span_s` up to the snapshot.
+
+    Args:
+        course: as of the tick before.
+        snapshot: what is seen.
+        plan: whose capacities are believed.
+        cluster: what there is.
+        in_force: what stood in the world since the tick before.
+        usd: `[P, L]` measured since then.
+        span_s: since then.
+    """
+    now_s, cold_start_s = float(snapshot.time_s), snapshot.plausible("cold_start_s", cluster.cold_start_s)
+    price = snapshot.plausible("usd_per_hr", cluster.usd_per_hr)
+    there = sum(snapshot.plausible(state, 0.0) for state in ("ready", "starting", "draining"))
+    real = Fleet(np.asarray(there), snapshot.plausible("ready", 0.0), worth_of(snapshot, plan, in_force))
+    action = course.state.applied
+    serving = np.minimum(up_in(course, now_s, cold_start_s), action.replicas)
+    own = Fleet(action.replicas, serving, worth_of(snapshot, plan, action))
+    return np.round(fleet_usd(usd, real, own, price, span_s), USD_DECIMALS)
+
+
+def up_in(course: Course, now_s: float, cold_start_s: FloatArray) -> FloatArray:
+    """`[P]` replicas that would serve by now."""
     return shadow.up(course.wishes, now_s, cold_start_s)
 
 
-def _steered(
+def steered(
     course: Course,
     action: Action,
     snapshot: Snapshot,
@@ -123,7 +146,7 @@ def _steered(
 ) -> Course:
     """The course with an action, as far as the guard lets it through in that fleet."""
     now_s = float(snapshot.time_s)
-    wanted, up = course.state.applied.replicas, _up(course, now_s, cold_start_s)
+    wanted, up = course.state.applied.replicas, up_in(course, now_s, cold_start_s)
     seen = replace(snapshot, pools=snapshot.pools.copy())
     for column, values in (("target", wanted), ("ready", up), ("starting", wanted - up), ("draining", 0.0)):
         # What the real pool does not tell stays unknown: the guard is to be as blind here as there.

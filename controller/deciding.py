@@ -25,9 +25,9 @@ from ..env.contract import (
 )
 from ..env.guard import GuardState, Limits, guard, reasons
 from ..telemetry.record import Reach
-from .reach import held_back, within
+from .reach import held_back, trusted, within
 
-NEWS: Final = (ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK, ReasonCode.VERSION)
+NEWS: Final = (ReasonCode.PROMOTED, ReasonCode.STEPPED_BACK, ReasonCode.VERSION, ReasonCode.EXPLORING)
 """Reasons that do not come of the tick's own figures."""
 BLIND: Final = (ReasonCode.MISSING_TELEMETRY, ReasonCode.STALE_TELEMETRY)
 """Troubles in which nobody can tell where requests would be served well: the weights stay as they are."""
@@ -44,6 +44,8 @@ class Proposed:
     """What the fallback rule would do; the same as `action` where it decided."""
     trouble: Reason | None = None
     """Why the fallback decided instead of the policy."""
+    plain: Action | None = None
+    """Where the policy explores: what it would do without noise."""
     incumbent: Action | None = None
     """Where a candidate has its turn: what the version that decides otherwise would do."""
     answer: Answer | None = None
@@ -110,9 +112,15 @@ def conclude(
         wanted = state.applied
     elif proposed.trouble and proposed.trouble.code in BLIND:
         wanted = replace(wanted, route=state.applied.route, admit=state.applied.admit)
-    reached = within(wanted, reach, cluster)
+    own = trusted(wanted, reach)
+    reached = within(own, reach, cluster)
     guarded = guard(reached, snapshot, plan, cluster, limits, state)
-    why = (*held_back(wanted, reached, cluster), *reasons(guarded.changes, cluster), *news)
+    why = (
+        *held_back(wanted, own, cluster, ReasonCode.DRIFT),
+        *held_back(own, reached, cluster),
+        *reasons(guarded.changes, cluster),
+        *news,
+    )
     if proposed.trouble:
         why = (proposed.trouble, *why)
     price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, cluster.usd_per_hr)

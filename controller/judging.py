@@ -12,7 +12,7 @@ from .ladder import Evidence
 
 _OWN_FAILURES: Final = (ReasonCode.POLICY_ERROR, ReasonCode.POLICY_TIMEOUT, ReasonCode.NOT_FINITE)
 """Troubles of the policy's own making; the world's are not held against it."""
-_NO_VETOES: Final = (ReasonCode.CANARY, *NEWS)
+_NO_VETOES: Final = (ReasonCode.CANARY, ReasonCode.DRIFT, *NEWS)
 
 
 def evidence(

@@ -42,6 +42,8 @@ from .actuators.replicas import CausedSeconds, PoolReplicas, Stage
 from .blindness import blind
 from .comparing import begun, compared
 from .deciding import Proposed, conclude
+from .drift import Drift, drifted
+from .exploring import Explorer
 from .fencing import Fenced
 from .handover import Account, Remembered
 from .health import WELL, Health
@@ -94,6 +96,8 @@ class Tick:
     """`[P]` what the guard remembers after it, beside what is in force."""
     answer: Answer | None = None
     """What the policy's network answered; None where a rule decided."""
+    drift: Drift = field(default_factory=Drift)
+    """How far the world is from the one that the policy was trained in."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -163,8 +167,12 @@ class Sidecar:
     """Where the last term ended; None begins anew."""
     begins_at_s: float = 0.0
     """On its clock."""
+    twin: Callable[[], float] = lambda: math.nan
+    """The newest error of the simulated twin that somebody told; NaN for none."""
     versions: Versions | None = None
     """Follows the registry that the policy is of; its thinker is this one's."""
+    explorer: Explorer | None = None
+    """Where exploration is enabled."""
     status: Status = field(init=False)
 
     def __post_init__(self) -> None:
@@ -192,6 +200,7 @@ class Sidecar:
         self._courses = begun(self.in_force)
         self._moved: Move | None = None
         self._unrecorded = ""
+        self._drift = Drift()
         self._ticking = False
 
     # Time
@@ -225,7 +234,16 @@ class Sidecar:
         snapshot, plan, guard_state = observation.snapshot, self._take_plan(), self._guard_state
         patience_s = POLICY_SHARE_OF_TICK * self.scenario.tick_s / self.speed_up
         proposed, memory = await self._propose(snapshot, plan, patience_s, self._trouble(observation))
+        self._drift = self._drifted(proposed, float(snapshot.time_s))
         reach = self._reach(proposed)
+        explorer, news = self.explorer, self._news()
+        if explorer is not None:
+            explorer.count(snapshot, plan, self.in_force, observation.bill, observation.tick.counts)
+            if not self._drift.drifts:  # where the policy is not at home nothing is tried
+                proposed, memory, reach = await explorer.explore(
+                    self.thinker.policy, proposed, memory, reach, snapshot, plan, guard_state, patience_s
+                )
+            news = (*news, *explorer.news(proposed))
         decision, state = conclude(
             proposed,
             snapshot,
@@ -235,9 +253,11 @@ class Sidecar:
             guard_state,
             self.status.ticks,
             reach,
-            self._news(),
+            news,
             self.fencing_token,
         )
+        if explorer is not None:
+            explorer.decided(decision, snapshot, plan)
         comparison, self._courses = compared(
             self._courses,
             proposed,
@@ -256,6 +276,7 @@ class Sidecar:
         self._plan_again(snapshot)
         health = observation.health(self.scenario.guard.stale_after_s).and_also(acted.health)
         health = health.and_also(self._version_health())
+        health = health.with_warnings(filter(None, (self._drift.in_words(),)))
         took_s = time.monotonic() - started
         fell_back = proposed.trouble is not None
         tick = Tick(
@@ -273,6 +294,7 @@ class Sidecar:
             self.thinker.remembered(),
             self._guard_state.changed_at_s,
             proposed.answer,
+            self._drift,
         )
         self._note(tick)
         self._judge(tick, proposed)
@@ -312,7 +334,15 @@ class Sidecar:
         return await self.versions.propose(snapshot, plan, patience_s, trouble, self.ladder.mode)
 
     def _version_health(self) -> Health:
-        return WELL if self.versions is None or not self.versions.trouble else Health(warnings=(self.versions.trouble,))
+        asides = (self.versions, self.explorer)
+        troubles = tuple(aside.trouble for aside in asides if aside is not None and aside.trouble)
+        return Health(warnings=troubles) if troubles else WELL
+
+    def _drifted(self, proposed: Proposed, now_s: float) -> Drift:
+        """What the tick says of the world that the policy was trained in; a fallback's tick says nothing."""
+        answer = proposed.answer
+        outside, features = (math.nan, ()) if answer is None else (answer.outside_frac, answer.outside)
+        return drifted(self._drift, now_s, outside, features, self.twin(), self.scenario.control.drift)
 
     def _reach(self, proposed: Proposed) -> Reach:
         """What the policy may touch; what has been active once leaves the rest to the rule, a candidate to the incumbent."""
@@ -321,7 +351,8 @@ class Sidecar:
         canary = self.scenario.control.canary
         by_rule = canary.rest == "rule" or self.ladder.was_active
         share = np.array(canary.traffic_share)
-        return Reach(self.ladder.mode, share, self._canary_pools, proposed.rule if by_rule else self._rest)
+        rest = proposed.rule if by_rule or (self._drift.drifts and self.ladder.mode is not Mode.CANARY) else self._rest
+        return Reach(self.ladder.mode, share, self._canary_pools, rest, self._drift.trust)
 
     def _judge(self, tick: Tick, proposed: Proposed) -> None:
         """What the tick says of the policy, and whether that moves the mode."""
@@ -336,7 +367,9 @@ class Sidecar:
         elif self._unusable(proposed.trouble):
             self.ladder = renewed(self.ladder)
             self._moved_by(None)
-        elif tick.decision.mode is self.ladder.mode:  # else it was changed meanwhile, and this tick was of another one
+        elif (
+            tick.decision.mode is self.ladder.mode or proposed.plain is not None
+        ):  # else it was changed meanwhile, and this tick was of another one
             after, move = judged(self.ladder, found, self._gates, steps_back=self.steps_back)
             back = move is not None and not move.up and self.versions is not None and self.versions.roll_back(move.why)
             self.ladder = renewed(self.ladder) if back else after
@@ -345,7 +378,7 @@ class Sidecar:
     def _unusable(self, trouble: Reason | None) -> bool:
         """Whether a version on probation answered with what cannot be used, and is gone back from: no need to wait for more."""
         own = (ReasonCode.POLICY_ERROR, ReasonCode.NOT_FINITE)
-        if self.versions is None or trouble is None or trouble.code not in own:
+        if not self.steps_back or self.versions is None or trouble is None or trouble.code not in own:
             return False
         return self.versions.roll_back(f"{trouble.code}: {trouble.detail}")
 

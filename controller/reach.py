@@ -5,7 +5,7 @@ Symbols: `C` classes, `P` pools.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -39,20 +39,32 @@ def within(wanted: Action, reach: Reach, cluster: Cluster) -> Action:
     )
 
 
-def held_back(wanted: Action, applied: Action, cluster: Cluster) -> tuple[Reason, ...]:
-    """One reason for each pool and class whose wish went beyond the canary's reach."""
+def trusted(wanted: Action, reach: Reach) -> Action:
+    """What is left of `wanted` where the policy is trusted with a share of the decision: the rest of it is `reach.rest`'s.
+
+    Weights are blended, counts and caps rounded to whole ones between the two.
+    """
+    if reach.trust >= 1.0:
+        return wanted
+    own, other = reach.trust, 1.0 - reach.trust
+    parts = {f.name: own * getattr(wanted, f.name) + other * getattr(reach.rest, f.name) for f in fields(Action)}
+    whole = {name: np.round(parts[name]) for name in ("replicas", "batch_cap", "token_budget")}
+    return Action(**{**parts, **whole})
+
+
+def held_back(
+    wanted: Action, applied: Action, cluster: Cluster, code: ReasonCode = ReasonCode.CANARY
+) -> tuple[Reason, ...]:
+    """One reason for each pool and class whose wish went beyond the canary's reach, or that the policy is not trusted with."""
     held = []
     for name, subjects in (("replicas", cluster.pool_names), ("batch_cap", cluster.pool_names)):
         before, after = getattr(wanted, name), getattr(applied, name)
         held += [
-            Reason(ReasonCode.CANARY, subjects[i], float(before[i]), float(after[i]), name)
+            Reason(code, subjects[i], float(before[i]), float(after[i]), name)
             for i in np.flatnonzero(np.round(before) != np.round(after))
         ]
     moved = np.abs(wanted.route - applied.route).sum(axis=-1) / 2.0
-    held += [
-        Reason(ReasonCode.CANARY, cluster.class_names[c], float(moved[c]), 0.0, "route")
-        for c in np.flatnonzero(moved > 1e-6)
-    ]
+    held += [Reason(code, cluster.class_names[c], float(moved[c]), 0.0, "route") for c in np.flatnonzero(moved > 1e-6)]
     return tuple(held)
 
 

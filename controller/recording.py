@@ -89,6 +89,7 @@ class Records:
         self._scaling = dearest_rows((*self._scaling, *known), _DECISIONS_KEPT)
         self.metrics.show_snapshot(tick.snapshot)
         self.metrics.show_decision(decision, tick.fell_back, tick.in_force, tick.saving_usd_per_hr)
+        self.metrics.show_drift(tick.drift.outside_frac, tick.drift.twin_error, tick.drift.trust)
         self.metrics.sources.show(
             observation.sources, observation.prices, observation.proxy, observation.broken_log_lines
         )

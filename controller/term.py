@@ -24,12 +24,13 @@ from ..env.contract import Action, Cluster, Plan
 from ..env.scenario import Scenario
 from ..telemetry.engine_collector import EngineCollector
 from ..telemetry.envoy_log import LogTail
+from ..telemetry.exported_learner import ExplorationMetrics
 from ..telemetry.exporter import SidecarMetrics
 from ..telemetry.learner_progress import PROGRESS_FILE
 from ..telemetry.log_sources import OneLog
 from ..telemetry.record import Keeping, Sitting
 from ..telemetry.store import DAY_S, Store, StoreError
-from . import handover, standing
+from . import exploring, handover, standing
 from .acting import Hands
 from .actuators import envoy_process
 from .actuators.admission import AdmissionError, CappedRouting
@@ -45,6 +46,8 @@ from .actuators.own_servers import OwnServers
 from .actuators.processes import LocalProcesses
 from .clock import Clock
 from .decision_log import DecisionLog
+from .exploration import Account as ExplorationAccount
+from .exploring import Explorer
 from .fencing import Fence
 from .first_replicas import command_of, drawn_delay_s, sleeps_of, until_answered, until_ready
 from .front import Front
@@ -61,12 +64,15 @@ from .settings import ControlSettings, StartError
 from .standing import Standing, StandingError
 from .thinking import Thinker
 from .trial import rules_of
+from .twin_watch import TwinWatch
 from .versions import Versions
 
 _LOG: Final = logging.getLogger(__name__)
 COLLECTING_SHARE_OF_TICK: Final = 0.5
 """Pages that have not come after this share of a tick are missing at this one (a second's patience they have always)."""
 
+REGISTRY_PATIENCE_S: Final = 0.2
+"""Of the wall, for another writer of the registry: one that was stopped half-way must hold up no tick, and no lease."""
 MOST_PATIENCE_S: Final = 5.0
 """Of the wall, for proxies elsewhere to follow one step of a change."""
 
@@ -180,7 +186,9 @@ class Term:
                     fencing_token=self.fence.token,
                     account=account,
                     begins_at_s=clock.now_s(),
+                    twin=TwinWatch(self.settings.folder).error,
                     versions=self._versions(thinker, records),
+                    explorer=self._explorer(metrics.exploration),
                 )
                 self.front.leads(sidecar, metrics, self.fence.token)
                 on_ready(envoy)
@@ -314,7 +322,7 @@ class Term:
             return None
         control = self.scenario.control
         try:
-            registry = Registry(asked[0])
+            registry = Registry(asked[0], REGISTRY_PATIENCE_S)
         except RegistryError as error:
             raise StartError(str(error)) from None
         return Versions(
@@ -326,6 +334,35 @@ class Term:
             chosen.miss_price,
             self.fence,
             records.sit,
+            records.metrics.versions,
+        )
+
+    def _explorer(self, metrics: ExplorationMetrics) -> Explorer | None:
+        """Has the policy explore; None unless the scenario says so."""
+        control = self.scenario.control
+        if not control.exploration.enabled:
+            return None
+        settings, pools = control.exploration, control.canary.pools or ()
+
+        def show(account: ExplorationAccount, exploring: bool) -> None:
+            metrics.show(
+                exploring=exploring,
+                usd=(account.usd, settings.usd or 0.0),
+                requests=(account.requests, account.allowed_requests),
+            )
+
+        return Explorer(
+            settings,
+            self._cluster,
+            self.scenario.limits(),
+            self.scenario.tick_s,
+            control.canary.traffic_share,
+            np.array([name in pools for name in self._cluster.pool_names]),
+            self.settings.folder / exploring.FILE,
+            self.prepared.plan,
+            np.random.default_rng(self.settings.seed + self.fence.token),
+            self.fence,
+            show,
         )
 
     def _learner_file(self) -> Path | None:

@@ -31,6 +31,7 @@ from ..agents.registry import (
     Evidence as Found,
 )
 from ..env.contract import Action, Cluster, Memory, Mode, Plan, Reason, ReasonCode, Snapshot
+from ..telemetry.exported_versions import VersionMetrics
 from ..telemetry.record import Sat
 from . import trial as trials
 from .choosing import Decider, PolicyChoice
@@ -60,6 +61,8 @@ class Versions:
     fence: Fence = UNFENCED
     on_sat: Callable[[Sat], None] = lambda sat: None
     """Told of every version that may decide from now on, and how to make it again."""
+    metrics: VersionMetrics | None = None
+    """Shows all of this."""
     trouble: str = ""
     """Why the registry cannot be followed; empty if it can."""
     incumbent: str = ""
@@ -72,6 +75,8 @@ class Versions:
     """What the registry is yet to be told."""
     _withdrawn: str = field(default="", init=False)
     """Version that was rolled back from, whatever the registry says yet."""
+    _blameless_until_s: float = field(default=-math.inf, init=False)
+    """After a trial: until then a candidate's last decisions still work."""
     _news: list[Reason] = field(default_factory=list, init=False)
 
     # Before a decision
@@ -137,13 +142,19 @@ class Versions:
             found: of the tick.
             outcome: of what was decided at the tick before.
         """
+        counts = self._judge(now_s, mode, found, outcome)
+        self._show()
+        return counts
+
+    def _judge(self, now_s: float, mode: Mode, found: Evidence, outcome: Outcome) -> bool:
         trial = self.trial
         if trial is None or mode is not Mode.ACTIVE or trial.verdict is not Verdict.RUNNING:
-            return True
-        before = len(trial.blocks)
+            return now_s >= self._blameless_until_s
+        before, turn = len(trial.blocks), False
         trial = trials.told(trial, now_s, outcome)
         if trial.verdict is Verdict.RUNNING:
             trial = trials.at(trial, now_s)
+            turn = trials.is_candidates(trial)
             reply = self._reply
             unusable = reply.trouble if reply is not None and not reply.late else None
             late = reply is not None and reply.late
@@ -155,10 +166,12 @@ class Versions:
             )
         self.trial = trial
         if trial.verdict is not Verdict.RUNNING:
+            if trial.verdict is not Verdict.PASS:
+                self._blameless_until_s = now_s + trial.rules.settle_s
             self._conclude(trial)
         elif len(trial.blocks) > before:
             self._write(lambda: self._keep(trial))
-        return not trials.is_candidates(trial) and trials.settled(trial, now_s)
+        return not turn and now_s >= self._blameless_until_s and trials.settled(trial, now_s)
 
     def roll_back(self, why: str) -> bool:
         """After a breach: whether it goes back to the version before, from the next tick on.
@@ -180,6 +193,15 @@ class Versions:
         return True
 
     # What is told of it
+
+    def _show(self) -> None:
+        if self.metrics is None:
+            return
+        trial = self.trial
+        if trial is None:
+            self.metrics.show(self.incumbent, "", False, None)
+        else:
+            self.metrics.show(self.incumbent, trial.candidate, trials.is_candidates(trial), trials.figures(trial))
 
     @property
     def told(self) -> str:

@@ -271,6 +271,10 @@ class Answer:
     """`[..., outputs of the whole]`"""
     log_probability: float = float("nan")
     """Natural logarithm of the density at which the policy gave this answer; NaN where it is deterministic."""
+    outside_frac: float = float("nan")
+    """Share of what the network saw that lies outside the range that it was trained on; NaN where nobody knows that range."""
+    outside: tuple[str, ...] = ()
+    """The features that lie outside most."""
 
 
 class Policy(Protocol):
@@ -319,12 +323,16 @@ class ReasonCode(StrEnum):
     """A sidecar that found its cluster running has seen nothing of the traffic yet: everything stays as it is."""
     STORE_GONE = "store_gone"
     """The tick before could not be recorded: the fallback decides until it can."""
+    DRIFT = "drift"
+    """The policy is trusted less, and the fallback rule has a share of what it wanted."""
     CANARY = "canary"
     """Beyond what the canary may touch."""
     PROMOTED = "promoted"
     """The mode rose by one, its gate passed; `wanted` and `applied` are the rungs before and after."""
     STEPPED_BACK = "stepped_back"
     """The mode fell by one, a breach; `wanted` and `applied` are the rungs before and after."""
+    EXPLORING = "exploring"
+    """The policy's answer has noise on it, as far as the canary reaches; `wanted` and `applied` are dollars spent and allowed."""
     VERSION = "version"
     """Of a registry's versions: another one decides, or the trial of one began or ended."""
 

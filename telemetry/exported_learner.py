@@ -1,4 +1,4 @@
-"""What the sidecar shows of a learner beside it, for Prometheus."""
+"""What the sidecar shows of a learner beside it, and of the exploration that it learns from, for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,6 +11,29 @@ from prometheus_client import CollectorRegistry, Gauge
 from .learner_progress import LearnerProgress, LearnerState, ProgressError, read_progress
 
 _NOBODY: Final = LearnerProgress(LearnerState.STOPPED, "", 0, 0, math.nan)
+
+
+class ExplorationMetrics:
+    """What exploration has cost, and whether there is noise now."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Nothing is spent, and nothing allowed."""
+        self._exploring = Gauge("poolpilot_exploring", "1 while the policy's answer has noise on it", registry=registry)
+        self._usd = Gauge("poolpilot_exploration_usd", "Dollars of the campaign's budget", ["part"], registry=registry)
+        self._requests = Gauge(
+            "poolpilot_exploration_missed_requests",
+            "Requests of the campaign's budget that miss because of it",
+            ["part"],
+            registry=registry,
+        )
+        self.show(exploring=False, usd=(0.0, 0.0), requests=(0.0, 0.0))
+
+    def show(self, *, exploring: bool, usd: tuple[float, float], requests: tuple[float, float]) -> None:
+        """Each pair is what is spent and what is allowed."""
+        self._exploring.set(exploring)
+        for gauge, (spent, allowed) in ((self._usd, usd), (self._requests, requests)):
+            gauge.labels("spent").set(spent)
+            gauge.labels("allowed").set(allowed)
 
 
 class LearnerMetrics:

@@ -21,9 +21,10 @@ from prometheus_client import (
 )
 
 from ..env.contract import BILL_LAYERS, IDLE_PARTS, Action, Bill, Cluster, Decision, Mode, ReasonCode, Snapshot
-from .exported_learner import LearnerMetrics
+from .exported_learner import ExplorationMetrics, LearnerMetrics
 from .exported_snapshot import SnapshotGauges, rent_usd_per_hr, set_each
 from .exported_sources import SourceMetrics
+from .exported_versions import VersionMetrics
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 """HTTP content type of `SidecarMetrics.page`."""
@@ -60,6 +61,8 @@ class SidecarMetrics:
         self._snapshot = SnapshotGauges(cluster, self.registry)
         self.sources = SourceMetrics(cluster, self.registry)
         self.learner = LearnerMetrics(self.registry, learner)
+        self.exploration = ExplorationMetrics(self.registry)
+        self.versions = VersionMetrics(self.registry)
         self._bill_usd = self._counter("bill_usd", "Dollars spent, as far as known", "layer", "pool")
         self._idle_usd = self._counter("idle_usd", "Of the idle layer's dollars, what for", "part", "pool")
         self._bill_unknown = self._counter("bill_unknown_ticks", "Ticks with dollars of unknown split", "pool")
@@ -75,6 +78,14 @@ class SidecarMetrics:
         self._vetoes = self._counter("vetoes", "Changes the guard made to a proposal", "reason")
         self._mode = self._gauge("mode", "1 for the mode in force", "mode")
         self._policy = self._gauge("policy_info", "1 for who decided", "policy", "hash")
+        self._trust = self._gauge(
+            "policy_trust_ratio", "The policy's share of a decision; the fallback rule has the rest"
+        )
+        self._outside = self._gauge(
+            "outside_range_ratio",
+            "Of what the policy's network sees, outside the range it was trained on; NaN: not known",
+        )
+        self._twin_error = self._gauge("twin_error_ratio", "Mean error of the twin, over what is bad; NaN: nobody told")
         self._fell_back = self._counter("fallback_decisions", "Ticks at which the fallback rule decided")
         self._token = self._gauge("fencing_token", "Grows with every new leader; 0 without a standby")
         self._last_tick = self._gauge("last_tick_timestamp_seconds", "Unix time of the last tick")
@@ -105,6 +116,12 @@ class SidecarMetrics:
         """What is known of the cluster now."""
         self._snapshot.show(snapshot)
         self._rent_usd_per_hr = rent_usd_per_hr(snapshot)
+
+    def show_drift(self, outside_frac: float, twin_error: float, trust: float) -> None:
+        """How far the world is from the one that the policy was trained in (`controller.drift`)."""
+        self._outside.set(outside_frac)
+        self._twin_error.set(twin_error)
+        self._trust.set(trust)
 
     def show_decision(
         self,

@@ -31,6 +31,7 @@ from .judging import Judge, PricedFactory
 from .learner import LearnerPolicy
 from .miss_price import HALVINGS, HEADROOMS, Settled, settle
 from .run_folder import IMITATION
+from .seen_ranges import WORLDS, add_ranges
 from .setting import bending_of
 
 CHOOSING_PRICES: Final = (0.03, 0.1, 0.35, 1.2)
@@ -145,6 +146,7 @@ class BestCheckpoint:
                     "settled_on_days": len(days.days) // len(days.names),
                 },
             )
+            add_ranges(self.checkpoint, count=min(WORLDS, len(days.days)))
         return settled
 
     def making(self, policy: LearnerPolicy, headroom: float = 1.0) -> PricedFactory:

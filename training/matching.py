@@ -26,8 +26,9 @@ from ..env.window import (
     N_BUCKETS,
     TPOT,
     TTFT,
+    percentile_s,
 )
-from .rollout import RunResult
+from .rollout import RunResult, attainment_of
 
 UNKNOWN: Final = float("nan")
 FLOOR_OF_TARGET: Final = 0.1
@@ -92,6 +93,8 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
 IN_POINTS: Final = frozenset({"attainment", "ttft_met", "tpot_met"})
 _LATENCY_OF: Final = {"ttft": "ttft_target_s", "tpot": "tpot_target_s", "e2e": "e2e_target_s"}
 _LATENCIES: Final = tuple(f"{label}_{at}_s" for label in _LATENCY_OF for at in ("mean", "p50", "p95"))
+NO_LATENCY: Final = "no latency"
+"""How a reason begins that says so."""
 _WEIGHTY: Final = 0.05
 """A class with less than this share of the requests may lack latencies without a word."""
 
@@ -269,7 +272,7 @@ def _judged(measured: Observed, figures: Sequence[Compared], lacking: Sequence[s
     for name, seen in measured.classes.items():
         weighty = math.isnan(seen.requests) or total <= 0 or seen.requests >= _WEIGHTY * total
         if weighty and not any(own.of == name and own.figure in _LATENCIES for own in figures):
-            reasons.append(f"no latency of {name} was measured: how fast its requests were served is not known")
+            reasons.append(f"{NO_LATENCY} of {name} was measured: how fast its requests were served is not known")
             verdict = max(verdict, Verdict.ROUGH, key=_ORDER.index)
     return Match(verdict, tuple(figures), tuple(lacking), tuple(reasons))
 
@@ -346,25 +349,7 @@ class _Watched:
 
 def observed_of(result: RunResult, targets: Targets, watch: Watch | None = None, episode: int = 0) -> Observed:
     """What a simulated run came to; with the curves of `watch`, in which it was the `episode`-th."""
-    quantile = {
-        f"{label}_{at}_s": result.latency_s(first, share)
-        for label, first in _FIRST.items()
-        for at, share in (("p50", 0.5), ("p95", 0.95))
-    }
-    classes = {}
-    for c, name in enumerate(result.class_names):
-        tally = result.tally[c]
-        wanted = {f"{label}_target_s": float(getattr(targets, f"{label}_s")[c]) for label in _FIRST}
-        means = {f"{label}_mean_s": _mean_s(tally[first : first + N_BUCKETS]) for label, first in _FIRST.items()}
-        classes[name] = ClassSeen(
-            requests=float(tally[FINISHED] + tally[LOST]),
-            attainment=float(result.attainment[c]),
-            ttft_met=share_within(tally[TTFT : TTFT + N_BUCKETS], wanted["ttft_target_s"]),
-            tpot_met=share_within(tally[TPOT : TPOT + N_BUCKETS], wanted["tpot_target_s"]),
-            **{key: float(values[c]) for key, values in quantile.items()},
-            **means,
-            **wanted,
-        )
+    classes = classes_seen(result.class_names, result.tally, targets)
     curves = {}
     if watch is not None:
         curves = {
@@ -373,6 +358,31 @@ def observed_of(result: RunResult, targets: Targets, watch: Watch | None = None,
             "running": np.array([float(own[episode]) for own in watch.running]),
         }
     return Observed(result.duration_s, classes, float(result.bill.total_usd), **curves)
+
+
+def classes_seen(class_names: Sequence[str], tally: FloatArray, targets: Targets) -> dict[str, ClassSeen]:
+    """What a tally `[C, W]` (`env.window`) says of each class."""
+    quantile = {
+        f"{label}_{at}_s": percentile_s(tally[:, first : first + N_BUCKETS], share)
+        for label, first in _FIRST.items()
+        for at, share in (("p50", 0.5), ("p95", 0.95))
+    }
+    attainment = attainment_of(tally)
+    classes = {}
+    for c, name in enumerate(class_names):
+        own = tally[c]
+        wanted = {f"{label}_target_s": float(getattr(targets, f"{label}_s")[c]) for label in _FIRST}
+        means = {f"{label}_mean_s": _mean_s(own[first : first + N_BUCKETS]) for label, first in _FIRST.items()}
+        classes[name] = ClassSeen(
+            requests=float(own[FINISHED] + own[LOST]),
+            attainment=float(attainment[c]),
+            ttft_met=share_within(own[TTFT : TTFT + N_BUCKETS], wanted["ttft_target_s"]),
+            tpot_met=share_within(own[TPOT : TPOT + N_BUCKETS], wanted["tpot_target_s"]),
+            **{key: float(values[c]) for key, values in quantile.items()},
+            **means,
+            **wanted,
+        )
+    return classes
 
 
 def mean_of(runs: Sequence[Observed]) -> Observed:

@@ -333,9 +333,9 @@ def _moved(value: Any, base: Path, folder: Path) -> Any:
 
 
 def _path_from(path: Path, base: Path, folder: Path) -> Path:
-    if path.is_absolute():
-        return path
     there = (base / path).resolve()
+    if path.is_absolute() and not there.is_relative_to(folder.resolve()):
+        return path
     if there.is_relative_to(folder.resolve()):
         return Path(os.path.relpath(there, folder.resolve()))
     return there

@@ -30,8 +30,8 @@ from typing import Final, Self
 
 from ... import __version__
 from ..checkpoint import CARD, Checkpoint, CheckpointError, file_hash, load_checkpoint
-from .durable import append_line, locked, sync_folder, write_whole
-from .evidence import BEFORE_TRIAL, GATES, Evidence, read_evidence, wanting
+from .durable import PATIENCE_S, append_line, locked, sync_folder, write_whole
+from .evidence import BEFORE_TRIAL, CANARY, GATES, Evidence, Verdict, read_evidence, wanting
 from .probing import probe
 from .state import (
     ADDED,
@@ -87,13 +87,17 @@ class Version:
 class Registry:
     """A folder of versions. Any number of processes may read and write it."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, patience_s: float = PATIENCE_S) -> None:
         """Opens a registry.
+
+        Args:
+            folder: of the registry.
+            patience_s: how long a write waits for another writer's; then it is `durable.Busy`.
 
         Raises:
             RegistryError: there is none.
         """
-        self.folder = Path(folder).absolute()
+        self.folder, self._patience_s = Path(folder).absolute(), patience_s
         if not (self.folder / STATE).is_file():
             raise RegistryError(
                 f"{self.folder}: no policy registry there; `poolpilot policies init --registry {self.folder} CHECKPOINT`"
@@ -233,7 +237,8 @@ class Registry:
 
         Raises:
             Conflict: another version decides than expected, or another one is on trial.
-            NoEvidence: a gate did not let it through, or it was rolled back from.
+            NoEvidence: a gate did not let it through, it was rolled back from, or it failed a trial beside this incumbent:
+                who is tried until it passes, passes.
             CheckpointError: it cannot be used.
         """
         with self._locked() as state:
@@ -291,7 +296,7 @@ class Registry:
 
     @contextmanager
     def _locked(self) -> Iterator[State]:
-        with locked(self.folder / LOCK):
+        with locked(self.folder / LOCK, self._patience_s):
             state = self.state()
             events = read_events(self.folder / HISTORY)
             if len(with_last(events, state)) > len(events):  # the last one who moved it was stopped half-way
@@ -341,6 +346,11 @@ class Registry:
             before = withdrawn(self.history()).get(version)
             if before is not None:
                 lacks.append(f"it was rolled back from at {before.at}: {before.reason}")
+            trial = found.get(CANARY)
+            if CANARY not in gates and trial is not None and trial.verdict is Verdict.FAIL:
+                lacks += (
+                    wanting(found, version, state.incumbent, (CANARY,)) if trial.incumbent == state.incumbent else []
+                )
             if lacks:
                 raise NoEvidence(f"{version}: {'; '.join(lacks)}")
         folder = self._folder_of(version) / EVIDENCE_FOLDER

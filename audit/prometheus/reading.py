@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from ...env.contract import FloatArray
-from ...telemetry.engine_dialects import HISTOGRAMS, SGLANG, SLEEP_NAME, VLLM, Dialect
+from ...telemetry.engine_dialects import HISTOGRAMS, SGLANG, VLLM, Dialect
 from ..description import Description, Select
 from ..histograms import Histogram
 from ..measured import AuditError
@@ -37,7 +37,7 @@ class PoolPast:
     replicas: tuple[str, ...]
     """`[R]` their names."""
     figures: Mapping[str, FloatArray]
-    """`[R, K]` by name: gauges, counters as they stand, `asleep` (0 or 1) and `started_s` (Unix); NaN where there is none."""
+    """`[R, K]` by name: gauges, counters as they stand, and `started_s` (Unix); NaN where there is none."""
     finished: Mapping[str, FloatArray]
     """By class, `[R, K]` requests that ended, a counter."""
     inside: Mapping[str, FloatArray]
@@ -77,7 +77,7 @@ OnQuery = Callable[[], None]
 def query_count(description: Description) -> int:
     """How many queries there will be at most: for a progress bar."""
     per_class = 2 + 3 * len(HISTOGRAMS)
-    return len(description.pools) * (1 + len(_GAUGES) + len(_COUNTERS) + 2 + per_class * len(description.classes))
+    return len(description.pools) * (1 + len(_GAUGES) + len(_COUNTERS) + 1 + per_class * len(description.classes))
 
 
 async def read_past(client: Client, description: Description, wanted: Wanted, on_query: OnQuery) -> Past:
@@ -147,10 +147,6 @@ async def _pool(
         found = await over(ask.by_replica(names)) if names else []
         if found:
             figures[figure] = by_label(found, wanted.replica_label, replicas)[1]
-    if dialect is VLLM:
-        awake = await over(ask.by_replica([SLEEP_NAME], "min", {"sleep_state": "awake"}))
-        if awake:
-            figures["asleep"] = 1.0 - by_label(awake, wanted.replica_label, replicas)[1]
     started = await over(ask.by_replica([STARTED], "max"))
     if not started:  # labels of the engine, such as model_name, are not on the process's own series
         inside = ask.by_replica(_places(dialect, "running"))

@@ -81,6 +81,8 @@ def _latencies(to: Console, document: dict[str, Any]) -> None:
 def between(ends: Iterable[float]) -> str:
     """A share that is known, or known to lie between two values."""
     low, high = ends
+    if low <= 0.0 and high >= 1.0:
+        return "-"
     return percent(low, 2) if high - low < 1e-4 else f"{low * 100:.1f} to {high * 100:.1f} %"
 
 

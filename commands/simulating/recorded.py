@@ -5,8 +5,9 @@ The world may be another one than the policy believes in: slower pools, longer c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ...agents.portfolio import HELD_PLAN
 from ...controller.choosing import FALLBACK, PolicyChoice
 from ...controller.comparing import begun, compared
 from ...controller.deciding import Minds, conclude, propose
+from ...controller.decision_log import DecisionLog
 from ...controller.preparing import first_plan
 from ...env.batch import ClusterBatch, Episode, one_cluster
 from ...env.contract import BILL_LAYERS, IDLE_PARTS, Action, Bill, Mode, Plan, ScalingCost
@@ -94,6 +96,25 @@ def recorded_run(
         since, scaling = _since(outcome, scenario.tick_s), outcome.scaling.rows(cluster.pool_names)
         bill, in_force = Bill(outcome.bill.usd[0], outcome.bill.idle_usd[0]), decision.applied
         minds, state, tick, done = after, next_state, tick + 1, bool(outcome.done.all())
+
+
+def write_run(path: Path, ticks: Iterable[TickRecord]) -> int:
+    """Write a run into a log, after what is there already; how many ticks it had.
+
+    Raises:
+        DecisionLogError: the file is something else.
+        OSError: it cannot be written.
+    """
+    count, log = 0, None
+    try:
+        for tick in ticks:
+            log = log or DecisionLog(path, tick.sitting)
+            log.append(tick)
+            count += 1
+    finally:
+        if log is not None:
+            log.close()
+    return count
 
 
 def _since(outcome: TickOutcome, tick_s: float) -> Since:

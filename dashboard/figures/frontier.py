@@ -59,6 +59,7 @@ def frontier_figure(rows: Sequence[FrontierRow], title: str, theme: ThemeName = 
                     y=[0.0] * len(missing),
                     customdata=[[f"{row['attainment'] * 100:g}", plain(row["note"])] for row in missing],
                     mode="markers",
+                    cliponaxis=False,
                     name=f"{plain(series)}: no fleet",
                     marker={"symbol": "x-open", "size": 10, "color": colour},
                     hovertemplate="%{customdata[0]} % within target: no fleet<br>%{customdata[1]}<extra></extra>",
@@ -67,7 +68,7 @@ def frontier_figure(rows: Sequence[FrontierRow], title: str, theme: ThemeName = 
     ticks = sorted({row["attainment"] for row in rows})
     dressed(figure, theme, title)
     figure.update_xaxes(
-        title={"text": "Wanted attainment: share of requests within their targets (%)"},
+        title={"text": "Wanted: requests within their targets (%)"},
         type="log",
         autorange="reversed",
         tickvals=[missed(at) for at in ticks],

@@ -22,7 +22,7 @@ from ..figures.evaluation_rows import ALL, bill_rows, difference_rows, frontier_
 from ..figures.thinning import stretch_s, thinned
 from ..figures.timeline import timeline_figure
 from .evaluation_tables import knobs_table, policies_table, scenarios_table
-from .headlines import headlines
+from .headlines import featured, headlines
 from .shell import ASSETS, environment, page, slot
 
 Record = Mapping[str, Any]
@@ -30,6 +30,8 @@ MOST_VALUES: Final = 500_000
 """Of all timelines together: about 1 MB of the page."""
 MOST_POINTS, LEAST_POINTS = 720, 60
 """Of a series."""
+MOST_RUNS: Final = 40_000
+"""That a page lists one by one: about 1.5 MB of it. Of more, only those as shipped."""
 _DIGITS: Final = 5
 
 
@@ -67,6 +69,7 @@ def evaluation_report(
         summary=summary,
         suites=suites,
         scenarios=sum(len(own["scenarios"]) for own in summary["suites"].values()),
+        featured={suite: featured(summary, suite) for suite in suites},
         headlines={suite: headlines(summary, suite) for suite in suites},
         notes=notes or {},
         policies={suite: policies_table(summary, suite) for suite in suites},
@@ -143,6 +146,7 @@ def _rounded(rows: Sequence[TimelineRow]) -> list[TimelineRow]:
 
 def _data(summary: Record, rows: Sequence[Record], recorded: Sequence[RecordedRun]) -> dict[str, Any]:
     """What the page's script chooses from: names, and every run in short."""
+    listed = rows if len(rows) <= MOST_RUNS else [row for row in rows if row["headroom"] == 1.0]
     names = {
         column: list(dict.fromkeys(str(row[column]) for row in rows)) for column in ("suite", "scenario", "policy")
     }
@@ -164,7 +168,7 @@ def _data(summary: Record, rows: Sequence[Record], recorded: Sequence[RecordedRu
                 row["replica_changes"],
                 sum(row["vetoes"].values()),
             ]
-            for row in rows
+            for row in listed[:MOST_RUNS]
         ],
     }
 

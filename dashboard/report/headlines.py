@@ -40,21 +40,19 @@ def _cards(summary: Record, suite: str, policy: str) -> Iterator[Headline]:
     own, reference = summary["suites"][suite], summary["reference"]
     (record,) = (r for r in own["as_shipped"]["policies"] if r["policy"] == policy)
     if policy != reference:
-        yield _of(f"{policy}: bill against {reference}", ratio(record["bill_ratio"]), "%", "as shipped")
+        yield _of(f"Bill against {reference}", ratio(record["bill_ratio"]), "%", "as shipped")
     else:
-        yield _of(f"{policy}: bill", interval(record["usd_per_hr"]), "$/h", "as shipped")
+        yield _of("Bill", interval(record["usd_per_hr"]), "$/h", "as shipped")
     for best in own["as_shipped"]["against_best_rules"][-1:]:
         if best["policy"] == policy and best["rule"] != reference:
             yield _of(
-                f"{policy}: bill against {best['rule']}",
+                f"Bill against {best['rule']}",
                 ratio(best["bill_ratio"]),
                 "%",
                 f"best rule by {best['chosen_by']}",
             )
     held = "counts as held" if record["held"] else "more than counts as held: read bills with it"
-    yield _of(
-        f"{policy}: attainment short by", interval(record["shortfall"], 2, 100.0), "points", held, not record["held"]
-    )
+    yield _of("Attainment short by", interval(record["shortfall"], 2, 100.0), "points", held, not record["held"])
     for at in own["equal_attainment"][:1]:
         (equal,) = (r for r in at["policies"] if r["policy"] == policy)
         if policy != reference:

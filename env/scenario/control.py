@@ -92,6 +92,33 @@ class Trial(Strict):
     """After a promotion: a breach (`gates`) within so many ticks goes back to the version before instead of down a mode."""
 
 
+class Exploration(Strict):
+    """Noise on what the policy's network answers, so that the record tells what else could be done. Off unless enabled.
+
+    It reaches no further than the canary does, its share or its pools, in `active` mode too; never while a candidate is on
+    trial. A campaign has a budget, and is over when that is spent; a new name begins another one."""
+
+    enabled: bool = False
+    campaign: Name = "first"
+    """What is spent is counted by campaign, over restarts."""
+    usd: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = None
+    """Most dollars that a campaign may cost beyond what the policy would have spent without noise. Wanted where enabled."""
+    attainment: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Most that all requests' attainment may lose by it, over `hours` at the planned load. Wanted where enabled."""
+    hours: Annotated[float, Field(gt=0, le=8760, allow_inf_nan=False)] = 24.0
+    """A campaign lasts no longer, counted in ticks at which it could have explored."""
+    spread: Annotated[float, Field(gt=0, le=2)] = 0.5
+    """Of the noise, in that of training: at 1 an output's deviation is 0.2 of its range, a pool's 0.1."""
+    hold_ticks: Annotated[int, Field(ge=1, le=60)] = 6
+    """A draw is held over so many ticks, as in training: shaken at every tick, nothing could be told from its consequences."""
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> Exploration:
+        if self.enabled and (self.usd is None or self.attainment is None):
+            raise ValueError("usd, attainment: wanted both where exploration is enabled: what it may cost at most")
+        return self
+
+
 class Recording(Strict):
     """How much of the record of ticks is kept; the oldest goes first."""
 
@@ -105,10 +132,34 @@ class Recording(Strict):
     """Most ticks in the store's stream."""
 
 
+class Drifting(Strict):
+    """When the world counts as another one than the policy was trained in, and what of a decision the fallback rule then has:
+    nothing up to the first of two thresholds, all from the second one on, and straight lines between."""
+
+    outside_frac: Share = 0.05
+    """Of what the policy's network sees, outside the range on its checkpoint's card. In worlds such as it was trained in 0.1
+    to 0.4 % are; with targets, loads, speeds and cold starts far from any of these 17 % were."""
+    outside_frac_most: Share = 0.2
+    twin_error: NonNegativeFloat = 0.4
+    """Mean error of the simulated twin on what was recorded since, in parts of what would be bad."""
+    twin_error_most: NonNegativeFloat = 1.0
+    over_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 900.0
+    """What is outside counts on the (exponential) mean over so long."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Drifting:
+        for name in ("outside_frac", "twin_error"):
+            if not getattr(self, name) < getattr(self, f"{name}_most"):
+                raise ValueError(f"{name}: wanted less than {name}_most")
+        return self
+
+
 class Control(Strict):
     """How the live controller goes from advising to acting, and what it remembers."""
 
     canary: Canary = Canary()
     gates: Gates = Gates()
     trial: Trial = Trial()
+    exploration: Exploration = Exploration()
     record: Recording = Recording()
+    drift: Drifting = Drifting()

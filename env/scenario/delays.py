@@ -33,7 +33,7 @@ class FixedDelay(Strict):
 
     def scaled(self, factor: float) -> FixedDelay:
         """So many times as long."""
-        return FixedDelay(s=self.s * factor)
+        return FixedDelay(kind="fixed", s=self.s * factor)
 
 
 class LognormalDelay(Strict):
@@ -55,7 +55,7 @@ class LognormalDelay(Strict):
 
     def scaled(self, factor: float) -> LognormalDelay:
         """So many times as long."""
-        return LognormalDelay(mean_s=self.mean_s * factor, spread_frac=self.spread_frac)
+        return LognormalDelay(kind="lognormal", mean_s=self.mean_s * factor, spread_frac=self.spread_frac)
 
 
 class EmpiricalDelay(Strict):
@@ -91,7 +91,9 @@ class EmpiricalDelay(Strict):
 
     def scaled(self, factor: float) -> EmpiricalDelay:
         """So many times as long."""
-        return EmpiricalDelay(quantiles=tuple((share, seconds * factor) for share, seconds in self.quantiles))
+        return EmpiricalDelay(
+            kind="empirical", quantiles=tuple((share, seconds * factor) for share, seconds in self.quantiles)
+        )
 
 
 def _plain_number(value: Any) -> Any:

@@ -277,6 +277,10 @@ class Scenario(Strict):
             ValueError: the file cannot be used, or the GPU cannot run the model so.
         """
         own = self.pools[pool]
+        law = self._pool_law(pool, own)
+        return law if own.time_factor == 1.0 else law.scaled(own.time_factor)
+
+    def _pool_law(self, pool: str, own: Pool) -> IterationLaw:
         if own.law is None:
             return pipeline_law(
                 self.pool_stages(pool),

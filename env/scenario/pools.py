@@ -208,6 +208,9 @@ class Pool(Strict):
     law: Path | None = None
     """File with a law measured on such a replica, as `poolpilot profile --out` writes it, in place of the performance
     model's; where it tells the KV cache's size, that too."""
+    time_factor: Annotated[float, Field(gt=0, le=20, allow_inf_nan=False)] = 1.0
+    """Everything takes so many times as long as the law says, the performance model's or a file's: what a refit to live
+    traffic found (docs/finetuning.md)."""
     gpu_metrics: GpuMetrics | None = None
     """Who tells a live controller of the pool's GPUs; left out: only what the engines' own pages say of them."""
     command: tuple[str, ...] | None = None

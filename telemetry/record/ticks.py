@@ -81,7 +81,10 @@ class Reach:
     pools: BoolArray
     """`[P]` that a canary may scale and cap."""
     rest: Action
-    """What goes for everything beyond a canary's reach."""
+    """What goes for everything beyond a canary's reach, and for the share of a decision that the policy is not trusted
+    with."""
+    trust: float = 1.0
+    """The policy's share of every decision; below 1 where the world is not the one it was trained in."""
 
 
 @dataclass(frozen=True)

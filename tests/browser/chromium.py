@@ -63,6 +63,7 @@ _START_S = 60.0
 _LOOPBACK = re.compile(r"127(\.\d+){3}|localhost|\[?::1\]?")
 _FLAGS = (
     "--headless=new",
+    "--hide-scrollbars",
     "--remote-debugging-port=0",
     "--remote-debugging-address=127.0.0.1",
     "--disable-dev-shm-usage",  # /dev/shm is small in containers
@@ -80,7 +81,6 @@ _FLAGS = (
     "--mute-audio",
     "--force-color-profile=srgb",
     "--font-render-hinting=none",
-    "about:blank",
 )
 
 
@@ -101,20 +101,41 @@ def _missing(what: str) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[str]:
     """The debugging address of a Chromium that runs as long as this test process."""
-    program = os.environ.get(OTHER_CHROMIUM) or next(filter(None, map(shutil.which, _NAMES)), None)
-    if program is None:
-        _missing(f"no Chromium on PATH: on Debian `apt install chromium`, elsewhere set {OTHER_CHROMIUM} to its path")
     try:
+        program = program_of_chromium()
         import playwright.sync_api  # noqa: F401
+    except FileNotFoundError as error:
+        _missing(str(error))
     except ImportError:
         _missing("Playwright is not installed: pip install 'poolpilot[dev]'")
+    with running(program) as address:
+        yield address
+
+
+def program_of_chromium() -> str:
+    """Path of the browser's program.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = os.environ.get(OTHER_CHROMIUM) or next(filter(None, map(shutil.which, _NAMES)), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"no Chromium on PATH: on Debian `apt install chromium`, elsewhere set {OTHER_CHROMIUM} to its path"
+        )
+    return found
+
+
+@contextmanager
+def running(program: str) -> Iterator[str]:
+    """Start a browser of its own, with an empty profile; its debugging address. It is gone at the end."""
     # A sandbox inside a container's root has no namespaces left to build itself from; the pages opened are our own.
-    flags = [*_FLAGS[:-1], *(["--no-sandbox"] if os.geteuid() == 0 else []), _FLAGS[-1]]
+    flags = [*_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else []), "about:blank"]
     with tempfile.TemporaryDirectory(prefix="poolpilot-chromium-", ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "chromium.log"
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [str(program), f"--user-data-dir={folder}/profile", *flags],
+                [program, f"--user-data-dir={folder}/profile", *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from poolpilot.agents.portfolio import PLAN_TRACKING, make_rule
 from poolpilot.agents.registry import BEFORE_TRIAL, CANARY, Registry, Verdict, name_of_version
@@ -25,6 +26,7 @@ from poolpilot.controller.versions import Versions
 from poolpilot.env.contract import Action, Memory, Mode, Plan, Snapshot
 from poolpilot.env.scenario.control import Gates
 from poolpilot.env.scenario.control import Trial as Asked
+from poolpilot.telemetry.exported_versions import VersionMetrics
 from poolpilot.telemetry.record import Sat
 from poolpilot.tests.agents.registry.candidates import a_checkpoint, let_through
 
@@ -49,17 +51,27 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(0)
+        self.shown = CollectorRegistry()
         self.now_s = 0.0
         self.versions = self.fresh()
         self.who: list[str] = []
         self.news: list[str] = []
+        self.held: list[bool] = []
+        """Whether each tick counts for or against the incumbent."""
 
     def fresh(self) -> Versions:
         """Of a sidecar that was just started."""
+        self.shown = CollectorRegistry()
         fallback = make_rule(PLAN_TRACKING)(CLUSTER)
         rules = Rules(CLUSTER.class_names, 2, self.asked.settle_s or 0.0, self.asked.measure_s, self.asked, Gates())
         return Versions(
-            self.registry, CLUSTER, Thinker(fallback, fallback), rules, self.probation_s, on_sat=self.sats.append
+            self.registry,
+            CLUSTER,
+            Thinker(fallback, fallback),
+            rules,
+            self.probation_s,
+            on_sat=self.sats.append,
+            metrics=VersionMetrics(self.shown),
         )
 
     def tick(self) -> Proposed:
@@ -77,9 +89,10 @@ class Desk:
         met = self.rng.binomial(200, 0.97 - self.misses.get(decided, 0.0), C).astype(np.float64)
         usd = float(np.exp(self.rng.normal(0.0, 0.02)))
         fine = np.full(C, 0.95)
-        versions.judge(
+        held = versions.judge(
             self.now_s, mode, Evidence(judged, met, fine, fine, fine, 0, False), Outcome(judged, met, usd, 1.0)
         )
+        self.held.append(held)
         self.who.append(proposed.policy_hash)
         self.now_s += TICK_S
         return proposed
@@ -202,6 +215,28 @@ def test_in_its_turn_the_incumbents_wish_goes_for_what_is_beyond_its_reach(regis
             assert not np.array_equal(proposed.incumbent.route, proposed.action.route)
 
 
+def test_a_trial_is_shown_to_prometheus_as_long_as_it_lasts(registry: Registry, candidate: str) -> None:
+    on_trial(registry, candidate)
+    first, desk = registry.incumbent(), Desk(registry)
+    desk.until(lambda: desk.versions.trial is not None and len(desk.versions.trial.blocks) >= 7)
+
+    def shown(name: str, **labels: str) -> float | None:
+        return desk.shown.get_sample_value(f"poolpilot_{name}", labels)
+
+    assert shown("version_info", version=first, role="incumbent") == 1.0
+    assert shown("version_info", version=candidate, role="candidate") == 1.0
+    assert shown("trial_blocks") == 7.0
+    low, mean, high = (shown("trial_difference", measure="bill", end=end) for end in ("low", "mean", "high"))
+    assert low is not None
+    assert mean is not None
+    assert high is not None
+    assert low < mean < high
+    registry.end_trial(candidate, "enough")
+    desk.tick()
+    assert shown("version_info", version=candidate, role="candidate") is None
+    assert math.isnan(shown("trial_blocks") or 0.0)
+
+
 def test_a_bad_candidate_is_caught_and_turned_down(registry: Registry, candidate: str) -> None:
     on_trial(registry, candidate)
     first = registry.incumbent()
@@ -213,6 +248,18 @@ def test_a_bad_candidate_is_caught_and_turned_down(registry: Registry, candidate
     assert found.figures["suffered_frac"] > 0.0
     for _ in range(12):
         assert desk.tick().policy_hash == first
+
+
+def test_what_a_candidate_left_behind_is_not_held_against_the_incumbent(registry: Registry, candidate: str) -> None:
+    on_trial(registry, candidate)
+    asked = Asked(share=0.5, settle_s=40.0, measure_s=20.0, blocks=40)
+    desk = Desk(registry, misses={candidate: 0.9}, asked=asked)  # so bad that it is a breach in its turn
+    desk.until(lambda: registry.state().on_trial == "")
+    since_s = desk.now_s
+    assert desk.held[-1] is False, "the candidate's own tick"
+    desk.until(lambda: desk.held[-1])
+    assert desk.now_s - since_s == pytest.approx(asked.settle_s, abs=2 * TICK_S)
+    assert registry.evidence(candidate)[CANARY].verdict is Verdict.FAIL
 
 
 class Poisoned:

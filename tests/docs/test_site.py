@@ -71,4 +71,3 @@ def test_a_phone_shows_pages_without_scrolling_sideways(site: Path, open_tab: Op
         int, re.findall(r"\d+", tab.page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
     )
     assert (red + green + blue > 384) == (theme == "light")
-    tab.screenshot(f"site/{theme}")

@@ -3,68 +3,23 @@ incumbent serves on. `poolpilot control` as people run it, real Envoy, emulated 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from poolpilot.agents.registry import BEFORE_TRIAL, CANARY, Registry, Verdict
-from poolpilot.commands.demonstration.stack import Stage, addressees
 from poolpilot.controller.decision_replay import replay as decide_again
 from poolpilot.env.contract import Mode, ReasonCode
-from poolpilot.env.emulator.replay import Replay, replay
-from poolpilot.env.scenario import load_scenario
-from poolpilot.env.workload.load import load_workload
 from poolpilot.telemetry.record import read_log
 from poolpilot.telemetry.valkey import embedded_valkey
 from poolpilot.tests.agents.registry.candidates import a_checkpoint, let_through
 
-from .miniature import MINIATURE, control
+from .candidates_stage import a_steady_stage, deciders, served, until
 
 pytestmark = pytest.mark.e2e
 
-DURATION_S, SPEED_UP = 400.0, 10.0
-RUSH = "{{kind: ramp, times_s: [0, 35, 40, 60, 65, 100], factors: [1, 1, 6, 6, 0.5, 0.5]}}"
-TURNS = """\
-control:
-  trial: {share: 0.5, settle_s: 10, measure_s: 40, blocks: 6}
-  gates: {breach_ticks: 4, breach_requests: 10}
-"""
 STARVING = {"class_output": (-1.0, 0.0), "pool_output": (-1.0, 0.0, -1.0, 0.0)}
 """Half the head-room, a fifth fewer replicas, half the batch: what looks cheap, and is bad live."""
-
-
-def a_steady_stage(folder: Path, store_url: str) -> Stage:
-    """The miniature under an even load."""
-    path = folder / "steady.yaml"
-    even = MINIATURE.replace(RUSH, "{{kind: ramp, times_s: [0, 1], factors: [3.5, 3.5]}}")
-    path.write_text(even.format(duration_s=DURATION_S) + TURNS)
-    scenario = load_scenario(str(path))
-    workload = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
-    return Stage(scenario, path, workload, store_url, folder, SPEED_UP, stream_interval=4)
-
-
-@asynccontextmanager
-async def served(stage: Stage, registry: Registry, folder: Path) -> AsyncIterator[None]:
-    """Requests come as long as the block lasts."""
-    async with control(stage, folder, "--policy", f"registry:{registry.folder}") as running:
-        load = asyncio.create_task(
-            replay(stage.workload, addressees(stage.scenario), running.url, stage.speed_up, Replay())
-        )
-        try:
-            yield
-        finally:
-            load.cancel()
-            await asyncio.gather(load, return_exceptions=True)
-            await running.ended()
-
-
-async def until(holds: Callable[[], bool], patience_s: float = 60.0) -> None:
-    async with asyncio.timeout(patience_s):
-        while not holds():
-            await asyncio.sleep(0.1)
 
 
 async def test_a_starving_candidate_is_caught_in_its_turn_and_a_forced_promotion_of_it_is_gone_back_from(
@@ -106,8 +61,3 @@ async def test_a_starving_candidate_is_caught_in_its_turn_and_a_forced_promotion
     again = decide_again(ticks)
     assert again.differences == ()
     assert {f"first {first}", f"starving {candidate}"} <= set(again.decided)
-
-
-def deciders(folder: Path) -> list[str]:
-    """The version of every tick so far."""
-    return [tick.decision.policy_hash for tick in read_log(folder / "decisions.jsonl", lambda _: None)]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ...agents.blend import rules_of
 from ...agents.checkpoint import ONNX, Checkpoint
-from ...agents.exploring import SPREAD, log_probability, noise_in, without_noise
+from ...agents.exploring import DRAWN, SPREAD, log_probability, noise_in, without_noise
 from ...agents.portfolio import make_rule
 from ...agents.ppo.export import load_network
 from ...env.bending import Bending
@@ -241,6 +241,8 @@ class _Asking:
             by_class, by_pool, whole = (out.numpy()[0] for out in self._network(*map(torch.as_tensor, parts)))
         asked = Answer(by_class, by_pool, whole)
         noise = noise_in(episode.memory[t])
+        if noise is not None and not bool(episode.memory[t][DRAWN]):
+            return None  # its draw is not in the record
         self._asked += 1
         off = _off(answer, asked, noise)
         if not off <= SAME_ANSWER:

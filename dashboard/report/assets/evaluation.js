@@ -80,7 +80,9 @@
         run[3] === headroom,
     );
     at("runs-title").textContent = `Runs of ${policy} at head-room × ${headroom}`;
-    at("runs-note").textContent = `${scenario || `all scenarios of ${own}`}: ${found.length} runs.`;
+    at("runs-note").textContent = found.length
+      ? `${scenario || `all scenarios of ${own}`}: ${found.length} runs.`
+      : "Not listed here, since there are too many runs: rows.parquet has them.";
     at("runs-table").tBodies[0].replaceChildren(
       ...found.map((run) => {
         const [, s, , , seed, usd, above, met, lost, scalings, changes] = run;
@@ -140,10 +142,12 @@
     if (other !== NONE) poolpilot.show(place("other"), key("timeline", run, other));
   };
 
-  // Where the address leads: to a setting's runs, or to a run's timeline.
+  // Where the address leads: to a suite, to a setting's runs, or to a run's timeline.
   const follow = () => {
     const [where, ...parts] = location.hash.slice(1).split("/").map(decodeURIComponent);
-    if (where === "runs" && parts.length === 4) {
+    if (where === "suite" && parts.length === 1) {
+      choose(parts[0]);
+    } else if (where === "runs" && parts.length === 4) {
       choose(parts[0]);
       showRuns(parts[0], parts[1], parts[2], Number(parts[3]));
     } else if (where === "timeline" && parts.length === 4 && hasTimeline(parts)) {

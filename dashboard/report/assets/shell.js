@@ -62,6 +62,14 @@ window.poolpilot = (() => {
     { rootMargin: "600px" },
   );
 
+  // A place may change its width while the window does not.
+  const sized = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const drawn = target.querySelector(".main-svg");
+      if (drawn && target.clientWidth && Math.abs(drawn.clientWidth - target.clientWidth) > 1) Plotly.Plots.resize(target);
+    }
+  });
+
   // Puts another figure in a place.
   const show = (place, key) => {
     if (place.dataset.figure === key && place.dataset.drawn === key) return;
@@ -94,7 +102,10 @@ window.poolpilot = (() => {
     const library = document.createElement("script");
     library.textContent = await unpacked("library");
     document.head.append(library);
-    document.querySelectorAll("[data-figure]").forEach((place) => seen.observe(place));
+    document.querySelectorAll("[data-figure]").forEach((place) => {
+      seen.observe(place);
+      sized.observe(place);
+    });
     root.dataset.ready = "yes";
     return payload.data;
   };

@@ -30,6 +30,7 @@ from poolpilot.agents.registry import (
     name_of_version,
     open_checkpoint,
 )
+from poolpilot.agents.registry.durable import Busy, locked
 from poolpilot.env.scenario import load_scenario
 
 from .candidates import a_checkpoint, let_through
@@ -265,6 +266,22 @@ def test_a_trial_needs_the_gates_before_it_and_ends_with_a_promotion(registry: R
     assert registry.promote(candidate, first).on_trial == ""
 
 
+def test_what_failed_a_trial_is_not_tried_again_beside_the_same_incumbent(
+    registry: Registry, candidate: str, tmp_path: Path
+) -> None:
+    first = registry.incumbent()
+    let_through(registry, candidate, BEFORE_TRIAL)
+    registry.keep(Evidence(CANARY, candidate, first, Verdict.FAIL, "dearer by 8 %"))
+    with pytest.raises(NoEvidence, match="canary: fail: dearer by 8 %"):
+        registry.begin_trial(candidate, first)
+    registry.begin_trial(candidate, first, force="the price feed was wrong")
+    registry.end_trial(candidate, "enough")
+    other = registry.add(a_checkpoint(tmp_path / "third", pool_output=(0.2, 0.0, 0.0, 0.0)))
+    registry.promote(other, first, force="go")
+    let_through(registry, candidate, BEFORE_TRIAL)
+    assert registry.begin_trial(candidate, other).on_trial == candidate
+
+
 def test_one_version_is_on_trial_at_a_time(registry: Registry, candidate: str, tmp_path: Path) -> None:
     other = registry.add(a_checkpoint(tmp_path / "third", pool_output=(0.2, 0.0, 0.0, 0.0)))
     registry.begin_trial(candidate, registry.incumbent(), force="try")
@@ -456,3 +473,10 @@ def test_evidence_comes_back_as_it_was_kept_and_numbers_that_are_none_are_null(
     path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": "splendid"}))
     with pytest.raises(CheckpointError, match=r"twin\.json: verdict: 'splendid', wanted one of pass, fail"):
         registry.evidence(candidate)
+
+
+def test_who_has_no_patience_is_not_held_up_by_a_writer_that_was_stopped(registry: Registry, candidate: str) -> None:
+    impatient = Registry(registry.folder, patience_s=0.1)
+    with locked(registry.folder / ".lock"), pytest.raises(Busy, match=r"another process has held it for 0\.1 s"):
+        impatient.promote(candidate, registry.incumbent(), force="go")
+    assert impatient.incumbent() == registry.incumbent() != candidate

@@ -7,13 +7,20 @@ import json
 import pytest
 
 from poolpilot.dashboard.figures.attainment_rows import BOUND
-from poolpilot.dashboard.report.evaluation import LEAST_POINTS, MOST_VALUES, RecordedRun, run_link
+from poolpilot.dashboard.report.evaluation import (
+    LEAST_POINTS,
+    MOST_RUNS,
+    MOST_VALUES,
+    RecordedRun,
+    evaluation_report,
+    run_link,
+)
 from poolpilot.dashboard.report.headlines import featured, headlines
 from poolpilot.dashboard.report.shell import unpacked
 from poolpilot.tests.dashboard.figures.rows import EVIL, a_timeline
 from poolpilot.training.evaluation.summary import summary_of
 
-from .planted_report import EVIL_NOTE, EVIL_SCENARIO, POLICIES, SUITES, planted_report, rows
+from .planted_report import EVIL_NOTE, EVIL_SCENARIO, POLICIES, SUITES, manifest, planted_report, rows
 
 
 @pytest.fixture(scope="module")
@@ -91,21 +98,29 @@ def test_long_runs_are_thinned_until_the_page_can_carry_them() -> None:
     assert "a point each" in html
 
 
+def test_of_too_many_runs_those_as_shipped_are_listed() -> None:
+    every = rows()
+    many = [{**row, "seed": 1000 * i + row["seed"]} for i in range(MOST_RUNS // len(every) + 1) for row in every]
+    html = evaluation_report(manifest(), summary_of(every, "rule"), many)
+    assert len(html.encode()) < 5_000_000
+    listed = unpacked(html)["data"]["runs"]
+    assert {run[3] for run in listed} == {1.0}
+    assert len(listed) == len(many) // 5, "one of five head-rooms"
+
+
 def test_the_glance_is_at_the_checkpoint_and_says_what_to_beware_of() -> None:
     summary = summary_of(rows(), "rule")
     assert featured(summary, "first") == "agent"
     cards = headlines(summary, "first")
-    bill = next(card for card in cards if card.name == "agent: bill against rule")
+    bill = next(card for card in cards if card.name == "Bill against rule")
     assert bill.value.startswith("-9.9")
     assert bill.unit == "%"
     assert "[" in bill.more
     assert not any(card.warn for card in cards)
     bad = [{**row, "classes": [{**row["classes"][0], "met": 90_000}]} for row in rows()]
-    assert [card.name for card in headlines(summary_of(bad, "rule"), "first") if card.warn] == [
-        "agent: attainment short by"
-    ]
+    assert [card.name for card in headlines(summary_of(bad, "rule"), "first") if card.warn] == ["Attainment short by"]
     alone = [row for row in rows() if row["policy"] == "rule"]
-    assert headlines(summary_of(alone, "rule"), "first")[0].name == "rule: bill"
+    assert headlines(summary_of(alone, "rule"), "first")[0].name == "Bill"
 
 
 def test_the_same_evaluation_has_the_same_bytes(html: str) -> None:

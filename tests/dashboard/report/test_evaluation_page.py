@@ -97,6 +97,10 @@ def test_a_point_leads_to_its_runs_and_a_run_to_its_timeline(tab: Tab, report: P
     page.get_by_label("Beside it").select_option("agent")
     assert figure(tab, "other")
     expect(page.locator("#timeline-other-name")).to_have_text("agent")
+    page.wait_for_function(  # both have room
+        "[...document.querySelectorAll('.beside .figure')].every(p => "
+        "Math.abs(p.querySelector('.main-svg').clientWidth - p.clientWidth) <= 1)"
+    )
     assert not tab.overflows()
 
 
@@ -105,6 +109,8 @@ def test_an_address_leads_straight_to_runs_of_another_suite(tab: Tab, report: Pa
     expect(tab.page.get_by_role("heading", name="Runs of agent at head-room × 0.7")).to_be_visible()
     expect(tab.page.get_by_label("Suite")).to_have_value("second")
     expect(tab.page.locator("#runs-table tbody tr")).to_have_count(3)
+    tab.page.evaluate("location.hash = '#suite/first'")
+    expect(tab.page.get_by_label("Suite")).to_have_value("first")
 
 
 def test_the_table_is_sorted_and_filtered(tab: Tab, report: Path) -> None:

@@ -1,11 +1,7 @@
-"""An evaluation that was really run, opened in a real browser. Its screenshots are those of the README and of docs/evaluation.md.
-
-`POOLPILOT_PICTURES=1` renews them, from a longer run than tests can wait for: the command stands in the picture's page.
-"""
+"""An evaluation that was really run, opened in a real browser."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,23 +9,17 @@ from click.testing import CliRunner
 from playwright.sync_api import expect
 
 from poolpilot.cli import main
-from poolpilot.tests.browser.chromium import RENEW_PICTURES, OpenTab
+from poolpilot.tests.browser.chromium import OpenTab
 
 expect.set_options(timeout=60_000)  # a busy machine is slow
 
 SHORT = ("--scenario", "mixed-chat", "--policies", "plan-tracking,steady-hand", "--seeds", "2", "--headroom", "0.8,1")
-PICTURED = (
-    *("--scenario", "spot-zones", "--scenario", "spot-storm", "--scenario", "two-models", "--scenario", "mixed-chat"),
-    *("--policies", "plan-tracking,saturation,static-peak,steady-hand", "--headroom", "0.7,0.85,1,1.2,1.5"),
-    *("--timeline", "spot-zones:1"),
-)
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluation")
-    asked = PICTURED if os.environ.get(RENEW_PICTURES) else SHORT
-    result = CliRunner().invoke(main, ["evaluate", *asked, "--workers", "1", "--out", str(out)])
+    result = CliRunner().invoke(main, ["evaluate", *SHORT, "--workers", "1", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert len((out / "report.html").read_bytes()) < 5_000_000
     return out / "report.html"
@@ -44,7 +34,6 @@ def test_a_run_that_was_really_made_is_shown_from_its_frontier_to_its_ticks(open
         expect(slot.locator(".scatterlayer .trace").first).to_be_visible()
         names = set(slot.evaluate("p => p.data.map(t => t.name)"))
         assert {"plan-tracking", "clairvoyant bound", "steady-hand"} <= names
-        tab.screenshot(f"report/{view}")
         assert not tab.overflows()
     tab = open_tab(view="laptop", theme="dark")
     page = tab.page
@@ -69,5 +58,3 @@ def test_a_run_that_was_really_made_is_shown_from_its_frontier_to_its_ticks(open
         "Within",
     ):
         assert any(title.startswith(words) for title in titles), words
-    page.evaluate("document.getElementById('timelines').scrollIntoView()")
-    tab.screenshot("report/timelines")

@@ -25,7 +25,6 @@ from ....telemetry.record.defects import SUSPECT
 from ...suites.suite import Suite
 from .days import DaysError, TwinDay
 from .finding import Finding
-from .logged import logged_steps
 from .off_policy import off_policy_gate
 from .ranges import ranges_gate
 from .suites import suites_gate
@@ -110,7 +109,16 @@ def _ranges(runs: TwinRuns | None, record: Record | None, refused: str, hashes: 
 def _off_policy(record: Record | None, candidate: Checkpoint, incumbent: Checkpoint, hashes: dict[str, str]) -> Finding:
     if record is None:
         return Finding(OFF_POLICY, Verdict.UNKNOWN, "no record", {}, hashes)
-    logged, log_std, why = logged_steps(record, incumbent)
+    try:
+        from ..live import LiveError  # by torch, which only this gate needs
+        from .logged import logged_steps
+    except ModuleNotFoundError as error:
+        said = f"explored steps cannot be read without {error.name}: pip install 'poolpilot[train]'"
+        return Finding(OFF_POLICY, Verdict.UNKNOWN, said, {}, hashes)
+    try:
+        logged, log_std, why = logged_steps(record, incumbent)
+    except LiveError as error:
+        return Finding(OFF_POLICY, Verdict.FAIL, f"the record is not to be trusted: {error}", {}, hashes)
     found = off_policy_gate(logged, log_std, incumbent, candidate, hashes, why)
     if found.verdict is Verdict.PASS and set(hashes.values()) & learned_records(candidate):
         said = f"the candidate learned from this very log, which therefore cannot speak for it: {found.reason}"
