@@ -27,6 +27,7 @@ from ..env.contract import Cluster, FloatArray, Policy
 from .acting import ActingNetwork
 from .config import TrainConfig
 from .criterion import Outcome, loss
+from .environments import training_worlds
 from .judging import Judge, PricedFactory
 from .learner import LearnerPolicy
 from .miss_price import HALVINGS, HEADROOMS, Settled, settle
@@ -146,7 +147,8 @@ class BestCheckpoint:
                     "settled_on_days": len(days.days) // len(days.names),
                 },
             )
-            add_ranges(self.checkpoint, count=min(WORLDS, len(days.days)))
+            met = training_worlds(self.config.scenarios, quickly=True)
+            add_ranges(self.checkpoint, met, min(WORLDS, len(days.days)))
         return settled
 
     def making(self, policy: LearnerPolicy, headroom: float = 1.0) -> PricedFactory:
