@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from dataclasses import astuple, fields
 from functools import cache
 from pathlib import Path
@@ -91,9 +90,9 @@ class _Pages:
         """The source is followed as long as the application serves."""
         task = asyncio.create_task(self._following.run())
         yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        while not task.done():  # a client of the store may take a cancellation for its own timeout, and go on
+            task.cancel()
+            await asyncio.wait({task}, timeout=1.0)
         await self._following.source.close()
 
     async def close(self, app: web.Application) -> None:
@@ -149,8 +148,8 @@ class _Pages:
                 state = following.result()
                 text = ": quiet\n\n" if state is None else f"event: state\ndata: {_json(state)}\n\n"
                 await answer.write(text.encode())
-        except (ConnectionError, asyncio.CancelledError):
-            pass
+        except ConnectionError:
+            pass  # whoever listened is gone
         finally:
             closing.cancel()
         return answer
@@ -183,12 +182,10 @@ class _Pages:
         """One decision explained: that of `id`, or the newest."""
         wanted, history = self._filter(request), self._following.history
         asked = request.query.get("id", "")
-        tick = history.find(asked) if asked else history.newest
+        tick, before = history.find(asked)
         if tick is None:
             gone = f"Tick {asked[:40]} is not among the {len(history.ticks)} ticks kept here; choose another one."
-            return _json_answer({"empty": gone if asked else self._no_ticks()})
-        at = history.ticks.index(tick)
-        before = history.ticks[at - 1] if at else None
+            return _json_answer({"empty": gone if asked and history.ticks else self._no_ticks()})
         return await self._answer(request, lambda: {"empty": "", **explained(tick, before, wanted)})
 
     async def savings(self, request: web.Request) -> web.Response:

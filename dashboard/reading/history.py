@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,8 @@ from .ticks import RawTick, SeenTick, UnreadableTick, seen_tick
 
 MOST_TICKS: Final = 20_000
 """In memory: 100 MB or so."""
+MOST_DRAWN: Final = 1500
+"""An hour of ticks of 5 s, twice."""
 
 
 class History:
@@ -61,9 +64,12 @@ class History:
                 return found[i + 1 :]
         return found
 
-    def find(self, tick_id: str) -> SeenTick | None:
-        """A tick by its id."""
-        return next((tick for tick in reversed(self.ticks) if tick.id == tick_id), None)
+    def find(self, tick_id: str) -> tuple[SeenTick | None, SeenTick | None]:
+        """A tick by its id, and the one before it; the newest if no id is given. None where there is none."""
+        for i in range(len(self.ticks) - 1, -1, -1):
+            if not tick_id or self.ticks[i].id == tick_id:
+                return self.ticks[i], self.ticks[i - 1] if i else None
+        return None, None
 
     def _forget(self) -> None:
         if not self.ticks:
@@ -73,6 +79,17 @@ class History:
         first = max(first, len(self.ticks) - MOST_TICKS)
         if first:
             del self.ticks[:first]
+
+
+def thinned(ticks: Sequence[SeenTick]) -> list[SeenTick]:
+    """No more than a figure can show: every second, third, ... tick by its number, and the newest.
+
+    By their numbers, so that the same ones stay while others follow.
+    """
+    stride = math.ceil(len(ticks) / MOST_DRAWN)
+    if stride <= 1:
+        return list(ticks)
+    return [tick for tick in ticks[:-1] if tick.decision.tick % stride == 0] + [ticks[-1]]
 
 
 def _again(tick: SeenTick, before: SeenTick) -> bool:

@@ -11,7 +11,7 @@ Symbols: `N` ticks, `B` blocks, `P` pools, `L` layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,14 +21,15 @@ from scipy.stats import t as student
 from ...env.contract import BILL_LAYERS, FloatArray, Mode
 from ...env.ledger import SECONDS_PER_HOUR
 from ..figures.bill import BillRow
-from ..figures.savings import SavingRow
+from ..figures.savings import ALL, SavingRow
 from .documents import Card, Cell, Table, Tone, card, cell, column, fixed, lasting, percent, table
-from .history import Filter
+from .history import MOST_DRAWN, Filter
 from .ticks import SeenTick
 
 BLOCK_S: Final = 300.0
 """The decider's seconds in a block: a usual cold start and a half."""
 LEAST_BLOCKS: Final = 5
+_NOTHING_USD: Final = 1e-6
 CONFIDENCE: Final = 0.95
 
 
@@ -137,7 +138,7 @@ def savings_of(ticks: Sequence[SeenTick], wanted: Filter) -> Savings | None:
 
 
 def saving_points(savings: Savings) -> list[SavingRow]:
-    """Dollars saved so far, tick by tick, with the interval that they have by then."""
+    """Dollars saved so far, tick by tick, in all with the interval that they have by then, and by layer."""
     saved = (savings.rule_usd - savings.policy_usd).sum(axis=(1, 2))
     total, hours = np.cumsum(saved), np.cumsum(savings.span_s) / SECONDS_PER_HOUR
     blocks = savings.blocks(saved)
@@ -145,15 +146,39 @@ def saving_points(savings: Savings) -> list[SavingRow]:
     # The spread between blocks is that of the whole span; a sum over k of them is uncertain by its square root.
     spread = half_width(blocks) * math.sqrt(len(blocks)) if known else math.nan
     half = spread * np.sqrt(hours * SECONDS_PER_HOUR / BLOCK_S) * BLOCK_S / SECONDS_PER_HOUR
-    return [
+    whole: list[SavingRow] = [
         {
+            "series": ALL,
             "time_s": float(savings.wall_s[i]),
             "usd": float(total[i]),
             "low": float(total[i] - half[i]) if known else None,
             "high": float(total[i] + half[i]) if known else None,
         }
-        for i in range(len(total))
+        for i in _shown(len(total))
     ]
+    return [*whole, *_by_layer(savings)]
+
+
+def _by_layer(savings: Savings) -> Iterator[SavingRow]:
+    """Of those layers that differ."""
+    for at, layer in enumerate(BILL_LAYERS):
+        total = np.cumsum((savings.rule_usd - savings.policy_usd)[:, :, at].sum(axis=1))
+        if np.abs(total).max() < _NOTHING_USD:
+            continue
+        for i in _shown(len(total)):
+            yield {
+                "series": layer,
+                "time_s": float(savings.wall_s[i]),
+                "usd": float(total[i]),
+                "low": None,
+                "high": None,
+            }
+
+
+def _shown(n: int) -> list[int]:
+    """Places of no more points than a figure can show, the last among them."""
+    stride = max(1, math.ceil(n / MOST_DRAWN))
+    return [*range((n - 1) % stride, n, stride)]
 
 
 def bars(savings: Savings) -> list[BillRow]:
@@ -284,15 +309,19 @@ def _notes(savings: Savings) -> list[str]:
                 f"How far the model is off: of the fleet that really ran it says {fixed(modelled)} $/h, measured were"
                 f" {fixed(measured)} $/h ({percent(off, signed=True)} %)."
             )
-    blocks = savings.hours * SECONDS_PER_HOUR / BLOCK_S
+    blocks = len(savings.blocks(savings.rule_usd.sum(axis=(1, 2))))
     if blocks < LEAST_BLOCKS:
-        missing = LEAST_BLOCKS * BLOCK_S - savings.hours * SECONDS_PER_HOUR
-        notes.append(f"Intervals need {LEAST_BLOCKS} blocks of {lasting(BLOCK_S)}; {lasting(missing)} more.")
+        missing = LEAST_BLOCKS - blocks
+        notes.append(
+            f"Intervals need {LEAST_BLOCKS} blocks of {lasting(BLOCK_S)}; {missing} more {'is' if missing == 1 else 'are'} to come."
+        )
     notes.append(
         "The interval tells how much savings vary from block to block. It does not tell that the rule might have met other"
         " queues, or lost other machines."
     )
     if savings.left_out:
-        what = "1 tick is" if savings.left_out == 1 else f"{savings.left_out} ticks are"
-        notes.append(f"{what} left out: what it cost is not known.")
+        one = savings.left_out == 1
+        notes.append(
+            f"{savings.left_out} {'tick is' if one else 'ticks are'} left out: what {'it' if one else 'they'} cost is not known."
+        )
     return notes

@@ -101,7 +101,7 @@ class SeenTick:
         rows = timeline_rows(self.cluster, self.snapshot, self.stands, billed)
         rule = float(self.rule_usd_per_hr.sum())
         if math.isfinite(rule):
-            rows.append({**rows[-1], "name": f"whole, if {self.fallback} decided", "value": rule})
+            rows.append({**rows[-1], "name": f"all pools, if {self.fallback} decided", "value": rule})
         return tuple(rows)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from ...env.timeline import TimelineRow
-from .history import Filter
+from .history import Filter, thinned
 from .ticks import SeenTick
 
 FIGURES: Final = {
@@ -41,9 +41,9 @@ def timeline(ticks: Sequence[SeenTick], key: str, wanted: Filter) -> list[Timeli
     classes, pools = _names(ticks[-1], wanted)
     speed = speed_of(ticks)
     return [
-        row
-        for tick in ticks
-        for row in _rows(tick, speed)
+        {**row, "time_s": tick.wall_s + (row["time_s"] - float(tick.snapshot.time_s)) / speed}
+        for tick in thinned(ticks)
+        for row in tick.rows
         if row["measure"] in measures
         and (row["kind"] != "class" or row["name"] in classes)
         and (row["kind"] != "pool" or row["name"] in pools)
@@ -63,13 +63,6 @@ def period_of(ticks: Sequence[SeenTick]) -> float:
     """Seconds of the wall between two ticks; NaN where there are not two."""
     gaps = [b.wall_s - a.wall_s for a, b in pairwise(ticks[-_RECENT:])]
     return float(np.median(gaps)) if gaps else math.nan
-
-
-def _rows(tick: SeenTick, speed: float) -> Iterator[TimelineRow]:
-    """On the wall's clock."""
-    now_s = float(tick.snapshot.time_s)
-    for row in tick.rows:
-        yield {**row, "time_s": tick.wall_s + (row["time_s"] - now_s) / speed}
 
 
 def _names(tick: SeenTick, wanted: Filter) -> tuple[set[str], set[str]]:

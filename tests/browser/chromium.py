@@ -251,7 +251,7 @@ def tabs(chromium: str, pictures: Path) -> Iterator[OpenTab]:
 
         def open_one(view: View = "laptop", theme: Theme = "light") -> Tab:
             context = browser.new_context(**VIEWS[view], color_scheme=theme, reduced_motion="reduce", locale="en-GB")
-            context.set_default_timeout(30_000)  # a busy machine is slow
+            context.set_default_timeout(60_000)  # a busy machine is slow
             tab = Tab(context.new_page(), pictures)
             _listen(context, tab)
             opened.append((context, tab))

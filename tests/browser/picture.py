@@ -51,7 +51,7 @@ def main(
         tab = open_tab(view=view, theme=theme)
         if height is not None:
             tab.page.set_viewport_size({"width": int(tab.page.viewport_size["width"]), "height": height})
-        tab.page.goto(address, wait_until="domcontentloaded")
+        tab.page.goto(address, wait_until="domcontentloaded", timeout=150_000)
         for wanted in clicks:
             tab.page.get_by_text(wanted, exact=True).first.click()
         for wanted in choices:

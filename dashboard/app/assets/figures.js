@@ -8,6 +8,18 @@ const narrow = window.matchMedia("(max-width: 700px)");
 const touch = window.matchMedia("(pointer: coarse)");
 const places = new Map(); // place -> {url, drawn, figure, busy, inSight}
 
+// Plotly is large: words and tables do not wait for it, and a page without figures does not load it.
+let loading = null;
+const library = () => (loading ??= new Promise((loaded, failed) => {
+  const script = el("script", { src: "/assets/plotly.min.js" });
+  script.addEventListener("load", loaded);
+  script.addEventListener("error", () => {
+    loading = null;
+    failed(new Error("the script that draws figures did not load"));
+  });
+  document.head.append(script);
+}));
+
 export const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : asked.matches);
 
 const inTheme = (value) => {
@@ -30,6 +42,7 @@ const draw = async (place, own) => {
     nothing(place, place.dataset.nothing || "Nothing to draw here yet.");
     return;
   }
+  await library();
   place.querySelector(":scope > .nothing")?.remove();
   const data = inTheme(figure.data);
   const layout = inTheme(figure.layout);

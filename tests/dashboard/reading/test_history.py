@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from poolpilot.dashboard.reading.history import Filter, History
+from poolpilot.dashboard.reading.history import MOST_DRAWN, Filter, History, thinned
 from poolpilot.dashboard.reading.timelines import FIGURES, period_of, speed_of, timeline
 from poolpilot.tests.dashboard.recorded import TICK_S, history, raw_ticks, records
 
@@ -82,3 +82,23 @@ def test_the_cost_has_a_line_of_what_the_fallback_rule_would_cost() -> None:
     assert "careful" in name
     last = next(row for row in reversed(rows) if row["name"] == name)
     assert last["value"] == pytest.approx(kept.ticks[-1].rule_usd_per_hr.sum())
+
+
+def test_a_tick_is_found_with_the_one_before() -> None:
+    kept = history(records(4))
+    tick, before = kept.find(kept.ticks[2].id)
+    assert (tick, before) == (kept.ticks[2], kept.ticks[1])
+    assert kept.find("") == (kept.ticks[3], kept.ticks[2])
+    assert kept.find(kept.ticks[0].id) == (kept.ticks[0], None)
+    assert kept.find("no such tick") == (None, None)
+
+
+def test_a_long_history_is_thinned_and_keeps_the_newest() -> None:
+    (tick,) = history(records(1)).ticks
+    many = [replace(tick, id=str(i), decision=replace(tick.decision, tick=i)) for i in range(4 * MOST_DRAWN)]
+    few = thinned(many)
+    assert len(few) <= MOST_DRAWN + 1
+    assert few[-1] is many[-1]
+    later = thinned([*many[1:], replace(tick, id="x", decision=replace(tick.decision, tick=4 * MOST_DRAWN))])
+    assert {t.id for t in few[1:-1]} <= {t.id for t in later}
+    assert thinned(many[:10]) == many[:10]
