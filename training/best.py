@@ -148,7 +148,7 @@ class BestCheckpoint:
                 },
             )
             met = training_worlds(self.config.scenarios, quickly=True)
-            add_ranges(self.checkpoint, met, min(WORLDS, len(days.days)))
+            add_ranges(self.checkpoint, met, min(WORLDS, max(len(days.days), 1)))
         return settled
 
     def making(self, policy: LearnerPolicy, headroom: float = 1.0) -> PricedFactory:
