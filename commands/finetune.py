@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 COMMANDS: Final = {
+    "run": ("running", "Refit, learn, and the gates before the trial, one after another."),
     "refit": ("refit", "Fit the simulated twin of a cluster to its record, and judge it on what was held out."),
     "ranges": ("ranges", "Write on a checkpoint's card between what its observations lay in training."),
     "learn": ("learning", "Learn from the incumbent's weights, in the refitted twin and from the record."),

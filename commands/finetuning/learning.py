@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from ...agents.registry import Registry, RegistryError
 from ...env.scenario import Scenario, load_scenario
 from ...telemetry.learner_progress import PROGRESS_FILE, LearnerProgress, LearnerState, write_progress
-from ...telemetry.record import Record, read
+from ...telemetry.record import read
 from ..bad_input import one_line_errors, refuse
 from ..printing import log_console, print_json, progress
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from ...training.finetuning.settings import FinetuneConfig
 
 _LOG = logging.getLogger(__name__)
-MAY_BE_SUSPECT = 0.5
-"""Of a record's ticks; with more, it is not learned from at all."""
 
 
 @click.command()
@@ -92,6 +89,7 @@ def learn(
 
         one_thread()
         yield_to_others()
+        from ...training.finetuning.gates.checking import fingerprint
         from ...training.finetuning.settings import FinetuneConfig
     except ModuleNotFoundError as error:
         refuse(f"learning needs {error.name}: pip install 'poolpilot[train]'")
@@ -108,7 +106,7 @@ def learn(
         width=int(incumbent.card.get("width", 0)),
         incumbent=incumbent.policy_hash,
         live_weight=live_weight,
-        record=tuple(_fingerprint(path) for path in record) if live_weight > 0.0 else (),
+        record=tuple(fingerprint(path) for path in record) if live_weight > 0.0 else (),
     )
     hold_to(bounds)
     learned, version = _run(config, incumbent, registry, twin, record, out, resume, bounds, quiet=as_json)
@@ -145,12 +143,12 @@ def _run(
     from ...training.finetuning.bounds import stopping_gently
     from ...training.finetuning.learner import learn as run
     from ...training.finetuning.live import live_of
+    from ...training.finetuning.trusting import trusted
 
     log = log_console()
     transitions = None
     if record and config.live_weight > 0.0:
-        known = _trusted(read(record))
-        live = live_of(known, incumbent, config.hold)
+        live = live_of(trusted(read(record), twin), incumbent, config.hold)
         transitions = live.transitions
         if not quiet:
             log.print(live.said)
@@ -196,24 +194,3 @@ def _registered(registry: Registry, candidate: Path, config: FinetuneConfig) -> 
             f"{registry.folder}: {seen} decides by now, the candidate started from {config.incumbent}: learn again"
         )
     return registry.add(candidate)
-
-
-def _trusted(record: Record) -> Record:
-    """The record; refused if more of it is suspect than may be."""
-    from ...telemetry.record.defects import SUSPECT
-
-    bad = {d.where: d for d in record.defects if d.kind in SUSPECT}
-    ticks = sum(len(e) for e in record.episodes if e.where in bad)
-    if record.ticks and ticks > MAY_BE_SUSPECT * record.ticks:
-        first = next(iter(bad.values()))
-        refuse(f"{ticks} of {record.ticks} recorded ticks are not to be learned from, such as {first}")
-    return record
-
-
-def _fingerprint(path: Path) -> str:
-    """What stands for a record on a candidate's card."""
-    if path.is_dir():
-        names = sorted(f"{own.name} {own.stat().st_size}" for own in path.iterdir() if own.is_file())
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

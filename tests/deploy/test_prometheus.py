@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +22,7 @@ from poolpilot.controller.actuators.child import free_port
 from poolpilot.env.emulator.replay import Replay, replay
 from poolpilot.telemetry.valkey import embedded_valkey
 
-from ..e2e.miniature import a_stage, control, processes_naming
+from ..e2e.miniature import a_stage, control, end_processes_naming
 from .shipped import RULES, alerts, panel_queries, tool
 
 pytestmark = pytest.mark.e2e
@@ -90,9 +89,7 @@ async def until(session: aiohttp.ClientSession, url: str, query: str) -> None:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Of a cluster of which nothing is left, however the test ends."""
     yield tmp_path
-    for line in processes_naming(tmp_path):
-        with suppress(ProcessLookupError):
-            os.kill(int(line.partition(":")[0]), signal.SIGKILL)
+    end_processes_naming(tmp_path)
 
 
 async def test_prometheus_watches_a_running_controller(folder: Path) -> None:

@@ -14,7 +14,7 @@ from poolpilot.env.scenario import load_scenario
 from poolpilot.env.workload.load import load_workload
 from poolpilot.telemetry.record import read_log
 
-from .miniature import MINIATURE, Control, control
+from .miniature import MINIATURE, Control, control, end_processes_naming
 
 DURATION_S, SPEED_UP = 400.0, 10.0
 RUSH = "{{kind: ramp, times_s: [0, 35, 40, 60, 65, 100], factors: [1, 1, 6, 6, 0.5, 0.5]}}"
@@ -38,17 +38,21 @@ def a_steady_stage(folder: Path, store_url: str, duration_s: float = DURATION_S)
 @asynccontextmanager
 async def served(stage: Stage, registry: Registry, folder: Path, *more: str) -> AsyncIterator[tuple[Control, Replay]]:
     """Requests come as long as the block lasts; the sidecar, and what became of each request."""
-    async with control(stage, folder, "--policy", f"registry:{registry.folder}", *more) as running:
-        clients = Replay()
-        load = asyncio.create_task(
-            replay(stage.workload, addressees(stage.scenario), running.url, stage.speed_up, clients)
-        )
-        try:
-            yield running, clients
-        finally:
-            load.cancel()
-            await asyncio.gather(load, return_exceptions=True)
-            await running.ended()
+    try:
+        async with control(stage, folder, "--policy", f"registry:{registry.folder}", *more) as running:
+            clients = Replay()
+            load = asyncio.create_task(
+                replay(stage.workload, addressees(stage.scenario), running.url, stage.speed_up, clients)
+            )
+            try:
+                yield running, clients
+            finally:
+                load.cancel()
+                await asyncio.gather(load, return_exceptions=True)
+                await running.ended()
+    finally:  # what outlives a killed sidecar by design must not outlive a test
+        end_processes_naming(stage.scenario_file)
+        end_processes_naming(folder)
 
 
 async def until(holds: Callable[[], bool], patience_s: float = 120.0) -> None:

@@ -79,7 +79,7 @@ def a_stage(folder: Path, store_url: str, speed_up: float, duration_s: float = 1
 
 
 def processes_naming(folder: Path) -> list[str]:
-    """Command lines of live processes that name the folder; this process and its parent are none of them."""
+    """Command lines of live processes that name the folder, or the file; this process and its parent are none of them."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) not in (os.getpid(), os.getppid()):

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -16,7 +14,7 @@ from poolpilot.commands.demonstration.stack import addressees
 from poolpilot.env.emulator.replay import Replay, replay
 from poolpilot.telemetry.valkey import embedded_valkey
 
-from .miniature import a_stage, control, processes_naming
+from .miniature import a_stage, control, end_processes_naming, processes_naming
 
 pytestmark = pytest.mark.e2e
 
@@ -25,9 +23,7 @@ pytestmark = pytest.mark.e2e
 def swept(tmp_path: Path) -> Iterator[None]:
     """A test that fails half-way leaves what outlives a killed sidecar by design: end it."""
     yield
-    for line in processes_naming(tmp_path):
-        with suppress(ProcessLookupError):
-            os.kill(int(line.split(":")[0]), signal.SIGKILL)
+    end_processes_naming(tmp_path)
 
 
 async def test_traffic_outlives_the_sidecar_and_the_next_one_takes_over(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def learn(
     else:
         save_state(model, folder, averaged)
     if recorded is not None and config.live_weight > 0.0:
-        model.learn_more = RecordedSteps(recorded, config.live_weight, config.hold, config.seed)
+        model.learn_more = RecordedSteps(recorded, config.live_weight, config.hold, config.seed, incumbent.miss_price)
     told = _Telling(config, incumbent, bounds, scoring, recorded, tell)
     told(LearnerState.LEARNING, model.num_timesteps, {})
     if config.baseline and model.num_timesteps < config.steps:

@@ -16,14 +16,13 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...agents.blend import rules_of
 from ...agents.checkpoint import ONNX, Checkpoint
 from ...agents.exploring import DRAWN, SPREAD, log_probability, noise_in, without_noise
+from ...agents.learned import INPUTS, OUTPUTS, network_session
 from ...agents.portfolio import make_rule
-from ...agents.ppo.export import load_network
 from ...env.bending import Bending
 from ...env.codec import CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTPUTS
 from ...env.contract import Answer, FloatArray
@@ -33,11 +32,9 @@ from ...env.spaces import SpaceLayout
 from ...env.window import ARRIVED
 from ...telemetry.record import Episode, Record
 from ...telemetry.record.defects import SUSPECT
-from ..acting import PARTS
-from ..vec_env import PRICE_WEIGHT, REWARD_SCALE
 
 SAME_ANSWER: Final = 2e-3
-"""How far an answer that is asked for again may be off: ONNX Runtime and torch round differently."""
+"""How far an answer that is asked for again may be off: another machine rounds differently."""
 SAME_DENSITY: Final = 0.05
 """And a log-probability, in nats."""
 MOST_CONTRADICTING: Final = 0.1
@@ -67,7 +64,7 @@ class Transitions:
     spread: FloatArray
     """`[S]` of the noise, in that of training; 1 where there was none."""
     rewards: FloatArray
-    """`[S]` as training has them: scaled, and measured from the episode's mean."""
+    """`[S]` in usual bills, a usual bill being the mean of the episode; measured from the episode's mean."""
     follows: NDArray[np.bool_]
     """`[S]` whether the next row is the step that came after; what followed the others is not known."""
     ticks: FloatArray
@@ -134,7 +131,7 @@ class _Asking:
 
     def __init__(self, incumbent: Checkpoint) -> None:
         self._incumbent, self._layout = incumbent, SpaceLayout()
-        self._network = load_network(incumbent)
+        self._session = network_session(incumbent)
         self._hashes = {incumbent.policy_hash, incumbent.version, str(incumbent.card["files"][ONNX])[:16]} - {""}
         self._asked = 0
         self._contradicting: Counter[str] = Counter()
@@ -236,9 +233,9 @@ class _Asking:
         snapshot, plan = rows_of(episode.snapshot, t), rows_of(episode.plan, t)
         price = np.full(snapshot.time_s.shape, self._incumbent.miss_price)
         look, _ = bending.look(snapshot, plan, memory, price)
-        parts = [np.asarray(getattr(look.seen, name), dtype=np.float32)[None] for name in PARTS]  # a batch of one
-        with torch.no_grad():
-            by_class, by_pool, whole = (out.numpy()[0] for out in self._network(*map(torch.as_tensor, parts)))
+        parts = [np.asarray(getattr(look.seen, name), dtype=np.float32)[None] for name in INPUTS]  # a batch of one
+        answers = self._session.run(OUTPUTS, dict(zip(INPUTS, parts, strict=True)))
+        by_class, by_pool, whole = (np.asarray(out, dtype=np.float64)[0] for out in answers)
         asked = Answer(by_class, by_pool, whole)
         noise = noise_in(episode.memory[t])
         if noise is not None and not bool(episode.memory[t][DRAWN]):
@@ -274,7 +271,7 @@ class _Asking:
 
 
 def _rewards(episode: Episode, miss_price: float) -> FloatArray:
-    """`[T]` what each row's outcome is worth, as training hands rewards to the learner; NaN where nobody counted."""
+    """`[T]` what each row's outcome is worth; NaN where nobody counted."""
     since, cluster = episode.since, episode.sitting.cluster
     counted = episode.counted & (since.span_s > 0)
     counted[:1] = False  # what came before the episode is of a decision that is not in it
@@ -295,7 +292,7 @@ def _rewards(episode: Episode, miss_price: float) -> FloatArray:
         elapsed_s = elapsed_s + tick_s
         worth[t] = float(reward(usd[t], np.asarray(usual_usd), charged, np.asarray(miss_price)))
     worth -= np.nanmean(worth)
-    return worth * REWARD_SCALE / (1.0 + PRICE_WEIGHT * miss_price)
+    return worth
 
 
 def _off(answer: Answer, asked: Answer, noise: Answer | None) -> float:

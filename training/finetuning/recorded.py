@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...env.contract import BoolArray, FloatArray
+from ..vec_env import PRICE_WEIGHT, REWARD_SCALE
 from .anchored import AnchoredPolicy, AnchoredPPO
 from .live import Transitions
 
@@ -72,9 +73,11 @@ def v_trace(
 class RecordedSteps:
     """Takes a gradient step or a few on what was recorded, after each update in the twin."""
 
-    def __init__(self, steps: Transitions, weight: float, hold: int, seed: int) -> None:
-        """`weight` is that of the loss; `hold` the ticks of a step in the twin, to which its discount belongs."""
+    def __init__(self, steps: Transitions, weight: float, hold: int, seed: int, miss_price: float) -> None:
+        """`weight` is that of the loss; `hold` the ticks of a step in the twin, to which its discount belongs; `miss_price`
+        that of the incumbent, by which rewards are scaled as in the twin."""
         self.steps, self.weight, self.hold = steps, weight, hold
+        self._rewards = steps.rewards * REWARD_SCALE / (1.0 + PRICE_WEIGHT * miss_price)
         self._rng = np.random.default_rng(seed)
         self._seen, self._actions = torch.as_tensor(steps.seen), torch.as_tensor(steps.actions)
         self._spread = torch.as_tensor(steps.spread, dtype=torch.float32)
@@ -92,7 +95,7 @@ class RecordedSteps:
         discounts = model.gamma ** (steps.ticks / self.hold)
         # Of what no row tells, nothing is known but that it goes on: the step's own value.
         after = np.where(steps.follows, np.append(values[1:], 0.0), values)
-        targets, advantages = v_trace(steps.rewards, values, after, discounts, weights, steps.follows)
+        targets, advantages = v_trace(self._rewards, values, after, discounts, weights, steps.follows)
         own = weights[steps.explored]
         self.importance = Importance(
             float(own.sum() ** 2 / max((own**2).sum(), 1e-300) / len(own)),

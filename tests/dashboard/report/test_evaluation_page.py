@@ -13,7 +13,9 @@ from poolpilot.tests.dashboard.figures.rows import EVIL
 
 from .planted_report import EVIL_SCENARIO, planted_report
 
-expect.set_options(timeout=60_000)  # a busy machine is slow
+PATIENCE_MS = 120_000
+"""A busy machine takes long to unpack and compile five megabytes of script."""
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(tab: Tab, report: Path, fragment: str = "") -> Tab:
+    tab.page.set_default_timeout(PATIENCE_MS)
     tab.page.goto(report.as_uri() + fragment)
-    tab.page.locator("html[data-ready]").wait_for()
+    tab.page.locator("html[data-ready]").wait_for(state="attached")
     return tab
 
 

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from poolpilot.cli import main
 from poolpilot.tests.browser.chromium import OpenTab
 
-expect.set_options(timeout=60_000)  # a busy machine is slow
+expect.set_options(timeout=120_000)  # a busy machine takes long to unpack and compile five megabytes of script
 
 SHORT = ("--scenario", "mixed-chat", "--policies", "plan-tracking,steady-hand", "--seeds", "2", "--headroom", "0.8,1")
 
@@ -29,6 +29,7 @@ def test_a_run_that_was_really_made_is_shown_from_its_frontier_to_its_ticks(open
     for view in ("laptop", "phone"):
         tab = open_tab(view=view)
         page = tab.page
+        page.set_default_timeout(120_000)
         page.goto(report.as_uri())
         slot = page.locator("[data-slot=frontier]")
         expect(slot.locator(".scatterlayer .trace").first).to_be_visible()
@@ -37,8 +38,9 @@ def test_a_run_that_was_really_made_is_shown_from_its_frontier_to_its_ticks(open
         assert not tab.overflows()
     tab = open_tab(view="laptop", theme="dark")
     page = tab.page
+    page.set_default_timeout(120_000)
     page.goto(report.as_uri())
-    page.locator("html[data-ready]").wait_for()
+    page.locator("html[data-ready]").wait_for(state="attached")
     page.locator("#scenarios tbody tr").filter(has_text="steady-hand").first.get_by_role("link").click()
     page.locator("#runs-table").get_by_role("link", name="timeline").first.click()
     expect(page.locator("#timeline-name")).to_have_text("steady-hand")

@@ -12,11 +12,14 @@ import torch
 from poolpilot.agents.exploring import DRAWN, SPREAD, noise_in
 from poolpilot.agents.learned import learned_policy
 from poolpilot.agents.portfolio import make_rule
-from poolpilot.agents.registry import Registry
+from poolpilot.agents.registry import Registry, Verdict
 from poolpilot.controller.exploring import FILE
 from poolpilot.env.contract import Mode, ReasonCode
+from poolpilot.env.spaces import SpaceLayout
 from poolpilot.telemetry.record import read_stream
 from poolpilot.telemetry.store import TickEntry
+from poolpilot.training.finetuning.gates.logged import logged_steps
+from poolpilot.training.finetuning.gates.off_policy import off_policy_gate
 from poolpilot.training.finetuning.live import FEWEST_STEPS, LiveError, live_of
 
 from .incumbents import a_registry
@@ -192,3 +195,33 @@ def test_noise_is_of_the_spread_that_was_asked_for_and_where_it_means_something(
     assert np.std(pools) == pytest.approx(0.5 * math.exp(-2.3), rel=0.25)
     admits = np.concatenate([own.classes[:, 1] for own in draws if own is not None])
     assert not admits.any()
+
+
+def test_the_log_gate_sees_the_steps_with_the_deviations_that_their_noise_had(
+    lived: Lived, world: tuple[Path, Registry, Path]
+) -> None:
+    registry = world[1]
+    incumbent = registry.checkpoint(registry.incumbent())
+    steps, log_std, _ = logged_steps(lived.record, incumbent)
+    assert steps is not None
+    assert log_std is not None
+    of_class = SpaceLayout().action_sizes[0]
+    assert log_std[0, 0] == pytest.approx(-1.6 + math.log(steps.spread[0]))
+    assert np.isnan(log_std[:, 1]).all()  # nothing may be put off
+    assert log_std[0, of_class] == pytest.approx(-2.3 + math.log(steps.spread[0]))
+    found = off_policy_gate(steps, log_std, incumbent, incumbent, {})
+    assert found.verdict is not Verdict.FAIL
+    assert found.figures["effective"] > 0.0
+
+
+def test_a_record_that_contradicts_itself_cannot_speak_for_a_candidate(
+    lived: Lived, world: tuple[Path, Registry, Path]
+) -> None:
+    def change(answer: dict) -> None:  # type: ignore[type-arg]
+        answer["pools"][0][0] = 0.9
+
+    registry = world[1]
+    record = read_stream(tampered(lived.entries, "answer", change))
+    steps, _, why = logged_steps(record, registry.checkpoint(registry.incumbent()))
+    assert steps is None
+    assert "contradict the incumbent's network" in why

@@ -63,7 +63,7 @@ def test_it_learns_towards_what_was_worth_it_and_no_further_than_the_clip() -> N
     policy = a_policy()
     steps = recorded(policy)
     before = headroom(policy, steps)
-    learning, model = RecordedSteps(steps, 1.0, 6, 0), Model(policy)
+    learning, model = RecordedSteps(steps, 1.0, 6, 0, 0.3), Model(policy)
     for _ in range(30):
         learning(model)  # type: ignore[arg-type]
     moved = headroom(policy, steps) - before
@@ -76,7 +76,7 @@ def test_it_learns_towards_what_was_worth_it_and_no_further_than_the_clip() -> N
 def test_steps_are_weighed_by_one_while_the_policy_is_the_one_that_made_them() -> None:
     policy = a_policy()
     policy.critic_only = True
-    learning = RecordedSteps(recorded(policy, spread=0.5), 1.0, 6, 0)
+    learning = RecordedSteps(recorded(policy, spread=0.5), 1.0, 6, 0, 0.3)
     learning(Model(policy))  # type: ignore[arg-type]
     assert learning.importance.effective == pytest.approx(1.0, abs=1e-4)
     assert learning.importance.clipped_frac == 0.0
@@ -87,7 +87,7 @@ def test_while_only_the_critic_learns_what_is_answered_stays() -> None:
     policy.critic_only = True
     steps = recorded(policy)
     before = headroom(policy, steps)
-    RecordedSteps(steps, 1.0, 6, 0)(Model(policy))  # type: ignore[arg-type]
+    RecordedSteps(steps, 1.0, 6, 0, 0.3)(Model(policy))  # type: ignore[arg-type]
     assert headroom(policy, steps) == before
 
 

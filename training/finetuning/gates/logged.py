@@ -1,45 +1,48 @@
-"""The explored steps of a record, as the log's gate looks at them: the learner's own reading, and how wide the noise was.
-
-Symbols: `S` steps, `A` numbers of an action, padded to the layout.
-"""
+"""The explored steps of a record, as the log's gate looks at them."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 
 from ....agents.checkpoint import Checkpoint
-from ....agents.exploring import LOG_STD_START, POOL_LOG_STD_START, live_outputs
-from ....env.contract import Cluster, FloatArray
+from ....agents.exploring import LOG_STD_START, POOL_LOG_STD_START
+from ....env.codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_OUTPUTS
+from ....env.contract import FloatArray
 from ....env.spaces import SpaceLayout
 from ....telemetry.record import Record
-from ..live import live_of
-from ..settings import FinetuneConfig
-from .off_policy import LoggedSteps
+from ..live import LiveError, Transitions, live_of
+
+HOLD: Final = 6
+"""Ticks of a step without noise."""
+_DEFERRABLE: Final = CLASS_FEATURES.index("deferrable")
 
 
-def logged_steps(record: Record, incumbent: Checkpoint) -> tuple[LoggedSteps | None, FloatArray | None, str]:
-    """Steps that the incumbent made, `[S, A]` the logarithm of their noise's deviations, and what there is and is not.
-
-    Raises:
-        LiveError: the record contradicts the incumbent's network: whoever wrote it, it was not this one.
-    """
-    found = live_of(record, incumbent, FinetuneConfig().hold)
+def logged_steps(record: Record, incumbent: Checkpoint) -> tuple[Transitions | None, FloatArray | None, str]:
+    """Steps, `[S, A]` the logarithm of their noise's deviations (NaN for outputs that mean nothing), and why there are none."""
+    try:
+        found = live_of(record, incumbent, HOLD)
+    except LiveError as error:
+        return None, None, str(error)
     if found.transitions is None:
         return None, None, found.said
-    spread = np.asarray(found.transitions.spread, dtype=np.float64)
-    cluster = record.episodes[0].sitting.cluster
-    return found.transitions, np.log(spread)[:, None] + deviations(cluster), found.said
+    return found.transitions, deviations(found.transitions), ""
 
 
-def deviations(cluster: Cluster) -> FloatArray:
-    """`[A]` logarithm of the noise's deviation where its spread is 1; NaN for outputs that mean nothing."""
-    layout, live = SpaceLayout(), live_outputs(cluster)
-    rows = {"classes": layout.max_classes, "pools": layout.max_pools}
-    logs = {"classes": LOG_STD_START, "pools": POOL_LOG_STD_START, "whole": LOG_STD_START}
-    parts = []
-    for name, there in live.items():
-        own = np.where(there > 0, logs[name], np.nan)
-        if name in rows:
-            own = np.pad(own, ((0, rows[name] - len(own)), (0, 0)), constant_values=np.nan)
-        parts.append(own.ravel())
-    return np.concatenate(parts)
+def deviations(steps: Transitions) -> FloatArray:
+    """`[S, A]` see `logged_steps`."""
+    classes, _, _, class_mask, pool_mask = SpaceLayout().parts(steps.seen)
+    admission = class_mask * (classes[..., _DEFERRABLE] > 0.5)
+    of_class = np.stack([class_mask, admission], axis=-1).reshape(len(steps), -1)
+    of_pool = np.repeat(pool_mask, POOL_OUTPUTS, axis=1)
+    of_whole = np.ones((len(steps), steps.actions.shape[1] - of_class.shape[1] - of_pool.shape[1]))
+    assert of_class.shape[1] == CLASS_OUTPUTS * class_mask.shape[1]
+    live = np.concatenate([of_class, of_pool, of_whole], axis=1) > 0.5
+    start = np.concatenate(
+        [
+            np.full(part.shape[1], std)
+            for part, std in ((of_class, LOG_STD_START), (of_pool, POOL_LOG_STD_START), (of_whole, LOG_STD_START))
+        ]
+    )
+    return np.where(live, start + np.log(steps.spread)[:, None], np.nan)

@@ -1,0 +1,51 @@
+"""The study of what refit and fine-tuning bring: its worlds, its figures and its tables."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from poolpilot.agents.portfolio import PLAN_TRACKING
+from poolpilot.benchmarks.finetuning import VARIANTS, believed_text, scored, sections, world_text
+from poolpilot.env.scenario import parse_scenario
+
+
+def test_the_world_that_differs_differs_as_said_and_the_other_does_not() -> None:
+    believed, true = (yaml.safe_load(text) for text in (believed_text(3600.0), world_text("differs", 3600.0)))
+    assert world_text("same", 3600.0) == believed_text(3600.0)
+    assert true["pools"]["l40s"]["time_factor"] == 1.3
+    assert "time_factor" not in true["pools"]["h100"]
+    assert true["pools"]["h100"]["cold_start"]["load_s"] == 2.0 * believed["pools"]["h100"]["cold_start"]["load_s"]
+    rates = {
+        name: own["rate_per_s"] / believed["workload"]["classes"][name]["rate_per_s"]
+        for name, own in true["workload"]["classes"].items()
+    }
+    assert rates == pytest.approx({"chat": 2.0 / 3.0, "summarisation": 3.0})
+
+
+def test_a_day_is_scored_by_its_bill_and_its_attainment() -> None:
+    world = parse_scenario(yaml.safe_load(world_text("differs", 600.0)), Path("true.yaml"))
+    beliefs = parse_scenario(yaml.safe_load(believed_text(600.0)), Path("believed.yaml"))
+    day = scored(beliefs, PLAN_TRACKING, world, 3)
+    assert 0.5 < day["usd"] < 20.0
+    assert 0.0 < day["attainment"] <= 1.0
+    assert set(day["by_class"]) == {"chat", "summarisation"}
+
+
+def test_a_table_tells_the_bill_over_that_before_with_its_interval() -> None:
+    def day(usd: float) -> list[dict[str, float]]:
+        return [{"usd": usd, "attainment": 0.99, "short": 0.0}]
+
+    results = [
+        {
+            "world": "same",
+            "reproduced": True,
+            "learned": "loss 0.9 after 10 steps",
+            **dict(zip(VARIANTS, (day(10.0 + seed), day(9.0 + seed), day(5.0 + seed / 2)), strict=True)),
+        }
+        for seed in range(3)
+    ]
+    (table,) = sections(results)
+    assert table.rows[0][2] == "1"
+    assert table.rows[2][2] == "0.500 (0.500 to 0.500)"
+    assert "3 seeds; the refitted twin reproduced 3 of the records" in table.note
