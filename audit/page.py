@@ -17,6 +17,8 @@ from ..env.timeline import TimelineRow
 from .headline import headlines, lasting
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
+STYLE: Final = ".lead { overflow-wrap: anywhere; }\n"
+"""A source may have a long name."""
 TITLE: Final = "Audit of an LLM fleet"
 AS_MEASURED: Final = "as measured"
 
@@ -42,7 +44,7 @@ def page_of(document: Mapping[str, Any], timeline: Sequence[TimelineRow], began_
     )
     when = f", from {document['began_at']}" if document["began_at"] else ""
     span = f"{lasting(document['duration_s'])}{when}"
-    return page(TITLE, Markup(body), figures, lead=f"{document['source']}: {span}")
+    return page(TITLE, Markup(body), figures, lead=f"{document['source']}: {span}", styles=[STYLE])
 
 
 def bills_of(document: Mapping[str, Any]) -> list[BillRow]:

@@ -98,7 +98,7 @@ def _measured(
         for c, (name, own) in enumerate(description.classes.items())
     }
     return Measured(
-        source=f"{shown(asked.path)} ({', '.join(f'{field}: {name}' for field, name in columns.items())})",
+        source=f"{shown(Path(asked.path.name))} ({', '.join(f'{field}: {name}' for field, name in columns.items())})",
         began_at_s=origin_s if origin_s > _SINCE_S else None,
         class_names=classes,
         pool_names=pools,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -62,7 +63,7 @@ def measured_of(past: Past, description: Description, source: str, provision_s: 
     waiting, running = np.zeros(steps + 1), np.zeros(steps + 1)
     for p, name in enumerate(pools):
         own = past.pools[name]
-        there = np.isfinite(own.figures["running"])
+        there = _there(own, past)
         up[:, p] = _present(there)
         starting[:, p], start_s[p] = _starting(own, past, there, provision_s[name])
         busy[:, p], useful[p] = _busy(own, there, step_s)
@@ -159,6 +160,33 @@ def _born(own: PoolPast, past: Past) -> BoolArray:
     return np.where(np.isfinite(started_s), started_s >= past.window.begin_s, late).astype(np.bool_)
 
 
+_GAP_S: Final = 120.0
+"""A replica that is not seen for longer was away, where nobody tells when its process began."""
+_SAME_S: Final = 2.0
+"""A process that began so near another's beginning is the same one."""
+
+
+def _there(own: PoolPast, past: Past) -> BoolArray:
+    """`[R, K]` whether each replica was up: where it was seen, and between two sights of the same process.
+
+    A scrape that failed does not make a machine free.
+    """
+    there: BoolArray = np.isfinite(own.figures["running"])
+    filled = there.copy()
+    started_s = own.figures.get("started_s", np.full(there.shape, math.nan))
+    for r, row in enumerate(there):
+        seen = np.flatnonzero(row)
+        for before, after in pairwise(seen.tolist()):
+            if after == before + 1:
+                continue
+            apart_s = abs(float(started_s[r, after] - started_s[r, before]))
+            same = apart_s < _SAME_S
+            if math.isnan(apart_s):
+                same = (after - before) * past.window.step_s * past.speed <= _GAP_S
+            filled[r, before:after] |= same
+    return filled
+
+
 def _starting(own: PoolPast, past: Past, there: BoolArray, provision_s: float) -> tuple[FloatArray, float]:
     """`[T]` replicas that were paid for before they served: from when they were asked for until they were first seen; and the
     mean of the starts whose beginning is known, in the fleet's seconds."""
@@ -168,15 +196,11 @@ def _starting(own: PoolPast, past: Past, there: BoolArray, provision_s: float) -
     edges_s = begin_s + np.arange(moments) * step_s
     took_s: list[float] = []
     for r in range(len(there)):
-        # A replica that comes back after an absence started anew; a scrape that failed is no absence.
         for first in np.flatnonzero(there[r, 1:] & ~there[r, :-1]) + 1:
-            absent_from = np.flatnonzero(there[r, :first])
             seen_s = edges_s[first] - 0.5 * step_s  # somewhere in the step before
             asked_s = seen_s - provision_s / past.speed
             if "started_s" in own.figures and np.isfinite(own.figures["started_s"][r, first]):
                 asked_s = float(own.figures["started_s"][r, first]) - provision_s / past.speed
-                if absent_from.size and asked_s <= edges_s[absent_from[-1]]:
-                    continue  # the same process: it was there all the time
                 took_s.append((seen_s - asked_s) * past.speed)
             inside = np.clip(np.minimum(edges_s[1:], seen_s) - np.maximum(edges_s[:-1], asked_s), 0.0, None)
             total += inside / step_s

@@ -21,11 +21,13 @@ from poolpilot.commands.demonstration.stack import Entrant, Stage, addressees, s
 from poolpilot.controller.actuators.roster import read_roster
 from poolpilot.controller.recording import BILL_FILE
 from poolpilot.env.emulator.replay import ClientRecord, Replay, replay
+from poolpilot.env.emulator.serving import warm_up
 from poolpilot.env.scenario import load_scenario
 from poolpilot.env.workload.load import load_workload
 from poolpilot.telemetry.valkey import embedded_valkey
 
 from ..deploy.shipped import tool
+from ..env.emulator.conftest import a_spec
 
 PATIENCE_S = 120.0
 SCRAPE_S = 0.5
@@ -152,6 +154,7 @@ def prometheus(folder: Path) -> Iterator[str]:
 @contextmanager
 def scraped_run(folder: Path, policy: str = "threshold") -> Iterator[Run]:
     """Run the fleet once; Prometheus stays up until the end of the block."""
+    warm_up(a_spec())  # compiled once here, not by every replica at once
     with prometheus(folder / "prometheus") as url:
         description = folder / "pools.yaml"
         description.write_text(DESCRIPTION)

@@ -135,7 +135,7 @@ def test_a_log_is_audited_and_what_it_says_is_shown_as_text(pools: Path, tmp_pat
     asked = ("--pools", str(pools), "--requests", str(log), "--column", f"duration={EVIL}", "--out", str(out))
     answer = run(*asked, "--rules", "threshold", "--seeds", "2")
     assert answer.exit_code in (0, 3), answer.output
-    assert "you spent $0.15" in answer.output
+    assert "you spent $0.16" in answer.output
     document = json.loads((out / "audit.json").read_text())
     assert document["spent"]["usd"] == pytest.approx(1.8 * document["duration_s"] / 3600.0)
     tab = open_tab(theme="dark")

@@ -75,13 +75,19 @@ def test_replicas_are_paid_for_from_their_start(tmp_path: Path) -> None:
     assert found.replica_hr[0] * 3600.0 == pytest.approx(120.0 + 25.0 + 65.0)
 
 
-def test_a_scrape_that_failed_is_no_new_replica(tmp_path: Path) -> None:
+def test_a_scrape_that_failed_frees_no_machine_and_a_restart_does(tmp_path: Path) -> None:
     past = a_past()
     figures = {name: values.copy() for name, values in past.pools["l40s"].figures.items()}
     for values in figures.values():
         values[0, 4] = NAN
     found = measured(tmp_path, a_past(figures=figures))
-    assert found.starting[3:5].sum() == pytest.approx(measured(tmp_path).starting[3:5].sum())
+    assert found.up[:, 0].tolist() == measured(tmp_path).up[:, 0].tolist()
+    assert found.starting.tolist() == measured(tmp_path).starting.tolist()
+    figures["started_s"][0, 5:] = BEGIN_S + 44.0
+    restarted = measured(tmp_path, a_past(figures=figures))
+    assert restarted.up[3:5, 0].tolist() == [0.5, 0.5]
+    # Seen again at 50 s, so about at 45 s; its process began at 44 s.
+    assert (restarted.starting - found.starting).sum() * 10.0 == pytest.approx(1.0)
 
 
 def test_attainment_lies_between_both_ends_of_what_histograms_allow(tmp_path: Path) -> None:
