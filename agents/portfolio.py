@@ -60,7 +60,7 @@ RULES: Final = (STATIC, *RULE_SPECS)
 """The rules that any scenario can be steered by."""
 INTEGRAL: Final = integral.SUFFIX
 """Behind any of `RULE_SPECS`: with a slow integral controller on its head-room."""
-BLENDED_RULES: Final = (f"{PLAN_TRACKING}{INTEGRAL}", "saturation", "cheapest-fit", "spot-fallback")
+BLENDED_RULES: Final = (f"{PLAN_TRACKING}{INTEGRAL}", "workload-aware", "cheapest-fit", "spot-fallback")
 """What a network blends unless somebody asks otherwise, the neutral one first."""
 USUAL: Final = (STATIC, THRESHOLD, PLAN_TRACKING)
 """Those compared when nobody says which."""

@@ -21,7 +21,7 @@ from rich.console import Console
 from poolpilot.agents.blend import rules_of
 from poolpilot.agents.portfolio import make_rule, portfolio_of
 from poolpilot.env.scenario import Scenario
-from poolpilot.training.best import BestCheckpoint
+from poolpilot.training.best import CHOOSING_PRICES, BestCheckpoint
 from poolpilot.training.clusters import random_scenario
 from poolpilot.training.config import TrainConfig
 from poolpilot.training.criterion import Outcome, loss, mean_outcome
@@ -45,6 +45,8 @@ PART: Final = "study"
 RESULT: Final = "result.json"
 CHOOSING_DAYS: Final = 2
 """Of each scenario that chooses a checkpoint."""
+HEADROOMS: Final = (0.9, 1.0)
+"""Tried of each run at its end: a search as thorough as of a checkpoint that ships would take longer than the run."""
 BANK: Final = 192
 """Worlds that a run meets: fewer than usual, since runs are shorter."""
 IMITATED: Final = 96
@@ -146,7 +148,7 @@ def run_variant(
             say(f"{variant}, seed {seed}: {done} steps, loss {figures['loss']:.4f}")
 
     policy: LearnerPolicy = train(config, folder, resume, show, keeper, warm, worlds=worlds)
-    settled = keeper.settle(policy)
+    settled = keeper.settle(policy, CHOOSING_PRICES, halvings=0, headrooms=HEADROOMS)
     trained_s = time.process_time() - began_s
     price, headroom = settled.chosen.miss_price, settled.headroom
     return {

@@ -132,7 +132,7 @@ if TYPE_CHECKING:
 @click.option(
     "--settle-seeds",
     type=click.IntRange(1, 100),
-    default=4,
+    default=10,
     show_default=True,
     help="Days of each on which the best checkpoint's head-room and price are settled at the end.",
 )

@@ -27,15 +27,18 @@ from ..env.contract import Cluster, FloatArray, Policy
 from .acting import ActingNetwork
 from .config import TrainConfig
 from .criterion import Outcome, loss
+from .environments import training_worlds
 from .judging import Judge, PricedFactory
 from .learner import LearnerPolicy
-from .miss_price import HALVINGS, HEADROOMS, PRICES, Settled, settle
+from .miss_price import HALVINGS, HEADROOMS, Settled, settle
 from .run_folder import IMITATION
 from .seen_ranges import WORLDS, add_ranges
 from .setting import bending_of
 
 CHOOSING_PRICES: Final = (0.03, 0.1, 0.35, 1.2)
 """What an evaluation tries: always the same, so that evaluations can be compared."""
+SETTLING_PRICES: Final = (0.06, 0.25, 1.0)
+"""What `settle` begins with for each head-room: fewer prices on more days say more."""
 BEST_WEIGHTS: Final = "best.safetensors"
 BEST: Final = "best.json"
 EVALUATIONS: Final = "evaluations.json"
@@ -102,7 +105,7 @@ class BestCheckpoint:
     def settle(
         self,
         policy: LearnerPolicy,
-        prices: Sequence[float] = PRICES,
+        prices: Sequence[float] = SETTLING_PRICES,
         halvings: int = HALVINGS,
         headrooms: Sequence[float] = HEADROOMS,
         judge: Judge | None = None,
@@ -144,7 +147,8 @@ class BestCheckpoint:
                     "settled_on_days": len(days.days) // len(days.names),
                 },
             )
-            add_ranges(self.checkpoint, count=min(WORLDS, len(days.days)))
+            met = training_worlds(self.config.scenarios, quickly=True)
+            add_ranges(self.checkpoint, met, min(WORLDS, max(len(days.days), 1)))
         return settled
 
     def making(self, policy: LearnerPolicy, headroom: float = 1.0) -> PricedFactory:

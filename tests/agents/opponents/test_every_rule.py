@@ -205,5 +205,6 @@ def test_a_steady_load_ends_in_counts_that_its_need_explains(spec: RuleSpec, at:
     need = proposal.need.sum(axis=-2)
     assert (replicas >= np.minimum(whole_replicas(need), cluster.max_replicas)).all()
     rent, explained = ((counts * cluster.usd_per_hr).sum(axis=-1) for counts in (replicas, whole_replicas(2.0 * need)))
-    assert (rent <= explained + cluster.usd_per_hr.sum(axis=-1)).all()
+    # Whole replicas, and a fleet that is kept while another mix would not earn its cold starts: up to two of each pool.
+    assert (rent <= explained + 2.0 * cluster.usd_per_hr.sum(axis=-1)).all()
     assert (need.sum(axis=-1) > 0).all()

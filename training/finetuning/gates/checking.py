@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ....agents.checkpoint import Checkpoint
+from ....agents.checkpoint import Checkpoint, CheckpointError
 from ....agents.learned import learned_policies
 from ....agents.portfolio import PolicyFactory, make_rule
 from ....agents.registry import BEFORE_TRIAL, OFF_POLICY, RANGES, SUITES, TWIN, Evidence, Registry, Verdict
@@ -119,6 +119,8 @@ def _off_policy(record: Record | None, candidate: Checkpoint, incumbent: Checkpo
         logged, log_std, why = logged_steps(record, incumbent)
     except LiveError as error:
         return Finding(OFF_POLICY, Verdict.FAIL, f"the record is not to be trusted: {error}", {}, hashes)
+    except CheckpointError as error:  # one without weights decides, and cannot be asked as a learner asks
+        return Finding(OFF_POLICY, Verdict.UNKNOWN, f"the incumbent cannot be asked again: {error}", {}, hashes)
     found = off_policy_gate(logged, log_std, incumbent, candidate, hashes, why)
     if found.verdict is Verdict.PASS and set(hashes.values()) & learned_records(candidate):
         said = f"the candidate learned from this very log, which therefore cannot speak for it: {found.reason}"
