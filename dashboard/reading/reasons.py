@@ -32,6 +32,8 @@ WHY: Final = {
     ReasonCode.RESUMING: "a new sidecar found the cluster running and has not seen its traffic yet: all stays as it is",
     ReasonCode.STORE_GONE: "the tick before could not be recorded: the fallback rule decides until it can",
     ReasonCode.CANARY: "it is beyond what the canary may touch",
+    ReasonCode.DRIFT: "the world has moved from the one the policy was trained in: the fallback rule has a share of what it wanted",
+    ReasonCode.EXPLORING: "noise is on the policy's answer, within its budget and as far as the canary reaches",
     ReasonCode.PROMOTED: "the gate of the next mode passed",
     ReasonCode.STEPPED_BACK: "a breach of the mode's gate",
     ReasonCode.VERSION: "another version of the policy decides, or its trial began or ended",

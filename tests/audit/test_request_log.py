@@ -74,8 +74,8 @@ def test_rows_are_sorted_counted_and_judged(tmp_path: Path) -> None:
 
 def test_counts_and_routing_are_those_that_are_told(tmp_path: Path) -> None:
     measured = read(tmp_path)
-    # The second pool has two replicas for half a minute, then four.
-    assert measured.replica_hr * 60.0 == pytest.approx([1.0, 3.0])
+    # Until the last answer, 70 s: one replica; in the second pool two for half a minute, then four.
+    assert measured.replica_hr * 3600.0 == pytest.approx([70.0, 2 * 30.0 + 4 * 40.0])
     got = (measured.arrived[:, :, None] * measured.share).sum(axis=0)
     assert got.tolist() == [[1.0, 1.0], [0.0, 1.0]]
     assert measured.work_tokens.tolist() == [[111.0, 0.0], [221.0, 901.0]]

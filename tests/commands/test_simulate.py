@@ -179,7 +179,7 @@ def test_train_prints_one_document(tiny: str, tmp_path: Path) -> None:
     few = ("--steps", "32", "--clusters", "2", "--steps-per-update", "16", "--bank", "8")
     small = (*few, "--evaluate-seeds", "1", "--evaluate-on", tiny)
     got = document(ran("train", "--scenario", tiny, "--out", str(out), *small, "--json"))
-    assert set(got) == {"out", "best", "steps", "miss_price", "frontier", "monotone", "history"}
+    assert set(got) == {"out", "best", "steps", "miss_price", "headroom", "frontier", "monotone", "history"}
     assert got["miss_price"] in [point["miss_price"] for point in got["frontier"]]
     assert Path(got["best"], "card.json").is_file()
     refused(ran("train", "--scenario", tiny, "--out", str(out), *small), str(out), "--resume")

@@ -141,7 +141,7 @@ def test_a_budget_that_is_spent_stops_it_and_a_restart_does_not_open_it_again(
     tmp_path: Path, world: tuple[Path, Registry, Path]
 ) -> None:
     _, registry, scenario = world
-    settings = exploration(usd=0.002)
+    settings = exploration(usd=0.002, spread=1.0)
     first = live(tmp_path, registry, scenario, 90, settings).explorer
     assert first.stopped.endswith("are spent")
     explored = first.account.explored_ticks
