@@ -75,7 +75,7 @@ def a_candidate(
     asked, cluster = stage.scenario.control, stage.scenario.cluster()
     rules = rules_of(asked.trial, asked.gates, cluster.class_names, cluster.cold_start_s)
     for n in range(100):
-        card = {"miss_price": 0.5 + n / 1000}
+        card: dict[str, object] = {"miss_price": 0.5 + n / 1000}
         made = a_checkpoint(
             stage.folder / f"{name}-{n}", name=name, class_output=class_output, pool_output=pool_output, card=card
         )
