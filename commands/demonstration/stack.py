@@ -42,6 +42,8 @@ class Entrant:
     """For people."""
     policy: str
     setting: tuple[float, ...] = ()
+    knobs: Mapping[str, float] = field(default_factory=dict)
+    """Of a rule, in place of those shipped; in place of `setting` too."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,10 @@ async def sidecar(stage: Stage, entrant: Entrant, folder: Path) -> AsyncIterator
     command += ["--folder", str(folder), "--store", stage.store_url]
     command += ["--store-prefix", entrant.name, "--speed-up", f"{stage.speed_up:g}", "--port", str(stage.port)]
     command += ["--stream-interval", str(stage.stream_interval)]
-    if entrant.setting:
-        command += ["--setting", ",".join(f"{value:g}" for value in entrant.setting)]
+    own = [f"{value:g}" for value in entrant.setting]
+    own = [f"{name}={value:g}" for name, value in entrant.knobs.items()] or own
+    if own:
+        command += ["--setting", ",".join(own)]
     with (folder / "control.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *command,

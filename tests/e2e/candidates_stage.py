@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from poolpilot.agents.registry import Registry
+from poolpilot.agents.checkpoint import load_checkpoint
+from poolpilot.agents.registry import Registry, version_of
 from poolpilot.commands.demonstration.stack import Stage, addressees
+from poolpilot.controller.trial import begun, candidates_window, rules_of
 from poolpilot.env.emulator.replay import Replay, replay
 from poolpilot.env.scenario import load_scenario
 from poolpilot.env.workload.load import load_workload
 from poolpilot.telemetry.record import read_log
+from poolpilot.tests.agents.registry.candidates import a_checkpoint
 
 from .miniature import MINIATURE, Control, control, end_processes_naming
 
@@ -53,6 +56,33 @@ async def served(stage: Stage, registry: Registry, folder: Path, *more: str) -> 
     finally:  # what outlives a killed sidecar by design must not outlive a test
         end_processes_naming(stage.scenario_file)
         end_processes_naming(folder)
+
+
+def a_candidate(
+    stage: Stage,
+    registry: Registry,
+    name: str,
+    class_output: Sequence[float],
+    pool_output: Sequence[float],
+    *,
+    window: int,
+) -> str:
+    """A new version whose turn against the incumbent is this window of its trial's first block.
+
+    That is drawn by a hash over both versions, which hang on every byte of a checkpoint: one is taken whose card, by a
+    price that its network does not look at, draws so.
+    """
+    asked, cluster = stage.scenario.control, stage.scenario.cluster()
+    rules = rules_of(asked.trial, asked.gates, cluster.class_names, cluster.cold_start_s)
+    for n in range(100):
+        card: dict[str, object] = {"miss_price": 0.5 + n / 1000}
+        made = a_checkpoint(
+            stage.folder / f"{name}-{n}", name=name, class_output=class_output, pool_output=pool_output, card=card
+        )
+        trial = begun(rules, version_of(load_checkpoint(made)), registry.incumbent())
+        if candidates_window(trial, 0) == window:
+            return registry.add(made)
+    raise AssertionError("no draw in a hundred gave that window")
 
 
 async def until(holds: Callable[[], bool], patience_s: float = 120.0) -> None:

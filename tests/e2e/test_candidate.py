@@ -14,7 +14,7 @@ from poolpilot.telemetry.record import read_log
 from poolpilot.telemetry.valkey import embedded_valkey
 from poolpilot.tests.agents.registry.candidates import a_checkpoint, let_through
 
-from .candidates_stage import a_steady_stage, deciders, served, until
+from .candidates_stage import a_candidate, a_steady_stage, deciders, served, until
 
 pytestmark = pytest.mark.e2e
 
@@ -27,12 +27,13 @@ async def test_a_starving_candidate_is_caught_in_its_turn_and_a_forced_promotion
 ) -> None:
     registry = Registry.found(tmp_path / "registry", a_checkpoint(tmp_path / "first", name="first"))
     first = registry.incumbent()
-    candidate = registry.add(a_checkpoint(tmp_path / "starving", name="starving", **STARVING))  # type: ignore[arg-type]
-    let_through(registry, candidate, BEFORE_TRIAL)
-    registry.begin_trial(candidate, first)
     folder = tmp_path / "run"
     async with embedded_valkey(tmp_path / "valkey") as valkey:
         stage = a_steady_stage(tmp_path, valkey.url)
+        # After the incumbent, so that there is something to hold it against.
+        candidate = a_candidate(stage, registry, "starving", **STARVING, window=1)
+        let_through(registry, candidate, BEFORE_TRIAL)
+        registry.begin_trial(candidate, first)
         async with served(stage, registry, folder):
             await until(lambda: registry.state().on_trial == "")
             found = registry.evidence(candidate)[CANARY]

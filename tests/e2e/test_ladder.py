@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 
 from poolpilot.commands.demonstration.stack import addressees
@@ -35,9 +36,11 @@ async def test_a_cluster_climbs_by_its_gates_and_a_restart_stays_where_it_stood(
             await asyncio.sleep(2.0)
             assert await second.ended() == 0
     ticks = list(read_log(folder / "decisions.jsonl"))
-    starts = [i for i, tick in enumerate(ticks) if tick.decision.tick == 0]
-    assert len(starts) == 2
-    before, after = ticks[: starts[1]], ticks[starts[1] :]
+    # The restarted one counts on from where the killed one stood.
+    assert (np.diff([tick.decision.tick for tick in ticks]) > 0).all()
+    resumed = [i for i, tick in enumerate(ticks) if any(r.code is ReasonCode.RESUMING for r in tick.decision.reasons)]
+    assert len(resumed) == 1
+    before, after = ticks[: resumed[0]], ticks[resumed[0] :]
     climbed = list(dict.fromkeys(tick.decision.mode for tick in before))
     assert climbed == [Mode.ADVISE, Mode.CANARY, Mode.ACTIVE]
     assert told["mode"] == stood["mode"] == "active"
