@@ -31,7 +31,7 @@ from ..telemetry.record import (
     line_of,
     sitting_text,
 )
-from ..telemetry.record.segments import next_segment, on_disk, outlived, pack, unpacked
+from ..telemetry.record.segments import next_segment, outlived, pack, packed_on_disk, unpacked
 from ..telemetry.store import TickEntry
 from .fencing import UNFENCED, Fence, Fenced
 
@@ -173,7 +173,9 @@ class DecisionLog:
             for path in unpacked(self.path):
                 self._fence.check()
                 pack(path)
-            for segment in outlived(on_disk(self.path), self._keeping.segment_bytes, self._keeping, self._wall()):
+            # One that is closed meanwhile is seven times its size for a moment: it waits for the next round.
+            held = packed_on_disk(self.path)
+            for segment in outlived(held, self._keeping.segment_bytes, self._keeping, self._wall()):
                 with self._fence.held():
                     segment.path.unlink(missing_ok=True)
         except (Fenced, OSError) as error:

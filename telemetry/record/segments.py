@@ -159,10 +159,12 @@ def unpacked(log: Path) -> list[Path]:
     return [path for path in segments(log) if path.name.endswith(PLAIN)]
 
 
-def on_disk(log: Path) -> list[Segment]:
-    """A log's closed segments as they lie on disk, oldest first."""
+def packed_on_disk(log: Path) -> list[Segment]:
+    """A log's packed segments as they lie on disk, oldest first. What is not packed yet shows no final size."""
     found = []
     for path in segments(log):
+        if not path.name.endswith(PACKED):
+            continue
         with suppress(OSError):
             status = path.stat()
             found.append(Segment(path, status.st_size, status.st_mtime))

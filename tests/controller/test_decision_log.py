@@ -11,6 +11,7 @@ import pytest
 from poolpilot.controller.decision_log import DecisionLog
 from poolpilot.env.wire import memory_to_json, to_json
 from poolpilot.telemetry.record import DecisionLogError, Keeping, TickRecord, read, read_log
+from poolpilot.telemetry.record.segments import pack, segments
 
 from .ticks import a_sitting, sat_through
 
@@ -159,6 +160,29 @@ def test_a_log_takes_no_more_than_it_may(tmp_path: Path) -> None:
         pass
     assert sum(file.stat().st_size for file in tmp_path.glob("log.0*")) <= 10_000
     assert list(read_log(path, none_reported)), "the newest stay"
+
+
+def test_what_is_closed_while_others_are_packed_is_not_judged_by_its_unpacked_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sitting = tmp_path / "log.jsonl", a_sitting()
+    closed = tmp_path / "log.00000002.jsonl"
+
+    def packed_meanwhile(segment: Path) -> Path:
+        packed = pack(segment)
+        if segment != closed:
+            closed.write_bytes(b"x" * 20_000)  # as the loop does, beside the thread that packs
+        return packed
+
+    monkeypatch.setattr("poolpilot.controller.decision_log.pack", packed_meanwhile)
+    (tmp_path / "log.00000001.jsonl").write_bytes(b"x" * 20_000)
+    keeping = Keeping(segment_bytes=20_000, max_bytes=30_000)
+    with DecisionLog(path, sitting, keeping=keeping):
+        pass
+    assert closed.is_file()
+    with DecisionLog(path, sitting, keeping=keeping):
+        pass
+    assert [p.name for p in segments(path)] == ["log.00000001.jsonl.gz", "log.00000002.jsonl.gz"]
 
 
 def test_a_folder_that_takes_no_new_file_keeps_the_old_one_growing(

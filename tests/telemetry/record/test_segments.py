@@ -11,9 +11,9 @@ from poolpilot.telemetry.record.segments import (
     files_of,
     lines_of,
     next_segment,
-    on_disk,
     outlived,
     pack,
+    packed_on_disk,
     segments,
     unpacked,
 )
@@ -52,6 +52,7 @@ def test_where_there_is_no_log_the_place_is_named(tmp_path: Path, source: str) -
 def test_a_segment_is_whole_at_every_moment_of_packing(tmp_path: Path) -> None:
     path = tmp_path / "decisions.00000001.jsonl"
     path.write_bytes(b'{"a":1}\n' * 1000)
+    assert packed_on_disk(tmp_path / "decisions.jsonl") == [], "no size yet that it could be judged by"
     before = path.stat().st_mtime
     (tmp_path / "decisions.00000001.jsonl.gz.part").write_bytes(b"a crash left this")
     assert unpacked(tmp_path / "decisions.jsonl") == [path]
@@ -61,7 +62,7 @@ def test_a_segment_is_whole_at_every_moment_of_packing(tmp_path: Path) -> None:
     assert list(lines_of(path)) == [b'{"a":1}\n'] * 1000, "whoever listed it before finds it packed"
     assert packed.stat().st_mtime == pytest.approx(before)
     assert (
-        [segment.path for segment in on_disk(tmp_path / "decisions.jsonl")]
+        [segment.path for segment in packed_on_disk(tmp_path / "decisions.jsonl")]
         == [packed]
         == segments(tmp_path / "decisions.jsonl")
     )
