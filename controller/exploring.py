@@ -42,6 +42,7 @@ from ..telemetry.record import Reach
 from .deciding import Proposed, is_finite, misshapen
 from .exploration import Account, Followed, accounted, follow, inside, opened, parted, spent, told
 from .fencing import UNFENCED, Fence
+from .reach import trusted
 
 _LOG: Final = logging.getLogger(__name__)
 FILE: Final = "exploration.json"
@@ -73,6 +74,8 @@ class Explorer:
     """Why there is no exploring though there might be; empty where nothing is wrong."""
     stopped: str = ""
     """Why the campaign is over; empty while it is not."""
+    away: bool = field(default=False, init=False)
+    """The world has moved away from what the policy was trained in: nothing is tried now."""
     account: Account = field(init=False)
     _readable: bool = field(default=True, init=False)
     _followed: Followed | None = field(default=None, init=False)
@@ -99,9 +102,10 @@ class Explorer:
     @property
     def told(self) -> str:
         """For people."""
+        so_far = told(self.account, self.settings)
         if self.trouble or self.stopped:
-            return self.trouble or f"{told(self.account, self.settings)}: over, {self.stopped}"
-        return told(self.account, self.settings)
+            return self.trouble or f"{so_far}: over, {self.stopped}"
+        return f"{so_far}: waits, the policy is not at home here" if self.away else so_far
 
     def count(self, snapshot: Snapshot, plan: Plan, in_force: Action, bill: Bill, counts: FloatArray) -> None:
         """Before a decision: put on the account what came of the last one (arguments as for `exploration.accounted`)."""
@@ -122,6 +126,8 @@ class Explorer:
         plan: Plan,
         state: GuardState,
         patience_s: float,
+        *,
+        at_home: bool = True,
     ) -> tuple[Proposed, Memory, Reach]:
         """The proposal with noise, what the policy was asked with, and how far it reaches; as they were where nothing is
         to be explored now.
@@ -135,10 +141,11 @@ class Explorer:
             plan: the planner's.
             state: of the guard, before it looks.
             patience_s: of the wall.
+            at_home: whether the world is such as the policy was trained in; where it is not, nothing is tried.
         """
-        self._plain, self._plain_reach = proposed.action, reach
-        noisy = None
-        if self._may(proposed, reach):
+        self._plain, self._plain_reach = trusted(proposed.action, reach), reach
+        self.away, noisy = not at_home, None
+        if at_home and self._may(proposed, reach):
             self.account = replace(self.account, ticks=self.account.ticks + 1)
             if self._keep():
                 noisy = await self._with_noise(policy, proposed, memory, reach, snapshot, plan, state, patience_s)
@@ -149,7 +156,7 @@ class Explorer:
             self._left = 0  # what is held is held without a gap
             return proposed, memory, reach
         if self._followed is None:
-            self._followed = parted(state.applied, state, float(snapshot.time_s))
+            self._followed = parted(state.applied, state, snapshot)
         return noisy
 
     async def _with_noise(

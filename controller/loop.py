@@ -132,6 +132,8 @@ class Status:
     """That decides, of a registry's."""
     trial: str = ""
     """Of a candidate, and how far it has come; empty where there is none."""
+    exploration: str = ""
+    """What its campaign has spent, and whether it is over; empty where there is none."""
     health: Health = WELL
     """What is wrong now."""
     last: Tick | None = None
@@ -239,10 +241,17 @@ class Sidecar:
         explorer, news = self.explorer, self._news()
         if explorer is not None:
             explorer.count(snapshot, plan, self.in_force, observation.bill, observation.tick.counts)
-            if not self._drift.drifts:  # where the policy is not at home nothing is tried
-                proposed, memory, reach = await explorer.explore(
-                    self.thinker.policy, proposed, memory, reach, snapshot, plan, guard_state, patience_s
-                )
+            proposed, memory, reach = await explorer.explore(
+                self.thinker.policy,
+                proposed,
+                memory,
+                reach,
+                snapshot,
+                plan,
+                guard_state,
+                patience_s,
+                at_home=not self._drift.drifts,
+            )
             news = (*news, *explorer.news(proposed))
         decision, state = conclude(
             proposed,
@@ -482,6 +491,8 @@ class Sidecar:
         self.status.mode, self.status.goal = self.ladder.mode, self.ladder.goal
         if self.versions is not None:
             self.status.version, self.status.trial = self.versions.incumbent, self.versions.told
+        if self.explorer is not None:
+            self.status.exploration = self.explorer.told
         self.status.gate = "" if self.ladder.mode is Mode.ACTIVE else wanting(self.ladder, self._gates)
 
 

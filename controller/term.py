@@ -283,7 +283,8 @@ class Term:
         )
 
     def _provision_s(self, pool: str) -> float:
-        return 0.0 if self._warming else drawn_delay_s(self.scenario, pool, self.settings.speed_up, self._rng)
+        true = self.settings.world or self.scenario
+        return 0.0 if self._warming else drawn_delay_s(true, pool, self.settings.speed_up, self._rng)
 
     def _own_servers(self) -> OwnServers:
         own = {name: pool.addresses for name, pool in self.scenario.pools.items() if pool.endpoints is not None}
