@@ -11,7 +11,8 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,23 +38,23 @@ PART: Final = "refit-live"
 RESULT: Final = "result.json"
 SLOWER, LONGER = 1.3, 2.0
 SLOW_POOL: Final = "l40s"
-PERIOD_S: Final = 150.0
+PERIOD_S: Final = 240.0
 """Load swings so fast that replicas come and go several times in a quarter of an hour."""
 COLD_START: Final = {"provision_s": 10, "load_s": 20}
-RATES: Final = {"chat": 2.4, "summarisation": 0.25}
-TRUE_RATES: Final = {"chat": 1.8, "summarisation": 0.6}
+RATES: Final = {"chat": 2.0, "summarisation": 0.2}
+TRUE_RATES: Final = {"chat": 1.4, "summarisation": 0.5}
 NOT_REPRODUCED: Final = 3
 STREAM_INTERVAL: Final = 16
 
 
-def believed_text(duration_s: float) -> str:
+def believed_text(duration_s: float, control: Mapping[str, Any] | None = None) -> str:
     """The scenario that everybody believes, as a file."""
 
-    def pool(gpu: str, usd_per_hr: float, most: int) -> dict[str, Any]:
+    def pool(gpu: str, usd_per_hr: float, most: int, start: int) -> dict[str, Any]:
         return {
             "gpu": gpu,
             "price": {"usd_per_hr": usd_per_hr},
-            "replicas": {"min": 1, "max": most, "start": 1},
+            "replicas": {"min": 1, "max": most, "start": start},
             "engine": {"max_num_seqs": 8, "max_model_len": 2048},
             "cold_start": dict(COLD_START),
         }
@@ -61,7 +62,7 @@ def believed_text(duration_s: float) -> str:
     def load(name: str, prompt: int, output: int) -> dict[str, Any]:
         return {
             "rate_per_s": RATES[name],
-            "shape": [{"kind": "diurnal", "period_s": PERIOD_S, "amplitude": 0.5}],
+            "shape": [{"kind": "diurnal", "period_s": PERIOD_S, "amplitude": 0.7}],
             "prompt_tokens": {"kind": "lognormal", "median": prompt, "sigma": 0.4, "max": 1400},
             "output_tokens": {"kind": "lognormal", "median": output, "sigma": 0.4, "max": 600},
         }
@@ -73,7 +74,7 @@ def believed_text(duration_s: float) -> str:
         "duration_s": duration_s,
         "tick_s": 5,
         "model": "llama-2-13b",
-        "pools": {"a100": pool("A100-SXM-80GB", 2.2, 2), "l40s": pool("L40S-48GB", 1.1, 5)},
+        "pools": {"a100": pool("A100-SXM-80GB", 2.2, 2, 1), "l40s": pool("L40S-48GB", 1.1, 8, 2)},
         "classes": {
             "chat": {"target": {"ttft_s": 3.0, "tpot_s": 0.1, "attainment": 0.95}},
             "summarisation": {"target": {"ttft_s": 6.0, "tpot_s": 0.15, "attainment": 0.9}},
@@ -83,6 +84,7 @@ def believed_text(duration_s: float) -> str:
             "classes": {"chat": load("chat", 200, 250), "summarisation": load("summarisation", 900, 150)},
         },
         "guard": {"scale_down_cooldown_s": 20},
+        "control": dict(control or {}),
     }
     return yaml.safe_dump(document, sort_keys=False)
 
@@ -106,13 +108,15 @@ class Asked:
     speed_up: float
     policy: str
     seed: int = 0
+    control: Mapping[str, Any] = field(default_factory=dict)
+    """Of the scenario that is believed."""
 
 
 async def measured(asked: Asked, folder: Path) -> dict[str, Any]:
     """Record, refit beside the running sidecar, and what all of them said."""
     folder.mkdir(parents=True, exist_ok=True)
     believed, true = folder / "believed.yaml", folder / "true.yaml"
-    believed.write_text(believed_text(asked.duration_s), encoding="utf-8")
+    believed.write_text(believed_text(asked.duration_s, asked.control), encoding="utf-8")
     true.write_text(true_text(asked.duration_s), encoding="utf-8")
     scenario, world = load_scenario(str(believed)), load_scenario(str(true))
     requests = load_workload(world.workload, world.class_names, asked.duration_s, asked.seed, Path())
@@ -173,7 +177,7 @@ async def _told(running: Sidecar, ticks: int = 0) -> dict[str, Any]:
         async with session.get(f"{running.api_url}/metrics") as answer:
             families = text_string_to_metric_families(await answer.text())
             figures = {sample.name: sample.value for family in families for sample in family.samples}
-    names = ("poolpilot_policy_trust_ratio", "poolpilot_twin_error_ratio")
+    names = ("poolpilot_policy_trust_ratio", "poolpilot_twin_error_ratio", "poolpilot_outside_range_ratio")
     return {"warnings": own["warnings"], **{name: figures[name] for name in names}}
 
 
@@ -224,8 +228,8 @@ def _cells(own: dict[str, Any]) -> tuple[str, str, str]:
 
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
-@click.option("--duration-s", type=click.FloatRange(min=400.0), default=900.0, show_default=True)
-@click.option("--speed-up", type=click.FloatRange(1, 20), default=5.0, show_default=True)
+@click.option("--duration-s", type=click.FloatRange(min=400.0), default=1800.0, show_default=True)
+@click.option("--speed-up", type=click.FloatRange(1, 20), default=6.0, show_default=True)
 @click.option("--policy", default=None, help="Who decides. Default: the first checkpoint that is shipped.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the requests.")
 @click.option("--write", is_flag=True, help="Run nothing: put what is there into docs/finetuning.md.")

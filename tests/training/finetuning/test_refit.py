@@ -158,6 +158,13 @@ def test_clients_that_come_back_are_seen_by_how_arrivals_follow_refusals() -> No
     assert found.high - found.low < 0.5
 
 
+@pytest.mark.parametrize("n_ticks", [60, 61, 182, 183, 184])
+def test_who_comes_back_can_be_asked_of_a_record_of_any_length(n_ticks: int) -> None:
+    record, _ = differing()
+    own = record.episodes[0].between(0, n_ticks)
+    assert returning_share([own], 20.0, np.random.default_rng(3)) is None, "nobody was turned away"
+
+
 def test_machines_that_were_taken_are_counted_and_those_told_to_go_are_not() -> None:
     record, _ = differing()
     (episode,) = record.episodes
