@@ -34,6 +34,9 @@ UNKNOWN: Final = float("nan")
 FLOOR_OF_TARGET: Final = 0.1
 """A latency's error is told in parts of the measured value, or of this share of the target where that is more: 40 ms for
 20 ms matter to nobody who was promised 2 s."""
+RANK_SLACK: Final = 0.02
+"""A simulated percentile may be any within so much of its share: as many points as attainment may be off and be good. Where two
+unlike pools serve a class its latencies have a gap, and the share at which they jump over it decides the value of a percentile."""
 QUEUE_STEPS: Final = 200
 """The queue is compared over at most so many steps of equal length: engines are scraped at other moments than a simulation
 ticks."""
@@ -123,6 +126,8 @@ class ClassSeen:
     ttft_target_s: float = UNKNOWN
     tpot_target_s: float = UNKNOWN
     e2e_target_s: float = UNKNOWN
+    around_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Of a simulated run, by the name of a percentile's field: those of `RANK_SLACK` less and more."""
 
 
 def _none() -> FloatArray:
@@ -157,7 +162,8 @@ class Compared:
     measured: float
     simulated: float
     error: float
-    """Simulated less measured: in points for `IN_POINTS`, else in parts (`FLOOR_OF_TARGET`); of the queue the distance."""
+    """Simulated less measured: in points for `IN_POINTS`, else in parts (`FLOOR_OF_TARGET`); of the queue the distance; of a
+    percentile that to the nearest one within `RANK_SLACK`."""
     verdict: Verdict
 
 
@@ -200,8 +206,8 @@ def match(measured: Observed, simulated: Observed) -> Match:
         made = simulated.classes[name]
         for figure in TOLERANCES:
             if hasattr(real, figure):
-                floor = _floor(figure, real)
-                _compare(figures, lacking, figure, name, getattr(real, figure), getattr(made, figure), floor)
+                own, around = getattr(made, figure), made.around_s.get(figure)
+                _compare(figures, lacking, figure, name, getattr(real, figure), own, _floor(figure, real), around)
     queue = _queue(measured, simulated)
     figures += [queue] if queue else []
     lacking += [] if queue else ["queue"]
@@ -216,12 +222,14 @@ def _compare(
     real: float,
     made: float,
     floor: float = 0.0,
+    around: tuple[float, float] | None = None,
 ) -> None:
     if math.isnan(real) or math.isnan(made):
         lacking.append(f"{figure} of {of}" if of else figure)
         return
     whole = 1.0 if figure in IN_POINTS else max(abs(real), floor)
-    off = made - real
+    low, high = around or (made, made)
+    off = low - real if real < low else high - real if real > high else 0.0
     error = off / whole if whole > 0 else (0.0 if off == 0 else math.copysign(math.inf, off))
     figures.append(Compared(figure, of, real, made, error, TOLERANCES[figure].of(error)))
 
@@ -363,7 +371,9 @@ def observed_of(result: RunResult, targets: Targets, watch: Watch | None = None,
 def classes_seen(class_names: Sequence[str], tally: FloatArray, targets: Targets) -> dict[str, ClassSeen]:
     """What a tally `[C, W]` (`env.window`) says of each class."""
     quantile = {
-        f"{label}_{at}_s": percentile_s(tally[:, first : first + N_BUCKETS], share)
+        f"{label}_{at}_s": [
+            percentile_s(tally[:, first : first + N_BUCKETS], share + slack) for slack in (0.0, -RANK_SLACK, RANK_SLACK)
+        ]
         for label, first in _FIRST.items()
         for at, share in (("p50", 0.5), ("p95", 0.95))
     }
@@ -378,7 +388,8 @@ def classes_seen(class_names: Sequence[str], tally: FloatArray, targets: Targets
             attainment=float(attainment[c]),
             ttft_met=share_within(own[TTFT : TTFT + N_BUCKETS], wanted["ttft_target_s"]),
             tpot_met=share_within(own[TPOT : TPOT + N_BUCKETS], wanted["tpot_target_s"]),
-            **{key: float(values[c]) for key, values in quantile.items()},
+            **{key: float(values[c]) for key, (values, _, _) in quantile.items()},
+            around_s={key: (float(low[c]), float(high[c])) for key, (_, low, high) in quantile.items()},
             **means,
             **wanted,
         )
@@ -388,15 +399,7 @@ def classes_seen(class_names: Sequence[str], tally: FloatArray, targets: Targets
 def mean_of(runs: Sequence[Observed]) -> Observed:
     """The mean of runs of one stretch with the same ticks, such as a replay under several seeds."""
     first = runs[0]
-    classes = {
-        name: ClassSeen(
-            **{
-                key: float(np.mean([getattr(run.classes[name], key) for run in runs]))
-                for key in ClassSeen.__dataclass_fields__
-            }
-        )
-        for name in first.classes
-    }
+    classes = {name: _mean_class([run.classes[name] for run in runs]) for name in first.classes}
     return Observed(
         first.duration_s,
         classes,
@@ -405,6 +408,14 @@ def mean_of(runs: Sequence[Observed]) -> Observed:
         np.mean([run.waiting for run in runs], axis=0),
         np.mean([run.running for run in runs], axis=0),
     )
+
+
+def _mean_class(runs: Sequence[ClassSeen]) -> ClassSeen:
+    plain = [key for key in ClassSeen.__dataclass_fields__ if key != "around_s"]
+    around_s = {
+        key: tuple(np.mean([run.around_s[key] for run in runs], axis=0).tolist()) for key in runs[0].around_s
+    }
+    return ClassSeen(**{key: float(np.mean([getattr(run, key) for run in runs])) for key in plain}, around_s=around_s)
 
 
 def _mean_s(counts: FloatArray) -> float:
