@@ -412,9 +412,7 @@ def mean_of(runs: Sequence[Observed]) -> Observed:
 
 def _mean_class(runs: Sequence[ClassSeen]) -> ClassSeen:
     plain = [key for key in ClassSeen.__dataclass_fields__ if key != "around_s"]
-    around_s = {
-        key: tuple(np.mean([run.around_s[key] for run in runs], axis=0).tolist()) for key in runs[0].around_s
-    }
+    around_s = {key: tuple(np.mean([run.around_s[key] for run in runs], axis=0).tolist()) for key in runs[0].around_s}
     return ClassSeen(**{key: float(np.mean([getattr(run, key) for run in runs])) for key in plain}, around_s=around_s)
 
 
