@@ -126,8 +126,6 @@ class ClassSeen:
     ttft_target_s: float = UNKNOWN
     tpot_target_s: float = UNKNOWN
     e2e_target_s: float = UNKNOWN
-    around_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Of a simulated run, by the name of a percentile's field: those of `RANK_SLACK` less and more."""
 
 
 def _none() -> FloatArray:
@@ -149,6 +147,8 @@ class Observed:
     """`[T]` requests queued in all engines; NaN where unknown."""
     running: FloatArray = field(default_factory=_none)
     """`[T]` sequences in all running batches."""
+    around_s: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    """Of a simulated run, by class and percentile (`ttft_p50_s`): those of `RANK_SLACK` less and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def match(measured: Observed, simulated: Observed) -> Match:
         made = simulated.classes[name]
         for figure in TOLERANCES:
             if hasattr(real, figure):
-                own, around = getattr(made, figure), made.around_s.get(figure)
+                own, around = getattr(made, figure), simulated.around_s.get((name, figure))
                 _compare(figures, lacking, figure, name, getattr(real, figure), own, _floor(figure, real), around)
     queue = _queue(measured, simulated)
     figures += [queue] if queue else []
@@ -365,18 +365,13 @@ def observed_of(result: RunResult, targets: Targets, watch: Watch | None = None,
             "waiting": np.array([float(own[episode]) for own in watch.waiting]),
             "running": np.array([float(own[episode]) for own in watch.running]),
         }
-    return Observed(result.duration_s, classes, float(result.bill.total_usd), **curves)
+    around_s = around(result.class_names, result.tally)
+    return Observed(result.duration_s, classes, float(result.bill.total_usd), **curves, around_s=around_s)
 
 
 def classes_seen(class_names: Sequence[str], tally: FloatArray, targets: Targets) -> dict[str, ClassSeen]:
     """What a tally `[C, W]` (`env.window`) says of each class."""
-    quantile = {
-        f"{label}_{at}_s": [
-            percentile_s(tally[:, first : first + N_BUCKETS], share + slack) for slack in (0.0, -RANK_SLACK, RANK_SLACK)
-        ]
-        for label, first in _FIRST.items()
-        for at, share in (("p50", 0.5), ("p95", 0.95))
-    }
+    quantile = _percentiles(tally)
     attainment = attainment_of(tally)
     classes = {}
     for c, name in enumerate(class_names):
@@ -388,18 +383,47 @@ def classes_seen(class_names: Sequence[str], tally: FloatArray, targets: Targets
             attainment=float(attainment[c]),
             ttft_met=share_within(own[TTFT : TTFT + N_BUCKETS], wanted["ttft_target_s"]),
             tpot_met=share_within(own[TPOT : TPOT + N_BUCKETS], wanted["tpot_target_s"]),
-            **{key: float(values[c]) for key, (values, _, _) in quantile.items()},
-            around_s={key: (float(low[c]), float(high[c])) for key, (_, low, high) in quantile.items()},
+            **{key: float(values[c]) for key, values in quantile.items()},
             **means,
             **wanted,
         )
     return classes
 
 
+def around(class_names: Sequence[str], tally: FloatArray) -> dict[tuple[str, str], tuple[float, float]]:
+    """Of a tally `[C, W]`, what `Observed.around_s` holds."""
+    low, high = (_percentiles(tally, slack) for slack in (-RANK_SLACK, RANK_SLACK))
+    return {(name, key): (float(low[key][c]), float(high[key][c])) for c, name in enumerate(class_names) for key in low}
+
+
+def _percentiles(tally: FloatArray, slack: float = 0.0) -> dict[str, FloatArray]:
+    """`[C]` each, by their field's name."""
+    return {
+        f"{label}_{at}_s": percentile_s(tally[:, first : first + N_BUCKETS], share + slack)
+        for label, first in _FIRST.items()
+        for at, share in (("p50", 0.5), ("p95", 0.95))
+    }
+
+
 def mean_of(runs: Sequence[Observed]) -> Observed:
     """The mean of runs of one stretch with the same ticks, such as a replay under several seeds."""
     first = runs[0]
-    classes = {name: _mean_class([run.classes[name] for run in runs]) for name in first.classes}
+    classes = {
+        name: ClassSeen(
+            **{
+                key: float(np.mean([getattr(run.classes[name], key) for run in runs]))
+                for key in ClassSeen.__dataclass_fields__
+            }
+        )
+        for name in first.classes
+    }
+    around_s = {
+        key: (
+            float(np.mean([run.around_s[key][0] for run in runs])),
+            float(np.mean([run.around_s[key][1] for run in runs])),
+        )
+        for key in first.around_s
+    }
     return Observed(
         first.duration_s,
         classes,
@@ -407,13 +431,8 @@ def mean_of(runs: Sequence[Observed]) -> Observed:
         first.time_s,
         np.mean([run.waiting for run in runs], axis=0),
         np.mean([run.running for run in runs], axis=0),
+        around_s,
     )
-
-
-def _mean_class(runs: Sequence[ClassSeen]) -> ClassSeen:
-    plain = [key for key in ClassSeen.__dataclass_fields__ if key != "around_s"]
-    around_s = {key: tuple(np.mean([run.around_s[key] for run in runs], axis=0).tolist()) for key in runs[0].around_s}
-    return ClassSeen(**{key: float(np.mean([getattr(run, key) for run in runs])) for key in plain}, around_s=around_s)
 
 
 def _mean_s(counts: FloatArray) -> float:

@@ -20,6 +20,7 @@ from poolpilot.training.matching import (
     Observed,
     Verdict,
     Watch,
+    around,
     classes_seen,
     match,
     mean_of,
@@ -92,7 +93,7 @@ def test_where_latencies_have_a_gap_a_percentile_beside_it_may_be_off_by_a_littl
         tally = np.zeros((1, TALLY_WIDTH))
         for at_s, count in ((0.015, 1000 - slow), (0.04, slow)):
             tally[0, TPOT + bucket_of(at_s)] += count
-        return replace(MEASURED, classes=classes_seen(["chat"], tally, targets))
+        return replace(MEASURED, classes=classes_seen(["chat"], tally, targets), around_s=around(["chat"], tally))
 
     def error(real: Observed, made: Observed) -> float:
         (found,) = (own.error for own in match(real, made).figures if own.figure == "tpot_p50_s")

@@ -27,7 +27,7 @@ from ...env.window import TALLY_WIDTH
 from ...env.workload.fitting import longest_allowed, tokens_held
 from ...env.workload.requests import Workload
 from ...telemetry.record import Episode
-from ..matching import Observed, classes_seen
+from ..matching import Observed, around, classes_seen
 from .machines import losses
 from .stretches import Stretch
 
@@ -186,6 +186,7 @@ def observed(runs: Sequence[tuple[Run, Stretch]]) -> Observed:
         time_s=np.concatenate(times),
         waiting=waiting,
         running=running,
+        around_s=around(cluster.class_names, tally),
     )
 
 
