@@ -37,6 +37,8 @@ FLOOR_OF_TARGET: Final = 0.1
 RANK_SLACK: Final = 0.02
 """A simulated percentile may be any within so much of its share: as many points as attainment may be off and be good. Where two
 unlike pools serve a class its latencies have a gap, and the share at which they jump over it decides the value of a percentile."""
+PERCENTILES: Final = {"p50": 0.5, "p95": 0.95}
+"""That are compared of every latency, as their fields call them."""
 QUEUE_STEPS: Final = 200
 """The queue is compared over at most so many steps of equal length: engines are scraped at other moments than a simulation
 ticks."""
@@ -401,7 +403,7 @@ def _percentiles(tally: FloatArray, slack: float = 0.0) -> dict[str, FloatArray]
     return {
         f"{label}_{at}_s": percentile_s(tally[:, first : first + N_BUCKETS], share + slack)
         for label, first in _FIRST.items()
-        for at, share in (("p50", 0.5), ("p95", 0.95))
+        for at, share in PERCENTILES.items()
     }
 
 
