@@ -74,8 +74,8 @@ class Explorer:
     """Why there is no exploring though there might be; empty where nothing is wrong."""
     stopped: str = ""
     """Why the campaign is over; empty while it is not."""
-    away: bool = field(default=False, init=False)
-    """The world has moved away from what the policy was trained in: nothing is tried now."""
+    waits: str = field(default="", init=False)
+    """Why nothing is tried now although the campaign goes on; empty where nothing stands in its way."""
     account: Account = field(init=False)
     _readable: bool = field(default=True, init=False)
     _followed: Followed | None = field(default=None, init=False)
@@ -105,7 +105,7 @@ class Explorer:
         so_far = told(self.account, self.settings)
         if self.trouble or self.stopped:
             return self.trouble or f"{so_far}: over, {self.stopped}"
-        return f"{so_far}: waits, the policy is not at home here" if self.away else so_far
+        return f"{so_far}: waits, {self.waits}" if self.waits else so_far
 
     def count(self, snapshot: Snapshot, plan: Plan, in_force: Action, bill: Bill, counts: FloatArray) -> None:
         """Before a decision: put on the account what came of the last one (arguments as for `exploration.accounted`)."""
@@ -126,8 +126,6 @@ class Explorer:
         plan: Plan,
         state: GuardState,
         patience_s: float,
-        *,
-        at_home: bool = True,
     ) -> tuple[Proposed, Memory, Reach]:
         """The proposal with noise, what the policy was asked with, and how far it reaches; as they were where nothing is
         to be explored now.
@@ -141,16 +139,15 @@ class Explorer:
             plan: the planner's.
             state: of the guard, before it looks.
             patience_s: of the wall.
-            at_home: whether the world is such as the policy was trained in; where it is not, nothing is tried.
         """
-        self._plain, self._plain_reach = trusted(proposed.action, reach), reach
-        self.away, noisy = not at_home, None
-        if at_home and self._may(proposed, reach):
+        self._plain, self._plain_reach = proposed.action, reach
+        self.waits, noisy = "", None
+        if self._may(proposed, reach):
             self.account = replace(self.account, ticks=self.account.ticks + 1)
             if self._keep():
                 noisy = await self._with_noise(policy, proposed, memory, reach, snapshot, plan, state, patience_s)
-        elif self._readable and self.account is not self._kept:
-            self._keep()
+        else:
+            self._keep_what_was_counted()
         self.on_account(self.account, noisy is not None)
         if noisy is None:
             self._left = 0  # what is held is held without a gap
@@ -158,6 +155,17 @@ class Explorer:
         if self._followed is None:
             self._followed = parted(state.applied, state, snapshot)
         return noisy
+
+    def rests(self, proposed: Proposed, reach: Reach, why: str) -> None:
+        """At a tick at which nothing is to be tried, whatever is left to spend: what is followed without noise goes on."""
+        self._plain, self._plain_reach, self._left = trusted(proposed.action, reach), reach, 0
+        self.waits = why
+        self._keep_what_was_counted()
+        self.on_account(self.account, False)
+
+    def _keep_what_was_counted(self) -> None:
+        if self._readable and self.account is not self._kept:
+            self._keep()
 
     async def _with_noise(
         self,
