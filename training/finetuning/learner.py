@@ -131,6 +131,7 @@ def learn(
         scoring.probe(env.reset())
     with averaged.at_work(policy.network):
         scoring(policy, model.num_timesteps)
+    scoring.settle()
     return _concluded(config, incumbent, scoring, folder, told, model.num_timesteps)
 
 
@@ -161,6 +162,7 @@ def _concluded(
             "poolpilot": __version__,
             "torch": torch.__version__,
             "miss_price": best.miss_price,
+            "headroom": incumbent.headroom * best.headroom,
             "steps": best.steps,
             "loss": best.loss,
             "finetuned": {
@@ -177,7 +179,7 @@ def _concluded(
     load_checkpoint(folder / CANDIDATE)
     reason = (
         f"loss {best.loss:.4f} after {best.steps} steps, the incumbent's {before.loss:.4f};"
-        f" {best.kl:.2f} nats from it, at most {config.kl_limit:g}"
+        f" {best.kl:.2f} nats from it, at most {config.kl_limit:g}; head-room {best.headroom:g} times its"
     )
     told(LearnerState.DONE, steps, {}, reason)
     return Learned(folder / CANDIDATE, True, reason, told.figures())
