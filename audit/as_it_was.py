@@ -24,7 +24,7 @@ from ..env.one_line import first_problem, one_line
 from ..env.scenario import Scenario
 from ..env.window import E2E, N_BUCKETS, TPOT, TTFT
 from ..env.workload.fitting import longest_allowed, tokens_held
-from ..training.matching import ClassSeen, Observed, Watch, mean_of, observed_of
+from ..training.matching import PERCENTILES, RANK_SLACK, ClassSeen, Observed, Watch, mean_of, observed_of
 from ..training.rollout import RunResult, rollout
 from ..training.worlds import episode_of
 from .description import Description, DescriptionError
@@ -236,19 +236,22 @@ def steered_free(episodes: Sequence[Episode]) -> list[Episode]:
 def _seen_alike(observed: Observed, result: RunResult, measured: Measured) -> Observed:
     """The simulated figures as the source would show them: through its histograms' buckets, and for its own length."""
     factor = measured.duration_s / observed.duration_s
-    classes = {}
+    classes, around_s = {}, dict(observed.around_s)
     for c, name in enumerate(measured.class_names):
         seen: ClassSeen = observed.classes[name]
         figures: dict[str, float] = {}
         for label, histogram in measured.latencies.get(name, {}).items():
             first = _FIRST_BUCKET[label]
             own = through(result.tally[c, first : first + N_BUCKETS], histogram.bounds)
-            figures[f"{label}_p50_s"], figures[f"{label}_p95_s"] = own.quantile(0.5), own.quantile(0.95)
+            for at, share in PERCENTILES.items():
+                figures[f"{label}_{at}_s"] = own.quantile(share)
+                around_s[name, f"{label}_{at}_s"] = own.quantile(share - RANK_SLACK), own.quantile(share + RANK_SLACK)
             limit = getattr(seen, f"{label}_target_s")
             if label in ("ttft", "tpot") and not math.isnan(limit):
                 figures[f"{label}_met"] = own.share_within(limit)
         classes[name] = replace(seen, **figures)
-    return replace(observed, duration_s=measured.duration_s, classes=classes, bill_usd=observed.bill_usd * factor)
+    bill_usd = observed.bill_usd * factor
+    return replace(observed, duration_s=measured.duration_s, classes=classes, bill_usd=bill_usd, around_s=around_s)
 
 
 def _split(scenario: Scenario, results: Sequence[RunResult]) -> Split:

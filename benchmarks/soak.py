@@ -5,7 +5,8 @@
 
 Real Envoy, real Valkey, emulated replicas, clients of whom each counts. Every few seconds memory, file handles and the
 processor time that was used are read of all processes; what grows from the first third to the last is named. Processor
-time, and not the wall's: how long a tick lasts on a shared machine tells more of the others than of the sidecar.
+time, and not the wall's: how long a tick lasts on a shared machine tells more of the others than of the sidecar. And in
+parts of what a piece of work takes that is always the same: caches and clock rates are shared too.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ CPU_SLACK_FRAC: Final = 0.25
 """Growth of processor time from the first third to the last that counts as none; a busy cache costs some of it."""
 TICK_SLACK_MS, CORE_SLACK_PERCENT = 5.0, 3.0
 SIDECAR: Final = "sidecar"
+_WORK: Final = {str(n): [n / 7.0, str(n)] for n in range(1500)}
 STEP_S: Final = 20.0
 """Of the search for the highest load."""
 FIRST_RATE_PER_S: Final = 4.0
@@ -108,6 +110,8 @@ class Sample:
     """Processor time that they have used, without that of their children."""
     ticks: float = 0.0
     """That the sidecar has finished."""
+    work_s: float = 1.0
+    """Processor time that the same piece of work took at that moment (`_same_work_s`)."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,15 @@ def growth_of_rate(
     return Growth(what, unit, first, last, first * (1.0 + slack_frac) + slack)
 
 
+def evened(totals: Sequence[float], work_s: Sequence[float]) -> list[float]:
+    """What a total of processor time would have been had the same work always taken as long as in the median."""
+    total, work = np.asarray(totals, dtype=np.float64), np.asarray(work_s, dtype=np.float64)
+    slower = work / np.median(work)
+    steps = np.diff(total) / (0.5 * (slower[1:] + slower[:-1]))
+    even: list[float] = np.append(total[0], total[0] + np.cumsum(steps)).tolist()
+    return even
+
+
 def growths(samples: dict[str, list[Sample]]) -> tuple[Growth, ...]:
     """Of every kind of process memory, handles and processor time; of the sidecar that of a tick."""
     found = []
@@ -193,12 +206,13 @@ def growths(samples: dict[str, list[Sample]]) -> tuple[Growth, ...]:
         memory = [sample.memory_bytes / 2**20 for sample in own]
         found.append(growth(f"{kind}: memory", "MiB", memory, MEMORY_SLACK_FRAC, MEMORY_SLACK_MIB))
         found.append(growth(f"{kind}: file handles", "", [float(sample.files) for sample in own], 0.0, FILES_SLACK))
+        cpu_s = evened([sample.cpu_s for sample in own], [sample.work_s for sample in own])
         if kind == SIDECAR:
-            used_ms, ticks = [1e3 * sample.cpu_s for sample in own], [sample.ticks for sample in own]
+            used_ms, ticks = [1e3 * used for used in cpu_s], [sample.ticks for sample in own]
             what = f"{kind}: processor time of a tick"
             found.append(growth_of_rate(what, "ms", used_ms, ticks, CPU_SLACK_FRAC, TICK_SLACK_MS))
         else:
-            used_percent, at_s = [100.0 * sample.cpu_s for sample in own], [sample.at_s for sample in own]
+            used_percent, at_s = [100.0 * used for used in cpu_s], [sample.at_s for sample in own]
             what = f"{kind}: processor time"
             found.append(growth_of_rate(what, "% of a core", used_percent, at_s, CPU_SLACK_FRAC, CORE_SLACK_PERCENT))
     return tuple(found)
@@ -281,9 +295,9 @@ class _Watch:
     async def go_on(self) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0)) as session:
             while True:
-                ticks = await self._ticks_so_far(session)
+                ticks, work_s = await self._ticks_so_far(session), _same_work_s()
                 for kind, pids in self._pids().items():
-                    self.samples[kind].append(_sample(pids, ticks))
+                    self.samples[kind].append(_sample(pids, ticks, work_s))
                 await asyncio.sleep(SAMPLE_EVERY_S)
 
     async def _ticks_so_far(self, session: aiohttp.ClientSession) -> float:
@@ -302,10 +316,21 @@ class _Watch:
         }
 
 
-def _sample(pids: Sequence[int], ticks: float) -> Sample:
+def _same_work_s() -> float:
+    """Processor time of a millisecond's work such as a sidecar's: the median of three, since now and then a host takes its
+    own time off ours."""
+    took_s = []
+    for _ in range(3):
+        began_s = time.thread_time()
+        json.loads(json.dumps(_WORK))
+        took_s.append(time.thread_time() - began_s)
+    return float(np.median(took_s))
+
+
+def _sample(pids: Sequence[int], ticks: float, work_s: float) -> Sample:
     memory = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES for pid in pids)
     files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-    return Sample(time.monotonic(), memory, files, sum(_cpu_s(pid) for pid in pids), ticks)
+    return Sample(time.monotonic(), memory, files, sum(_cpu_s(pid) for pid in pids), ticks, work_s)
 
 
 def _cpu_s(pid: int) -> float:

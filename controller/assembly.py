@@ -28,10 +28,10 @@ from .choosing import PolicyChoice
 from .fencing import Fence
 from .front import Front
 from .leadership import Leadership
-from .loop import Status
 from .preparing import prepare
 from .settings import ControlSettings, StartError
 from .term import Term
+from .tick import Status
 
 MISSED_TICKS_ALIVE: Final = 5
 """A sidecar whose last tick is older than this many ticks is not alive."""

@@ -152,6 +152,11 @@ class Explorer:
             self._followed = parted(state.applied, state, float(snapshot.time_s))
         return noisy
 
+    def rests(self, proposed: Proposed, reach: Reach) -> None:
+        """At a tick at which nothing is to be tried, whatever is left to spend: what is followed without noise goes on."""
+        self._plain, self._plain_reach, self._left = proposed.action, reach, 0
+        self.on_account(self.account, False)
+
     async def _with_noise(
         self,
         policy: Policy,

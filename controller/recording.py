@@ -19,8 +19,8 @@ from .decision_log import DecisionLog
 from .fencing import UNFENCED, Fence, Fenced
 from .handover import FILE as HANDOVER_FILE
 from .handover import Account, Handover, cluster_hash
-from .loop import Tick
 from .observing import Observation
+from .tick import Tick
 
 BILL_FILE = "bill.json"
 _DECISIONS_SHOWN = 20

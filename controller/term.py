@@ -54,15 +54,17 @@ from .front import Front
 from .handover import Account
 from .ladder import Ladder, standing_on
 from .leadership import Leadership
-from .loop import Sidecar, Status
+from .loop import Sidecar
 from .observing import Observer, more_sources
 from .other_envoys import OtherEnvoys, other_envoys
 from .preparing import Prepared, opening_action
+from .proposing import Proposals
 from .recording import Records
 from .routing import routing_table
 from .settings import ControlSettings, StartError
 from .standing import Standing, StandingError
 from .thinking import Thinker
+from .tick import Status
 from .trial import rules_of
 from .twin_watch import TwinWatch
 from .versions import Versions
@@ -161,7 +163,13 @@ class Term:
                 records = Records(sitting, log, self.store, metrics, self.settings.folder, self.fence, account)
                 sidecar = Sidecar(
                     scenario=self.scenario,
-                    thinker=thinker,
+                    proposals=Proposals(
+                        self.scenario,
+                        thinker,
+                        self._versions(thinker, records),
+                        self._explorer(metrics.exploration),
+                        TwinWatch(self.settings.folder).error,
+                    ),
                     planner=self.prepared.planner,
                     limits=self.scenario.limits(),
                     observer=self._observer(envoy, others),
@@ -186,9 +194,6 @@ class Term:
                     fencing_token=self.fence.token,
                     account=account,
                     begins_at_s=clock.now_s(),
-                    twin=TwinWatch(self.settings.folder).error,
-                    versions=self._versions(thinker, records),
-                    explorer=self._explorer(metrics.exploration),
                 )
                 self.front.leads(sidecar, metrics, self.fence.token)
                 on_ready(envoy)
@@ -331,6 +336,7 @@ class Term:
             thinker,
             rules_of(control.trial, control.gates, self._cluster.class_names, self._cluster.cold_start_s),
             control.trial.probation_ticks * self.scenario.tick_s / self.settings.speed_up,
+            control.trial.wait_s / self.settings.speed_up,
             chosen.miss_price,
             self.fence,
             records.sit,

@@ -191,6 +191,11 @@ def is_candidates(trial: Trial) -> bool:
     return trial.verdict is Verdict.RUNNING and trial.window == candidates_window(trial, len(trial.blocks))
 
 
+def progress(trial: Trial) -> str:
+    """How far it has come, in words."""
+    return f"{len(trial.blocks)} of at most {trial.rules.asked.blocks} blocks"
+
+
 def settled(trial: Trial, now_s: float) -> bool:
     """Whether the window under way is past the time in which the other one's decisions still work."""
     if math.isnan(trial.since_s):

@@ -41,6 +41,7 @@ from .ladder import Evidence
 from .thinking import Thinker
 from .trial import Outcome, Rules, Trial
 from .understudy import Reply, Understudy
+from .waiting import FIGURE, Wait, read_wait
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Versions:
     rules: Rules
     probation_s: float
     """Wall-clock seconds after a promotion."""
+    patience_s: float
+    """Of the wall: so long a trial waits for the mode `active`; then it ends without a verdict."""
     miss_price: float | None = None
     """What versions act by instead of their cards'."""
     fence: Fence = UNFENCED
@@ -68,11 +71,17 @@ class Versions:
     incumbent: str = ""
     """Version that decides; empty before the first look."""
     trial: Trial | None = None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    """The wall's clock, UTC."""
     _made: dict[str, Decider] = field(default_factory=dict, init=False)
     _candidate: Understudy | None = field(default=None, init=False)
     _reply: Reply | None = field(default=None, init=False)
     _owed: Callable[[], State] | None = field(default=None, init=False)
     """What the registry is yet to be told."""
+    _wait: Wait | None = field(default=None, init=False)
+    """While the mode is not `active` though a candidate is on trial."""
+    _kept: tuple[str, Wait | None] | None = field(default=None, init=False)
+    """Whose trial the evidence tells of, and of which wait."""
     _withdrawn: str = field(default="", init=False)
     """Version that was rolled back from, whatever the registry says yet."""
     _blameless_until_s: float = field(default=-math.inf, init=False)
@@ -93,9 +102,14 @@ class Versions:
         except (CheckpointError, OSError) as error:
             self._say_trouble(f"registry: {error}")
             changed = False
-        if self.trial is not None and mode is not Mode.ACTIVE and not math.isnan(self.trial.since_s):
-            self.trial = trials.paused(self.trial)
+        if self.trial is not None and self.trial.verdict is Verdict.RUNNING:
+            self._wait_or_go_on(self.trial, mode)
         return changed
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the version that decides is compared with a candidate now, whosever turn it is."""
+        return self.trial is not None and self.trial.verdict is Verdict.RUNNING and self._wait is None
 
     def tries(self, now_s: float, mode: Mode) -> bool:
         """Whether it is the candidate's turn."""
@@ -201,15 +215,24 @@ class Versions:
         if trial is None:
             self.metrics.show(self.incumbent, "", False, None)
         else:
-            self.metrics.show(self.incumbent, trial.candidate, trials.is_candidates(trial), trials.figures(trial))
+            wait = self._wait
+            turn, waits_s = (
+                wait is None and trials.is_candidates(trial),
+                0.0 if wait is None else wait.seconds(self.now()),
+            )
+            self.metrics.show(self.incumbent, trial.candidate, turn, trials.figures(trial), waits_s)
 
     @property
     def told(self) -> str:
         """The trial in words; empty if there is none."""
         if self.trial is None:
             return ""
+        if self._wait is not None:
+            return (
+                f"{self.trial.candidate} on trial: {self._wait.in_words(self.patience_s, trials.progress(self.trial))}"
+            )
         turn = ", its turn" if trials.is_candidates(self.trial) else ""
-        return f"{self.trial.candidate} on trial: {self.trial.reason or 'first block'}{turn}"
+        return f"{self.trial.candidate} on trial: {self.trial.reason or trials.progress(self.trial)}{turn}"
 
     @property
     def _trial(self) -> Trial:
@@ -247,16 +270,41 @@ class Versions:
         if self.trial is not None and (self.trial.candidate, self.trial.incumbent) != (wanted, state.incumbent):
             if self.trial.verdict is Verdict.RUNNING:
                 self._tell(self.trial.candidate, "on trial no more: the registry says so")
-            self.trial = self._candidate = None
+            self.trial = self._candidate = self._wait = self._kept = None
         if not wanted or self.trial is not None or state.incumbent != self.incumbent:
             return
         decider = await self._load(wanted)
         known = self.registry.evidence(wanted).get(CANARY)
         trial = trials.begun(self.rules, wanted, state.incumbent)
         if known is not None and known.verdict is Verdict.RUNNING and known.incumbent == state.incumbent:
-            trial = trials.resumed(trial, known.figures)
+            trial, self._wait = trials.resumed(trial, known.figures), read_wait(known.figures)
+            self._kept = (wanted, self._wait)
         self.trial, self._candidate = trial, Understudy(decider)
         self._tell(wanted, f"on trial beside {state.incumbent}, {len(trial.blocks)} blocks done")
+
+    def _wait_or_go_on(self, trial: Trial, mode: Mode) -> None:
+        """In any mode but `active` nobody takes turns: the trial waits, says so, and does not wait for ever."""
+        before, now = self._wait, self.now()
+        self._wait = wait = None if mode is Mode.ACTIVE else Wait(mode, now if before is None else before.since)
+        if wait is not None:
+            self.trial = trial = trials.paused(trial)
+            if wait.seconds(now) > self.patience_s:
+                self.trial = trial = replace(
+                    trial, verdict=Verdict.UNKNOWN, reason=wait.given_up(trials.progress(trial))
+                )
+                self._conclude(trial)
+                self._wait = None
+                return
+        if wait != before:
+            said = (
+                "goes on: the mode is active"
+                if wait is None
+                else wait.in_words(self.patience_s, trials.progress(trial))
+            )
+            _LOG.warning("trial of %s %s", trial.candidate, said)
+            self._tell(trial.candidate, f"trial: {said}")
+        if self._kept != (trial.candidate, wait) and self._write(lambda: self._keep(trial)):
+            self._kept = (trial.candidate, wait)
 
     async def _load(self, version: str) -> Decider:
         """A version, ready to be asked. CheckpointError if it cannot be used."""
@@ -287,8 +335,11 @@ class Versions:
 
     def _keep(self, trial: Trial) -> None:
         """The trial's evidence so far."""
-        told = trials.figures(trial)
-        reason = trial.reason or "begun"
+        told, wait, reason = trials.figures(trial), self._wait, trial.reason or trials.progress(trial)
+        if wait is not None:
+            told[FIGURE] = wait.as_json()
+            if trial.verdict is Verdict.RUNNING:
+                reason = wait.in_words(self.patience_s, trials.progress(trial))
         self.registry.keep(Found(CANARY, trial.candidate, trial.incumbent, trial.verdict, reason, told))
 
     def _owe(self, move: Callable[[], State]) -> None:
@@ -310,13 +361,15 @@ class Versions:
             return
         self._owed = None
 
-    def _write(self, write: Callable[[], None]) -> None:
-        """Something that may as well be lost."""
+    def _write(self, write: Callable[[], None]) -> bool:
+        """Something that may as well be lost; whether it was written."""
         try:
             with self.fence.held():
                 write()
         except (CheckpointError, OSError) as error:
             self._say_trouble(f"registry: {error}")
+            return False
+        return True
 
     def _say_trouble(self, text: str) -> None:
         if text != self.trouble:
@@ -327,4 +380,4 @@ class Versions:
         self._news.append(Reason(ReasonCode.VERSION, version, math.nan, math.nan, text))
 
     def _age_s(self, at: str) -> float:
-        return (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds()
+        return (self.now() - datetime.fromisoformat(at)).total_seconds()

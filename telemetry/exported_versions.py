@@ -27,6 +27,11 @@ class VersionMetrics:
             "Share of a trial's requests that missed their targets beyond what the incumbent misses",
             registry=registry,
         )
+        self._waits = Gauge(
+            "poolpilot_trial_waiting_seconds",
+            "For so long a candidate's trial has waited for the mode active; 0 while turns are taken, NaN without a trial",
+            registry=registry,
+        )
         self._difference = Gauge(
             "poolpilot_trial_difference",
             "Candidate less incumbent, more is better: attainment by class, or the share of the bill that is saved",
@@ -35,7 +40,9 @@ class VersionMetrics:
         )
         self.show("", "", False, None)
 
-    def show(self, incumbent: str, candidate: str, turn: bool, trial: Mapping[str, Any] | None) -> None:
+    def show(
+        self, incumbent: str, candidate: str, turn: bool, trial: Mapping[str, Any] | None, waits_s: float = 0.0
+    ) -> None:
         """As of now.
 
         Args:
@@ -43,6 +50,7 @@ class VersionMetrics:
             candidate: version on trial; empty where none is.
             turn: whether the candidate decides now.
             trial: its figures so far, as its evidence has them.
+            waits_s: for so long it has waited for the mode `active`; 0 while turns are taken.
         """
         self._info.clear()
         self._difference.clear()
@@ -52,6 +60,7 @@ class VersionMetrics:
         self._turn.set(turn)
         self._blocks.set(math.nan if trial is None else len(trial["blocks"]))
         self._suffered.set(math.nan if trial is None else trial["suffered_frac"])
+        self._waits.set(math.nan if trial is None else waits_s)
         for measure, bounds in (trial["measures"] if trial is not None else {}).items():
             for end in ("low", "mean", "high"):
                 value = bounds[end]

@@ -34,6 +34,11 @@ UNKNOWN: Final = float("nan")
 FLOOR_OF_TARGET: Final = 0.1
 """A latency's error is told in parts of the measured value, or of this share of the target where that is more: 40 ms for
 20 ms matter to nobody who was promised 2 s."""
+RANK_SLACK: Final = 0.02
+"""A simulated percentile may be any within so much of its share: as many points as attainment may be off and be good. Where two
+unlike pools serve a class its latencies have a gap, and the share at which they jump over it decides the value of a percentile."""
+PERCENTILES: Final = {"p50": 0.5, "p95": 0.95}
+"""That are compared of every latency, as their fields call them."""
 QUEUE_STEPS: Final = 200
 """The queue is compared over at most so many steps of equal length: engines are scraped at other moments than a simulation
 ticks."""
@@ -144,6 +149,8 @@ class Observed:
     """`[T]` requests queued in all engines; NaN where unknown."""
     running: FloatArray = field(default_factory=_none)
     """`[T]` sequences in all running batches."""
+    around_s: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    """Of a simulated run, by class and percentile (`ttft_p50_s`): those of `RANK_SLACK` less and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +164,8 @@ class Compared:
     measured: float
     simulated: float
     error: float
-    """Simulated less measured: in points for `IN_POINTS`, else in parts (`FLOOR_OF_TARGET`); of the queue the distance."""
+    """Simulated less measured: in points for `IN_POINTS`, else in parts (`FLOOR_OF_TARGET`); of the queue the distance; of a
+    percentile that to the nearest one within `RANK_SLACK`."""
     verdict: Verdict
 
 
@@ -200,8 +208,8 @@ def match(measured: Observed, simulated: Observed) -> Match:
         made = simulated.classes[name]
         for figure in TOLERANCES:
             if hasattr(real, figure):
-                floor = _floor(figure, real)
-                _compare(figures, lacking, figure, name, getattr(real, figure), getattr(made, figure), floor)
+                own, around = getattr(made, figure), simulated.around_s.get((name, figure))
+                _compare(figures, lacking, figure, name, getattr(real, figure), own, _floor(figure, real), around)
     queue = _queue(measured, simulated)
     figures += [queue] if queue else []
     lacking += [] if queue else ["queue"]
@@ -216,12 +224,14 @@ def _compare(
     real: float,
     made: float,
     floor: float = 0.0,
+    around: tuple[float, float] | None = None,
 ) -> None:
     if math.isnan(real) or math.isnan(made):
         lacking.append(f"{figure} of {of}" if of else figure)
         return
     whole = 1.0 if figure in IN_POINTS else max(abs(real), floor)
-    off = made - real
+    low, high = around or (made, made)
+    off = low - real if real < low else high - real if real > high else 0.0
     error = off / whole if whole > 0 else (0.0 if off == 0 else math.copysign(math.inf, off))
     figures.append(Compared(figure, of, real, made, error, TOLERANCES[figure].of(error)))
 
@@ -357,16 +367,13 @@ def observed_of(result: RunResult, targets: Targets, watch: Watch | None = None,
             "waiting": np.array([float(own[episode]) for own in watch.waiting]),
             "running": np.array([float(own[episode]) for own in watch.running]),
         }
-    return Observed(result.duration_s, classes, float(result.bill.total_usd), **curves)
+    around_s = around(result.class_names, result.tally)
+    return Observed(result.duration_s, classes, float(result.bill.total_usd), **curves, around_s=around_s)
 
 
 def classes_seen(class_names: Sequence[str], tally: FloatArray, targets: Targets) -> dict[str, ClassSeen]:
     """What a tally `[C, W]` (`env.window`) says of each class."""
-    quantile = {
-        f"{label}_{at}_s": percentile_s(tally[:, first : first + N_BUCKETS], share)
-        for label, first in _FIRST.items()
-        for at, share in (("p50", 0.5), ("p95", 0.95))
-    }
+    quantile = _percentiles(tally)
     attainment = attainment_of(tally)
     classes = {}
     for c, name in enumerate(class_names):
@@ -385,6 +392,21 @@ def classes_seen(class_names: Sequence[str], tally: FloatArray, targets: Targets
     return classes
 
 
+def around(class_names: Sequence[str], tally: FloatArray) -> dict[tuple[str, str], tuple[float, float]]:
+    """Of a tally `[C, W]`, what `Observed.around_s` holds."""
+    low, high = (_percentiles(tally, slack) for slack in (-RANK_SLACK, RANK_SLACK))
+    return {(name, key): (float(low[key][c]), float(high[key][c])) for c, name in enumerate(class_names) for key in low}
+
+
+def _percentiles(tally: FloatArray, slack: float = 0.0) -> dict[str, FloatArray]:
+    """`[C]` each, by their field's name."""
+    return {
+        f"{label}_{at}_s": percentile_s(tally[:, first : first + N_BUCKETS], share + slack)
+        for label, first in _FIRST.items()
+        for at, share in PERCENTILES.items()
+    }
+
+
 def mean_of(runs: Sequence[Observed]) -> Observed:
     """The mean of runs of one stretch with the same ticks, such as a replay under several seeds."""
     first = runs[0]
@@ -397,6 +419,13 @@ def mean_of(runs: Sequence[Observed]) -> Observed:
         )
         for name in first.classes
     }
+    around_s = {
+        key: (
+            float(np.mean([run.around_s[key][0] for run in runs])),
+            float(np.mean([run.around_s[key][1] for run in runs])),
+        )
+        for key in first.around_s
+    }
     return Observed(
         first.duration_s,
         classes,
@@ -404,6 +433,7 @@ def mean_of(runs: Sequence[Observed]) -> Observed:
         first.time_s,
         np.mean([run.waiting for run in runs], axis=0),
         np.mean([run.running for run in runs], axis=0),
+        around_s,
     )
 
 

@@ -9,8 +9,9 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from ...agents.registry import GATES, Event, Evidence, Registry, Verdict, Version, wanting
+from ...agents.registry import CANARY, GATES, Event, Evidence, Registry, State, Verdict, Version, wanting
 from ...agents.registry.state import withdrawn
+from ...controller.waiting import FIGURE as WAITS
 from ..printing import table
 
 _MARKS = {
@@ -28,8 +29,8 @@ def versions_table(registry: Registry) -> Table:
         (
             own.version,
             escape(own.name) or "-",
-            _standing(own, state.incumbent, state.on_trial, registry.history()),
-            *(_mark(own.evidence.get(gate), state.incumbent) for gate in GATES),
+            _standing(own, state, registry.history()),
+            *(_mark(own.evidence.get(gate), state) for gate in GATES),
         )
         for own in registry.versions()
     ]
@@ -41,7 +42,7 @@ def version_tables(registry: Registry, version: str) -> list[RenderableType]:
     """One version: its evidence, why it may or may not be promoted, and what happened to it."""
     state, own = registry.state(), registry.version(version)
     rows = [
-        (gate, _mark(found, state.incumbent), escape(found.reason), found.incumbent, found.made_at)
+        (gate, _mark(found, state), escape(found.reason), found.incumbent, found.made_at)
         for gate, found in own.evidence.items()
     ]
     events = [event for event in registry.history() if version in (event.version, event.before)]
@@ -49,7 +50,9 @@ def version_tables(registry: Registry, version: str) -> list[RenderableType]:
     may = "It decides." if version == state.incumbent else "It may be promoted."
     if lacks:
         may = "It may not be promoted: " + "; ".join(lacks)
-    what = f"{version} {own.name}, {_standing(own, state.incumbent, state.on_trial, registry.history())}"
+    if version == state.on_trial:
+        may = f"`policies end-trial {version}` ends its trial without a verdict. {may}"
+    what = f"{version} {own.name}, {_standing(own, state, registry.history())}"
     shown: list[RenderableType] = [
         table(escape(what), ("gate", "verdict", "why", "against", "at"), rows, escape(own.broken or may))
     ]
@@ -94,27 +97,37 @@ def version_json(registry: Registry, own: Version) -> dict[str, Any]:
     return {
         "version": own.version,
         "name": own.name,
-        "is": _standing(own, state.incumbent, state.on_trial, registry.history()),
+        "is": _standing(own, state, registry.history()),
         "broken": own.broken or None,
         "evidence": evidence,
         "lacks": lacks,
     }
 
 
-def _standing(own: Version, incumbent: str, on_trial: str, events: Sequence[Event]) -> str:
+def _standing(own: Version, state: State, events: Sequence[Event]) -> str:
     if own.broken:
         return "broken"
-    if own.version == incumbent:
+    if own.version == state.incumbent:
         return "incumbent"
-    if own.version == on_trial:
-        return "on trial"
+    if own.version == state.on_trial:
+        return "on trial" + _how_far(own.evidence.get(CANARY), state)
     return "rolled back" if own.version in withdrawn(events) else "candidate"
 
 
-def _mark(found: Evidence | None, incumbent: str) -> str:
+def _how_far(trial: Evidence | None, state: State) -> str:
+    """What a trial waits for, if it does: a sidecar that takes it up, or its mode."""
+    if trial is None or trial.verdict is not Verdict.RUNNING or trial.incumbent != state.incumbent:
+        return ", no sidecar has begun it"
+    return ", waits" if trial.figures.get(WAITS) else ""
+
+
+def _mark(found: Evidence | None, state: State) -> str:
     if found is None:
         return "-"
-    return _MARKS[found.verdict] + ("" if found.incumbent == incumbent else " (old)")
+    mark = _MARKS[found.verdict]
+    if found.verdict is Verdict.RUNNING and found.candidate != state.on_trial:
+        mark = "[yellow]cut off[/yellow]"
+    return mark + ("" if found.incumbent == state.incumbent else " (old)")
 
 
 def _flat(figures: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -55,7 +55,7 @@ def trial(version: str, registry: Path, force: str | None, as_json: bool) -> Non
     own, full = opened(registry, version)
     state = own.begin_trial(full, own.incumbent(), force)
     told = {"on_trial": state.on_trial, "incumbent": state.incumbent, "generation": state.generation}
-    _say(as_json, told, f"{full} is on trial beside {state.incumbent}, as soon as a sidecar looks")
+    _say(as_json, told, f"{full} is on trial beside {state.incumbent}, as soon as a sidecar in mode active looks")
 
 
 @click.command("end-trial")

@@ -88,6 +88,9 @@ class Trial(Strict):
     """Probability of promoting a candidate that is worse than the slack allows, and of turning down one that is not."""
     blocks: Annotated[int, Field(ge=6, le=10_000)] = 60
     """After so many without a verdict the trial ends, and nothing is promoted."""
+    wait_s: Annotated[float, Field(gt=0, le=31_536_000.0)] = 86_400.0
+    """So long a trial waits while the mode is not `active`, because the sidecar stepped back or somebody asked for it. Then it
+    ends without a verdict, and nothing is promoted."""
     probation_ticks: Annotated[int, Field(ge=0, le=1_000_000)] = 720
     """After a promotion: a breach (`gates`) within so many ticks goes back to the version before instead of down a mode."""
 
@@ -95,8 +98,8 @@ class Trial(Strict):
 class Exploration(Strict):
     """Noise on what the policy's network answers, so that the record tells what else could be done. Off unless enabled.
 
-    It reaches no further than the canary does, its share or its pools, in `active` mode too; never while a candidate is on
-    trial. A campaign has a budget, and is over when that is spent; a new name begins another one."""
+    It reaches no further than the canary does, its share or its pools, in `active` mode too; never while a candidate takes
+    turns with the policy. A campaign has a budget, and is over when that is spent; a new name begins another one."""
 
     enabled: bool = False
     campaign: Name = "first"

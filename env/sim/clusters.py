@@ -21,7 +21,7 @@ from .engine_state import PS_PER_S
 from .loading import batched_cluster, batched_ranges, load_world, padded, size_of, whole_ps
 from .sight import remember_some, snapshot_of
 from .spending import scaling_seconds
-from .state import EVENTS, Clusters, room_for, with_room
+from .state import EVENTS, LOAD, MEAN_S, PROVISION, Clusters, room_for, with_room
 from .world import WorldSpec
 
 _CLUSTERS_PER_THREAD = 16
@@ -134,6 +134,18 @@ class SimulatedClusters:
             self.specs[b] = spec
             self._load(b, spec)
         self._restate(n_classes, n_pools)
+
+    def have_starts_take(self, seconds: FloatArray) -> None:
+        """From now on every cold start of a pool takes `seconds` `[B, P]`, whatever its world says: for what is known.
+
+        Raises:
+            ValueError: another shape, or a time that is negative or not finite.
+        """
+        delays = self._every.delays
+        if seconds.shape != delays.shape[:2] or not (np.isfinite(seconds) & (seconds >= 0)).all():
+            raise ValueError(f"seconds: shape {seconds.shape}, wanted {delays.shape[:2]} of times of 0 or more")
+        delays[:, :, [PROVISION, LOAD]] = 0.0
+        delays[:, :, PROVISION, MEAN_S] = seconds
 
     def advance(self, action: Action) -> TickOutcome:
         """Let the clusters run for exactly `tick_s` under `action` (`[B, ...]`, padding ignored).

@@ -17,16 +17,15 @@ from typing import Any
 
 import yaml
 
-from poolpilot.commands.demonstration.stack import Entrant, Stage, addressees, sidecar
+from poolpilot.commands.demonstration.stack import Entrant, addressees, sidecar
 from poolpilot.controller.actuators.roster import read_roster
 from poolpilot.controller.recording import BILL_FILE
 from poolpilot.env.emulator.replay import ClientRecord, Replay, replay
 from poolpilot.env.emulator.serving import warm_up
-from poolpilot.env.scenario import load_scenario
-from poolpilot.env.workload.load import load_workload
 from poolpilot.telemetry.valkey import embedded_valkey
 
 from ..deploy.shipped import tool
+from ..e2e.miniature import staged
 from ..env.emulator.conftest import a_spec
 
 PATIENCE_S = 120.0
@@ -165,15 +164,13 @@ def scraped_run(folder: Path, policy: str = "threshold") -> Iterator[Run]:
 async def _run(folder: Path, url: str, policy: str) -> tuple[Bill, Bill, list[ClientRecord], dict[str, Any]]:
     scenario_file = folder / "fleet.yaml"
     scenario_file.write_text(FLEET.format(duration_s=DURATION_S))
-    scenario = load_scenario(str(scenario_file))
-    workload = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
     async with embedded_valkey(folder / "valkey") as valkey:
-        stage = Stage(scenario, scenario_file, workload, valkey.url, folder, SPEED_UP, stream_interval=4)
+        stage = staged(scenario_file, valkey.url, SPEED_UP)
         async with sidecar(stage, Entrant("run", policy), folder / "run") as running:
             following = asyncio.create_task(_listed(running.folder, folder / "prometheus" / "targets.json"))
             await _all_seen(url, 2)  # the cheap pool may have shrunk already
             before = await _next_bill(running.folder / BILL_FILE)
-            clients = await replay(workload, addressees(scenario), running.url, SPEED_UP, Replay())
+            clients = await replay(stage.workload, addressees(stage.scenario), running.url, SPEED_UP, Replay())
             await asyncio.sleep(LATE_S)
             after = await _next_bill(running.folder / BILL_FILE)
             await asyncio.sleep(2 * SCRAPE_S)

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from poolpilot.benchmarks.load_search import Step
-from poolpilot.benchmarks.soak import Growth, Soaked, carried, growth, growth_of_rate, main, markdown, verdict
+from poolpilot.benchmarks.soak import Growth, Soaked, carried, evened, growth, growth_of_rate, main, markdown, verdict
 
 NOISE = random.Random(0)
 
@@ -44,6 +44,18 @@ def test_processor_time_of_a_tick_is_told_from_how_many_ticks_there_were(slower:
     used_ms = [50.0 * n + slower * n * n / 480.0 for n in ticks]
     found = growth_of_rate("tick", "ms", used_ms, ticks, 0.25, 5.0)
     assert found.first == pytest.approx(50.0 + slower * 0.4, rel=0.1)
+    assert found.grew is bool(slower)
+
+
+@pytest.mark.parametrize("slower", [0.0, 60.0], ids=["as ever", "slower and slower"])
+def test_a_machine_that_slows_down_is_no_growth_and_hides_none(slower: float) -> None:
+    ticks = [float(n) for n in range(240)]
+    work_s = [0.004 * (1.5 if n > 150 else 1.0) * NOISE.uniform(0.9, 1.1) for n in ticks]
+    used_ms = [0.0]
+    for n, work in zip(ticks[1:], work_s[1:], strict=True):
+        used_ms.append(used_ms[-1] + (50.0 + slower * n / 240.0) * work / 0.004)
+    assert growth_of_rate("tick", "ms", used_ms, ticks, 0.25, 5.0).grew
+    found = growth_of_rate("tick", "ms", evened(used_ms, work_s), ticks, 0.25, 5.0)
     assert found.grew is bool(slower)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from poolpilot.agents.planner.written import scenario_yaml
-from poolpilot.agents.registry import GATES, TWIN, Evidence, Registry, Verdict
+from poolpilot.agents.registry import CANARY, GATES, TWIN, Evidence, Registry, Verdict
 from poolpilot.cli import main
+from poolpilot.controller.waiting import FIGURE, Wait
+from poolpilot.env.contract import Mode
 from poolpilot.env.scenario import load_scenario
 from poolpilot.tests.agents.registry.candidates import a_checkpoint, let_through
 
@@ -98,9 +102,37 @@ def test_a_trial_is_begun_and_ended_by_hand(shell: Shell) -> None:
     version = candidate_of(shell)
     assert "twin: no evidence" in shell.run("trial", version, code=2).stderr
     shell.run("trial", version, "--force", "to see how it does")
-    assert "on trial" in shell.run("show").stdout
+    assert standing(shell) == "on trial, no sidecar has begun it"
+    assert f"policies end-trial {version}" in shell.run("show", version).stdout
     shell.run("end-trial", version)
     assert Registry(shell.registry).state().on_trial == ""
+
+
+def test_what_a_trial_waits_for_is_shown_and_one_that_was_ended_by_hand_runs_no_more(shell: Shell) -> None:
+    registry, version = Registry(shell.registry), candidate_of(shell)
+    registry.begin_trial(version, registry.incumbent(), force="to see how it does")
+    begun = Evidence(CANARY, version, registry.incumbent(), Verdict.RUNNING, "3 of at most 60 blocks")
+    registry.keep(begun)
+    assert standing(shell) == "on trial"
+    assert "running" in shell.run("show", version).stdout
+    waits = Wait(Mode.CANARY, datetime(2026, 3, 1, 12, 0, tzinfo=UTC))
+    registry.keep(replace(begun, reason=waits.in_words(3600.0, begun.reason), figures={FIGURE: waits.as_json()}))
+    assert standing(shell) == "on trial, waits"
+    shown = " ".join(shell.run("show", version).stdout.split())
+    assert "waits since 2026-03-01 12:00 UTC, the mode is canary" in shown
+    assert "ends without a verdict at 2026-03-01 13:00 UTC; 3 of at most 60 blocks" in shown
+    shell.run("end-trial", version)
+    assert standing(shell) == "candidate"
+    listed = shell.run("show").stdout
+    assert "cut off" in listed
+    assert "running" not in listed
+
+
+def standing(shell: Shell) -> str:
+    """Of the candidate."""
+    told = shell.told("show", candidate_of(shell))
+    assert isinstance(told, dict)
+    return str(told["is"])
 
 
 @pytest.mark.parametrize(

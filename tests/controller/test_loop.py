@@ -24,12 +24,14 @@ from poolpilot.controller.actuators.local_replica import LocalSettings
 from poolpilot.controller.actuators.processes import LocalProcesses
 from poolpilot.controller.decision_log import DecisionLog
 from poolpilot.controller.ladder import Ladder, standing_on
-from poolpilot.controller.loop import Recorder, Sidecar, Tick
+from poolpilot.controller.loop import Sidecar
 from poolpilot.controller.observing import Observer
 from poolpilot.controller.preparing import first_plan
+from poolpilot.controller.proposing import Proposals
 from poolpilot.controller.recording import BILL_FILE, Records
 from poolpilot.controller.routing import routing_table
 from poolpilot.controller.thinking import Thinker
+from poolpilot.controller.tick import Recorder, Tick
 from poolpilot.env.contract import Action, Memory, Mode, Plan, Policy, ReasonCode, Snapshot
 from poolpilot.env.guard import first_state
 from poolpilot.env.scenario import Scenario, load_scenario
@@ -104,7 +106,7 @@ class Bench:
         cluster = self.scenario.cluster()
         return Sidecar(
             scenario=self.scenario,
-            thinker=Thinker(policy, PlanTracking(cluster)),
+            proposals=Proposals(self.scenario, Thinker(policy, PlanTracking(cluster))),
             planner=planner,
             limits=self.scenario.limits(),
             observer=observer or self.observer(),

@@ -33,6 +33,8 @@ from poolpilot.tests.agents.registry.candidates import a_checkpoint, let_through
 from .ticks import a_plan, a_sitting, a_snapshot
 
 TICK_S = 10.0
+PATIENCE_S = 86_400.0
+"""So long a trial waits for its mode."""
 CLUSTER = a_sitting().cluster
 C = len(CLUSTER.class_names)
 
@@ -53,6 +55,8 @@ class Desk:
         self.rng = np.random.default_rng(0)
         self.shown = CollectorRegistry()
         self.now_s = 0.0
+        self.later = timedelta()
+        """How far the wall's clock was moved on."""
         self.versions = self.fresh()
         self.who: list[str] = []
         self.news: list[str] = []
@@ -70,9 +74,15 @@ class Desk:
             Thinker(fallback, fallback),
             rules,
             self.probation_s,
+            PATIENCE_S,
+            now=self.wall,
             on_sat=self.sats.append,
             metrics=VersionMetrics(self.shown),
         )
+
+    def wall(self) -> datetime:
+        """UTC."""
+        return datetime.now(UTC) + self.later
 
     def tick(self) -> Proposed:
         """One round."""
@@ -205,15 +215,26 @@ def test_a_good_candidate_takes_turns_and_is_promoted_with_its_evidence(registry
     assert [e.kind for e in registry.history()][-1] == "promoted"
 
 
-def test_in_its_turn_the_incumbents_wish_goes_for_what_is_beyond_its_reach(registry: Registry, candidate: str) -> None:
-    on_trial(registry, candidate)
-    desk = Desk(registry)
+def test_in_its_turn_the_incumbents_wish_goes_for_what_is_beyond_its_reach(registry: Registry, tmp_path: Path) -> None:
+    halved = registry.add(a_checkpoint(tmp_path / "halved", name="halved", pool_output=(0.0, 0.0, -1.0, 0.0)))
+    on_trial(registry, halved)
+    desk, alone, whose = Desk(registry), Desk(Registry.found(tmp_path / "alone", tmp_path / "first")), []
     for _ in range(8):
-        proposed = desk.tick()
-        assert (proposed.incumbent is not None) == (proposed.policy_hash == candidate)
+        proposed, wish = desk.tick(), alone.tick()
+        whose.append(proposed.policy_hash)
+        assert (proposed.incumbent is not None) == (proposed.policy_hash == halved)
         if proposed.incumbent is not None:
-            own, other = proposed.incumbent, proposed.action
-            assert any(not np.array_equal(getattr(own, f.name), getattr(other, f.name)) for f in fields(own))
+            assert_same(proposed.incumbent, wish.action)
+            assert (proposed.action.batch_cap < wish.action.batch_cap).all(), "the candidate halves every cap"
+        else:
+            assert_same(proposed.action, wish.action)
+    assert set(whose) == {registry.incumbent(), halved}
+
+
+def assert_same(own: Action, other: Action) -> None:
+    """To the last bit."""
+    for part in fields(own):
+        np.testing.assert_array_equal(getattr(own, part.name), getattr(other, part.name), part.name)
 
 
 def test_a_trial_is_shown_to_prometheus_as_long_as_it_lasts(registry: Registry, candidate: str) -> None:
@@ -334,6 +355,103 @@ def test_a_trial_that_somebody_ends_or_overtakes_is_given_up(
     for _ in range(6):
         assert desk.tick().policy_hash == third
     assert desk.versions.trial is None
+
+
+# While the mode is another one
+
+
+def blocks_of(desk: Desk) -> int:
+    return len(desk.versions.trial.blocks) if desk.versions.trial else 0
+
+
+def waiting(registry: Registry, candidate: str) -> tuple[Desk, datetime]:
+    """A sidecar that stepped back after two blocks of a trial, and when."""
+    on_trial(registry, candidate)
+    desk = Desk(registry)
+    desk.until(lambda: blocks_of(desk) == 2)
+    desk.mode = Mode.CANARY
+    desk.tick()
+    return desk, datetime.fromisoformat(registry.evidence(candidate)[CANARY].figures["waits"]["since"])
+
+
+def test_a_trial_under_a_sidecar_that_stepped_back_waits_and_says_so_everywhere(
+    registry: Registry, candidate: str
+) -> None:
+    desk, since = waiting(registry, candidate)
+    said = f"waits since {since:%Y-%m-%d %H:%M} UTC, the mode is canary and turns are taken in active; ends without a verdict"
+    assert said in desk.versions.told
+    assert "2 of at most 40 blocks" in desk.versions.told
+    assert any(said in news for news in desk.news)
+    found = registry.evidence(candidate)[CANARY]
+    assert (found.verdict, found.figures["waits"]["mode"]) == (Verdict.RUNNING, "canary")
+    assert said in found.reason
+    desk.later += timedelta(minutes=5)
+    before = len(registry.history())
+    for _ in range(6):
+        assert desk.tick().policy_hash == registry.incumbent()
+        assert desk.shown.get_sample_value("poolpilot_trial_turn") == 0.0
+    assert desk.shown.get_sample_value("poolpilot_trial_waiting_seconds") == pytest.approx(300.0, abs=30.0)
+    assert len(registry.history()) == before, "said once, not at every tick"
+
+
+def test_a_trial_goes_on_with_what_it_knows_when_the_mode_is_active_again(registry: Registry, candidate: str) -> None:
+    desk, _ = waiting(registry, candidate)
+    desk.mode = Mode.ACTIVE
+    desk.tick()
+    assert "goes on" in desk.news[-1]
+    assert desk.shown.get_sample_value("poolpilot_trial_waiting_seconds") == 0.0
+    assert "waits" not in registry.evidence(candidate)[CANARY].figures
+    assert blocks_of(desk) == 2
+    desk.until(lambda: blocks_of(desk) == 3)
+    assert candidate in desk.who[-4:]
+
+
+def test_a_trial_that_has_waited_too_long_ends_without_a_verdict_and_may_be_begun_again(
+    registry: Registry, candidate: str
+) -> None:
+    desk, since = waiting(registry, candidate)
+    desk.versions, desk.later = desk.fresh(), timedelta(seconds=PATIENCE_S - 60.0)  # a restart begins no new wait
+    desk.tick()
+    assert registry.state().on_trial == candidate
+    desk.later += timedelta(seconds=60.0)
+    desk.tick()
+    found = registry.evidence(candidate)[CANARY]
+    assert (registry.state().on_trial, registry.incumbent()) == ("", found.incumbent)
+    assert found.verdict is Verdict.UNKNOWN
+    assert f"the mode has not been active since {since:%Y-%m-%d %H:%M} UTC; 2 of at most 40 blocks" in found.reason
+    assert registry.history()[-1].reason == f"{found.verdict}: {found.reason}"
+    desk.tick()
+    assert desk.versions.told == ""
+    registry.begin_trial(candidate, registry.incumbent())
+    desk.mode = Mode.ACTIVE
+    desk.until(lambda: blocks_of(desk) == 1)
+
+
+def test_a_trial_that_waits_is_ended_by_hand(registry: Registry, candidate: str) -> None:
+    desk, _ = waiting(registry, candidate)
+    registry.end_trial(candidate, "enough")
+    desk.tick()
+    assert desk.versions.told == ""
+    assert desk.news[-1].endswith("on trial no more: the registry says so")
+    assert math.isnan(desk.shown.get_sample_value("poolpilot_trial_waiting_seconds") or 0.0)
+
+
+def test_what_could_not_be_written_of_a_wait_is_written_later(registry: Registry, candidate: str) -> None:
+    on_trial(registry, candidate)
+    desk = Desk(registry)
+    desk.tick()
+    desk.mode = Mode.CANARY
+    with pytest.MonkeyPatch.context() as patched:
+
+        def full(handle: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(os, "fsync", full)
+        desk.tick()
+        assert "No space left" in desk.versions.trouble
+    assert "waits" not in registry.evidence(candidate)[CANARY].figures
+    desk.tick()
+    assert registry.evidence(candidate)[CANARY].figures["waits"]["mode"] == "canary"
 
 
 # Probation

@@ -12,12 +12,10 @@ from poolpilot.agents.registry import Registry, version_of
 from poolpilot.commands.demonstration.stack import Stage, addressees
 from poolpilot.controller.trial import begun, candidates_window, rules_of
 from poolpilot.env.emulator.replay import Replay, replay
-from poolpilot.env.scenario import load_scenario
-from poolpilot.env.workload.load import load_workload
 from poolpilot.telemetry.record import read_log
 from poolpilot.tests.agents.registry.candidates import a_checkpoint
 
-from .miniature import MINIATURE, Control, control, end_processes_naming
+from .miniature import MINIATURE, Control, control, end_processes_naming, staged
 
 DURATION_S, SPEED_UP = 400.0, 10.0
 RUSH = "{{kind: ramp, times_s: [0, 35, 40, 60, 65, 100], factors: [1, 1, 6, 6, 0.5, 0.5]}}"
@@ -33,9 +31,7 @@ def a_steady_stage(folder: Path, store_url: str, duration_s: float = DURATION_S)
     path = folder / "steady.yaml"
     even = MINIATURE.replace(RUSH, "{{kind: ramp, times_s: [0, 1], factors: [3.5, 3.5]}}")
     path.write_text(even.format(duration_s=duration_s) + TURNS)
-    scenario = load_scenario(str(path))
-    workload = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
-    return Stage(scenario, path, workload, store_url, folder, SPEED_UP, stream_interval=4)
+    return staged(path, store_url, SPEED_UP)
 
 
 @asynccontextmanager

@@ -72,10 +72,14 @@ def miniature(folder: Path, duration_s: float = 100) -> Path:
 
 def a_stage(folder: Path, store_url: str, speed_up: float, duration_s: float = 100) -> Stage:
     """The miniature with its requests, at Envoy's own choice of port."""
-    path = miniature(folder, duration_s)
+    return staged(miniature(folder, duration_s), store_url, speed_up)
+
+
+def staged(path: Path, store_url: str, speed_up: float) -> Stage:
+    """A scenario's file with its requests; whatever is written goes beside it."""
     scenario = load_scenario(str(path))
     workload = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
-    return Stage(scenario, path, workload, store_url, folder, speed_up, stream_interval=4)
+    return Stage(scenario, path, workload, store_url, path.parent, speed_up, stream_interval=4)
 
 
 def processes_naming(folder: Path) -> list[str]:

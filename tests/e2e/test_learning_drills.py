@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -37,12 +37,18 @@ pytestmark = pytest.mark.e2e
 LEAN = {"class_output": (-0.5, 0.0), "pool_output": (-0.5, 0.0, 0.0, 0.0)}
 """Less head-room: enough on the hardware that is believed in, and not on slower one."""
 STARVING = {"class_output": (-1.0, 0.0), "pool_output": (-1.0, 0.0, -1.0, 0.0)}
-SLOWNESS = 3.5
-"""Of the real replicas: this much slower than the twin has them."""
+SLOWNESS = 2.0
+"""Of the real replicas: this much slower than the twin has them. In a simulated world as slow the incumbent misses nothing,
+and the candidate three quarters of the chat; at 3.5 both do."""
 
 
 def a_registry(folder: Path) -> Registry:
     return Registry.found(folder / "registry", a_checkpoint(folder / "first", name="first"))
+
+
+def attained(tally: Mapping[str, Sequence[float]], classes: Sequence[str]) -> dict[str, float]:
+    """By class, the share of a trial's requests that met their targets."""
+    return {name: met / max(n, 1.0) for name, met, n in zip(classes, tally["met"], tally["judged"], strict=True)}
 
 
 def lost(clients: Replay) -> list[str]:
@@ -56,8 +62,8 @@ async def test_what_looks_good_in_the_twin_and_is_bad_live_is_caught_and_what_it
     first = registry.incumbent()
     async with embedded_valkey(tmp_path / "valkey") as valkey:
         stage = a_steady_stage(tmp_path, valkey.url)
-        # The first to decide: the incumbent is short of such hardware too, and steps back where it is not in its trial.
-        candidate = a_candidate(stage, registry, "lean", **LEAN, window=0)
+        # After the incumbent, so that there is something to hold it against.
+        candidate = a_candidate(stage, registry, "lean", **LEAN, window=1)
         scenario = stage.scenario
         days = [
             TwinDay(
@@ -82,6 +88,10 @@ async def test_what_looks_good_in_the_twin_and_is_bad_live_is_caught_and_what_it
     assert found.verdict is Verdict.FAIL, found
     assert registry.incumbent() == first
     assert gone == []
+    # The suffering is the candidate's alone: on the same hardware the incumbent keeps its promise.
+    held, broken = (attained(found.figures[who], stage.scenario.class_names) for who in ("incumbent", "candidate"))
+    wanted = stage.scenario.classes["chat"].target.attainment
+    assert held["chat"] >= wanted > broken["chat"], (held, broken)
     # As an operator looks at it: refused, and the share of requests that suffered.
     shown = CliRunner().invoke(policies, ["show", candidate, "--registry", str(registry.folder)], terminal_width=200)
     assert shown.exit_code == 0, shown.output

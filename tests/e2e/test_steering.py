@@ -9,8 +9,8 @@ import pytest
 from poolpilot.commands.demonstration.stack import Stage, addressees
 from poolpilot.controller.actuators.envoy_process import EnvoyFolder
 from poolpilot.controller.assembly import steer
-from poolpilot.controller.loop import Status
 from poolpilot.controller.settings import ControlSettings
+from poolpilot.controller.tick import Status
 from poolpilot.env.contract import Action, Cluster, Memory, Mode, Plan, Snapshot
 from poolpilot.env.emulator.replay import ClientRecord, Replay, replay
 from poolpilot.telemetry.envoy_log import LogTail, RequestRecord

@@ -11,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolpilot.agents.portfolio import PLAN_TRACKING, policy_factory
+from poolpilot.env.contract import Targets
 from poolpilot.env.scenario import load_scenario
-from poolpilot.env.window import N_BUCKETS, bucket_of, percentile_s
+from poolpilot.env.window import N_BUCKETS, TALLY_WIDTH, TPOT, bucket_of, percentile_s
 from poolpilot.training.matching import (
     TOLERANCES,
     ClassSeen,
     Observed,
     Verdict,
     Watch,
+    around,
+    classes_seen,
     match,
     mean_of,
     observed_of,
@@ -79,6 +82,30 @@ def test_a_latency_far_below_its_target_may_be_off_by_any_factor() -> None:
     (ttft,) = (own for own in match(real, made).figures if own.figure == "ttft_p50_s")
     assert ttft.error == pytest.approx(0.04 / 0.2)
     assert ttft.verdict is Verdict.GOOD
+
+
+def test_where_latencies_have_a_gap_a_percentile_beside_it_may_be_off_by_a_little_of_its_rank() -> None:
+    """Of two unlike pools one serves half of the requests, and a percent more or less."""
+    none = np.array([np.nan])
+    targets = Targets(none, np.array([0.1]), none, none, np.array([0.9]), np.array(np.inf))
+
+    def seen(slow: int) -> Observed:
+        tally = np.zeros((1, TALLY_WIDTH))
+        for at_s, count in ((0.015, 1000 - slow), (0.04, slow)):
+            tally[0, TPOT + bucket_of(at_s)] += count
+        return replace(MEASURED, classes=classes_seen(["chat"], tally, targets), around_s=around(["chat"], tally))
+
+    def error(real: Observed, made: Observed) -> float:
+        (found,) = (own.error for own in match(real, made).figures if own.figure == "tpot_p50_s")
+        return found
+
+    assert seen(490).classes["chat"].tpot_p50_s < 0.02
+    assert seen(510).classes["chat"].tpot_p50_s > 0.03
+    assert error(seen(490), seen(510)) == error(seen(510), seen(490)) == 0.0
+    assert abs(error(seen(440), seen(510))) < 0.02, "up to where its own percentile is within two points of the gap"
+    assert error(seen(440), seen(540)) > 0.5
+    assert error(seen(540), seen(440)) < -0.3
+    assert match(seen(490), mean_of([seen(510), seen(505)])).figures
 
 
 def test_what_was_not_measured_is_listed_and_latencies_that_lack_make_it_rough() -> None:

@@ -135,6 +135,7 @@ def learn(
         scoring.probe(env.reset())
     with averaged.at_work(policy.network):
         scoring(policy, model.num_timesteps)
+    scoring.settle()
     return _concluded(config, incumbent, scoring, folder, told, model.num_timesteps)
 
 
@@ -165,6 +166,7 @@ def _concluded(
             "poolpilot": __version__,
             "torch": torch.__version__,
             "miss_price": best.miss_price,
+            "headroom": incumbent.headroom * best.headroom,
             "steps": best.steps,
             "loss": best.loss,
             "finetuned": {
@@ -198,7 +200,7 @@ def _bettered(config: FinetuneConfig, scoring: Scoring) -> str:
     best, before = scoring.best, scoring.incumbent_score
     return (
         f"loss {best.loss:.4f} after {best.steps} steps, the incumbent's {before.loss:.4f};"
-        f" {best.kl:.2f} nats from it, at most {config.kl_limit:g}"
+        f" {best.kl:.2f} nats from it, at most {config.kl_limit:g}; head-room {best.headroom:g} times its"
     )
 
 

@@ -107,6 +107,51 @@ def losses(episode: Episode) -> FloatArray:
     return lost
 
 
+def start_seconds(episode: Episode) -> tuple[FloatArray, FloatArray]:
+    """How long starts took from being asked for to serving, by the row whose action asked for them.
+
+    Replicas are taken to serve in the order in which they were asked for: whichever it truly was, as many serve at any time.
+    When within its tick one began to serve is not known: half way.
+
+    Returns:
+        `[T, P]` seconds on the mean of a row's starts, NaN where none was seen whole; and how many were.
+    """
+    ready, starting, asleep = (_known(getattr(episode.snapshot, name)) for name in ("ready", "starting", "asleep"))
+    came = np.rint(np.maximum(np.diff(ready, axis=0) + losses(episode)[1:], 0.0))
+    change = np.rint(np.diff(starting, axis=0)) + came
+    total, count = np.zeros(ready.shape), np.zeros(ready.shape)
+    times = episode.time_s
+    for p in range(ready.shape[1]):
+        under_way = [0] * round(float(starting[0, p]))
+        for t in range(len(change)):
+            under_way += [t] * max(int(change[t, p]), 0)
+            for _ in range(min(int(came[t, p]), len(under_way))):
+                asked = under_way.pop(0)
+                total[asked, p] += 0.5 * (times[t] + times[t + 1]) - times[asked]
+                count[asked, p] += 1.0
+            for _ in range(min(max(-int(change[t, p]), 0), len(under_way))):
+                under_way.pop()  # given up: the last to come is the first to go
+    count[asleep > 0] = 0.0  # one that is woken does not start
+    seconds = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return seconds, count
+
+
+def start_fracs(episodes: Sequence[Episode]) -> list[FloatArray]:
+    """Of each episode `[T, P]`: how long the starts took that a row's action asked for, over the mean of their pool in all
+    episodes; 1 where none was seen."""
+    seen = [start_seconds(episode) for episode in episodes]
+    total = sum(np.nansum(seconds * count, axis=0) for seconds, count in seen)
+    mean = total / np.maximum(sum(count.sum(axis=0) for _, count in seen), 1.0)
+    return [np.where(np.isfinite(own), own / np.where(mean > 0, mean, np.nan), 1.0) for own, _ in seen]
+
+
+def _known(column: FloatArray) -> FloatArray:
+    """`[T, P]` with what was not known at a tick as it was known last; 0 before that."""
+    rows = np.where(np.isfinite(column), np.arange(len(column))[:, None], 0)
+    last = np.maximum.accumulate(rows, axis=0)
+    return np.nan_to_num(np.take_along_axis(column, last, axis=0))
+
+
 def loss_rate(episodes: Sequence[Episode], p: int, believed_per_hr: float) -> Estimate | None:
     """Replicas lost per replica and hour: machine preemptions of a spot pool, crashes of another one."""
     events, hours = 0.0, 0.0

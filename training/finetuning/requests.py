@@ -19,7 +19,7 @@ from ...env.workload.requests import Workload
 from ...telemetry.envoy_log import RequestRecord
 from ...telemetry.record import Episode
 
-GROUP_TICKS: Final = 30
+GROUP_TICKS: Final = 6
 """Lengths are drawn anew, to the moments of what finished, every so many ticks."""
 FEWEST_TOLD: Final = 20
 """With fewer requests in a group their lengths are those of the whole stretch."""

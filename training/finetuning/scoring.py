@@ -1,14 +1,15 @@
 """What was learned beside the incumbent, on days of the twin that are not learned from; the best is kept.
 
 Nothing is scored that is further from the incumbent than the bound: it is moved back first. The incumbent is scored too,
-on the same days: learning that makes nothing better yields no candidate.
+on the same days: learning that makes nothing better yields no candidate. At the end head-rooms are tried, of what was learned
+and of the incumbent itself.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +57,9 @@ class Score:
     kl_max: float
     """The most over the observations."""
     share: float
-    """Of the way from the incumbent to what was learned: 1 unless it was moved back."""
+    """Of the way from the incumbent to what was learned: 1 unless it was moved back; 0: the incumbent's own network."""
+    headroom: float = 1.0
+    """Times the incumbent's."""
 
 
 @dataclass
@@ -87,7 +90,7 @@ class Scoring:
             self.best = Score(**document["best"])
             return
         price = self.incumbent.miss_price
-        outcome = self._outcomes(self.network, (price,))[0]
+        outcome = self._outcomes(self.network, (price,), 1.0)[0]
         self.incumbent_score = Score(0, loss(outcome), price, outcome.bill_ratio, outcome.shortfall, 0.0, 0.0, 0.0)
         self.best = self.incumbent_score
         self._write()
@@ -95,7 +98,8 @@ class Scoring:
     @property
     def improved(self) -> bool:
         """Whether anything better than the incumbent was found."""
-        return self.best.share > 0.0 and self.best.loss < self.incumbent_score.loss - MARGIN
+        differs = self.best.share > 0.0 or self.best.headroom != 1.0
+        return differs and self.best.loss < self.incumbent_score.loss - MARGIN
 
     @property
     def prices(self) -> tuple[float, ...]:
@@ -118,7 +122,7 @@ class Scoring:
         allowed = [p for p in self.prices if self._distance(policy, network, p)[0] <= self.config.kl_limit]
         if share == 0.0 or not allowed:
             return self.incumbent_score.loss
-        outcomes = self._outcomes(network, allowed)
+        outcomes = self._outcomes(network, allowed, 1.0)
         losses = [loss(outcome) for outcome in outcomes]
         at = int(np.argmin(losses))
         kl, most = self._distance(policy, network, allowed[at])
@@ -130,8 +134,33 @@ class Scoring:
         self._write()
         return score.loss
 
+    def settle(self) -> None:
+        """Try head-rooms, of the best that was learned and of the incumbent; what is better than the best is the best."""
+        known = [self.incumbent_score]
+        if self.best.share > 0.0 and self.best.headroom == 1.0:
+            known.append(self.best)
+        for own in known:
+            network = self.network if own.share == 0.0 else self.best_network()
+            for factor in self.config.headroom_factors:
+                if factor == 1.0:
+                    continue
+                (outcome,) = self._outcomes(network, (own.miss_price,), factor)
+                tried = replace(
+                    own,
+                    headroom=factor,
+                    loss=loss(outcome),
+                    bill_ratio=outcome.bill_ratio,
+                    shortfall=outcome.shortfall,
+                )
+                self.history.append(tried)
+                if tried.loss < self.best.loss - MARGIN:
+                    self.best = tried
+        self._write()
+
     def best_network(self) -> SetNetwork:
         """That of the best score."""
+        if self.best.share == 0.0:
+            return self.network
         network = SetNetwork(self.network.width)
         network.load_state_dict(load_file(self.folder / BEST_WEIGHTS))
         return network.eval()
@@ -151,9 +180,11 @@ class Scoring:
             nats = policy.distance(network, torch.as_tensor(seen), torch.as_tensor(theirs))
         return float(nats.mean()), float(nats.max())
 
-    def _outcomes(self, network: SetNetwork, prices: Sequence[float]) -> list[Outcome]:
+    def _outcomes(self, network: SetNetwork, prices: Sequence[float], headroom: float) -> list[Outcome]:
+        """At each price, with so many times the incumbent's head-room."""
+
         def make(cluster: Cluster, miss_price: FloatArray) -> Policy:
-            bending = Bending(cluster, self._rules(cluster), self.incumbent.headroom)
+            bending = Bending(cluster, self._rules(cluster), self.incumbent.headroom * headroom)
             return ActingNetwork(bending, network, miss_price)
 
         return self.judge.by_price(make, prices)

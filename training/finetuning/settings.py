@@ -50,3 +50,5 @@ class FinetuneConfig(TrainConfig):
     """Of the twin, never learned from, on which what is learned is scored beside the incumbent."""
     price_factors: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4, 2.0)
     """Prices of a miss that are tried, in the incumbent's."""
+    headroom_factors: tuple[float, ...] = (0.85, 0.92, 1.0, 1.08)
+    """Head-rooms that are tried at the end, in the incumbent's: a world that is known needs less of it than one that is not."""

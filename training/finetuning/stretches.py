@@ -10,9 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from ...env.contract import IntArray
+from ...env.contract import FloatArray, IntArray
 from ...telemetry.record import Defect, Episode, Record
 from ...telemetry.record.defects import SUSPECT
+from .machines import start_fracs
 
 DAY_S: Final = 86_400.0
 FEWEST_TICKS: Final = 30
@@ -43,6 +44,8 @@ class Stretch:
     episode: Episode
     warm: int
     held_out: bool
+    start_frac: FloatArray
+    """`[T, P]` how long the starts took that each row's action asked for, over the mean of their pool in the whole record."""
 
     @property
     def ticks(self) -> int:
@@ -74,19 +77,22 @@ def stretches_of(record: Record) -> tuple[list[Stretch], list[Defect]]:
     spans = [episode.duration_s for episode in good]
     by_day = sum(spans) >= 2 * DAY_S
     size = max(FEWEST_TICKS, total // PIECES)
-    found: list[tuple[str, Episode, int]] = []
-    for episode in good:
+    found: list[tuple[str, Episode, int, FloatArray]] = []
+    for episode, start_frac in zip(good, start_fracs(good), strict=True):
         edges = _days(episode) if by_day else _pieces(len(episode), size)
         for first, last in pairwise(edges.tolist()):
             if last - first < FEWEST_TICKS:
                 continue
             warm = min(WARM_TICKS, first) or COLD_TICKS
             began = max(first - WARM_TICKS, 0)
-            found.append((_name(episode, first), episode.between(began, last), warm))
+            found.append((_name(episode, first), episode.between(began, last), warm, start_frac[began:last]))
     held_out = {n for n in range(len(found)) if n % HELD_OUT_EVERY == HELD_OUT_EVERY - 1} or {len(found) - 1}
     if len(found) < 2:
         raise RefitError(f"one stretch of {total} ticks, wanted at least two: one to fit and one to judge by")
-    return [Stretch(name, own, warm, n in held_out) for n, (name, own, warm) in enumerate(found)], suspect
+    stretches = [
+        Stretch(name, own, warm, n in held_out, start_frac) for n, (name, own, warm, start_frac) in enumerate(found)
+    ]
+    return stretches, suspect
 
 
 def _pieces(n_ticks: int, size: int) -> IntArray:

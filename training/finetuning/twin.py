@@ -1,7 +1,8 @@
 """A recorded stretch again in the simulator: the same requests, weights, caps and counts, tick by tick.
 
 Nothing is decided: what stood in the world stands in the twin. What chance did to the machines (a spot machine that was
-taken) is done again where the record shows it, and not drawn.
+taken, a start that took longer than most) is done again where the record shows it, and not drawn: whoever decided saw it
+and acted upon it.
 
 Symbols: `T` ticks, `C` classes, `P` pools, `L` layers of the bill, `W` columns of a tally, `S` runs with other seeds.
 """
@@ -26,7 +27,7 @@ from ...env.window import TALLY_WIDTH
 from ...env.workload.fitting import longest_allowed, tokens_held
 from ...env.workload.requests import Workload
 from ...telemetry.record import Episode
-from ..matching import Observed, classes_seen
+from ..matching import Observed, around, classes_seen
 from .machines import losses
 from .stretches import Stretch
 
@@ -66,8 +67,7 @@ def longest_tokens(scenario: Scenario) -> FloatArray:
 
 
 def as_recorded(scenario: Scenario, stretch: Stretch) -> Scenario:
-    """The scenario over the time of a stretch: its prices, the replicas that it began with, and no other chance than the
-    time that a start takes."""
+    """The scenario over the time of a stretch: its prices, the replicas that it began with, and no chance."""
     episode, tick_s = stretch.episode, stretch.tick_s
     ready = np.nan_to_num(episode.snapshot.ready[0])
     lost = losses(episode)
@@ -144,7 +144,9 @@ def simulated(scenario: Scenario, stretch: Stretch, requests: Workload, seeds: S
     for name in _SERVING:
         seen[name][0] = getattr(first, name)
     most = cluster.max_replicas
+    start_s = stretch.start_frac * np.array([own.cold_start(name).mean_s for name in own.pools])
     for t in range(n_ticks - 1):
+        clusters.have_starts_take(np.repeat(start_s[t][None], len(seeds), axis=0))
         outcome = clusters.advance(_again(stretch.episode.in_force, t, len(seeds), most))
         tally[t + 1], usd[t + 1] = outcome.tally, outcome.bill.total_usd
         snapshot = clusters.snapshot()
@@ -184,6 +186,7 @@ def observed(runs: Sequence[tuple[Run, Stretch]]) -> Observed:
         time_s=np.concatenate(times),
         waiting=waiting,
         running=running,
+        around_s=around(cluster.class_names, tally),
     )
 
 

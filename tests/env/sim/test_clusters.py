@@ -366,3 +366,24 @@ def test_an_unusable_action_is_refused(change: dict[str, Any], message: str) -> 
     clusters = SimulatedClusters([a_world(requests_at())], 10.0)
     with pytest.raises(ValueError, match=message):
         clusters.advance(replace(an_action(clusters), **change))
+
+
+def test_starts_take_as_long_as_one_is_told_and_others_go_on() -> None:
+    world = a_world(steady(1.0, 100.0), [APool(a_law(0.01), most=5, cold_spread_frac=0.3, load_s=30.0)] * 2)
+    clusters = SimulatedClusters([world], 1.0)
+    action = an_action(clusters)
+    ready = []
+    for tick in range(40):
+        clusters.have_starts_take(np.array([[5.5 if tick < 2 else 20.5, 7.5]]))
+        replicas = np.full_like(action.replicas, 2.0 if tick < 2 else 3.0)
+        clusters.advance(replace(action, replicas=replicas))
+        ready.append(clusters.snapshot().ready[0])
+    first = [[int(np.argmax(np.array(ready)[:, p] >= n)) for n in (2, 3)] for p in (0, 1)]
+    assert first == [[5, 22], [7, 9]], "what was asked for before keeps its time"
+
+
+@pytest.mark.parametrize("seconds", [[[1.0]], [[1.0, -1.0]], [[1.0, np.nan]]])
+def test_a_time_that_no_start_can_take_is_refused(seconds: list[list[float]]) -> None:
+    clusters = SimulatedClusters([a_world(steady(1.0, 10.0), [APool(a_law(0.01))] * 2)], 1.0)
+    with pytest.raises(ValueError, match="wanted"):
+        clusters.have_starts_take(np.array(seconds))

@@ -92,9 +92,22 @@ def test_a_candidate_is_no_further_than_the_bound(tmp_path: Path) -> None:
     result = learn(tmp_path, "--kl-limit", "0.05", "--kl-target", "0.05", "--steps", "384")
     assert result.exit_code == 0, result.output
     history = json.loads((tmp_path / "out" / "scores.json").read_text())["history"]
-    assert history
-    assert all(0.0 < own["kl"] <= 0.05 for own in history)
-    assert any(own["share"] < 1.0 for own in history)
+    learned = [own for own in history if own["share"] > 0.0]
+    assert learned
+    assert all(0.0 < own["kl"] <= 0.05 for own in learned)
+    assert any(own["share"] < 1.0 for own in learned)
+
+
+def test_an_incumbent_that_wastes_is_bettered_by_less_headroom_alone(tmp_path: Path) -> None:
+    tiny(tmp_path)
+    registry = a_registry(tmp_path)
+    result = learn(tmp_path, "--learning-rate", "1e-6", "--steps", "128")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert "head-room 0.85 times its" in said["reason"]
+    card = registry.checkpoint(said["version"]).card
+    assert card["headroom"] == pytest.approx(0.85)
+    assert card["finetuned"]["score"]["loss"] < card["finetuned"]["incumbent_score"]["loss"]
 
 
 def test_it_stops_when_its_processor_time_is_spent_and_goes_on_when_told(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from poolpilot.telemetry.record.defects import defects_of
 from poolpilot.training.finetuning.machines import losses
 from poolpilot.training.finetuning.refit import Refit, refit
 from poolpilot.training.finetuning.requests import requests_of
-from poolpilot.training.finetuning.stretches import RefitError, stretches_of
+from poolpilot.training.finetuning.stretches import RefitError, Stretch, stretches_of
 from poolpilot.training.finetuning.traffic import returning_share
-from poolpilot.training.finetuning.twin import longest_tokens
+from poolpilot.training.finetuning.twin import longest_tokens, recorded, simulated
 from poolpilot.training.finetuning.writing import REPORT, SCENARIO, write_refit
 from poolpilot.training.matching import Verdict
 
@@ -77,6 +77,22 @@ def test_a_world_that_does_not_differ_is_found_to_be_as_believed() -> None:
     both = (found.held_out.before, found.held_out.after)
     assert both[0].worst("tpot_p95_s") < 0.15
     assert both[1].worst("tpot_p95_s") < 0.15
+
+
+def test_a_replay_has_as_many_replicas_serve_at_every_tick_as_the_record() -> None:
+    record, found = differing()
+    stretches, _ = stretches_of(record)
+    held_out = next(stretch for stretch in stretches if stretch.held_out)
+    requests = found.requests[stretches.index(held_out)]
+    ready = recorded(held_out.episode).ready[held_out.warm :]
+
+    def off(stretch: Stretch) -> float:
+        (run,) = simulated(found.scenario, stretch, requests, [1])
+        return float(np.abs(run.ready[stretch.warm :] - ready).mean())
+
+    all_alike = replace(held_out, start_frac=np.ones_like(held_out.start_frac))
+    assert off(held_out) < 0.02
+    assert off(held_out) < 0.5 * off(all_alike)
 
 
 def test_what_is_written_can_be_simulated_and_is_the_refitted_world(tmp_path: Path) -> None:
