@@ -34,6 +34,7 @@ from .envoy_bootstrap import asking_envoy, own_envoy
 from .knobs import KnobsOf, knobs_option
 from .printing import log_console
 from .replayed import show_replay
+from .worlds import of_the_same
 
 TOKEN_VARIABLE: Final = "POOLPILOT_API_TOKEN"
 
@@ -126,6 +127,10 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Tokens that emulated replicas put into one event.",
 )
 @click.option("--seed", type=int, default=0, help="Draws the provisioning delays of local replicas.")
+@click.option(
+    "--world",
+    help="Another scenario of the same pools and classes that is true of emulated replicas (their times, and how long they take to start), while policy and planner believe --scenario.",
+)
 @click.option("--leave-running", is_flag=True, help="At the end leave Envoy and replicas to the next sidecar.")
 @click.option(
     "--xds",
@@ -171,6 +176,7 @@ def control(
     speed_up: float,
     stream_interval: int,
     seed: int,
+    world: str | None,
     leave_running: bool,
     xds: str | None,
     xds_peer: tuple[str, ...],
@@ -204,7 +210,7 @@ def control(
     if print_envoy:
         click.echo(_bootstrap(loaded.name, folder, port, where, xds_peer), nl=False)
         return
-    if speed_up > 1 and any(pool.command or pool.endpoints for pool in loaded.pools.values()):
+    if _has_real(loaded) and speed_up > 1:
         refuse(f"--speed-up {speed_up:g}: only emulated replicas run faster than real time; {scenario} has real ones")
     if up_to and RUNGS.index(Mode(up_to)) < RUNGS.index(Mode(mode)):
         refuse(f"--up-to {up_to}: below --mode {mode}")
@@ -217,7 +223,7 @@ def control(
     chosen = _chosen(policy, own_setting or of_file, miss_price)
     settings = ControlSettings(
         folder=folder,
-        scenario_file=_file_of(scenario),
+        scenario_file=_file_of(world or scenario),
         store_url="",
         store_prefix=store_prefix,
         mode=Mode(mode),
@@ -228,6 +234,7 @@ def control(
         api_port=api_port,
         stream_interval=stream_interval,
         seed=seed,
+        world=None if world is None else _true(loaded, world),
         leave_running=leave_running,
         shared_store=store is not None,
         lease_s=lease_seconds,
@@ -348,6 +355,18 @@ def _setting(text: str) -> tuple[float, ...] | dict[str, float]:
         return tuple(float(part) for part in parts)
     except ValueError:
         refuse(f"--setting {text}: wanted numbers, or name=number, with commas between them")
+
+
+def _has_real(scenario: Scenario) -> bool:
+    """Whether any pool is not emulated."""
+    return any(pool.command or pool.endpoints for pool in scenario.pools.values())
+
+
+def _true(scenario: Scenario, world: str) -> Scenario:
+    """What emulated replicas are like."""
+    if _has_real(scenario):
+        refuse(f"--world {world}: only of emulated replicas; {scenario.name} has real ones")
+    return of_the_same(scenario, load_scenario(world))
 
 
 def _file_of(scenario: str) -> Path:

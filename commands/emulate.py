@@ -159,28 +159,13 @@ def emulate(**options: Any) -> None:
     SIGTERM drains: new requests get 503, those in flight finish, then it exits with 0. A second signal ends it at once.
     """
     from ..env.emulator.process import bound_socket, die_with_parent, lean_start
-    from ..env.emulator.replica import EngineFlags, replica_spec
-    from ..env.perf.law_file import read_law_file
+    from ..env.emulator.replica import spec_of
 
     if options["die_with_parent"]:
         die_with_parent()
     bound = bound_socket(options["host"], options["port"])
     given = _given(options)
-    flags = EngineFlags(**{name: given[name] for name in _FLAGS if name in given})
-    precision, tensor_parallel = given.get("precision", "bf16"), given.get("tensor_parallel", 1)
-    measured = None if given.get("law") is None else read_law_file(given["law"])
-    spec = replica_spec(
-        given.get("gpu", ""),
-        given["model"],
-        precision,
-        tensor_parallel,
-        flags,
-        options["slowness"] * given.get("time_factor", 1.0),
-        measured,
-        pipeline_parallel=given.get("pipeline_parallel", 1),
-        stage_layers=given.get("stage_layers"),
-        stages=given.get("stages"),
-    )
+    spec = spec_of(given, options["slowness"])
     with lean_start():
         from ..env.emulator.serving import ServeSettings, run, warm_up
 

@@ -57,6 +57,8 @@ class View:
     """That decides, where the policy is a registry's."""
     trial: str = ""
     """Of a candidate beside it, and how far it has come."""
+    exploration: str = ""
+    """What its campaign has spent, and whether it is over; empty where there is none."""
     ticks: int = 0
     fallback_ticks: int = 0
 
@@ -234,6 +236,7 @@ def _status(view: View) -> dict[str, Any]:
         "last_move": view.last_move,
         "version": view.version,
         "trial": view.trial,
+        "exploration": view.exploration,
         "ticks": view.ticks,
         "fallback_ticks": view.fallback_ticks,
         "tick_age_s": view.tick_age_s,

@@ -108,6 +108,7 @@ def course_usd(
     in_force: Action,
     usd: FloatArray,
     span_s: float,
+    leaving: FloatArray | float = 0.0,
 ) -> FloatArray:
     """`[P, L]` what a followed fleet would have cost in the `span_s` up to the snapshot.
 
@@ -119,6 +120,7 @@ def course_usd(
         in_force: what stood in the world since the tick before.
         usd: `[P, L]` measured since then.
         span_s: since then.
+        leaving: `[P]` replicas that it gave up and still pays for; left out, what it stops wanting is gone.
     """
     now_s, cold_start_s = float(snapshot.time_s), snapshot.plausible("cold_start_s", cluster.cold_start_s)
     price = snapshot.plausible("usd_per_hr", cluster.usd_per_hr)
@@ -126,7 +128,7 @@ def course_usd(
     real = Fleet(np.asarray(there), snapshot.plausible("ready", 0.0), worth_of(snapshot, plan, in_force))
     action = course.state.applied
     serving = np.minimum(up_in(course, now_s, cold_start_s), action.replicas)
-    own = Fleet(action.replicas, serving, worth_of(snapshot, plan, action))
+    own = Fleet(action.replicas + leaving, serving, worth_of(snapshot, plan, action))
     return np.round(fleet_usd(usd, real, own, price, span_s), USD_DECIMALS)
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from ..env.contract import Action, Bill, BoolArray, Cluster, FloatArray, Plan, Snapshot
+from ..env.contract import BILL_LAYERS, Action, Bill, BoolArray, Cluster, FloatArray, Plan, Snapshot
 from ..env.guard import Change, GuardState, Limits, guard
 from ..env.ledger import SECONDS_PER_HOUR
 from ..env.scenario.control import Exploration
@@ -31,6 +31,8 @@ from .reach import within
 
 SAME_ROUTE: Final = 1e-6
 """Shares that differ by less send the same requests."""
+_RENT: Final = [BILL_LAYERS.index(layer) for layer in ("compute", "software", "idle")]
+"""Layers of the bill that a replica's price goes into."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def opened(settings: Exploration, plan: Plan, n_classes: int) -> Account:
 def spent(account: Account, settings: Exploration, tick_s: float) -> str:
     """Why the campaign is over; empty while it is not."""
     if account.usd >= (settings.usd or 0.0):
-        return f"${account.usd:.2f} of ${settings.usd or 0.0:.2f} are spent"
+        return f"${account.usd:.3f} of ${settings.usd or 0.0:g} are spent"
     if account.requests >= account.allowed_requests:
         return f"{account.requests:.1f} of {account.allowed_requests:.1f} requests are spent"
     if account.ticks * tick_s >= settings.hours * SECONDS_PER_HOUR:
@@ -80,7 +82,7 @@ def spent(account: Account, settings: Exploration, tick_s: float) -> str:
 def told(account: Account, settings: Exploration) -> str:
     """For people, as it stands."""
     return (
-        f"campaign {account.campaign}: ${account.usd:.3f} of ${settings.usd or 0.0:.2f},"
+        f"campaign {account.campaign}: ${account.usd:.3f} of ${settings.usd or 0.0:g},"
         f" {account.requests:.1f} of {account.allowed_requests:.1f} requests"
     )
 
@@ -122,11 +124,14 @@ class Followed:
     course: Course
     at_s: float
     """As of when."""
+    leaving: FloatArray
+    """`[P]` replicas that it gave up and that may still be there: they finish what they have."""
 
 
-def parted(in_force: Action, state: GuardState, now_s: float) -> Followed:
+def parted(in_force: Action, state: GuardState, snapshot: Snapshot) -> Followed:
     """As the first noise is drawn: both fleets are the same still."""
-    return Followed(Course(shadow.found(in_force.replicas), replace(state, applied=in_force)), now_s)
+    course = Course(shadow.found(in_force.replicas), replace(state, applied=in_force))
+    return Followed(course, float(snapshot.time_s), snapshot.plausible("draining", 0.0))
 
 
 def accounted(
@@ -154,8 +159,10 @@ def accounted(
     now_s = float(snapshot.time_s)
     span_s = max(now_s - followed.at_s, 0.0)
     measured = bill.usd.sum(axis=1)
-    own = course_usd(followed.course, snapshot, plan, cluster, in_force, measured, span_s)
-    more = _more_usd(measured, own, followed.course.state.applied, snapshot, cluster, span_s)
+    # What the policy gave up without noise too is nothing that noise cost, for as long as the real ones take to go.
+    leaving = np.minimum(followed.leaving, _departing(measured, snapshot, cluster, span_s))
+    own = course_usd(followed.course, snapshot, plan, cluster, in_force, measured, span_s, leaving)
+    more = _more_usd(measured, own, followed.course.state.applied.replicas + leaving, snapshot, cluster, span_s)
     cold_start_s = snapshot.plausible("cold_start_s", cluster.cold_start_s)
     applied = followed.course.state.applied
     up = np.minimum(up_in(followed.course, now_s, cold_start_s), applied.replicas)
@@ -175,15 +182,29 @@ def accounted(
 
 
 def _more_usd(
-    measured: FloatArray, own: FloatArray, applied: Action, snapshot: Snapshot, cluster: Cluster, span_s: float
+    measured: FloatArray, own: FloatArray, rented: FloatArray, snapshot: Snapshot, cluster: Cluster, span_s: float
 ) -> float:
     """Dollars beyond those of the followed fleet, at least 0; where a bill is not known, the difference in rent."""
     total = float(measured.sum() - own.sum())
     if not np.isfinite(total):
         price = snapshot.plausible("usd_per_hr", cluster.usd_per_hr)
         there = sum(snapshot.plausible(state, 0.0) for state in ("ready", "starting", "draining"))
-        total = float(((there - applied.replicas) * price).sum()) * span_s / SECONDS_PER_HOUR
+        total = float(((there - rented) * price).sum()) * span_s / SECONDS_PER_HOUR
     return max(total, 0.0)
+
+
+def _departing(measured: FloatArray, snapshot: Snapshot, cluster: Cluster, span_s: float) -> FloatArray:
+    """`[P]` replicas that were paid for and are not to stay, on the mean over the span; where the bill does not tell, those
+    that drain now."""
+    price = snapshot.plausible("usd_per_hr", cluster.usd_per_hr)
+    stay = snapshot.plausible("ready", 0.0) + snapshot.plausible("starting", 0.0)
+    rent = measured[:, _RENT].sum(axis=1)
+    whole = price * span_s / SECONDS_PER_HOUR
+    paid_for = np.divide(rent, whole, out=np.full_like(rent, np.nan), where=whole > 0)
+    departing: FloatArray = np.where(
+        np.isfinite(paid_for), np.maximum(paid_for - stay, 0.0), snapshot.plausible("draining", 0.0)
+    )
+    return departing
 
 
 def follow(
@@ -219,4 +240,8 @@ def follow(
         and np.allclose(own.admit, applied.admit, atol=SAME_ROUTE)
         and np.array_equal(up_in(course, now_s, cold_start_s), snapshot.plausible("ready", np.nan))
     )
-    return None if same else Followed(course, now_s)
+    if same:
+        return None
+    still = np.minimum(followed.leaving, snapshot.plausible("draining", 0.0))
+    given_up = np.maximum(followed.course.state.applied.replicas - own.replicas, 0.0)
+    return Followed(course, now_s, still + given_up)

@@ -42,6 +42,7 @@ from ..telemetry.record import Reach
 from .deciding import Proposed, is_finite, misshapen
 from .exploration import Account, Followed, accounted, follow, inside, opened, parted, spent, told
 from .fencing import UNFENCED, Fence
+from .reach import trusted
 
 _LOG: Final = logging.getLogger(__name__)
 FILE: Final = "exploration.json"
@@ -73,6 +74,8 @@ class Explorer:
     """Why there is no exploring though there might be; empty where nothing is wrong."""
     stopped: str = ""
     """Why the campaign is over; empty while it is not."""
+    waits: str = field(default="", init=False)
+    """Why nothing is tried now although the campaign goes on; empty where nothing stands in its way."""
     account: Account = field(init=False)
     _readable: bool = field(default=True, init=False)
     _followed: Followed | None = field(default=None, init=False)
@@ -99,9 +102,10 @@ class Explorer:
     @property
     def told(self) -> str:
         """For people."""
+        so_far = told(self.account, self.settings)
         if self.trouble or self.stopped:
-            return self.trouble or f"{told(self.account, self.settings)}: over, {self.stopped}"
-        return told(self.account, self.settings)
+            return self.trouble or f"{so_far}: over, {self.stopped}"
+        return f"{so_far}: waits, {self.waits}" if self.waits else so_far
 
     def count(self, snapshot: Snapshot, plan: Plan, in_force: Action, bill: Bill, counts: FloatArray) -> None:
         """Before a decision: put on the account what came of the last one (arguments as for `exploration.accounted`)."""
@@ -137,25 +141,31 @@ class Explorer:
             patience_s: of the wall.
         """
         self._plain, self._plain_reach = proposed.action, reach
-        noisy = None
+        self.waits, noisy = "", None
         if self._may(proposed, reach):
             self.account = replace(self.account, ticks=self.account.ticks + 1)
             if self._keep():
                 noisy = await self._with_noise(policy, proposed, memory, reach, snapshot, plan, state, patience_s)
-        elif self._readable and self.account is not self._kept:
-            self._keep()
+        else:
+            self._keep_what_was_counted()
         self.on_account(self.account, noisy is not None)
         if noisy is None:
             self._left = 0  # what is held is held without a gap
             return proposed, memory, reach
         if self._followed is None:
-            self._followed = parted(state.applied, state, float(snapshot.time_s))
+            self._followed = parted(state.applied, state, snapshot)
         return noisy
 
-    def rests(self, proposed: Proposed, reach: Reach) -> None:
+    def rests(self, proposed: Proposed, reach: Reach, why: str) -> None:
         """At a tick at which nothing is to be tried, whatever is left to spend: what is followed without noise goes on."""
-        self._plain, self._plain_reach, self._left = proposed.action, reach, 0
+        self._plain, self._plain_reach, self._left = trusted(proposed.action, reach), reach, 0
+        self.waits = why
+        self._keep_what_was_counted()
         self.on_account(self.account, False)
+
+    def _keep_what_was_counted(self) -> None:
+        if self._readable and self.account is not self._kept:
+            self._keep()
 
     async def _with_noise(
         self,

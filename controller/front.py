@@ -92,6 +92,7 @@ def _view(sidecar: Sidecar) -> View:
         last_move=status.last_move,
         version=status.version,
         trial=status.trial,
+        exploration=status.exploration,
         ticks=status.ticks,
         fallback_ticks=status.fallback_ticks,
     )

@@ -276,4 +276,6 @@ class Sidecar:
         versions = self.proposals.versions
         if versions is not None:
             self.status.version, self.status.trial = versions.incumbent, versions.told
+        if self.proposals.explorer is not None:
+            self.status.exploration = self.proposals.explorer.told
         self.status.gate = "" if self.ladder.mode is Mode.ACTIVE else wanting(self.ladder, self._gates)

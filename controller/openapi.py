@@ -179,6 +179,7 @@ def _schemas() -> Json:
                 "last_move": {**_TEXT, "description": "how the mode came about, where it changed"},
                 "version": {**_TEXT, "description": "that decides, where the policy is a registry's"},
                 "trial": {**_TEXT, "description": "of a candidate beside it, and how far it has come"},
+                "exploration": {**_TEXT, "description": "what its campaign has spent, and whether it is over"},
                 "ticks": {"type": "integer", "minimum": 0},
                 "fallback_ticks": {"type": "integer", "minimum": 0},
                 "tick_age_s": {"type": "number", "minimum": 0},

@@ -96,14 +96,21 @@ class Proposals:
         if explorer is None:
             return asked
         explorer.count(snapshot, plan, in_force, observation.bill, observation.tick.counts)
-        compared = self.versions is not None and self.versions.takes_turns
-        if self.drift.drifts or compared:  # where the policy is not at home, or is one of two that are compared
-            explorer.rests(asked.proposed, asked.reach)
+        why = self._nothing_is_tried()
+        if why:
+            explorer.rests(asked.proposed, asked.reach, why)
             return asked
         proposed, memory, reach = await explorer.explore(
             self.thinker.policy, asked.proposed, asked.memory, asked.reach, snapshot, plan, state, patience_s
         )
         return replace(asked, proposed=proposed, memory=memory, reach=reach)
+
+    def _nothing_is_tried(self) -> str:
+        """Why there is to be no noise now; empty where there may be."""
+        if self.drift.drifts:
+            return "the policy is not at home here"
+        compared = self.versions is not None and self.versions.takes_turns
+        return "the policy is compared with a candidate" if compared else ""
 
     def news(self, proposed: Proposed) -> tuple[Reason, ...]:
         """What the decision on `proposed` is to say of versions and exploration."""

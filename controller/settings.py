@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..env.contract import Mode
+from ..env.scenario import Scenario
 from ..telemetry.access import LOOPBACK
 from .leadership import LEASE_S
 from .xds.address import XdsAddress
@@ -22,7 +23,7 @@ class ControlSettings:
     folder: Path
     """The working folder; made when it is not there."""
     scenario_file: Path
-    """Handed to emulated replicas."""
+    """Of the world, or the scenario where there is none beside it: handed to emulated replicas."""
     store_url: str
     """Of Redis or Valkey."""
     store_prefix: str = "poolpilot"
@@ -41,6 +42,9 @@ class ControlSettings:
     """Tokens that emulated replicas put into one event."""
     seed: int = 0
     """Draws provisioning delays."""
+    world: Scenario | None = None
+    """What is true of emulated replicas, while everybody believes the scenario: how long they take for everything, and to
+    start. The same pools; None: the scenario."""
     leave_running: bool = False
     """At the end, leave Envoy and replicas to the next sidecar."""
     shared_store: bool = True

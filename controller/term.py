@@ -49,7 +49,7 @@ from .decision_log import DecisionLog
 from .exploration import Account as ExplorationAccount
 from .exploring import Explorer
 from .fencing import Fence
-from .first_replicas import command_of, drawn_delay_s, sleeps_of, until_answered, until_ready
+from .first_replicas import PROCESS_START_S, command_of, drawn_delay_s, sleeps_of, until_answered, until_ready
 from .front import Front
 from .handover import Account
 from .ladder import Ladder, standing_on
@@ -275,6 +275,7 @@ class Term:
                 log_dir=settings.folder / "logs",
                 roster=settings.folder / "roster.json",
                 speed_up=settings.speed_up,
+                ahead_s=PROCESS_START_S,
                 grace_s=0.3,
                 poll_s=0.1,
                 first_backoff_s=0.5,
@@ -288,7 +289,8 @@ class Term:
         )
 
     def _provision_s(self, pool: str) -> float:
-        return 0.0 if self._warming else drawn_delay_s(self.scenario, pool, self.settings.speed_up, self._rng)
+        true = self.settings.world or self.scenario
+        return 0.0 if self._warming else drawn_delay_s(true, pool, self._rng)
 
     def _own_servers(self) -> OwnServers:
         own = {name: pool.addresses for name, pool in self.scenario.pools.items() if pool.endpoints is not None}

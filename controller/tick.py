@@ -102,6 +102,8 @@ class Status:
     """That decides, of a registry's."""
     trial: str = ""
     """Of a candidate, and how far it has come; empty where there is none."""
+    exploration: str = ""
+    """What its campaign has spent, and whether it is over; empty where there is none."""
     health: Health = WELL
     """What is wrong now."""
     last: Tick | None = None

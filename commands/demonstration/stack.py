@@ -63,6 +63,8 @@ class Stage:
     stop_patience_s: float = STOP_PATIENCE_S
     environment: Mapping[str, str] = field(default_factory=dict)
     """Of the sidecar and of the replicas that it starts, beside this process's own."""
+    world_file: Path | None = None
+    """What is true of the replicas, where that is not the scenario."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ async def sidecar(stage: Stage, entrant: Entrant, folder: Path) -> AsyncIterator
     command += ["--folder", str(folder), "--store", stage.store_url]
     command += ["--store-prefix", entrant.name, "--speed-up", f"{stage.speed_up:g}", "--port", str(stage.port)]
     command += ["--stream-interval", str(stage.stream_interval)]
+    if stage.world_file is not None:
+        command += ["--world", str(stage.world_file)]
     own = [f"{value:g}" for value in entrant.setting]
     own = [f"{name}={value:g}" for name, value in entrant.knobs.items()] or own
     if own:

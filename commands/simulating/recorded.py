@@ -25,10 +25,7 @@ from ...env.sim.clusters import TickOutcome
 from ...env.sim.world import world_from_scenario
 from ...env.window import FINISHED
 from ...telemetry.record import Reach, Since, Sitting, TickRecord
-
-
-class WorldsDiffer(ValueError):
-    """The world has other pools or classes than the scenario; the message names them."""
+from ..worlds import of_the_same
 
 
 def recorded_run(
@@ -47,11 +44,7 @@ def recorded_run(
         WorldsDiffer: pools or classes are not the same.
         ValueError: as `world_from_scenario`, or `chosen.make`.
     """
-    true = world or scenario
-    for what in ("pool_names", "class_names"):
-        own, other = getattr(scenario, what), getattr(true, what)
-        if own != other:
-            raise WorldsDiffer(f"the world has {what} {', '.join(other)}, wanted {', '.join(own)} as the scenario")
+    true = scenario if world is None else of_the_same(scenario, world)
     cluster, limits = scenario.cluster(), scenario.limits()
     planner, plan = first_plan(scenario)
     policy, fallback = chosen.make(cluster), FALLBACK.make(cluster)

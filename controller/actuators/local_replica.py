@@ -49,6 +49,9 @@ class LocalSettings:
     host: str = "127.0.0.1"
     speed_up: float = 1.0
     """Provisioning delays pass this much faster than on the wall's clock."""
+    ahead_s: float = 0.0
+    """So long before its delay is over the process of an emulated replica is started, and it is held back until then: what a
+    busy machine takes to start it is no part of its cold start."""
     poll_s: float = 0.1
     """Between two looks at a health check or at the requests in flight."""
     ready_within_s: float = 900.0
@@ -213,9 +216,11 @@ class LocalReplica:
             await asyncio.sleep(delay_s)
             self._enter(Stage.PROVISIONING)
         try:
-            await asyncio.sleep(provision_s() / self._settings.speed_up)
+            due_s = _wall_s() + provision_s() / self._settings.speed_up
+            await asyncio.sleep(max(due_s - self._settings.ahead_s - _wall_s(), 0.0))
             self._enter(Stage.LOADING)
             await self._load(command)
+            await asyncio.sleep(max(due_s - _wall_s(), 0.0))
         except Fenced:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the replica is not there and is still wanted

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from ..catalog.gpus import Gpu, gpu
 from ..catalog.models import Model, model
 from ..perf.law import IterationLaw
-from ..perf.law_file import LawFile, LawFileError
+from ..perf.law_file import LawFile, LawFileError, read_law_file
 from ..perf.power import Draw, draws_of
 from ..perf.roofline import KV_BLOCK_TOKENS, Stage, pipeline_kv_tokens, pipeline_law, stages_of
 
@@ -117,6 +118,31 @@ def replica_spec(
         draws_of(stages, of, precision),
         pipeline_parallel,
         pipeline_parallel if measured is None else 1,
+    )
+
+
+def spec_of(options: Mapping[str, Any], slowness: float = 1.0) -> ReplicaSpec:
+    """The replica that has these options; what is not among them is as `poolpilot emulate` has it by default.
+
+    Args:
+        options: such as `pool_options` gives; `model`, and `gpu` or `stages`, at least.
+        slowness: on top of the pool's own `time_factor`.
+
+    Raises:
+        ValueError: as `replica_spec`, or the law's file cannot be used.
+    """
+    law = options.get("law")
+    return replica_spec(
+        options.get("gpu", ""),
+        options["model"],
+        options.get("precision", "bf16"),
+        options.get("tensor_parallel", 1),
+        EngineFlags(**{own.name: options[own.name] for own in fields(EngineFlags) if own.name in options}),
+        slowness * options.get("time_factor", 1.0),
+        None if law is None else read_law_file(law),
+        pipeline_parallel=options.get("pipeline_parallel", 1),
+        stage_layers=options.get("stage_layers"),
+        stages=options.get("stages"),
     )
 
 

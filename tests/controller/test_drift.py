@@ -111,14 +111,14 @@ def test_a_decision_that_was_trusted_in_part_says_why_and_is_decided_again(tmp_p
     assert (outcome.ticks, outcome.differences) == (1, ())
 
 
-def test_the_newest_error_of_the_twin_is_read_once_a_minute(tmp_path: Path) -> None:
-    now_s = [0.0]
-    watch = TwinWatch(tmp_path, lambda: now_s[0])
+def test_the_newest_error_of_the_twin_is_known_as_soon_as_it_is_told(tmp_path: Path) -> None:
+    watch = TwinWatch(tmp_path)
     assert math.isnan(watch.error())
     write_twin_report(tmp_path, TwinReport(0.7, 0.1, 1.8e9))
-    assert math.isnan(watch.error())
-    now_s[0] = 61.0
     assert watch.error() == 0.7
+    write_twin_report(tmp_path, TwinReport(0.2, 0.1, 1.8e9))
+    assert watch.error() == 0.2
     (tmp_path / FILE).write_text('{"kind": "something"}')
-    now_s[0] = 122.0
     assert math.isnan(watch.error()), "a file that is none of ours is none"
+    (tmp_path / FILE).unlink()
+    assert math.isnan(watch.error())

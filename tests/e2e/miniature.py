@@ -5,12 +5,15 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from poolpilot.commands.demonstration.stack import Stage
 from poolpilot.env.scenario import load_scenario
@@ -103,6 +106,15 @@ def end_processes_naming(folder: Path) -> None:
             os.kill(int(line.split(":")[0]), signal.SIGKILL)
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a sidecar says of itself."""
+
+    status: dict[str, Any]
+    figures: dict[str, float]
+    """By name and labels, as in `poolpilot_exploration_usd{part="spent"}`."""
+
+
 @dataclass
 class Control:
     """A running `poolpilot control`."""
@@ -110,6 +122,16 @@ class Control:
     process: asyncio.subprocess.Process
     url: str
     api_url: str
+
+    async def told(self) -> Told:
+        """What its API says now: `/v1/status` and `/metrics`."""
+        async with aiohttp.ClientSession(self.api_url) as session:
+            async with session.get("/v1/status") as answer:
+                status = await answer.json()
+            async with session.get("/metrics") as answer:
+                text = await answer.text()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return Told(status, {_labelled(sample.name, sample.labels): sample.value for sample in samples})
 
     async def killed(self) -> None:
         """Ended as by the kernel: no chance to clean up."""
@@ -140,6 +162,10 @@ async def control(stage: Stage, folder: Path, *more: str) -> AsyncIterator[Contr
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def _labelled(name: str, labels: Mapping[str, str]) -> str:
+    return name + ("{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}" if labels else "")
 
 
 def falls(counts: np.ndarray) -> bool:

@@ -204,7 +204,7 @@ def returning_share(
 
 
 def _detrended(values: FloatArray) -> FloatArray:
-    width = min(181, (len(values) - 1) // 2 * 2 + 1)  # odd, and no longer than the values
+    width = min(181, (len(values) - 1) // 2 * 2 + 1)  # odd, and no wider than what there is
     kernel = np.ones(width)
     weight = np.convolve(np.ones(len(values)), kernel, mode="same")
     trend = np.stack([np.convolve(column, kernel, mode="same") for column in values.T], axis=1) / weight[:, None]

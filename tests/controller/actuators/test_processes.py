@@ -350,6 +350,23 @@ async def test_the_machine_comes_first_and_scenario_time_is_faster(
         assert processes.usage()["b"] == RentedSeconds()
 
 
+async def test_a_process_may_be_started_ahead_of_its_time_and_does_not_count_before(
+    folder: Path, local: Callable[..., LocalProcesses]
+) -> None:
+    began_s = time.monotonic()
+    async with local(
+        speed_up=100.0,
+        ahead_s=1000.0,
+        provision_s=lambda pool: 300.0,
+        clock=lambda: (time.monotonic() - began_s) * 100.0,
+    ) as processes:
+        await processes.apply({"a": 1})
+        await until(lambda: serving(folder / "server.py"))
+        assert processes.states()["a"].replicas[0].stage == "loading"
+        await until(lambda: counts(processes) == (0, 1, 0))
+        assert processes.states()["a"].cold_start_s >= 300.0
+
+
 async def test_rent_goes_by_the_clock_that_was_handed_in(local: Callable[..., LocalProcesses]) -> None:
     now_s = [0.0]
     async with local(clock=lambda: now_s[0]) as processes:

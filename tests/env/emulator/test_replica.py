@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from poolpilot.env.contract import FloatArray
 from poolpilot.env.emulator.pool_options import pool_options
-from poolpilot.env.emulator.replica import EngineFlags, replica_spec
+from poolpilot.env.emulator.replica import EngineFlags, ReplicaSpec, replica_spec, spec_of
+from poolpilot.env.emulator.session import Session
 from poolpilot.env.scenario import ScenarioError, load_scenario
+from poolpilot.env.sim.engine_state import NEVER_PS
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,32 @@ def test_scenario_gives_all_options_of_a_pool() -> None:
     assert (options["max_num_seqs"], options["load_seconds"]) == (pool.engine.max_num_seqs, pool.cold_start.load_s)
     with pytest.raises(ScenarioError, match="pools are h100, l40s, a100-spot"):
         pool_options(scenario, "nope")
+
+
+def test_a_pool_that_is_slower_than_its_law_takes_so_many_times_as_long_for_everything() -> None:
+    scenario = load_scenario("mixed-chat")
+    pool = scenario.pools["l40s"]
+    slower = scenario.model_copy(
+        update={"pools": {**scenario.pools, "l40s": pool.model_copy(update={"time_factor": 1.3})}}
+    )
+    given, slow, both = (
+        spec_of(pool_options(scenario, "l40s")),
+        spec_of(pool_options(slower, "l40s")),
+        spec_of(pool_options(slower, "l40s"), slowness=2.0),
+    )
+    assert slow.kv_tokens == given.kv_tokens
+    times = [served_ps(spec) for spec in (given, slow, both)]
+    np.testing.assert_allclose(times[1] / times[0], 1.3, rtol=1e-6)
+    np.testing.assert_allclose(times[2] / times[0], 2.6, rtol=1e-6)
+
+
+def served_ps(spec: ReplicaSpec) -> FloatArray:
+    """When first and last tokens of some requests came that were all there at once."""
+    session = Session(spec)
+    for prompt, output in ((40, 30), (900, 80), (3, 200)):
+        session.submit(0, prompt, output, streams=True)
+    told = []
+    while session.due_ps < NEVER_PS:
+        now_ps = session.due_ps
+        told += [float(now_ps) for news in session.advance(now_ps) if news.new_tokens]
+    return np.array(told)
