@@ -31,7 +31,7 @@ from poolpilot.training.evaluation.bootstrap import bootstrap
 from poolpilot.training.judging import Judge
 from poolpilot.training.learner import LearnerPolicy
 from poolpilot.training.ppo import train
-from poolpilot.training.run_folder import ARGUMENTS, STATE_COUNTERS
+from poolpilot.training.run_files import ARGUMENTS, STATE_COUNTERS
 from poolpilot.training.setting import training_sources
 from poolpilot.training.suites import load_suite
 from poolpilot.training.warm_start import imitating

@@ -15,11 +15,11 @@ from stable_baselines3 import PPO
 from .averaging import Averaged
 from .config import TrainConfig
 from .multipliers import Multipliers
+from .run_files import ARGUMENTS, STATE_COUNTERS, STATE_WEIGHTS, resumable
 
-STATE_WEIGHTS: Final = "state.safetensors"
-STATE_COUNTERS: Final = "state.json"
-ARGUMENTS: Final = "arguments.json"
 IMITATION: Final = "imitation.json"
+MAY_CHANGE: Final = frozenset({"steps", "record", "recorded_until_unix_s"})
+"""Of the arguments, when a run is gone on with: more steps, and a record that has grown since."""
 
 
 class TrainError(ValueError):
@@ -34,7 +34,7 @@ def check(config: TrainConfig, folder: Path, resume: bool) -> None:
     """
     arguments = folder / ARGUMENTS
     if resume:
-        if not (folder / STATE_COUNTERS).is_file():
+        if not resumable(folder):
             raise TrainError(f"{folder}: nothing to resume there; start without --resume")
         try:
             before = dict(json.loads(arguments.read_text()))
@@ -43,10 +43,10 @@ def check(config: TrainConfig, folder: Path, resume: bool) -> None:
                 f"{arguments}: cannot be read ({error}); wanted the arguments of the run to resume"
             ) from None
         after = json.loads(json.dumps(asdict(config)))
-        differs = [k for k in after if k != "steps" and before.get(k) != after[k]]
+        differs = [k for k in after if k in before and k not in MAY_CHANGE and before[k] != after[k]]
         if differs:
-            raise TrainError(f"{folder}: {differs[0]} was {before.get(differs[0])!r}, now {after[differs[0]]!r}")
-    elif arguments.exists():
+            raise TrainError(f"{folder}: {differs[0]} was {before[differs[0]]!r}, now {after[differs[0]]!r}")
+    elif arguments.exists() and (resumable(folder) or (folder / IMITATION).exists()):
         raise TrainError(f"{folder}: holds a run already; continue it with --resume, or name another folder")
 
 

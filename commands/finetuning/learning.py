@@ -11,10 +11,12 @@ import click
 
 from ...agents.registry import Registry, RegistryError
 from ...env.scenario import Scenario, load_scenario
+from ...env.scenario.fingerprint import fingerprint as fingerprint_of
 from ...telemetry.learner_progress import PROGRESS_FILE, LearnerProgress, LearnerState, write_progress
 from ...telemetry.record import read
 from ..bad_input import one_line_errors, refuse
 from ..printing import log_console, print_json, progress
+from .asked import bounds_of_learning, registry_option
 
 if TYPE_CHECKING:
     from ...agents.checkpoint import Checkpoint
@@ -28,17 +30,9 @@ _LOG = logging.getLogger(__name__)
 @click.command()
 @click.argument("record", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--scenario", required=True, help="The refitted twin: a scenario file, or a shipped scenario's name.")
-@click.option(
-    "--registry",
-    "registry_folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Whose incumbent to start from, and where to register a candidate.",
-)
+@registry_option
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's folder.")
-@click.option("--steps", type=click.IntRange(min=1), default=60_000, show_default=True, help="Over all clusters.")
-@click.option("--cpu-seconds", type=click.FloatRange(min=1.0), default=3600.0, show_default=True)
-@click.option("--memory-mb", type=click.FloatRange(min=1.0), default=2048.0, show_default=True)
+@bounds_of_learning
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--clusters", type=click.IntRange(1, 4096), default=32, show_default=True, help="Stepped side by side.")
 @click.option("--steps-per-update", type=click.IntRange(2, 4096), default=30, show_default=True)
@@ -89,7 +83,7 @@ def learn(
 
         one_thread()
         yield_to_others()
-        from ...training.finetuning.gates.checking import fingerprint
+        from ...training.finetuning.learned_from import LearnedFrom, fingerprint, learned_before
         from ...training.finetuning.settings import FinetuneConfig
     except ModuleNotFoundError as error:
         refuse(f"learning needs {error.name}: pip install 'poolpilot[train]'")
@@ -99,6 +93,9 @@ def learn(
     if options["kl_limit"] < options["kl_target"]:
         refuse(f"--kl-limit {options['kl_limit']:g}: wanted at least --kl-target, {options['kl_target']:g}")
     bounds = Bounds(cpu_seconds, memory_mb)
+    told = LearnedFrom(frozenset(fingerprint(path) for path in record) if live_weight > 0.0 else frozenset())
+    if resume:  # what was learned from before stays learned
+        told |= learned_before(out)
     config = FinetuneConfig(
         **options,
         scenarios=(scenario,),
@@ -106,7 +103,9 @@ def learn(
         width=int(incumbent.card.get("width", 0)),
         incumbent=incumbent.policy_hash,
         live_weight=live_weight,
-        record=tuple(fingerprint(path) for path in record) if live_weight > 0.0 else (),
+        twin=fingerprint_of(twin),
+        record=tuple(sorted(told.records)),
+        recorded_until_unix_s=told.until_unix_s,
     )
     hold_to(bounds)
     learned, version = _run(config, incumbent, registry, twin, record, out, resume, bounds, quiet=as_json)
@@ -141,6 +140,7 @@ def _run(
 ) -> tuple[Learned, str]:
     """The whole run, told to whoever watches; and the version of its candidate, if there is one."""
     from ...training.finetuning.bounds import stopping_gently
+    from ...training.finetuning.learned_from import until_unix_s
     from ...training.finetuning.learner import learn as run
     from ...training.finetuning.live import live_of
     from ...training.finetuning.trusting import trusted
@@ -148,8 +148,12 @@ def _run(
     log = log_console()
     transitions = None
     if record and config.live_weight > 0.0:
-        live = live_of(trusted(read(record), twin), incumbent, config.hold)
+        whole = trusted(read(record), twin)
+        live = live_of(whole, incumbent, config.hold)
         transitions = live.transitions
+        if transitions is not None:
+            until = max(until_unix_s(whole), config.recorded_until_unix_s)
+            config = replace(config, recorded_until_unix_s=until)
         if not quiet:
             log.print(live.said)
     with progress(quiet=quiet) as bar, stopping_gently(bounds):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,35 +12,26 @@ import click
 
 from ...agents.registry import BEFORE_TRIAL, Registry, wanting
 from ...training.finetuning.bounds import yield_to_others
-from ...training.finetuning.gates.checking import fingerprint
-from ...training.finetuning.writing import SCENARIO
-from ...training.run_folder import STATE_COUNTERS
+from ...training.finetuning.settings import GOES_ON
 from ..bad_input import one_line_errors, refuse
 from ..printing import console, log_console, print_json, table
+from .asked import bounds_of_learning, registry_option
+from .begun import Beginning, Folder
+from .refit import DOES_NOT_REPRODUCE
+from .stepping import Steps, Stopped, steps_in
 
-DOES_NOT_REPRODUCE: Final = 3
-"""Exit code where the refitted twin does not do the recorded days again (as of `finetune refit`)."""
 NOT_LET_THROUGH: Final = 1
 """Exit code where a gate did not let the candidate through (as of `policies check`)."""
-REFITTED: Final = "refitted.json"
-"""What the refit in the folder was made of, once it is whole."""
+SUITES: Final = ("steady", "stress")
 
 
 @click.command()
 @click.argument("record", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--scenario", required=True, help="What was believed of the cluster: a shipped name, or a file.")
-@click.option(
-    "--registry",
-    "registry_folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Whose incumbent to start from, and where to register a candidate.",
-)
+@registry_option
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for all of it.")
 @click.option("--access-log", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="As of `refit`.")
-@click.option("--steps", type=click.IntRange(min=1), default=60_000, show_default=True, help="As of `learn`.")
-@click.option("--cpu-seconds", type=click.FloatRange(min=1.0), default=3600.0, show_default=True, help="As of `learn`.")
-@click.option("--memory-mb", type=click.FloatRange(min=1.0), default=2048.0, show_default=True, help="As of `learn`.")
+@bounds_of_learning
 @click.option(
     "--learn-option",
     "learn_options",
@@ -51,6 +41,12 @@ REFITTED: Final = "refitted.json"
 @click.option("--suite", "suites", multiple=True, help="For its gate; repeatable. Default: steady and stress.")
 @click.option(
     "--gate", "gates", multiple=True, type=click.Choice(BEFORE_TRIAL), help="Only this one; repeatable. Default: all."
+)
+@click.option(
+    "--check-option",
+    "check_options",
+    multiple=True,
+    help="Any other of `policies check`, such as --check-option=--suite-seeds=6; repeatable.",
 )
 @click.option("--workers", type=click.IntRange(1, 512), default=1, show_default=True, help="Processes, for the suites.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -69,6 +65,7 @@ def run(
     learn_options: tuple[str, ...],
     suites: tuple[str, ...],
     gates: tuple[str, ...],
+    check_options: tuple[str, ...],
     workers: int,
     seed: int,
     trial: bool,
@@ -76,120 +73,145 @@ def run(
 ) -> None:
     """Refit the twin to RECORD, learn in it, and put what comes out through the gates before the trial.
 
-    Each step is a process of its own, of the lowest priority; the same command again goes on where it was stopped. Nothing
-    decides because of this command: a candidate that its gates let through is tried on a share of the traffic first, once
-    `poolpilot policies trial` (or --trial) says so, and the sidecar promotes it only if the trial passes. Exit code 3: the
-    twin does not reproduce the record. 1: a gate did not let the candidate through.
+    Each step is a process of its own, of the lowest priority; the same command again goes on where it was stopped, with the
+    refit that it made. Nothing decides because of this command: a candidate that its gates let through is tried on a share
+    of the traffic first, once `poolpilot policies trial` (or --trial) says so, and the sidecar promotes it only if the trial
+    passes. Exit code 3: the twin does not reproduce the record. 1: a gate did not let the candidate through. 130 or 143: it
+    was stopped, by Ctrl-C or SIGTERM.
     """
     registry = Registry(registry_folder)
+    if find_spec("torch") is None:
+        refuse("learning needs torch: pip install 'poolpilot[train]'")
     yield_to_others()  # and so do all that it starts
-    out.mkdir(parents=True, exist_ok=True)
-    log = log_console()
-    refit = out / "refit"
-    logs = [str(path) for path in record]
-    if not _refitted(refit, record, scenario, access_log, seed):
-        log.print("refitting the twin", highlight=False)
-        more = ["--access-log", str(access_log)] if access_log else []
-        code, _ = _step(
-            ["finetune", "refit", *logs, "--scenario", scenario, "--out", str(refit), "--seed", str(seed), *more]
-        )
-        if code == DOES_NOT_REPRODUCE:
-            _end(
-                as_json,
-                {"step": "refit", "reason": f"the refitted twin does not reproduce the record: {refit}/refit.json"},
-            )
-            raise SystemExit(DOES_NOT_REPRODUCE)
-        _must(code, "refit")
-        _note_refitted(refit, record, scenario, access_log, seed)
-    learned = out / "learned"
-    resume = ["--resume"] if (learned / STATE_COUNTERS).is_file() else []
-    log.print("learning", highlight=False)
-    bounds = ["--cpu-seconds", str(cpu_seconds), "--memory-mb", str(memory_mb), "--steps", str(steps)]
-    twin = ["--scenario", str(refit / SCENARIO), "--registry", str(registry_folder), "--out", str(learned)]
-    code, said = _step(["finetune", "learn", *logs, *twin, *bounds, "--seed", str(seed), *learn_options, *resume])
-    _must(code, "learn")
-    version = said.get("version")
-    if not version:
-        unfinished = not said.get("finished")
-        after = "the same command goes on" if unfinished else "the incumbent stays"
-        _end(as_json, {"step": "learn", "reason": f"{said.get('reason')}; {after}"})
-        return
-    log.print(f"candidate {version}: {said.get('reason')}", highlight=False)
-    asked = ["--refit", str(refit), *(word for path in logs for word in ("--record", path))]
-    asked += [word for name in suites for word in ("--suite", name)] + [word for g in gates for word in ("--gate", g)]
-    asked += ["--workers", str(workers), "--out", str(out / "suites")]
-    code, said = _step(["policies", "check", str(version), "--registry", str(registry_folder), *asked])
-    if code not in (0, NOT_LET_THROUGH):
-        _must(code, "check")
-    evidence: list[dict[str, Any]] = said.get("evidence", [])
-    lacks = wanting(registry.evidence(version), version, registry.incumbent(), BEFORE_TRIAL)
-    told = {"step": "check", "version": version, "evidence": evidence, "lacks": lacks}
-    if lacks:
-        _end(as_json, {**told, "reason": f"{version} is not let through: {'; '.join(lacks)}"}, evidence)
-        raise SystemExit(NOT_LET_THROUGH)
-    if trial:
-        registry.begin_trial(version, registry.incumbent())
-        reason = f"{version} is on trial: a sidecar with --policy registry:{registry_folder} tries it, and promotes it if it passes"
-    else:
-        reason = (
-            f"{version} was let through by its gates; have it tried beside the incumbent:"
-            f" poolpilot policies trial {version} --registry {registry_folder}"
-        )
-    _end(as_json, {**told, "reason": reason}, evidence)
-
-
-def _step(arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
-    """Exit code of one of our commands in a process of its own, and its JSON; what it says goes to our stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", __package__.split(".")[0], *arguments, "--json"], stdout=subprocess.PIPE, check=False
+    asked = _Asked(
+        record=tuple(path.resolve() for path in record),
+        registry=registry,
+        folder=Folder(out.resolve()),
+        learning=(
+            *("--steps", str(steps), "--cpu-seconds", str(cpu_seconds), "--memory-mb", str(memory_mb)),
+            *("--seed", str(seed), *learn_options),
+        ),
+        checking=(
+            *_repeated("--suite", suites),
+            *_repeated("--gate", gates),
+            *("--workers", str(workers), *check_options),
+        ),
+        # Rows are of one candidate and these suites.
+        rows="+".join(Path(own).stem for own in suites or SUITES),
+        trial=trial,
     )
+    beginning = Beginning.of(record, scenario, access_log, seed)
+    code = 0
     try:
-        document: Any = json.loads(done.stdout)
-    except ValueError:
-        document = {}
-    return done.returncode, document if isinstance(document, dict) else {}
-
-
-def _must(code: int, step: str) -> None:
-    """End with what a step ended with; it has said why."""
-    if code < 0:
-        refuse(
-            f"{step}: ended by signal {-code}; the incumbent goes on, and the same command goes on with the learning"
+        with steps_in(asked.folder.path) as running:
+            ended = _run(running, asked, beginning, scenario, access_log)
+        code = ended.code
+    except Stopped as stopped:
+        reason = (
+            f"stopped by {stopped.by.name} at `{stopped.step}`: the incumbent goes on, and so does the same command"
         )
+        ended, code = _Ended(stopped.step, reason), stopped.exit_code
+    if as_json:
+        print_json({"step": ended.step, "reason": ended.reason, **ended.more})
+    else:
+        if evidence := ended.more.get("evidence"):
+            rows = [(own["gate"], own["verdict"], own["reason"]) for own in evidence]
+            console().print(table("Gates", ("gate", "verdict", "why"), rows))
+        log_console().print(ended.reason, highlight=False, markup=False, soft_wrap=True)
     if code:
         raise SystemExit(code)
 
 
-def _made_of(record: Sequence[Path], scenario: str, access_log: Path | None, seed: int) -> dict[str, Any]:
-    path = Path(scenario)
-    return {
-        "record": [fingerprint(own) for own in record],
-        "scenario": fingerprint(path) if path.is_file() else scenario,
-        "access_log": fingerprint(access_log) if access_log else None,
-        "seed": seed,
-    }
+@dataclass(frozen=True)
+class _Asked:
+    """What the steps are given."""
+
+    record: tuple[Path, ...]
+    registry: Registry
+    folder: Folder
+    learning: tuple[str, ...]
+    checking: tuple[str, ...]
+    rows: str
+    trial: bool
 
 
-def _refitted(refit: Path, record: Sequence[Path], scenario: str, access_log: Path | None, seed: int) -> bool:
-    """Whether the folder holds the refit that is wanted."""
-    try:
-        kept = json.loads((refit / REFITTED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+@dataclass(frozen=True)
+class _Ended:
+    """At which step, and why."""
+
+    step: str
+    reason: str
+    code: int = 0
+    more: dict[str, Any] = field(default_factory=dict)
+    """JSON-ready."""
+
+
+def _run(steps: Steps, asked: _Asked, beginning: Beginning, scenario: str, access_log: Path | None) -> _Ended:
+    log, folder, registry = log_console(), asked.folder, asked.registry
+    if folder.is_refitted(beginning):
+        log.print(f"the twin is refitted already: {folder.refit}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        log.print("refitting the twin", highlight=False)
+        if not _refitted(steps, asked, beginning, scenario, access_log):
+            why = f"the refitted twin does not reproduce the record: {folder.refit}/refit.json says how far"
+            return _Ended("refit", why, DOES_NOT_REPRODUCE)
+    log.print("learning", highlight=False)
+    twin = ("--scenario", str(folder.twin), "--registry", str(registry.folder), "--out", str(folder.learned))
+    resume = ("--resume",) if folder.learning_began else ()
+    said = _told(steps, "learn", ("finetune", "learn", *map(str, asked.record), *twin, *asked.learning, *resume))
+    version, reason = said.get("version"), str(said.get("reason"))
+    if not version:
+        if not said.get("finished"):
+            return _Ended("learn", f"{reason.removesuffix(f'; {GOES_ON}')}; the same command goes on")
+        return _Ended("learn", f"{reason}; the incumbent stays")
+    log.print(f"candidate {version}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    looked_at = ("--refit", str(folder.refit), *_repeated("--record", asked.record))
+    rows = folder.path / "suites" / f"{version}-{asked.rows}"
+    checking = ("policies", "check", version, "--registry", str(registry.folder), *looked_at, "--out", str(rows))
+    said = _told(steps, "check", (*checking, *asked.checking), NOT_LET_THROUGH)
+    incumbent = registry.incumbent()
+    lacks = wanting(registry.evidence(version), version, incumbent, BEFORE_TRIAL)
+    more = {"version": version, "evidence": said.get("evidence", []), "lacks": lacks}
+    if lacks:
+        return _Ended("check", f"{version} is not let through: {'; '.join(lacks)}", NOT_LET_THROUGH, more)
+    if asked.trial:
+        if registry.state().on_trial != version:
+            registry.begin_trial(version, incumbent)
+        decides = f"a sidecar with --policy registry:{registry.folder} tries it, and promotes it if it passes"
+        return _Ended("trial", f"{version} is on trial: {decides}", 0, more)
+    command = f"poolpilot policies trial {version} --registry {registry.folder}"
+    reason = f"{version} was let through by its gates; have it tried beside the incumbent: {command}"
+    return _Ended("check", reason, 0, more)
+
+
+def _refitted(steps: Steps, asked: _Asked, beginning: Beginning, scenario: str, access_log: Path | None) -> bool:
+    """Refit; whether the twin reproduces the record."""
+    folder = asked.folder
+    folder.begin_refit()
+    more = ("--access-log", str(access_log)) if access_log else ()
+    where = ("--scenario", scenario, "--out", str(folder.refit), "--seed", str(beginning.seed), *more)
+    code, _ = steps.run("refit", ("finetune", "refit", *map(str, asked.record), *where))
+    if code == DOES_NOT_REPRODUCE:
         return False
-    return bool(kept == _made_of(record, scenario, access_log, seed)) and (refit / SCENARIO).is_file()
+    _must(code, "refit")
+    folder.note_refitted(beginning)
+    return True
 
 
-def _note_refitted(refit: Path, record: Sequence[Path], scenario: str, access_log: Path | None, seed: int) -> None:
-    made_of = _made_of(record, scenario, access_log, seed)
-    (refit / REFITTED).write_text(json.dumps(made_of) + "\n", encoding="utf-8")
+def _told(steps: Steps, step: str, arguments: Sequence[str], may_be: int = 0) -> dict[str, Any]:
+    """A step's JSON; if it fails we end with what it ended with, and it has said why."""
+    code, said = steps.run(step, arguments)
+    if code not in (0, may_be):
+        _must(code, step)
+    return said
 
 
-def _end(as_json: bool, told: dict[str, Any], evidence: Sequence[dict[str, Any]] = ()) -> None:
-    """Say what came of it."""
-    if as_json:
-        print_json(told)
-        return
-    if evidence:
-        rows = [(own["gate"], own["verdict"], own["reason"]) for own in evidence]
-        console().print(table("Gates", ("gate", "verdict", "why"), rows))
-    log_console().print(str(told["reason"]), highlight=False, markup=False, soft_wrap=True)
+def _must(code: int, step: str) -> None:
+    if code < 0:
+        refuse(f"{step}: ended by signal {-code}; the incumbent goes on, and so does the same command")
+    if code:
+        raise SystemExit(code)
+
+
+def _repeated(option: str, values: Sequence[object]) -> tuple[str, ...]:
+    return tuple(word for value in values for word in (option, str(value)))

@@ -24,6 +24,12 @@ RENT_RATIO: Final = (0.5, 2.0)
 """What a pool's bill over a stretch may be of what its replicas cost at its price."""
 RENT_SLACK_TICKS: Final = 3.0
 """And so many ticks' rent of a replica more or less."""
+RENT_AGAINST: Final = -0.25
+"""A bill that moves by so much of its replicas' rent against them, tick by tick, is not theirs, whatever it sums up to."""
+MOVED: Final = 0.1
+"""Deviation of a pool's rent over its mean, from which its movement tells something."""
+FEWEST_MOVED: Final = 30
+"""With fewer ticks it tells nothing."""
 ATTAINMENT_OFF: Final = 0.2
 """By how much the attainment shown and that counted may differ over a stretch: the one is over a sliding window."""
 _RENT_LAYERS: Final = [BILL_LAYERS.index(layer) for layer in ("compute", "software", "idle")]
@@ -132,6 +138,15 @@ def _longest(flags: BoolArray) -> int:
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
+def _follows(rent: FloatArray, billed: FloatArray) -> float:
+    """By how much of a change of the rent `[T]` the bill `[T]` changes, by least squares; 1 where the rent hardly moves."""
+    known = np.isfinite(billed)
+    if known.sum() < FEWEST_MOVED or rent[known].std() <= MOVED * rent[known].mean():
+        return 1.0
+    off = rent[known] - rent[known].mean()
+    return float((off * billed[known]).sum() / (off * off).sum())
+
+
 def _implausible(episode: Episode) -> Iterator[Defect]:
     cluster, snapshot, since = episode.sitting.cluster, episode.snapshot, episode.since
     missing = int((~episode.counted & (episode.tick > 0)).sum())  # nothing came before a sitting's first tick
@@ -151,7 +166,13 @@ def _implausible(episode: Episode) -> Iterator[Defect]:
     held = sum(np.nan_to_num(getattr(snapshot, name)) for name in ("ready", "starting", "draining"))
     between: FloatArray = 0.5 * (held[1:] + held[:-1])
     price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, cluster.usd_per_hr)[1:]
-    expected = (between * price * spans[1:, None] / 3600.0)[counted[1:]].sum(axis=0)
+    expected: FloatArray = (between * price * spans[1:, None] / 3600.0)[counted[1:]].sum(axis=0)
+    sleeping = np.nan_to_num(snapshot.asleep)
+    # At the mean price: that of a tick may have moved anywhere in it.
+    at_mean = price.mean(axis=0) * spans[1:, None] / 3600.0
+    awake, all_held = (
+        (own * at_mean)[counted[1:]] for own in (between, between + 0.5 * (sleeping[1:] + sleeping[:-1]))
+    )
     billed = since.usd[counted][:, :, _RENT_LAYERS].sum(axis=-1)
     total = np.nansum(billed, axis=0)
     n = int(counted.sum())
@@ -167,6 +188,12 @@ def _implausible(episode: Episode) -> Iterator[Defect]:
                 else f"billed {total[p]:.3f} $ over {n} ticks, its replicas cost {expected[p]:.3f} $ at its price"
             )
             yield Defect(DefectKind.IMPLAUSIBLE_OUTCOME, episode.where, name, negative or n, detail)
+            continue
+        # Who sleeps may be paid for as little as nothing and as much as who serves.
+        share = max(_follows(rent, billed[:, p]) for rent in (awake[:, p], all_held[:, p]))
+        if share < RENT_AGAINST:
+            detail = f"its bill falls as its replicas rise, by {-share:.2f} of what they cost, over {n} ticks"
+            yield Defect(DefectKind.IMPLAUSIBLE_OUTCOME, episode.where, name, n, detail)
     tally = since.tally[counted].astype(np.float64).sum(axis=0)
     shown = snapshot.attainment[counted]
     weight = since.tally[counted][..., FINISHED] + since.tally[counted][..., LOST]

@@ -19,7 +19,8 @@ from poolpilot.training.config import TrainConfig
 from poolpilot.training.days import CHOOSING_SEED
 from poolpilot.training.judging import Judge
 from poolpilot.training.ppo import new_model, policy_of, train
-from poolpilot.training.run_folder import STATE_WEIGHTS, TrainError, load_state, save_state
+from poolpilot.training.run_files import STATE_WEIGHTS
+from poolpilot.training.run_folder import TrainError, load_state, save_state
 from poolpilot.training.setting import training_env, training_sources
 from poolpilot.training.vec_env import ClusterVecEnv
 from poolpilot.training.worlds import episode_of

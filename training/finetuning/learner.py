@@ -20,7 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
 
 from ... import __version__
-from ...agents.checkpoint import Checkpoint, load_checkpoint
+from ...agents.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from ...agents.ppo.export import export_checkpoint, load_network
 from ...env.scenario import Scenario
 from ...env.spaces import SpaceLayout
@@ -41,7 +41,7 @@ from .bounds import Bounds, held_bytes
 from .live import Transitions
 from .recorded import RecordedSteps
 from .scoring import Scoring
-from .settings import AROUND_THE_TWIN, FinetuneConfig
+from .settings import AROUND_THE_TWIN, GOES_ON, FinetuneConfig
 
 ANCHOR: Final = "anchor.json"
 CANDIDATE: Final = "candidate"
@@ -114,6 +114,10 @@ def learn(
     if recorded is not None and config.live_weight > 0.0:
         model.learn_more = RecordedSteps(recorded, config.live_weight, config.hold, config.seed, incumbent.miss_price)
     told = _Telling(config, incumbent, bounds, scoring, recorded, tell)
+    if model.num_timesteps >= config.steps and _is_of(folder / CANDIDATE, config):
+        reason = _bettered(config, scoring)
+        told(LearnerState.DONE, model.num_timesteps, {}, reason)
+        return Learned(folder / CANDIDATE, True, reason, told.figures())
     told(LearnerState.LEARNING, model.num_timesteps, {})
     if config.baseline and model.num_timesteps < config.steps:
         measure_baselines(config, worlds)
@@ -124,7 +128,7 @@ def learn(
         model.learn(left, callback=CallbackList([progress, anchoring]), reset_num_timesteps=False)
         save_state(model, folder, averaged)
     if model.num_timesteps < config.steps:
-        reason = f"stopped after {model.num_timesteps} of {config.steps} steps: {anchoring.stopped}; --resume goes on"
+        reason = f"stopped after {model.num_timesteps} of {config.steps} steps: {anchoring.stopped}; {GOES_ON}"
         told(LearnerState.STOPPED, model.num_timesteps, {}, reason)
         return Learned(None, False, reason, told.figures())
     if scoring.probes is None:  # resumed after its last step
@@ -168,6 +172,7 @@ def _concluded(
             "finetuned": {
                 "incumbent": config.incumbent,
                 "record": list(config.record),
+                "recorded_until_unix_s": config.recorded_until_unix_s,
                 "incumbent_score": asdict(before),
                 "score": asdict(best),
                 "live_transitions": told.live,
@@ -177,12 +182,26 @@ def _concluded(
         },
     )
     load_checkpoint(folder / CANDIDATE)
-    reason = (
+    reason = _bettered(config, scoring)
+    told(LearnerState.DONE, steps, {}, reason)
+    return Learned(folder / CANDIDATE, True, reason, told.figures())
+
+
+def _is_of(folder: Path, config: FinetuneConfig) -> bool:
+    """Whether a candidate is there that so many steps came to: who asks again is handed the same, whatever the record has
+    grown to since."""
+    try:
+        return bool(dict(load_checkpoint(folder).card["training"])["steps"] == config.steps)
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _bettered(config: FinetuneConfig, scoring: Scoring) -> str:
+    best, before = scoring.best, scoring.incumbent_score
+    return (
         f"loss {best.loss:.4f} after {best.steps} steps, the incumbent's {before.loss:.4f};"
         f" {best.kl:.2f} nats from it, at most {config.kl_limit:g}; head-room {best.headroom:g} times its"
     )
-    told(LearnerState.DONE, steps, {}, reason)
-    return Learned(folder / CANDIDATE, True, reason, told.figures())
 
 
 class _Telling:

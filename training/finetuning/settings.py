@@ -11,6 +11,8 @@ from ..worlds import Variation
 AROUND_THE_TWIN: Final = Variation(load=0.2, price=0.1, cold_start=0.2, target=0.0, drop_pool=0.1)
 """How far the worlds to learn in stray from the refitted twin: what tomorrow may bring, not what the refit might have got
 wrong by half."""
+GOES_ON: Final = "--resume goes on"
+"""How what is said of a run that has not come to its end ends."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,12 @@ class FinetuneConfig(TrainConfig):
     """No candidate is further from the incumbent."""
     live_weight: float = 0.5
     """Of the recorded transitions' loss, beside that of the twin's; 0: none is learned from."""
+    twin: str = ""
+    """Fingerprint of the refitted scenario: a file of the same name may come to hold another one."""
     record: tuple[str, ...] = ()
     """Fingerprints of what was recorded and learned from."""
+    recorded_until_unix_s: float = 0.0
+    """When the last recorded step that was learned from was made; 0 where none was, or nobody knows."""
     days: int = 4
     """Of the twin, never learned from, on which what is learned is scored beside the incumbent."""
     price_factors: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4, 2.0)

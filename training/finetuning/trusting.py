@@ -18,34 +18,41 @@ FEWEST_TOLD: Final = 5.0
 """Requests of a tick whose lengths are known; fewer say little of a mean."""
 
 
-def trusted(record: Record, twin: Scenario) -> Record:
+def trusted(record: Record, twin: Scenario | None = None) -> Record:
     """The record, if it may be learned from.
 
     Args:
         record: of the cluster that the twin is of.
-        twin: the refitted scenario.
+        twin: the refitted scenario; without it nothing is said of cluster and lengths.
 
     Raises:
         LiveError: says what is wrong with it.
     """
-    for episode in record.episodes:
-        cluster = episode.sitting.cluster
-        for what, seen, wanted in (
-            ("pools", cluster.pool_names, twin.pool_names),
-            ("classes", cluster.class_names, twin.class_names),
-        ):
-            if seen != wanted:
-                raise LiveError(
-                    f"{episode.where}: a cluster with {what} {', '.join(seen)}, wanted {', '.join(wanted)} as in {twin.name}"
-                )
+    if twin is not None:
+        for episode in record.episodes:
+            _cluster(episode, twin)
     bad = {defect.where: defect for defect in record.defects if defect.kind in SUSPECT}
     ticks = sum(len(episode) for episode in record.episodes if episode.where in bad)
     if record.ticks and ticks > MAY_BE_SUSPECT * record.ticks:
         first = next(iter(bad.values()))
         raise LiveError(f"{ticks} of {record.ticks} recorded ticks are not to be learned from, such as {first}")
-    for episode in record.episodes:
-        _lengths(episode, twin)
+    if twin is not None:
+        for episode in record.episodes:
+            _lengths(episode, twin)
     return record
+
+
+def _cluster(episode: Episode, twin: Scenario) -> None:
+    """LiveError where an episode is of other pools or classes."""
+    cluster = episode.sitting.cluster
+    for what, seen, wanted in (
+        ("pools", cluster.pool_names, twin.pool_names),
+        ("classes", cluster.class_names, twin.class_names),
+    ):
+        if seen != wanted:
+            raise LiveError(
+                f"{episode.where}: a cluster with {what} {', '.join(seen)}, wanted {', '.join(wanted)} as in {twin.name}"
+            )
 
 
 def _lengths(episode: Episode, twin: Scenario) -> None:

@@ -83,8 +83,9 @@ def write_refit(refit: Refit, folder: Path, sources: Sequence[str]) -> list[Path
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / REPORT]
-    for stale in (folder / SCENARIO, *sorted((folder / "days").glob("*"))):
-        stale.unlink(missing_ok=True)  # of an earlier refit: nobody may learn in a twin that does not hold
+    # Of an earlier refit: nobody may learn in a twin that does not hold, or in half of one.
+    for stale in (folder / REPORT, folder / SCENARIO, *sorted((folder / "days").glob("*"))):
+        stale.unlink(missing_ok=True)
     if refit.reproduces:
         written += _write_scenario(refit, folder)
         written += _write_days(refit, folder / "days")
@@ -105,26 +106,28 @@ def refitted_scenario(refit: Refit) -> Scenario:
         if traffic is not None
     }
     periods = [t.step_s * len(t.factors) for t in refit.traffic.values() if t is not None]
-    halves = [math.log(e.high / e.low) / 2.0 for e in refit.speeds.factors.values() if e.low > 0]
-    error = min(0.9, max([LEAST_ERROR_FRAC, *halves]))
-    starts = [e for e in refit.cold_starts.values() if e is not None and e.low > 0]
-    # One share for all pools: those of which many starts were seen count for more.
-    sizes = [math.log(e.high / e.low) / 2.0 for e in starts]
-    start_error = (
-        min(0.9, max(LEAST_ERROR_FRAC, float(np.average(sizes, weights=[e.n for e in starts])))) if starts else 0.0
-    )
-    world = {"performance_error_frac": round(error, 4)}
-    if starts:
-        world["cold_start_error_frac"] = round(start_error, 4)
     return own.model_copy(
         update={
             "name": own.name if own.name.endswith("-refitted") else f"{own.name}-refitted",
             "summary": f"{own.summary.rstrip('.')}. Refitted to its record.",
             "workload": GeneratedSpec.model_validate({"kind": "generated", "classes": classes}),
-            "world": own.world.model_copy(update=world),
+            "world": own.world.model_copy(update=errors(refit)),
             "duration_s": max(periods, default=own.duration_s),
         }
     )
+
+
+def errors(refit: Refit) -> dict[str, float]:
+    """How far the true times and cold starts of a world of the twin may be from the fitted ones: within their intervals."""
+    halves = [math.log(e.high / e.low) / 2.0 for e in refit.speeds.factors.values() if e.low > 0]
+    found = {"performance_error_frac": round(min(0.9, max([LEAST_ERROR_FRAC, *halves])), 4)}
+    starts = [e for e in refit.cold_starts.values() if e is not None and e.low > 0]
+    if starts:
+        # One share for all pools: those of which many starts were seen count for more.
+        sizes = [math.log(e.high / e.low) / 2.0 for e in starts]
+        share = max(LEAST_ERROR_FRAC, float(np.average(sizes, weights=[e.n for e in starts])))
+        found["cold_start_error_frac"] = round(min(0.9, share), 4)
+    return found
 
 
 def _write_scenario(refit: Refit, folder: Path) -> list[Path]:
@@ -168,7 +171,7 @@ def _write_days(refit: Refit, folder: Path) -> list[Path]:
         kind = _HELD_OUT if stretch.held_out else _FITTED
         counts[kind] += 1
         name = f"{kind}-{counts[kind]}"
-        day = day_of(refit.scenario, stretch, requests, folder / f"{name}.csv")
+        day = day_of(refit, stretch, requests, folder / f"{name}.csv")
         _write_requests(requests, folder / f"{name}.csv")
         _write_and_check(
             day.model_copy(update={"name": f"{refit.scenario.name}-{name}"}),
@@ -179,9 +182,10 @@ def _write_days(refit: Refit, folder: Path) -> list[Path]:
     return files
 
 
-def day_of(scenario: Scenario, stretch: Stretch, requests: Workload, trace: Path) -> Scenario:
-    """A recorded stretch as a scenario that any policy can be run on: its own requests, prices and first replicas; cold
-    starts and losses by chance, as refitted."""
+def day_of(refit: Refit, stretch: Stretch, requests: Workload, trace: Path) -> Scenario:
+    """A recorded stretch as a scenario that any policy can be run on: its own requests, prices and first replicas; times,
+    cold starts and losses by chance, as refitted."""
+    scenario = refit.scenario
     alike = as_recorded(scenario, stretch)
     pools = {}
     for name, pool in scenario.pools.items():
@@ -192,7 +196,7 @@ def day_of(scenario: Scenario, stretch: Stretch, requests: Workload, trace: Path
         price = pool.price.model_copy(update={"series": then.price.series})
         pools[name] = pool.model_copy(update={"replicas": replicas, "price": price})
     kind = TraceSpec.model_validate({"kind": "trace", "path": trace.resolve(), "format": "plain"})
-    world = scenario.world.model_copy(update={"performance_error_frac": 0.0, "cold_start_error_frac": 0.0})
+    world = scenario.world.model_copy(update={"cold_start_error_frac": 0.0, **errors(refit)})
     return scenario.model_copy(
         update={
             "pools": pools,

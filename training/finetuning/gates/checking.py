@@ -6,10 +6,9 @@ A refit's folder holds what there is to judge in: `refit.json` says whether the 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,11 +17,13 @@ from ....agents.learned import learned_policies
 from ....agents.portfolio import PolicyFactory, make_rule
 from ....agents.registry import BEFORE_TRIAL, OFF_POLICY, RANGES, SUITES, TWIN, Evidence, Registry, Verdict
 from ....env.contract import Snapshot
-from ....env.scenario import load_scenario
+from ....env.scenario import Scenario, load_scenario
 from ....env.workload.load import load_workload
 from ....telemetry.record import Record, read
 from ....telemetry.record.defects import SUSPECT
 from ...suites.suite import Suite
+from ..learned_from import LearnedFrom, fingerprint, learned_from
+from ..writing import REPORT, SCENARIO
 from .days import DaysError, TwinDay
 from .finding import Finding
 from .off_policy import off_policy_gate
@@ -30,7 +31,6 @@ from .ranges import ranges_gate
 from .suites import suites_gate
 from .twin import SEEDS, TwinRuns, twin_gate, twin_runs
 
-REPORT: Final = "refit.json"
 HELD_OUT: Final = "held-out-*.yaml"
 SUITE_SEEDS: Final = 3
 
@@ -92,7 +92,7 @@ def _findings(candidate: Checkpoint, incumbent: Checkpoint, asked: Asked, on_ste
         elif gate == RANGES:
             yield _ranges(runs, record, refused, hashes)
         elif gate == OFF_POLICY:
-            yield _off_policy(record, candidate, incumbent, hashes)
+            yield _off_policy(record, _twin(asked.refit), candidate, incumbent, hashes)
         elif gate == SUITES:
             yield _suites(candidate, incumbent, asked, on_step)
 
@@ -106,26 +106,42 @@ def _ranges(runs: TwinRuns | None, record: Record | None, refused: str, hashes: 
     return Finding(found.gate, found.verdict, found.reason, found.figures, {**found.inputs, **hashes})
 
 
-def _off_policy(record: Record | None, candidate: Checkpoint, incumbent: Checkpoint, hashes: dict[str, str]) -> Finding:
+def _off_policy(
+    record: Record | None, twin: Scenario | None, candidate: Checkpoint, incumbent: Checkpoint, hashes: dict[str, str]
+) -> Finding:
     if record is None:
         return Finding(OFF_POLICY, Verdict.UNKNOWN, "no record", {}, hashes)
     try:
         from ..live import LiveError  # by torch, which only this gate needs
+        from ..trusting import trusted
         from .logged import logged_steps
     except ModuleNotFoundError as error:
         said = f"explored steps cannot be read without {error.name}: pip install 'poolpilot[train]'"
         return Finding(OFF_POLICY, Verdict.UNKNOWN, said, {}, hashes)
     try:
-        logged, log_std, why = logged_steps(record, incumbent)
+        logged, log_std, why = logged_steps(trusted(record, twin), incumbent)
     except LiveError as error:
         return Finding(OFF_POLICY, Verdict.FAIL, f"the record is not to be trusted: {error}", {}, hashes)
     except CheckpointError as error:  # one without weights decides, and cannot be asked as a learner asks
         return Finding(OFF_POLICY, Verdict.UNKNOWN, f"the incumbent cannot be asked again: {error}", {}, hashes)
     found = off_policy_gate(logged, log_std, incumbent, candidate, hashes, why)
-    if found.verdict is Verdict.PASS and set(hashes.values()) & learned_records(candidate):
-        said = f"the candidate learned from this very log, which therefore cannot speak for it: {found.reason}"
-        return Finding(OFF_POLICY, Verdict.UNKNOWN, said, found.figures, found.inputs)
-    return found
+    fresh = _fresh(record, learned_from(candidate), hashes)
+    if found.verdict is not Verdict.PASS or fresh.ticks == record.ticks:
+        return found
+    # What was learned from may turn a candidate down, but not speak for it; what was recorded later may.
+    later = off_policy_gate(*logged_steps(fresh, incumbent)[:2], incumbent, candidate, hashes)
+    if later.verdict is not Verdict.UNKNOWN:
+        said = f"on the {fresh.ticks} ticks recorded since it learned: {later.reason}"
+        return Finding(OFF_POLICY, later.verdict, said, later.figures, later.inputs)
+    said = f"the candidate learned from this very log, which therefore cannot speak for it: {found.reason}"
+    return Finding(OFF_POLICY, Verdict.UNKNOWN, said, found.figures, found.inputs)
+
+
+def _fresh(record: Record, told: LearnedFrom, hashes: dict[str, str]) -> Record:
+    """The ticks of a record that a candidate has not learned from."""
+    if told.until_unix_s > 0.0:
+        return told.fresh(record)
+    return replace(record, episodes=()) if told.records & set(hashes.values()) else record
 
 
 def _suites(candidate: Checkpoint, incumbent: Checkpoint, asked: Asked, on_step: OnStep) -> Finding:
@@ -165,6 +181,12 @@ def not_reproduced(refit: Path) -> str:
     return "" if document["reproduces"] else f"the refit's verdict is {document.get('verdict')}"
 
 
+def _twin(refit: Path | None) -> Scenario | None:
+    """The refitted scenario, if there is one."""
+    path = refit / SCENARIO if refit is not None else None
+    return load_scenario(path) if path is not None and path.is_file() else None
+
+
 def held_out(refit: Path) -> list[TwinDay]:
     """The recorded stretches that no fit has looked at, in the refitted twin."""
     days = []
@@ -179,19 +201,3 @@ def recorded_snapshots(record: Record) -> list[Snapshot]:
     """What was seen live, but for episodes that contradict themselves."""
     bad = {defect.where for defect in record.defects if defect.kind in SUSPECT}
     return [episode.snapshot for episode in record.episodes if episode.where not in bad]
-
-
-def learned_records(candidate: Checkpoint) -> set[str]:
-    """Fingerprints of the records whose steps a candidate was learned from, as its card tells."""
-    told = candidate.card.get("finetuned")
-    records: Any = told.get("record") if isinstance(told, dict) else None
-    return {str(own) for own in records} if isinstance(records, list) else set()
-
-
-def fingerprint(path: Path) -> str:
-    """What stands for a record in evidence: of a file its content's hash, of a folder that of its files' names and sizes."""
-    if path.is_dir():
-        names = sorted(f"{own.name} {own.stat().st_size}" for own in path.iterdir() if own.is_file())
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -7,7 +7,9 @@ swings wildly where the two differ; a fitted model of `G` alone is steady and wr
     mean of  m(s, p) + w (G - m(s, a))
 
 takes the model `m` for most of it and the weights for what the model leaves, and is right if either of the two is (M. Dudik,
-J. Langford, L. Li, ICML 2011; for sequences: N. Jiang, L. Li, ICML 2016, P. Thomas, E. Brunskill, ICML 2016). Weights are
+J. Langford, L. Li, ICML 2011; for sequences: N. Jiang, L. Li, ICML 2016, P. Thomas, E. Brunskill, ICML 2016). The
+incumbent's own return is estimated in the same way, with weights of 1, and the gain is the difference: who does what the
+incumbent does gains nothing, whatever the draws happened to be. Weights are
 divided by their mean (self-normalised, as in Thomas and Brunskill), cut at `MOST_WEIGHT`, and the model of each step is
 fitted to blocks of steps that it is not in (V. Chernozhukov et al., Econometrics Journal 21 (2018)).
 
@@ -107,7 +109,7 @@ def estimate(steps: Steps, seed: int = 0) -> Estimate:
     returns, block = steps.returns[usable], np.unique(steps.block[usable], return_inverse=True)[1]
     raw = np.exp(np.minimum(steps.log_ratio[usable], 50.0))
     weights = np.minimum(raw, MOST_WEIGHT)
-    at_logged, at_candidate = _modelled(
+    at_logged, at_incumbent, at_candidate = _modelled(
         returns, steps.features[usable], steps.noise[usable], steps.shift[usable], block
     )
     n_blocks = int(block.max()) + 1
@@ -117,8 +119,9 @@ def estimate(steps: Steps, seed: int = 0) -> Estimate:
             for values in (
                 np.ones(n),
                 weights,
-                at_candidate,
+                at_candidate - at_incumbent,
                 weights * (returns - at_logged),
+                returns - at_logged,
                 returns,
                 weights * returns,
             )
@@ -126,9 +129,9 @@ def estimate(steps: Steps, seed: int = 0) -> Estimate:
     )
 
     def combined(totals: FloatArray) -> tuple[FloatArray, FloatArray]:
-        count, weight, modelled, corrected, logged, weighted = totals
+        count, weight, modelled, corrected, left, logged, weighted = totals
         heavy = np.maximum(weight, 1e-12)
-        return modelled / count + corrected / heavy - logged / count, weighted / heavy - logged / count
+        return modelled / count + corrected / heavy - left / count, weighted / heavy - logged / count
 
     gain, by_weights = combined(sums.sum(axis=1))
     picked = np.random.default_rng(seed).integers(n_blocks, size=(DRAWS, n_blocks))
@@ -146,9 +149,9 @@ def estimate(steps: Steps, seed: int = 0) -> Estimate:
 
 def _modelled(
     returns: FloatArray, features: FloatArray, noise: FloatArray, shift: FloatArray, block: IntArray
-) -> tuple[FloatArray, FloatArray]:
-    """`[S]` the model at what was done, and at what the candidate would do in the mean: linear in both, so that the mean
-    over the candidate's own noise is its value at the candidate's mean. Each step's is fitted without its fold."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """`[S]` the model at what was done, and at what incumbent and candidate would do in the mean: linear in both, so that the mean
+    over either's own noise is its value at the mean. Each step's is fitted without its fold."""
     spread: FloatArray = np.asarray(features.std(axis=0) + 1e-9, dtype=np.float64)
     state: FloatArray = np.concatenate(
         [np.ones((len(features), 1)), (features - features.mean(axis=0)) / spread], axis=1
@@ -156,6 +159,7 @@ def _modelled(
     wide: FloatArray = np.asarray(noise.std(axis=0) + 1e-9, dtype=np.float64)
     fold = block % FOLDS
     at_logged: FloatArray = np.zeros(len(returns))
+    at_incumbent: FloatArray = np.zeros(len(returns))
     at_candidate: FloatArray = np.zeros(len(returns))
     for k in range(FOLDS):
         inside = fold == k
@@ -164,9 +168,11 @@ def _modelled(
         rows: FloatArray = np.concatenate([state, noise / wide], axis=1)
         fitted = _ridge(rows[~inside], returns[~inside])
         at_logged[inside] = rows[inside] @ fitted
+        there: FloatArray = np.concatenate([state, np.zeros_like(noise)], axis=1)
+        at_incumbent[inside] = there[inside] @ fitted
         elsewhere: FloatArray = np.concatenate([state, shift / wide], axis=1)
         at_candidate[inside] = elsewhere[inside] @ fitted
-    return at_logged, at_candidate
+    return at_logged, at_incumbent, at_candidate
 
 
 def _ridge(rows: FloatArray, values: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from ....env.codec import CLASS_FEATURES, CLASS_OUTPUTS, POOL_OUTPUTS
 from ....env.contract import FloatArray
 from ....env.spaces import SpaceLayout
 from ....telemetry.record import Record
-from ..live import LiveError, Transitions, live_of
+from ..live import Transitions, live_of
 
 HOLD: Final = 6
 """Ticks of a step without noise."""
@@ -20,11 +20,12 @@ _DEFERRABLE: Final = CLASS_FEATURES.index("deferrable")
 
 
 def logged_steps(record: Record, incumbent: Checkpoint) -> tuple[Transitions | None, FloatArray | None, str]:
-    """Steps, `[S, A]` the logarithm of their noise's deviations (NaN for outputs that mean nothing), and why there are none."""
-    try:
-        found = live_of(record, incumbent, HOLD)
-    except LiveError as error:
-        return None, None, str(error)
+    """Steps, `[S, A]` the logarithm of their noise's deviations (NaN for outputs that mean nothing), and why there are none.
+
+    Raises:
+        LiveError: the record contradicts itself, or the incumbent's network.
+    """
+    found = live_of(record, incumbent, HOLD)
     if found.transitions is None:
         return None, None, found.said
     return found.transitions, deviations(found.transitions), ""

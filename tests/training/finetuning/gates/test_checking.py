@@ -11,8 +11,9 @@ from poolpilot.agents.checkpoint import load_checkpoint
 from poolpilot.agents.planner.written import scenario_yaml
 from poolpilot.agents.registry import BEFORE_TRIAL, OFF_POLICY, RANGES, TWIN, Registry, Verdict
 from poolpilot.tests.agents.registry.candidates import a_checkpoint
-from poolpilot.training.finetuning.gates.checking import Asked, check, held_out, learned_records, not_reproduced
+from poolpilot.training.finetuning.gates.checking import Asked, check, held_out, not_reproduced
 from poolpilot.training.finetuning.gates.days import DaysError
+from poolpilot.training.finetuning.learned_from import LearnedFrom, learned_from
 
 from .judged import WASTEFUL, a_scenario
 
@@ -81,6 +82,10 @@ def test_a_folder_that_is_no_refits_is_one_line(tmp_path: Path, content: str | N
 
 def test_a_card_tells_which_records_its_policy_was_learned_from(tmp_path: Path) -> None:
     plain = load_checkpoint(a_checkpoint(tmp_path / "plain"))
-    tuned = load_checkpoint(a_checkpoint(tmp_path / "tuned", card={"finetuned": {"record": ["ab12", "cd34"]}}))
-    odd = load_checkpoint(a_checkpoint(tmp_path / "odd", card={"finetuned": [1]}))
-    assert [learned_records(own) for own in (plain, tuned, odd)] == [set(), {"ab12", "cd34"}, set()]
+    told = {"record": ["ab12", "cd34"], "recorded_until_unix_s": 1.8e9}
+    tuned = load_checkpoint(a_checkpoint(tmp_path / "tuned", card={"finetuned": told}))
+    odd = load_checkpoint(
+        a_checkpoint(tmp_path / "odd", card={"finetuned": {"record": 1, "recorded_until_unix_s": True}})
+    )
+    assert learned_from(plain) == learned_from(odd) == LearnedFrom()
+    assert learned_from(tuned) == LearnedFrom(frozenset({"ab12", "cd34"}), 1.8e9)

@@ -93,3 +93,10 @@ def test_returns_are_known_only_where_all_that_followed_is() -> None:
 def test_blocks_break_where_steps_do_not_follow() -> None:
     follows = np.array([True, True, True, False, True, True, False])
     assert blocks_of(follows, 3).tolist() == [0, 0, 0, 1, 2, 2, 2]
+
+
+def test_who_does_the_same_gains_nothing_whatever_the_draws_were() -> None:
+    steps, _ = logged(0, 400, 0.0)
+    lopsided = Steps(steps.returns, steps.features, steps.noise + 0.1, steps.shift, steps.log_ratio, steps.block)
+    found = estimate(lopsided).gain
+    assert [found.mean, found.low, found.high] == pytest.approx([0.0, 0.0, 0.0], abs=1e-9)
