@@ -125,13 +125,15 @@ class TrainingWorlds:
     """Share of the episodes whose cluster is drawn at random; all of them where there are no scenarios."""
     difficulty: float = 1.0
     """Of random clusters, 0 to 1: the curriculum (`at`)."""
+    tick_s: float = TICK_S
+    """Of random clusters."""
     drawn: dict[int, Episode] = field(default_factory=dict, repr=False, compare=False)
     """The bank as far as it is filled."""
 
     @property
     def ticks_s(self) -> frozenset[float]:
         """The ticks of the worlds: a batch has one."""
-        random = frozenset({TICK_S}) if self._share_of_random > 0.0 else frozenset()
+        random = frozenset({self.tick_s}) if self._share_of_random > 0.0 else frozenset()
         return random | {scenario.tick_s for scenario in self.scenarios}
 
     def at(self, difficulty: float) -> TrainingWorlds:
@@ -161,6 +163,7 @@ class TrainingWorlds:
         rng = np.random.default_rng(seed)
         if self._share_of_random >= 1.0 or (self.random_frac > 0.0 and rng.random() < self.random_frac):
             scenario = random_scenario(int(rng.integers(FIRST_TRAINING_SEED, 2**62)), self.difficulty)
+            scenario = scenario.model_copy(update={"tick_s": self.tick_s})
         else:
             base = self.scenarios[int(rng.integers(len(self.scenarios)))]
             scenario = varied(base, self.variation, rng)

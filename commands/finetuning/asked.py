@@ -35,7 +35,7 @@ _BOUNDS: Final = (
     click.option(
         "--memory-mb",
         type=click.FloatRange(min=1.0),
-        default=2048.0,
+        default=4096.0,
         show_default=True,
         help="Of the learner's private memory: with more it stops.",
     ),

@@ -36,7 +36,14 @@ _LOG = logging.getLogger(__name__)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--clusters", type=click.IntRange(1, 4096), default=32, show_default=True, help="Stepped side by side.")
 @click.option("--steps-per-update", type=click.IntRange(2, 4096), default=30, show_default=True)
-@click.option("--bank", type=click.IntRange(min=4), default=96, show_default=True, help="Different worlds.")
+@click.option("--bank", type=click.IntRange(min=4), default=192, show_default=True, help="Different worlds.")
+@click.option(
+    "--rehearsal",
+    type=click.FloatRange(0.0, 0.9),
+    default=0.5,
+    show_default=True,
+    help="Share of the worlds that are other clusters, so that what it knew is not forgotten; 0: the twin alone.",
+)
 @click.option("--days", type=click.IntRange(1, 64), default=4, show_default=True, help="To score on.")
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=10_000, show_default=True, help="Steps.")
 @click.option("--learning-rate", type=click.FloatRange(1e-6, 1.0), default=3e-4, show_default=True)

@@ -26,7 +26,7 @@ from ...env.scenario import Scenario
 from ...env.spaces import SpaceLayout
 from ...telemetry.learner_progress import LearnerProgress, LearnerState
 from ..averaging import Averaged
-from ..curriculum import LevelledWorlds
+from ..curriculum import LEVELS, LevelledWorlds
 from ..days import CHOOSING_SEED
 from ..environments import check_room
 from ..judging import Judge
@@ -34,6 +34,7 @@ from ..ppo import LAST_RATE
 from ..progress import Progress
 from ..run_folder import load_state, prepare, save_state
 from ..setting import measure_baselines, training_env
+from ..suites import load_suite
 from ..vec_env import ClusterVecEnv
 from ..worlds import TrainingWorlds
 from .anchored import COEFFICIENT_START, AnchoredPolicy, AnchoredPPO, adapted
@@ -45,6 +46,10 @@ from .settings import AROUND_THE_TWIN, GOES_ON, FinetuneConfig
 
 ANCHOR: Final = "anchor.json"
 CANDIDATE: Final = "candidate"
+ELSEWHERE: Final = ("train", "stress")
+"""Suites on whose clusters and bad days a candidate must not have forgotten what the incumbent knows."""
+ELSEWHERE_DAYS: Final = 2
+"""Of each of their scenarios; other ones than those of the gates."""
 DISTANCE_SAMPLE: Final = 960
 """Observations of a rollout that the distance is measured on while learning."""
 
@@ -95,11 +100,22 @@ def learn(
     """
     torch.set_num_threads(1)
     prepare(config, folder, resume)
-    source = TrainingWorlds((twin,), AROUND_THE_TWIN, config.bank, config.seed, quickly=True)
+    source = TrainingWorlds(
+        (twin,),
+        AROUND_THE_TWIN,
+        config.bank,
+        config.seed,
+        quickly=True,
+        random_frac=config.rehearsal,
+        difficulty=LEVELS[-1],
+        tick_s=twin.tick_s,
+    )
     check_room(source, SpaceLayout())
     worlds = LevelledWorlds({1.0: source}, twin.tick_s)
     started = load_network(incumbent)
-    scoring = Scoring(folder, incumbent, config, Judge((twin,), CHOOSING_SEED, config.days))
+    others = [scenario for suite in ELSEWHERE for scenario in load_suite(suite).scenarios]
+    elsewhere = Judge(others, CHOOSING_SEED, ELSEWHERE_DAYS) if config.rehearsal > 0.0 else None
+    scoring = Scoring(folder, incumbent, config, Judge((twin,), CHOOSING_SEED, config.days), elsewhere)
     env = ClusterVecEnv(training_env(config, worlds), None, config.hold)
     model = _new_model(config, env)
     model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))

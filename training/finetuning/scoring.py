@@ -1,14 +1,14 @@
 """What was learned beside the incumbent, on days of the twin that are not learned from; the best is kept.
 
 Nothing is scored that is further from the incumbent than the bound: it is moved back first. The incumbent is scored too,
-on the same days: learning that makes nothing better yields no candidate. At the end head-rooms are tried, of what was learned
-and of the incumbent itself.
+on the same days: learning that makes nothing better yields no candidate. And none is kept that has forgotten what the
+incumbent knows of other clusters and of bad days. At the end head-rooms are tried, of what was learned and of the incumbent itself.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -28,16 +28,20 @@ from ...env.contract import Cluster, FloatArray, Policy
 from ...env.spaces import SpaceLayout
 from ..acting import ActingNetwork
 from ..criterion import Outcome, loss
-from ..judging import Judge
+from ..judging import Judge, PricedFactory
 from ..learner import LearnerPolicy
 from ..warm_start import at_price
-from .anchored import AnchoredPolicy, nearer
+from .anchored import AnchoredPolicy, blended, nearer
 from .settings import FinetuneConfig
 
 BEST_WEIGHTS: Final = "best.safetensors"
 SCORES: Final = "scores.json"
 PROBED: Final = 2048
 """Observations that distances are measured on."""
+PARTS: Final = (1.0, 0.5, 0.25)
+"""Of the way to what was learned: of what has forgotten too much, less is tried."""
+FORGOTTEN: Final = 0.02
+"""Share by which the loss elsewhere may be higher than the incumbent's."""
 MARGIN: Final = 1e-6
 """What a candidate must be better by to be one at all."""
 
@@ -60,6 +64,8 @@ class Score:
     """Of the way from the incumbent to what was learned: 1 unless it was moved back; 0: the incumbent's own network."""
     headroom: float = 1.0
     """Times the incumbent's."""
+    elsewhere: float | None = None
+    """Its loss on other clusters and on bad days; None where nobody looked."""
 
 
 @dataclass
@@ -71,6 +77,9 @@ class Scoring:
     incumbent: Checkpoint
     config: FinetuneConfig
     judge: Judge
+    """Days of the twin."""
+    elsewhere: Judge | None = None
+    """Days of other clusters, which no run learns from."""
     probes: NDArray[np.float32] | None = None
     """`[B, N]` observations of the last rollout, and recorded ones."""
     incumbent_score: Score = field(init=False)
@@ -91,7 +100,17 @@ class Scoring:
             return
         price = self.incumbent.miss_price
         outcome = self._outcomes(self.network, (price,), 1.0)[0]
-        self.incumbent_score = Score(0, loss(outcome), price, outcome.bill_ratio, outcome.shortfall, 0.0, 0.0, 0.0)
+        self.incumbent_score = Score(
+            0,
+            loss(outcome),
+            price,
+            outcome.bill_ratio,
+            outcome.shortfall,
+            0.0,
+            0.0,
+            0.0,
+            elsewhere=self._elsewhere(self.network, price, 1.0),
+        )
         self.best = self.incumbent_score
         self._write()
 
@@ -119,47 +138,71 @@ class Scoring:
         network, share, _ = nearer(
             self.network, learned, lambda n: self._distance(policy, n, own)[0], self.config.kl_limit
         )
-        allowed = [p for p in self.prices if self._distance(policy, network, p)[0] <= self.config.kl_limit]
-        if share == 0.0 or not allowed:
+        if share == 0.0:
             return self.incumbent_score.loss
-        outcomes = self._outcomes(network, allowed, 1.0)
-        losses = [loss(outcome) for outcome in outcomes]
-        at = int(np.argmin(losses))
-        kl, most = self._distance(policy, network, allowed[at])
-        score = Score(steps, losses[at], allowed[at], outcomes[at].bill_ratio, outcomes[at].shortfall, kl, most, share)
+        for part in PARTS:
+            tried = network if part == 1.0 else blended(self.network, network, part)
+            nats = {price: self._distance(policy, tried, price) for price in self.prices}
+            allowed = {price: far for price, far in nats.items() if far[0] <= self.config.kl_limit}
+            score = self._tried(tried, allowed, 1.0, steps, part * share) if allowed else None
+            if score is not None:
+                return score.loss
+        return self.incumbent_score.loss
+
+    def _tried(
+        self,
+        network: SetNetwork,
+        prices: Mapping[float, tuple[float, float]],
+        headroom: float,
+        steps: int,
+        share: float,
+    ) -> Score | None:
+        """A network at prices, with its nats from the incumbent at each; kept if it is the best so far.
+
+        Returns:
+            Its best score, of those that would be the best so far the first that has not forgotten the rest; None if all have.
+        """
+        outcomes = self._outcomes(network, tuple(prices), headroom)
+        found = [
+            Score(steps, loss(own), price, own.bill_ratio, own.shortfall, *far, share, headroom)
+            for own, (price, far) in zip(outcomes, prices.items(), strict=True)
+        ]
+        better = sorted((own for own in found if own.loss < self.best.loss - MARGIN), key=lambda own: own.loss)
+        if not better:
+            return self._noted(min(found, key=lambda own: own.loss))
+        for score in better:
+            seen = self._noted(replace(score, elsewhere=self._elsewhere(network, score.miss_price, headroom)))
+            if not self._forgot(seen):
+                if share > 0.0:
+                    self._keep(network)
+                self.best = seen
+                self._write()
+                return seen
+        return None
+
+    def _noted(self, score: Score) -> Score:
         self.history.append(score)
-        if score.loss < self.best.loss - MARGIN:
-            self._keep(network)
-            self.best = score
         self._write()
-        return score.loss
+        return score
+
+    def _forgot(self, score: Score) -> bool:
+        own, theirs = score.elsewhere, self.incumbent_score.elsewhere
+        return own is not None and theirs is not None and own > theirs * (1.0 + FORGOTTEN)
 
     def settle(self) -> None:
         """Try head-rooms, of the best that was learned and of the incumbent; what is better than the best is the best."""
-        known = [self.incumbent_score]
-        if self.best.share > 0.0 and self.best.headroom == 1.0:
-            known.append(self.best)
-        for own in known:
-            network = self.network if own.share == 0.0 else self.best_network()
+        for own in (self.incumbent_score, *((self.best,) if self.best.share > 0.0 else ())):
+            network = self._network_of(own)
             for factor in self.config.headroom_factors:
-                if factor == 1.0:
-                    continue
-                (outcome,) = self._outcomes(network, (own.miss_price,), factor)
-                tried = replace(
-                    own,
-                    headroom=factor,
-                    loss=loss(outcome),
-                    bill_ratio=outcome.bill_ratio,
-                    shortfall=outcome.shortfall,
-                )
-                self.history.append(tried)
-                if tried.loss < self.best.loss - MARGIN:
-                    self.best = tried
-        self._write()
+                if factor != 1.0:
+                    self._tried(network, {own.miss_price: (own.kl, own.kl_max)}, factor, own.steps, own.share)
 
     def best_network(self) -> SetNetwork:
         """That of the best score."""
-        if self.best.share == 0.0:
+        return self._network_of(self.best)
+
+    def _network_of(self, score: Score) -> SetNetwork:
+        if score.share == 0.0:
             return self.network
         network = SetNetwork(self.network.width)
         network.load_state_dict(load_file(self.folder / BEST_WEIGHTS))
@@ -181,13 +224,22 @@ class Scoring:
         return float(nats.mean()), float(nats.max())
 
     def _outcomes(self, network: SetNetwork, prices: Sequence[float], headroom: float) -> list[Outcome]:
-        """At each price, with so many times the incumbent's head-room."""
+        """In the twin, at each price, with so many times the incumbent's head-room."""
+        return self.judge.by_price(self._making(network, headroom), prices)
 
+    def _elsewhere(self, network: SetNetwork, price: float, headroom: float) -> float | None:
+        """Mean loss over the scenarios of `elsewhere`; None where nobody looks."""
+        if self.elsewhere is None:
+            return None
+        (outcomes,) = self.elsewhere.by_scenario(self._making(network, headroom), (price,))
+        return float(np.mean([loss(own) for own in outcomes]))
+
+    def _making(self, network: SetNetwork, headroom: float) -> PricedFactory:
         def make(cluster: Cluster, miss_price: FloatArray) -> Policy:
             bending = Bending(cluster, self._rules(cluster), self.incumbent.headroom * headroom)
             return ActingNetwork(bending, network, miss_price)
 
-        return self.judge.by_price(make, prices)
+        return make
 
     def _keep(self, network: SetNetwork) -> None:
         tensors = {k: v.detach().clone().contiguous() for k, v in network.state_dict().items()}

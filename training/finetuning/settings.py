@@ -27,7 +27,10 @@ class FinetuneConfig(TrainConfig):
     learning_rate: float = 3e-4
     average: int = 10
     evaluate_every: int = 10_000
-    bank: int = 96
+    bank: int = 192
+    rehearsal: float = 0.5
+    """Share of the worlds that are clusters drawn at random, as in training: a policy that lives in one calm cluster alone
+    forgets what it knew of all others, and of bad days (rehearsal against forgetting)."""
     curriculum_steps: int = 0
     critic_first: int = 3_000
     """Its critic knows other worlds: one that misjudges these undoes what the actor has learned."""
