@@ -49,7 +49,9 @@ CANDIDATE: Final = "candidate"
 ELSEWHERE: Final = ("train", "stress")
 """Suites on whose clusters and bad days a candidate must not have forgotten what the incumbent knows."""
 ELSEWHERE_DAYS: Final = 2
-"""Of each of their scenarios; other ones than those of the gates."""
+"""Of each of their scenarios."""
+ELSEWHERE_SEED: Final = CHOOSING_SEED + 100_000
+"""Of their first day: neither those that chose the incumbent, which flatter it, nor those of the gates."""
 DISTANCE_SAMPLE: Final = 960
 """Observations of a rollout that the distance is measured on while learning."""
 
@@ -114,7 +116,7 @@ def learn(
     worlds = LevelledWorlds({1.0: source}, twin.tick_s)
     started = load_network(incumbent)
     others = [scenario for suite in ELSEWHERE for scenario in load_suite(suite).scenarios]
-    elsewhere = Judge(others, CHOOSING_SEED, ELSEWHERE_DAYS) if config.rehearsal > 0.0 else None
+    elsewhere = Judge(others, ELSEWHERE_SEED, ELSEWHERE_DAYS) if config.rehearsal > 0.0 else None
     scoring = Scoring(folder, incumbent, config, Judge((twin,), CHOOSING_SEED, config.days), elsewhere)
     env = ClusterVecEnv(training_env(config, worlds), None, config.hold)
     model = _new_model(config, env)

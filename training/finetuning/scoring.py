@@ -40,8 +40,8 @@ PROBED: Final = 2048
 """Observations that distances are measured on."""
 PARTS: Final = (1.0, 0.5, 0.25)
 """Of the way to what was learned: of what has forgotten too much, less is tried."""
-FORGOTTEN: Final = 0.02
-"""Share by which the loss elsewhere may be higher than the incumbent's."""
+FORGOTTEN: Final = 0.05
+"""Share by which the loss elsewhere may be higher than the incumbent's: two policies that are as good differ by 3 % there."""
 MARGIN: Final = 1e-6
 """What a candidate must be better by to be one at all."""
 
