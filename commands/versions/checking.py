@@ -39,7 +39,7 @@ from .asked import opened, registry_option
     "--twin-seeds", type=click.IntRange(2, 1000), default=4, show_default=True, help="Worlds for each stretch."
 )
 @click.option(
-    "--suite-seeds", type=click.IntRange(2, 1000), default=3, show_default=True, help="Worlds for each scenario."
+    "--suite-seeds", type=click.IntRange(2, 1000), default=12, show_default=True, help="Worlds for each scenario."
 )
 @click.option("--workers", type=click.IntRange(1, 512), default=1, show_default=True, help="Processes, for `suites`.")
 @click.option(

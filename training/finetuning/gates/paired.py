@@ -16,7 +16,7 @@ import numpy as np
 from ....agents.registry import Verdict
 from ....env.contract import FloatArray
 from ...criterion import Outcome, loss
-from ...evaluation.bootstrap import Interval, hierarchical, resamples
+from ...evaluation.bootstrap import BOOTSTRAP_DRAWS, Interval, hierarchical, interval, resamples
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,24 @@ class Pairs:
     @property
     def losses(self) -> FloatArray:
         """`[S, K]` the candidate's less the incumbent's; below 0 is better."""
-        return _values(self.candidate, loss) - _values(self.incumbent, loss)
+        return _values(self.candidate, loss) - self.incumbent_losses
+
+    @property
+    def incumbent_losses(self) -> FloatArray:
+        """`[S, K]`"""
+        return _values(self.incumbent, loss)
 
     def interval(self) -> Interval:
         """Of the mean difference over scenarios and seeds, both drawn again."""
         return hierarchical(self.losses, resamples(*self.losses.shape))
+
+    def interval_over_seeds(self, seed: int = 0) -> Interval:
+        """Of the mean difference over these very scenarios: their seeds alone are drawn again."""
+        losses = self.losses
+        rng = np.random.default_rng(seed)
+        drawn = rng.integers(losses.shape[1], size=(BOOTSTRAP_DRAWS, *losses.shape))
+        means = np.take_along_axis(losses[None], drawn, axis=2).mean(axis=(1, 2))
+        return interval(float(losses.mean()), means)
 
     def figures(self) -> dict[str, object]:
         """JSON-ready: the difference, and what it is made of, scenario by scenario."""
