@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -110,3 +111,29 @@ def test_who_leads_where_nobody_has_looked_is_not(explored: Explored) -> None:
     assert found.verdict is Verdict.FAIL, found.reason
     assert "leaves the recorded range more often" in found.reason
     assert found.figures["outside_worst"][0]["more_often_frac"] > 0.2
+
+
+def test_a_record_whose_bill_is_flipped_about_its_mean_speaks_for_nobody(explored: Explored, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (explored.folder / "run" / "decisions.jsonl").read_text().splitlines()]
+    usd = [line["since"]["usd"] for line in lines if line.get("since")]
+    mean = np.mean(usd, axis=0)
+    for line in lines:
+        if line.get("since"):  # the same sum, and nothing below 0
+            line["since"]["usd"] = np.maximum(2.0 * mean - np.array(line["since"]["usd"]), 0.0).tolist()
+    (tmp_path / "decisions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    registry, folder = explored.registry, str(explored.registry.folder)
+    version = next(own.version for own in registry.versions() if own.version != registry.incumbent())
+    told = poolpilot(
+        "policies", "check", version, "--registry", folder, "--record", str(tmp_path), "--gate", OFF_POLICY
+    )
+    assert told.exit_code == 1
+    found = registry.evidence(version)[OFF_POLICY]
+    assert found.verdict is Verdict.FAIL
+    assert "the record is not to be trusted" in found.reason
+    assert "its bill falls as its replicas rise" in found.reason
+    refused = poolpilot(
+        *("finetune", "refit", str(tmp_path), "--scenario", str(explored.folder / "tiny.yaml")),
+        *("--out", str(tmp_path / "refit")),
+    )
+    assert refused.exit_code == 2
+    assert "its bill falls as its replicas rise" in " ".join(refused.output.split())
