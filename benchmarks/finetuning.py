@@ -30,12 +30,12 @@ from poolpilot.env.window import FINISHED, LOST, MET
 from poolpilot.training.evaluation.bootstrap import Interval, bootstrap
 
 from .report import Section, markdown, print_sections, put
+from .two_pools import slowed, two_pools
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "finetuning.md"
 PART: Final = "finetuning"
 RESULT: Final = "result.json"
-SLOWER, LONGER = 1.3, 2.0
 RECORDED_SEED: Final = 100
 SCORED_SEED: Final = 200
 NOT_REPRODUCED: Final = 3
@@ -49,53 +49,14 @@ VARIANTS: Final = ("before", "after refit alone", "after fine-tuning")
 
 def believed_text(duration_s: float) -> str:
     """The scenario that policy and planner believe, as a file."""
-
-    def load(rate: float, prompt: float, output: float) -> dict[str, Any]:
-        return {
-            "rate_per_s": rate,
-            "shape": [{"kind": "diurnal", "period_s": 2400, "amplitude": 0.6}],
-            "prompt_tokens": {"kind": "lognormal", "median": prompt, "sigma": 0.7, "max": 3000},
-            "output_tokens": {"kind": "lognormal", "median": output, "sigma": 0.5, "max": 900},
-        }
-
-    def pool(gpu: str, usd_per_hr: float, most: int, start: int) -> dict[str, Any]:
-        return {
-            "gpu": gpu,
-            "price": {"usd_per_hr": usd_per_hr},
-            "replicas": {"min": 1, "max": most, "start": start},
-            "engine": {"max_num_seqs": 64, "max_model_len": 4096},
-            "cold_start": {"provision_s": 20, "load_s": 25},
-        }
-
-    document = {
-        "schema": 1,
-        "name": "two-pools",
-        "summary": "Two pools, two classes.",
-        "duration_s": duration_s,
-        "tick_s": 10,
-        "model": "llama-3.1-8b",
-        "pools": {"h100": pool("H100-SXM-80GB", 6.88, 3, 1), "l40s": pool("L40S-48GB", 1.861, 8, 2)},
-        "classes": {
-            "chat": {"target": {"ttft_s": 2.0, "tpot_s": 0.08, "attainment": 0.98}},
-            "summarisation": {"target": {"ttft_s": 5.0, "tpot_s": 0.12, "attainment": 0.95}},
-        },
-        "workload": {
-            "kind": "generated",
-            "classes": {"chat": load(20.0, 300, 220), "summarisation": load(2.0, 1400, 150)},
-        },
-        "world": {"performance_error_frac": 0.0, "cold_start_error_frac": 0.0},
-    }
-    return yaml.safe_dump(document, sort_keys=False)
+    return yaml.safe_dump(two_pools(duration_s), sort_keys=False)
 
 
 def world_text(world: str, duration_s: float) -> str:
     """What is true, as a file."""
-    document = yaml.safe_load(believed_text(duration_s))
+    document = two_pools(duration_s)
     if world == "differs":
-        document["pools"]["l40s"]["time_factor"] = SLOWER
-        for pool in document["pools"].values():
-            pool["cold_start"] = {name: LONGER * seconds for name, seconds in pool["cold_start"].items()}
-        classes = document["workload"]["classes"]
+        classes = slowed(document)["workload"]["classes"]
         classes["chat"]["rate_per_s"] *= 2.0 / 3.0
         classes["summarisation"]["rate_per_s"] *= 3.0
     return yaml.safe_dump(document, sort_keys=False)

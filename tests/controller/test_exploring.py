@@ -10,21 +10,17 @@ import pytest
 
 from poolpilot.agents.checkpoint import shipped_checkpoints
 from poolpilot.agents.exploring import SPREAD
-from poolpilot.agents.opponents.plan_tracking import PlanTracking
-from poolpilot.agents.registry import BEFORE_TRIAL, Registry
 from poolpilot.controller.choosing import PolicyChoice
 from poolpilot.controller.exploration import Account, accounted, parted, spent
 from poolpilot.controller.exploring import FILE, Explorer, account_text, read_account
 from poolpilot.controller.loop import Sidecar
-from poolpilot.controller.trial import rules_of
-from poolpilot.controller.versions import Versions
 from poolpilot.env.contract import BILL_LAYERS, IDLE_PARTS, Bill, Mode, ReasonCode, blank_snapshot
 from poolpilot.env.guard import GuardState, first_state
 from poolpilot.env.scenario.control import Exploration
 from poolpilot.env.window import TALLY_WIDTH
-from poolpilot.tests.agents.registry.candidates import a_checkpoint, let_through
 
 from .test_loop import SCENARIO, Followed, Kept, a_bench
+from .test_proposing import a_follower, a_registry
 from .ticks import a_plan, a_sitting
 
 ALLOWED = Exploration(enabled=True, usd=10.0, attainment=0.1)
@@ -93,23 +89,11 @@ def test_whichever_part_of_the_budget_is_spent_first_ends_it() -> None:
 
 
 async def test_nothing_is_tried_while_a_candidate_takes_turns_with_the_policy(tmp_path: Path) -> None:
-    registry = Registry.found(tmp_path / "registry", a_checkpoint(tmp_path / "first"))
-    candidate = registry.add(a_checkpoint(tmp_path / "second", pool_output=(0.3, 0.2, 0.0, 0.0)))
-    let_through(registry, candidate, BEFORE_TRIAL)
-    registry.begin_trial(candidate, registry.incumbent())
-    cluster, kept = SCENARIO.cluster(), Kept()
+    registry, candidate = a_registry(tmp_path)
+    kept = Kept()
     told: list[tuple[int, bool]] = []
-    gates, asked = SCENARIO.control.gates, SCENARIO.control.trial
     async with a_bench(tmp_path) as bench:
-        sidecar = bench.sidecar(PlanTracking(cluster), kept, Followed(), Mode.ACTIVE)
-        sidecar.proposals.versions = Versions(
-            registry,
-            cluster,
-            sidecar.proposals.thinker,
-            rules_of(asked, gates, cluster.class_names, cluster.cold_start_s),
-            0.0,
-            asked.wait_s,
-        )
+        sidecar = a_follower(bench, registry, kept)
         sidecar.proposals.explorer = an_explorer(
             sidecar, tmp_path, lambda account, exploring: told.append((account.ticks, exploring))
         )

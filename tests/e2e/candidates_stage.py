@@ -26,11 +26,11 @@ control:
 """
 
 
-def a_steady_stage(folder: Path, store_url: str, duration_s: float = DURATION_S) -> Stage:
-    """The miniature under an even load."""
+def a_steady_stage(folder: Path, store_url: str, duration_s: float = DURATION_S, settings: str = TURNS) -> Stage:
+    """The miniature under an even load, with what the scenario says of the sidecar."""
     path = folder / "steady.yaml"
     even = MINIATURE.replace(RUSH, "{{kind: ramp, times_s: [0, 1], factors: [3.5, 3.5]}}")
-    path.write_text(even.format(duration_s=duration_s) + TURNS)
+    path.write_text(even.format(duration_s=duration_s) + settings)
     return staged(path, store_url, SPEED_UP)
 
 

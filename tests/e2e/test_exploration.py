@@ -20,13 +20,11 @@ from poolpilot.controller.exploration import Account
 from poolpilot.controller.exploring import FILE, read_account
 from poolpilot.env.contract import Mode, Reason, ReasonCode
 from poolpilot.env.emulator.replay import Replay, replay
-from poolpilot.env.scenario import load_scenario
-from poolpilot.env.workload.load import load_workload
 from poolpilot.telemetry.record import TickRecord, read_log
 from poolpilot.telemetry.valkey import embedded_valkey
 
-from .candidates_stage import RUSH, SPEED_UP, until
-from .miniature import MINIATURE, Control, Told, control, end_processes_naming
+from .candidates_stage import a_steady_stage, until
+from .miniature import Control, Told, control, end_processes_naming
 
 pytestmark = pytest.mark.e2e
 
@@ -38,16 +36,6 @@ control:
   canary: {{pools: [cheap]}}
   exploration: {{enabled: true, campaign: drill, usd: {USD}, attainment: 0.2, hours: 1, spread: 2, hold_ticks: 2}}
 """
-
-
-def a_stage(folder: Path, store_url: str) -> Stage:
-    """The miniature under an even load, its policy allowed to explore on the cheap pool."""
-    path = folder / "exploring.yaml"
-    even = MINIATURE.replace(RUSH, "{{kind: ramp, times_s: [0, 1], factors: [3.5, 3.5]}}")
-    path.write_text(even.format(duration_s=2000.0) + CAMPAIGN)
-    scenario = load_scenario(str(path))
-    workload = load_workload(scenario.workload, scenario.class_names, scenario.duration_s, 0, scenario.base_dir)
-    return Stage(scenario, path, workload, store_url, folder, SPEED_UP, stream_interval=4)
 
 
 @asynccontextmanager
@@ -66,7 +54,7 @@ async def test_exploration_keeps_to_its_pools_and_to_an_account_that_outlives_th
     folder, options = tmp_path / "run", ("--policy", next(iter(shipped_checkpoints())), "--no-step-back")
     try:
         async with embedded_valkey(tmp_path / "valkey") as valkey:
-            stage = a_stage(tmp_path, valkey.url)
+            stage = a_steady_stage(tmp_path, valkey.url, 2000.0, CAMPAIGN)
             async with control(stage, folder, *options) as first, clients(stage, first.url) as seen:
                 await until(lambda: account_in(folder).explored_ticks >= 4)
                 early = await first.told()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from poolpilot.benchmarks.two_pools import LONGER, SLOWER
 from poolpilot.env.scenario import load_scenario
 from poolpilot.env.window import ARRIVED
 from poolpilot.telemetry.record import Record
@@ -20,7 +21,7 @@ from poolpilot.training.finetuning.twin import longest_tokens, recorded, simulat
 from poolpilot.training.finetuning.writing import REPORT, SCENARIO, write_refit
 from poolpilot.training.matching import Verdict
 
-from .worlds import LONGER, SLOWER, believed, record_of, true
+from .worlds import believed, record_of, true
 
 
 @cache
