@@ -218,7 +218,7 @@ def sections(result: dict[str, Any]) -> list[Section]:
         f" (`{result['refit']['held_out']['before']['verdict']}` before, `{result['refit']['verdict']}` after)."
     )
     head = ("figure", "believed", "true", "found", "95 % interval")
-    return [Section("Refitted to real servers", note, head, tuple(rows))]
+    return [Section("What was found on real servers", note, head, tuple(rows))]
 
 
 def _cells(own: dict[str, Any]) -> tuple[str, str, str]:
@@ -228,8 +228,8 @@ def _cells(own: dict[str, Any]) -> tuple[str, str, str]:
 
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
-@click.option("--duration-s", type=click.FloatRange(min=400.0), default=1800.0, show_default=True)
-@click.option("--speed-up", type=click.FloatRange(1, 20), default=6.0, show_default=True)
+@click.option("--duration-s", type=click.FloatRange(min=400.0), default=1500.0, show_default=True)
+@click.option("--speed-up", type=click.FloatRange(1, 20), default=4.0, show_default=True)
 @click.option("--policy", default=None, help="Who decides. Default: the first checkpoint that is shipped.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the requests.")
 @click.option("--write", is_flag=True, help="Run nothing: put what is there into docs/finetuning.md.")
