@@ -130,7 +130,7 @@ def stopped_while_it_learns(desk: Desk, by: signal.Signals, *arguments: str) -> 
             break
         time.sleep(0.05)
     else:
-        process.kill()
+        process.terminate()  # and its step with it
     out, err = process.communicate(timeout=PATIENCE_S)
     assert out, err
     return process.returncode, json.loads(out)

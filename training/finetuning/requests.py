@@ -119,7 +119,9 @@ def _within(n: IntArray, cv: float, rng: np.random.Generator) -> FloatArray:
     after = np.cumsum(np.maximum(rng.gamma(cv**-2, size=int(last[-1]) + 1), 1e-300))
     before = np.concatenate([[0.0], after[last[:-1]]])
     place = (after - np.repeat(before, n + 1)) / np.repeat(after[last] - before, n + 1)
-    return np.minimum(np.delete(place, last), 1.0 - 1e-9)  # what comes with the next tick is counted there
+    # What comes with the next tick is counted there.
+    places: FloatArray = np.minimum(np.delete(place, last), 1.0 - 1e-9)
+    return places
 
 
 def _whole(expected: FloatArray) -> IntArray:
