@@ -30,7 +30,7 @@ from ..acting import ActingNetwork
 from ..criterion import Outcome, loss
 from ..judging import Judge
 from ..learner import LearnerPolicy
-from ..warm_start import at_price
+from ..priced import at_price
 from .anchored import AnchoredPolicy, nearer
 from .settings import FinetuneConfig
 
