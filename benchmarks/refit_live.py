@@ -152,10 +152,11 @@ async def refitted(believed: Path, run: Path, out: Path) -> tuple[int, dict[str,
     log = EnvoyFolder(run / "envoy").access_log
     command = [sys.executable, "-m", "poolpilot", "finetune", "refit", str(run), "--scenario", str(believed)]
     command += ["--access-log", str(log), "--out", str(out), "--tell", str(run), "--json"]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate()
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    said, wrong = await process.communicate()
     if process.returncode not in (0, NOT_REPRODUCED):
-        raise RuntimeError(f"finetune refit: exit code {process.returncode}")
+        raise RuntimeError(f"finetune refit: exit code {process.returncode}: {wrong.decode(errors='replace').strip()}")
     return process.returncode, json.loads(said)
 
 
