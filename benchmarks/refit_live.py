@@ -152,10 +152,11 @@ async def refitted(believed: Path, run: Path, out: Path) -> tuple[int, dict[str,
     log = EnvoyFolder(run / "envoy").access_log
     command = [sys.executable, "-m", "poolpilot", "finetune", "refit", str(run), "--scenario", str(believed)]
     command += ["--access-log", str(log), "--out", str(out), "--tell", str(run), "--json"]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate()
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+    said, wrong = await process.communicate()
     if process.returncode not in (0, NOT_REPRODUCED):
-        raise RuntimeError(f"finetune refit: exit code {process.returncode}")
+        raise RuntimeError(f"finetune refit: exit code {process.returncode}: {wrong.decode(errors='replace').strip()}")
     return process.returncode, json.loads(said)
 
 
@@ -218,7 +219,7 @@ def sections(result: dict[str, Any]) -> list[Section]:
         f" (`{result['refit']['held_out']['before']['verdict']}` before, `{result['refit']['verdict']}` after)."
     )
     head = ("figure", "believed", "true", "found", "95 % interval")
-    return [Section("Refitted to real servers", note, head, tuple(rows))]
+    return [Section("What was found on real servers", note, head, tuple(rows))]
 
 
 def _cells(own: dict[str, Any]) -> tuple[str, str, str]:
@@ -228,8 +229,8 @@ def _cells(own: dict[str, Any]) -> tuple[str, str, str]:
 
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
-@click.option("--duration-s", type=click.FloatRange(min=400.0), default=1800.0, show_default=True)
-@click.option("--speed-up", type=click.FloatRange(1, 20), default=6.0, show_default=True)
+@click.option("--duration-s", type=click.FloatRange(min=400.0), default=1500.0, show_default=True)
+@click.option("--speed-up", type=click.FloatRange(1, 20), default=4.0, show_default=True)
 @click.option("--policy", default=None, help="Who decides. Default: the first checkpoint that is shipped.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the requests.")
 @click.option("--write", is_flag=True, help="Run nothing: put what is there into docs/finetuning.md.")

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..agents.blend import portfolio_as_json
 from ..env.batch import Episode
 from ..env.cluster_env import EpisodeSource, VectorClusterEnv
-from ..env.codec import BLENDED, WHOLE_FEATURES, miss_price_feature, observation_schema
+from ..env.codec import BLENDED, observation_schema
 from ..env.contract import FloatArray
 from ..env.spaces import SpaceLayout
 from .config import TrainConfig
@@ -26,6 +26,7 @@ from .hindsight import HEADROOMS, EnvMaker, Hindsight, in_turn, look_back
 from .imitation import HELD_OUT_PRICES, HELD_OUT_SHARE, NOISE, imitate
 from .learner import LearnerPolicy
 from .networks import Chooser
+from .priced import at_price
 from .run_folder import IMITATION
 from .setting import still_env, training_sources
 
@@ -97,13 +98,6 @@ def constant_output(layout: SpaceLayout, rule: int, headroom: float) -> NDArray[
     if rule:
         output[len(output) - of_whole + rule - 1] = 1.0
     return output
-
-
-def at_price(seen: NDArray[np.float32], prices: FloatArray, layout: SpaceLayout) -> NDArray[np.float32]:
-    """`[B, N]` observations as they would be at these prices of a miss `[B]`: nothing else depends on them."""
-    changed = seen.copy()
-    changed[:, sum(layout.sizes[:2]) + WHOLE_FEATURES.index("miss_price")] = miss_price_feature(prices)
-    return changed
 
 
 def blurred(seen: NDArray[np.float32], layout: SpaceLayout, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -14,7 +14,18 @@ from .features import (
     encode,
     miss_price_feature,
 )
-from .outputs import BLENDED, CLASS_OUTPUTS, POOL_OUTPUTS, WHOLE_OUTPUTS, Outputs, bend, blend, decode, trust_weights
+from .outputs import (
+    BLENDED,
+    CLASS_OUTPUTS,
+    HEADROOM_BEND,
+    POOL_OUTPUTS,
+    WHOLE_OUTPUTS,
+    Outputs,
+    bend,
+    blend,
+    decode,
+    trust_weights,
+)
 from .past import BUDGET_WINDOW_S, Past, look_back, track_budget
 from .proposal import ROUNDING_SLACK, Proposal, Proposer, on_top, whole_replicas
 from .schema import OBSERVATION_VERSION, observation_schema
@@ -24,6 +35,7 @@ __all__ = [
     "BUDGET_WINDOW_S",
     "CLASS_FEATURES",
     "CLASS_OUTPUTS",
+    "HEADROOM_BEND",
     "FORECAST_SEEN_S",
     "OBSERVATION_VERSION",
     "POOL_FEATURES",

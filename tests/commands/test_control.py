@@ -91,6 +91,16 @@ def test_what_is_no_log_is_refused_in_one_line(tmp_path: Path, text: str | None,
     assert len(told.stderr.strip().splitlines()) == 1
 
 
+def test_a_world_of_other_pools_is_refused(tmp_path: Path) -> None:
+    told = control(
+        "--scenario", "mixed-chat", "--world", "spot-storm", "--folder", str(tmp_path / "run"), "--speed-up", "10"
+    )
+    assert told.exit_code == 2
+    assert "the world has pool_names" in told.stderr
+    assert "as the scenario" in told.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.e2e
 async def test_a_stream_is_decided_again_as_a_file_is() -> None:
     records = ticks(5)

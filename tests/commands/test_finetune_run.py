@@ -34,7 +34,8 @@ BELIEVED = {
 }
 """A fleet of some replicas, so that a head-room can be seen."""
 STEPS, MANY = 768, 200_000
-PATIENCE_S = 120.0
+PATIENCE_S = 900.0
+"""A busy machine is no failure."""
 AS_ANY_PROCESS = "import os\nos.nice = os.sched_setscheduler = lambda *_: 0\n"
 """Of all that is started: beside busy tests the lowest priority is none at all."""
 
@@ -67,7 +68,7 @@ class Desk:
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         process = self.begin(*arguments)
-        out, err = process.communicate(timeout=10 * PATIENCE_S)
+        out, err = process.communicate(timeout=PATIENCE_S)
         return process.returncode, out, err
 
     def finetune(self, *more: str, record: str = "run", out: str = "tuned", steps: int = STEPS) -> list[str]:
@@ -128,6 +129,8 @@ def stopped_while_it_learns(desk: Desk, by: signal.Signals, *arguments: str) -> 
             process.send_signal(by)
             break
         time.sleep(0.05)
+    else:
+        process.terminate()  # and its step with it
     out, err = process.communicate(timeout=PATIENCE_S)
     assert out, err
     return process.returncode, json.loads(out)

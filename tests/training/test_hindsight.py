@@ -12,9 +12,10 @@ from poolpilot.env.spaces import SpaceLayout
 from poolpilot.training.config import TrainConfig
 from poolpilot.training.hindsight import HEADROOMS, Hindsight, in_turn, look_back
 from poolpilot.training.ppo import new_model, policy_of
+from poolpilot.training.priced import at_price
 from poolpilot.training.setting import still_env, training_env, training_sources
 from poolpilot.training.vec_env import ClusterVecEnv
-from poolpilot.training.warm_start import IMITATION_SEED, at_price, constant_output, warm_start
+from poolpilot.training.warm_start import IMITATION_SEED, constant_output, warm_start
 
 from .clusters import tiny
 

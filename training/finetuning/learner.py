@@ -46,10 +46,9 @@ from .settings import AROUND_THE_TWIN, GOES_ON, FinetuneConfig
 
 ANCHOR: Final = "anchor.json"
 CANDIDATE: Final = "candidate"
-ELSEWHERE: Final = ("train", "stress")
-"""Suites on whose clusters and bad days a candidate must not have forgotten what the incumbent knows."""
-ELSEWHERE_DAYS: Final = 2
-"""Of each of their scenarios."""
+ELSEWHERE: Final = {"train": 1, "stress": 4}
+"""Suites on whose clusters and bad days a candidate must not have forgotten what the incumbent knows, and the days of each
+scenario: the worse the days, the more of them tell as much."""
 ELSEWHERE_SEED: Final = CHOOSING_SEED + 100_000
 """Of their first day: neither those that chose the incumbent, which flatter it, nor those of the gates."""
 DISTANCE_SAMPLE: Final = 960
@@ -115,8 +114,8 @@ def learn(
     check_room(source, SpaceLayout())
     worlds = LevelledWorlds({1.0: source}, twin.tick_s)
     started = load_network(incumbent)
-    others = [scenario for suite in ELSEWHERE for scenario in load_suite(suite).scenarios]
-    elsewhere = Judge(others, ELSEWHERE_SEED, ELSEWHERE_DAYS) if config.rehearsal > 0.0 else None
+    suites = ELSEWHERE if config.rehearsal > 0.0 else {}
+    elsewhere = {suite: Judge(load_suite(suite).scenarios, ELSEWHERE_SEED, days) for suite, days in suites.items()}
     scoring = Scoring(folder, incumbent, config, Judge((twin,), CHOOSING_SEED, config.days), elsewhere)
     env = ClusterVecEnv(training_env(config, worlds), None, config.hold)
     model = _new_model(config, env)

@@ -144,6 +144,12 @@ def refit(
     pairs = list(zip(stretches, requests, strict=True))
     frozen = frozenset(d.subject for d in suspect if d.kind is DefectKind.FROZEN_TELEMETRY)
     speeds = speeds_of(started, _newest([p for p in pairs if not p[0].held_out]), seed, rng, progress, frozen)
+    # Speeds are fitted to smooth traffic, whose snapshots scatter less; days have the bursts that queues are made of.
+    uneven = np.array([1.0 if own is None else own.unevenness for own in traffic.values()])
+    if (uneven != 1.0).any() and not access_log:
+        bursts = np.random.default_rng(np.random.SeedSequence((seed, 0xB0257)))
+        requests = [requests_of(s.episode, longest, back, retry_after_s, bursts, uneven) for s in stretches]
+        pairs = list(zip(stretches, requests, strict=True))
     after = with_losses(with_factors(started, {name: e.value for name, e in speeds.factors.items()}), lost)
     runs: list[_Runs] = []
     for stretch, load in pairs:

@@ -45,22 +45,30 @@ def base_arrivals(episode: Episode, returning: float, retry_after_s: float) -> F
 
 
 def requests_of(
-    episode: Episode, longest: FloatArray, returning: float, retry_after_s: float, rng: np.random.Generator
+    episode: Episode,
+    longest: FloatArray,
+    returning: float,
+    retry_after_s: float,
+    rng: np.random.Generator,
+    cv: FloatArray | None = None,
 ) -> Workload:
-    """Requests with the counts of each tick, at random within it, and lengths of the moments that were recorded.
+    """Requests with the counts of each tick, within it as uneven as counts are from tick to tick, and lengths of the moments that were recorded.
 
     Args:
         episode: row `t` tells of the time since row `t - 1`.
         longest: `[C]` tokens of the longest request of a class.
         returning, retry_after_s: see `base_arrivals`.
         rng: draws where in its tick a request comes, and which length is whose.
+        cv: `[C]` coefficient of variation of the gaps (`Traffic.cv`); left out: 1, as of a Poisson process.
     """
     cluster, times = episode.sitting.cluster, episode.time_s - episode.time_s[0]
     counts = _whole(base_arrivals(episode, returning, retry_after_s))
     parts = []
     for c in range(len(cluster.class_names)):
         n = counts[1:, c]
-        at = np.repeat(times[:-1], n) + rng.random(int(n.sum())) * np.repeat(np.diff(times), n)
+        at = np.repeat(times[:-1], n) + _within(n, 1.0 if cv is None else float(cv[c]), rng) * np.repeat(
+            np.diff(times), n
+        )
         group = np.repeat(np.arange(len(n)) // GROUP_TICKS, n)
         prompt = _lengths(episode, c, group, PROMPT_SUM, PROMPT_SQUARES, rng)
         output = _lengths(episode, c, group, OUTPUT_SUM, OUTPUT_SQUARES, rng)
@@ -100,6 +108,21 @@ def requests_in_log(
         output = np.nan_to_num(np.array([r.completion_tokens for r in rows]))
         parts.append(_cut(at, prompt, output, c, float(longest[c])))
     return _joined(parts, cluster.class_names)
+
+
+def _within(n: IntArray, cv: float, rng: np.random.Generator) -> FloatArray:
+    """`[sum(n)]` where in their ticks, 0 to 1, the `n` requests `[T]` of each come: a renewal process of gamma gaps, given its
+    count, has gaps in the proportions of a Dirichlet distribution."""
+    if cv == 1.0:
+        return rng.random(int(n.sum()))
+    last = np.cumsum(n + 1) - 1
+    gaps = np.maximum(rng.gamma(cv**-2, size=int(last[-1]) + 1), 1e-300)
+    # Each tick's own shares are summed up: beside those of other ticks the smallest gaps would be none.
+    whole = np.repeat(np.add.reduceat(gaps, last - n), n + 1)
+    place = np.cumsum(gaps / whole) - np.repeat(np.arange(len(n)), n + 1)
+    # What comes with the next tick is counted there.
+    places: FloatArray = np.clip(np.delete(place, last), 0.0, 1.0 - 1e-9)
+    return places
 
 
 def _whole(expected: FloatArray) -> IntArray:

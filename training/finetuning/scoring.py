@@ -30,7 +30,7 @@ from ..acting import ActingNetwork
 from ..criterion import Outcome, loss
 from ..judging import Judge, PricedFactory
 from ..learner import LearnerPolicy
-from ..warm_start import at_price
+from ..priced import at_price
 from .anchored import AnchoredPolicy, blended, nearer
 from .settings import FinetuneConfig
 
@@ -40,8 +40,9 @@ PROBED: Final = 2048
 """Observations that distances are measured on."""
 PARTS: Final = (1.0, 0.5, 0.25)
 """Of the way to what was learned: of what has forgotten too much, less is tried."""
-FORGOTTEN: Final = 0.05
-"""Share by which the loss elsewhere may be higher than the incumbent's: two policies that are as good differ by 3 % there."""
+FORGOTTEN: Final = 0.03
+"""Share by which the loss on a suite elsewhere may be higher than the incumbent's: two policies that are as good differ by so
+much there."""
 MARGIN: Final = 1e-6
 """What a candidate must be better by to be one at all."""
 
@@ -64,8 +65,8 @@ class Score:
     """Of the way from the incumbent to what was learned: 1 unless it was moved back; 0: the incumbent's own network."""
     headroom: float = 1.0
     """Times the incumbent's."""
-    elsewhere: float | None = None
-    """Its loss on other clusters and on bad days; None where nobody looked."""
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
+    """Its loss on other clusters and on bad days, by suite; empty where nobody looked."""
 
 
 @dataclass
@@ -78,8 +79,8 @@ class Scoring:
     config: FinetuneConfig
     judge: Judge
     """Days of the twin."""
-    elsewhere: Judge | None = None
-    """Days of other clusters, which no run learns from."""
+    elsewhere: Mapping[str, Judge] = field(default_factory=dict)
+    """Days of other clusters, which no run learns from, by suite."""
     probes: NDArray[np.float32] | None = None
     """`[B, N]` observations of the last rollout, and recorded ones."""
     incumbent_score: Score = field(init=False)
@@ -186,8 +187,8 @@ class Scoring:
         return score
 
     def _forgot(self, score: Score) -> bool:
-        own, theirs = score.elsewhere, self.incumbent_score.elsewhere
-        return own is not None and theirs is not None and own > theirs * (1.0 + FORGOTTEN)
+        theirs = self.incumbent_score.elsewhere
+        return any(own > theirs[suite] * (1.0 + FORGOTTEN) for suite, own in score.elsewhere.items())
 
     def settle(self) -> None:
         """Try head-rooms, of the best that was learned and of the incumbent; what is better than the best is the best."""
@@ -227,12 +228,13 @@ class Scoring:
         """In the twin, at each price, with so many times the incumbent's head-room."""
         return self.judge.by_price(self._making(network, headroom), prices)
 
-    def _elsewhere(self, network: SetNetwork, price: float, headroom: float) -> float | None:
-        """Mean loss over the scenarios of `elsewhere`; None where nobody looks."""
-        if self.elsewhere is None:
-            return None
-        (outcomes,) = self.elsewhere.by_scenario(self._making(network, headroom), (price,))
-        return float(np.mean([loss(own) for own in outcomes]))
+    def _elsewhere(self, network: SetNetwork, price: float, headroom: float) -> dict[str, float]:
+        """Mean loss over the scenarios of each suite of `elsewhere`."""
+        making = self._making(network, headroom)
+        return {
+            suite: float(np.mean([loss(own) for own in judge.by_scenario(making, (price,))[0]]))
+            for suite, judge in self.elsewhere.items()
+        }
 
     def _making(self, network: SetNetwork, headroom: float) -> PricedFactory:
         def make(cluster: Cluster, miss_price: FloatArray) -> Policy:

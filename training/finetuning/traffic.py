@@ -45,6 +45,13 @@ class Traffic:
     factors: tuple[float, ...]
     """The rate in consecutive steps over its mean."""
 
+    @property
+    def unevenness(self) -> float:
+        """The coefficient of variation that the twin's gaps have: 1 unless it is known to be another one."""
+        if self.cv is None or self.cv.holds(1.0):
+            return 1.0
+        return float(np.clip(self.cv.value, LEAST_CV, MOST_CV))
+
     def as_json(self) -> dict[str, Any]:
         """As it is kept."""
         names = ("rate_per_s", "cv", "prompt_tokens", "prompt_sigma", "output_tokens", "output_sigma")
@@ -58,8 +65,8 @@ class Traffic:
             longest: tokens of the longest request.
         """
         document: dict[str, Any] = {"rate_per_s": round(self.rate_per_s.value, 6)}
-        if self.cv is not None and not self.cv.holds(1.0):
-            document |= {"arrivals": "gamma", "cv": round(float(np.clip(self.cv.value, LEAST_CV, MOST_CV)), 4)}
+        if self.unevenness != 1.0:
+            document |= {"arrivals": "gamma", "cv": round(self.unevenness, 4)}
         if len(self.factors) > 1:
             times = [round(n * self.step_s, 3) for n in range(len(self.factors))]
             document["shape"] = [

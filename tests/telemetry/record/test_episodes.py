@@ -236,6 +236,22 @@ def test_outcomes_that_contradict_the_snapshots_are_implausible() -> None:
     assert {d.subject for d in found} & set(cluster.pool_names)
 
 
+def test_a_bill_that_falls_as_replicas_rise_is_implausible_though_its_sum_is_right() -> None:
+    ticks = [record for record in day() if record.since is not None]
+    mean = np.mean([record.since.usd for record in ticks if record.since is not None], axis=0)
+
+    def mirrored(record: TickRecord) -> TickRecord:
+        if record.since is None:
+            return record
+        return replace(record, since=replace(record.since, usd=np.maximum(2.0 * mean - record.since.usd, 0.0)))
+
+    assert not [d for d in taken_apart(lines(day())).defects if d.kind is DefectKind.IMPLAUSIBLE_OUTCOME]
+    found = [
+        d for d in taken_apart(lines(list(map(mirrored, day())))).defects if d.kind is DefectKind.IMPLAUSIBLE_OUTCOME
+    ]
+    assert any("its bill falls as its replicas rise" in d.detail for d in found)
+
+
 def test_a_file_that_cannot_be_unpacked_is_named_and_read_as_far_as_it_goes(tmp_path: Path) -> None:
     closed = tmp_path / "decisions.00000001.jsonl"
     closed.write_bytes(b"".join(log()))

@@ -12,11 +12,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ....agents.blend import portfolio_as_json
 from ....agents.checkpoint import Checkpoint
 from ....agents.learned import INPUTS, OUTPUTS, network_session
 from ....agents.registry import OFF_POLICY, Verdict
+from ....env.codec import CLASS_OUTPUTS, HEADROOM_BEND
 from ....env.contract import BoolArray, FloatArray
 from ....env.spaces import SpaceLayout
+from ...priced import at_price
 from .estimators import Estimate, Steps, blocks_of, estimate, returns_of
 from .finding import Finding
 from .paired import told
@@ -86,6 +89,9 @@ def off_policy_gate(
     if logged is None or log_std is None or not logged.explored.any():
         said = f"the log tells nothing of other actions: {why_nothing}"
         return Finding(OFF_POLICY, Verdict.UNKNOWN, said, {"effective": 0.0}, inputs)
+    if portfolio_as_json(candidate.portfolio) != portfolio_as_json(incumbent.portfolio):
+        said = "the candidate blends other rules than the incumbent: what the log shows of answers tells nothing of its own"
+        return Finding(OFF_POLICY, Verdict.UNKNOWN, said, {"effective": 0.0}, inputs)
     steps = steps_of(logged, log_std, incumbent, candidate)
     found = estimate(steps)
     figures = figures_of(found)
@@ -121,8 +127,13 @@ def steps_of(logged: LoggedSteps, log_std: FloatArray, incumbent: Checkpoint, ca
 
     A step's noise may have been held over some ticks: then it is one draw, and its density is that of one.
     """
-    seen = np.asarray(logged.seen, dtype=np.float32)
-    theirs, own = answers(incumbent, seen), answers(candidate, seen)
+    seen, layout = np.asarray(logged.seen, dtype=np.float32), SpaceLayout()
+    theirs = answers(incumbent, seen)
+    # At work the candidate is told its own price of a miss.
+    own = answers(candidate, at_price(seen, np.full(len(seen), candidate.miss_price), layout))
+    # Its own head-room is as much more of the output that bends it.
+    of_class = layout.action_sizes[0]
+    own[:, :of_class:CLASS_OUTPUTS] += np.log(candidate.headroom / incumbent.headroom) / HEADROOM_BEND
     actions = np.asarray(logged.actions, dtype=np.float64)
     live = np.isfinite(log_std)
     noise = np.where(live, actions - theirs, 0.0)
