@@ -2,8 +2,9 @@
 
 A sidecar's run is recorded in a world that differs from what policy and planner believe (a pool slower, cold starts longer,
 another mix of classes), or does not. From the record the twin is refitted and the incumbent fine-tuned in it, by the
-commands that a user has. Then, on other days of the same world: the incumbent with the old beliefs, with the refitted ones,
-and what was learned, with the refitted ones. A seed that is finished is not run again, so it can be stopped at any time.
+commands that a user has; what was learned goes through the gates before a trial. Then, on other days of the same world: the
+incumbent with the old beliefs, with the refitted ones, and what was learned, with the refitted ones. A seed that is finished is
+not run again, so it can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,8 @@ RECORDED_SEED: Final = 100
 SCORED_SEED: Final = 200
 NOT_REPRODUCED: Final = 3
 """Exit code of `finetune refit` where the twin does not do the recorded days again."""
+NOT_LET_THROUGH: Final = 1
+"""Exit code of `policies check` where a gate does not let the candidate through."""
 WORLDS: Final[Mapping[str, str]] = {
     "differs": "`l40s` takes 1.3 times as long, cold starts twice, two thirds of the chat and three times the summarisation",
     "same": "the world is what was believed",
@@ -93,7 +97,7 @@ def run_seed(world: str, seed: int, asked: Asked, folder: Path, console: Console
         done.touch()
     console.print(f"[dim]{world}, seed {seed}: recorded[/dim]")
     code, _ = _step(["finetune", "refit", str(log), *common, "--out", str(refit), "--json"], NOT_REPRODUCED)
-    result: dict[str, Any] = {"world": world, "seed": seed, "reproduced": code == 0, "learned": None}
+    result: dict[str, Any] = {"world": world, "seed": seed, "reproduced": code == 0, "learned": None, "gates": {}}
     console.print(f"[dim]{world}, seed {seed}: refitted[/dim]")
     beliefs, chosen = {"before": load_scenario(str(believed))}, {"before": policy}
     # Where the twin is not to be trusted nothing is learned, and nothing changes.
@@ -109,6 +113,9 @@ def run_seed(world: str, seed: int, asked: Asked, folder: Path, console: Console
         result["learned"] = said["reason"]
         if said["version"]:
             chosen["after fine-tuning"] = f"registry:{registry}@{said['version']}"
+            looked_at = ["--registry", str(registry), "--refit", str(refit), "--record", str(log.parent), "--json"]
+            _, found = _step(["policies", "check", said["version"], *looked_at], NOT_LET_THROUGH)
+            result["gates"] = {own["gate"]: own["verdict"] for own in found["evidence"]}
     console.print(f"[dim]{world}, seed {seed}: {result['learned']}[/dim]")
     true_world = parse_scenario(yaml.safe_load(true.read_text()), true)
     days = range(SCORED_SEED + seed * asked.days, SCORED_SEED + (seed + 1) * asked.days)
@@ -186,12 +193,24 @@ def _table(world: str, what: str, results: Sequence[Mapping[str, Any]]) -> Secti
     bettered = sum(str(result["learned"]).startswith("loss ") for result in results)
     note = (
         f"{what[0].upper()}{what[1:]}. {len(results)} seeds; the refitted twin reproduced {reproduced} of the records, and a"
-        f" candidate better than the incumbent was found in {bettered} of these. Means over seeds with 95 % bootstrap"
-        " intervals; days are not those of the record."
+        f" candidate better than the incumbent was found in {bettered} of these. Gates: {_gates(results)}. Means over seeds with"
+        " 95 % bootstrap intervals; days are not those of the record."
     )
     title = "A world that differs" if world == "differs" else "A world that does not differ"
     head = ("policy and beliefs", "bill, $", "bill over before", "attainment, %", "short of targets, points")
     return Section(title, note, head, tuple(rows))
+
+
+def _gates(results: Sequence[Mapping[str, Any]]) -> str:
+    """How often each gate found what."""
+    seen: dict[str, Counter[str]] = {}
+    for result in results:
+        for gate, verdict in result["gates"].items():
+            seen.setdefault(gate, Counter())[verdict] += 1
+    counts = (
+        f"`{gate}` {', '.join(f'{verdict} {n}' for verdict, n in sorted(own.items()))}" for gate, own in seen.items()
+    )
+    return "; ".join(counts) or "none was asked"
 
 
 def _told(found: Interval, form: str) -> str:
