@@ -30,6 +30,7 @@ FLEET = {
 TICKS, HEADROOM = 240, 0.2
 DEARER, STARVING = HEADROOM + 0.2, -0.9
 """One deviation of the noise more head-room; and far less than the load needs."""
+STARTED_UNIX_S = 1.8e9
 
 
 def poolpilot(*arguments: str) -> Result:
@@ -43,9 +44,9 @@ class Explored:
     folder: Path
     registry: Registry
 
-    def check(self, name: str, headroom: float, *gates: str) -> tuple[int, str]:
+    def check(self, name: str, headroom: float, *gates: str, **told: object) -> tuple[int, str]:
         """Exit code of the gates on a candidate, and its version."""
-        card = {"name": name, "miss_price": MISS_PRICE, "portfolio": portfolio_as_json(portfolio_of())}
+        card = {"name": name, "miss_price": MISS_PRICE, "portfolio": portfolio_as_json(portfolio_of()), **told}
         export_checkpoint(a_network(headroom), self.folder / name, card)
         version = self.registry.add(self.folder / name)
         what = ["--refit", str(self.folder / "refit"), "--record", str(self.folder / "run"), "--twin-seeds", "2"]
@@ -102,6 +103,24 @@ def test_who_does_what_the_noise_showed_to_be_dearer_is_not(explored: Explored) 
         found.reason
     )
     assert found.figures["effective"] > 50.0
+
+
+@pytest.mark.parametrize(
+    ("ticks", "verdict", "said"),
+    [
+        (60, Verdict.PASS, f"on the {TICKS - 60} ticks recorded since it learned: not worse on the log"),
+        (TICKS - 1, Verdict.UNKNOWN, "the candidate learned from this very log, which therefore cannot speak for it"),
+    ],
+    ids=["a part of it", "all of it"],
+)
+def test_the_log_speaks_only_of_what_was_not_learned_from(
+    explored: Explored, ticks: int, verdict: Verdict, said: str
+) -> None:
+    until = {"record": ["of another size"], "recorded_until_unix_s": STARTED_UNIX_S + 10.0 * (ticks - 0.5)}
+    code, version = explored.check(f"tuned-{ticks}", HEADROOM, OFF_POLICY, finetuned=until)
+    assert code == 0
+    found = explored.registry.evidence(version)[OFF_POLICY]
+    assert (found.verdict, found.reason.startswith(said)) == (verdict, True), found.reason
 
 
 def test_who_leads_where_nobody_has_looked_is_not(explored: Explored) -> None:

@@ -116,11 +116,12 @@ def _within(n: IntArray, cv: float, rng: np.random.Generator) -> FloatArray:
     if cv == 1.0:
         return rng.random(int(n.sum()))
     last = np.cumsum(n + 1) - 1
-    after = np.cumsum(np.maximum(rng.gamma(cv**-2, size=int(last[-1]) + 1), 1e-300))
-    before = np.concatenate([[0.0], after[last[:-1]]])
-    place = (after - np.repeat(before, n + 1)) / np.repeat(after[last] - before, n + 1)
+    gaps = np.maximum(rng.gamma(cv**-2, size=int(last[-1]) + 1), 1e-300)
+    # Each tick's own shares are summed up: beside those of other ticks the smallest gaps would be none.
+    whole = np.repeat(np.add.reduceat(gaps, last - n), n + 1)
+    place = np.cumsum(gaps / whole) - np.repeat(np.arange(len(n)), n + 1)
     # What comes with the next tick is counted there.
-    places: FloatArray = np.minimum(np.delete(place, last), 1.0 - 1e-9)
+    places: FloatArray = np.clip(np.delete(place, last), 0.0, 1.0 - 1e-9)
     return places
 
 

@@ -208,3 +208,16 @@ def test_the_twins_requests_are_as_uneven_within_a_tick_as_they_are_told_to_be(c
     np.testing.assert_array_equal(by_tick, 400)
     gaps = np.diff(at_s)
     assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.05)
+
+
+def test_of_few_requests_with_wildly_uneven_gaps_each_comes_within_its_tick() -> None:
+    record, _ = differing()
+    (episode,) = record.episodes
+    tally = episode.since.tally.copy()
+    tally[1:, 0, ARRIVED] = np.arange(len(episode) - 1) % 3
+    few = replace(episode, since=replace(episode.since, tally=tally))
+    both = np.array([5.0, 0.3])
+    requests = requests_of(few, longest_tokens(believed()), 1.0, 20.0, np.random.default_rng(0), both)
+    at_s = requests.arrival_s[requests.class_index == 0]
+    by_tick = np.histogram(at_s, bins=episode.time_s - episode.time_s[0])[0]
+    np.testing.assert_array_equal(by_tick, np.arange(len(episode) - 1) % 3)

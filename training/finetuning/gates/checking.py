@@ -118,21 +118,22 @@ def _off_policy(
     except ModuleNotFoundError as error:
         said = f"explored steps cannot be read without {error.name}: pip install 'poolpilot[train]'"
         return Finding(OFF_POLICY, Verdict.UNKNOWN, said, {}, hashes)
+    fresh = _fresh(record, learned_from(candidate), hashes)
     try:
         logged, log_std, why = logged_steps(trusted(record, twin), incumbent)
+        later, later_std, _ = logged_steps(fresh, incumbent) if fresh.ticks < record.ticks else (None, None, "")
     except LiveError as error:
         return Finding(OFF_POLICY, Verdict.FAIL, f"the record is not to be trusted: {error}", {}, hashes)
     except CheckpointError as error:  # one without weights decides, and cannot be asked as a learner asks
         return Finding(OFF_POLICY, Verdict.UNKNOWN, f"the incumbent cannot be asked again: {error}", {}, hashes)
     found = off_policy_gate(logged, log_std, incumbent, candidate, hashes, why)
-    fresh = _fresh(record, learned_from(candidate), hashes)
     if found.verdict is not Verdict.PASS or fresh.ticks == record.ticks:
         return found
     # What was learned from may turn a candidate down, but not speak for it; what was recorded later may.
-    later = off_policy_gate(*logged_steps(fresh, incumbent)[:2], incumbent, candidate, hashes)
-    if later.verdict is not Verdict.UNKNOWN:
-        said = f"on the {fresh.ticks} ticks recorded since it learned: {later.reason}"
-        return Finding(OFF_POLICY, later.verdict, said, later.figures, later.inputs)
+    since = off_policy_gate(later, later_std, incumbent, candidate, hashes)
+    if since.verdict is not Verdict.UNKNOWN:
+        said = f"on the {fresh.ticks} ticks recorded since it learned: {since.reason}"
+        return Finding(OFF_POLICY, since.verdict, said, since.figures, since.inputs)
     said = f"the candidate learned from this very log, which therefore cannot speak for it: {found.reason}"
     return Finding(OFF_POLICY, Verdict.UNKNOWN, said, found.figures, found.inputs)
 
