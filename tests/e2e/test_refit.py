@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 TRUST, ERROR = "poolpilot_policy_trust_ratio", "poolpilot_twin_error_ratio"
 OUTSIDE = "poolpilot_outside_range_ratio"
-DRIFT = {"outside_frac": 0.005, "outside_frac_most": 0.5, "twin_error": 0.2, "twin_error_most": 1.5, "over_s": 60.0}
+DRIFT = {"outside_frac": 0.005, "outside_frac_most": 0.5, "twin_error": 0.05, "twin_error_most": 1.0, "over_s": 60.0}
 """Sooner than by default: here are minutes in place of days."""
 
 
@@ -45,13 +45,13 @@ async def test_what_differs_is_found_in_the_sidecars_own_record_and_it_trusts_it
     started = found["cold_start_s"]["l40s"]
     assert started is not None
     cold_start_s = believed.cold_start("l40s").mean_s
-    assert started["value"] == pytest.approx(LONGER * cold_start_s, rel=0.4)
+    assert started["value"] > cold_start_s
+    assert started["low"] < LONGER * cold_start_s < started["high"]
     for name, rate in TRUE_RATES.items():
         own = found["rate_per_s"][name]
         assert own is not None
         assert own["value"] == pytest.approx(rate, rel=0.35)
         assert own["low"] < rate < own["high"]
-    assert result["refit"]["held_out"]["before"]["verdict"] == "bad"
     # What it says of itself before it was told: these swings are faster than any in training.
     before, after = result["before"], result["after"]
     assert 0.0 < before[OUTSIDE] < DRIFT["outside_frac_most"]
