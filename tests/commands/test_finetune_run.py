@@ -23,7 +23,7 @@ from ..training.finetuning.incumbents import a_registry
 
 LEARNING = (
     *("--clusters=16", "--steps-per-update=8", "--bank=4", "--days=1", "--critic-first=0"),
-    *("--evaluate-every=100000", "--learning-rate=0.02"),
+    *("--evaluate-every=100000", "--learning-rate=0.02", "--rehearsal=0"),
 )
 BELIEVED = {
     "duration_s: 120": "duration_s: 1900",

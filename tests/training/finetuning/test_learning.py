@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,19 @@ from click.testing import CliRunner, Result
 from poolpilot.agents.checkpoint import load_checkpoint
 from poolpilot.agents.registry import Registry
 from poolpilot.commands.finetune import finetune
+from poolpilot.env.scenario import load_scenario
 from poolpilot.telemetry.learner_progress import PROGRESS_FILE, LearnerState, read_progress
 from poolpilot.training.finetuning import bounds as bounds_module
+from poolpilot.training.finetuning.scoring import FORGOTTEN, Scoring
+from poolpilot.training.finetuning.settings import FinetuneConfig
+from poolpilot.training.judging import Judge
 
 from ..clusters import tiny
 from .incumbents import a_registry
 
 QUICK = (
     *("--steps", "768", "--clusters", "16", "--steps-per-update", "8", "--bank", "4", "--days", "1"),
-    *("--evaluate-every", "100000", "--learning-rate", "0.02", "--critic-first", "0", "--json"),
+    *("--evaluate-every", "100000", "--learning-rate", "0.02", "--critic-first", "0", "--rehearsal", "0", "--json"),
 )
 
 
@@ -53,6 +58,34 @@ def test_it_betters_an_incumbent_that_wastes_and_stays_near_it(learned: tuple[Pa
     assert scores["best"]["loss"] < scores["incumbent"]["loss"]
     assert 0.0 < scores["best"]["kl"] <= 5.0
     assert said["finished"] is True
+
+
+def test_what_would_be_best_and_has_forgotten_the_rest_is_not_kept(tmp_path: Path) -> None:
+    tiny(tmp_path)
+    registry = a_registry(tmp_path)
+    incumbent = registry.checkpoint(registry.incumbent())
+    config = FinetuneConfig(portfolio=incumbent.portfolio, headroom_factors=(0.85, 1.0))
+    days = Judge((load_scenario(tmp_path / "tiny.yaml"),), 1, 2)
+    free = Scoring(tmp_path / "free", incumbent, config, days, {"other": days})
+    free.settle()
+    assert free.improved
+    assert free.best.elsewhere["other"] == pytest.approx(free.best.loss), "the same days"
+    held = Scoring(tmp_path / "held", incumbent, config, days, {"other": days})
+    known = free.best.elsewhere["other"] / (1.0 + 2.0 * FORGOTTEN)
+    held.incumbent_score = replace(held.incumbent_score, elsewhere={"other": known})
+    held.settle()
+    assert not held.improved
+    assert held.history[-1].elsewhere == free.best.elsewhere
+
+
+def test_other_clusters_are_rehearsed_and_looked_at(tmp_path: Path) -> None:
+    tiny(tmp_path)
+    a_registry(tmp_path)
+    result = learn(tmp_path, "--rehearsal", "0.5", "--steps", "64", "--clusters", "4")
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert set(scores["incumbent"]["elsewhere"]) == {"train", "stress"}
+    assert min(scores["incumbent"]["elsewhere"].values()) > 0.5
 
 
 def test_its_candidate_is_registered_and_does_not_decide(learned: tuple[Path, dict[str, object]]) -> None:

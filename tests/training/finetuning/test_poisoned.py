@@ -97,7 +97,21 @@ def test_an_honest_record_is_learned_from(world: tuple[Path, Registry, Path, Liv
     log = tmp_path / "decisions.jsonl"
     lines = [sitting_text(lived.records[0].sitting), *(line_of(entry) for _, entry in lived.entries)]
     log.write_text("\n".join(lines) + "\n")
-    quick = ["--steps", "64", "--clusters", "4", "--steps-per-update", "8", "--bank", "4", "--days", "1", "--json"]
+    quick = [
+        "--steps",
+        "64",
+        "--clusters",
+        "4",
+        "--steps-per-update",
+        "8",
+        "--bank",
+        "4",
+        "--days",
+        "1",
+        "--rehearsal",
+        "0",
+        "--json",
+    ]
     options = ["--scenario", str(scenario), "--registry", str(registry.folder), "--out", str(tmp_path / "learned")]
     done = CliRunner().invoke(finetune, ["learn", str(log), *options, *quick, "--critic-first", "0"])
     assert done.exit_code == 0, done.output
