@@ -41,6 +41,7 @@ def test_a_table_tells_the_bill_over_that_before_with_its_interval() -> None:
             "world": "same",
             "reproduced": True,
             "learned": "loss 0.9 after 10 steps",
+            "gates": {"twin": "pass", "suites": "fail" if seed == 1 else "pass"},
             **dict(zip(VARIANTS, (day(10.0 + seed), day(9.0 + seed), day(5.0 + seed / 2)), strict=True)),
         }
         for seed in range(3)
@@ -49,3 +50,4 @@ def test_a_table_tells_the_bill_over_that_before_with_its_interval() -> None:
     assert table.rows[0][2] == "1"
     assert table.rows[2][2] == "0.500 (0.500 to 0.500)"
     assert "3 seeds; the refitted twin reproduced 3 of the records" in table.note
+    assert "Gates: `twin` pass 3; `suites` fail 1, pass 2." in table.note
