@@ -46,12 +46,12 @@ async def test_what_differs_is_found_in_the_sidecars_own_record_and_it_trusts_it
     assert started is not None
     cold_start_s = believed.cold_start("l40s").mean_s
     assert started["value"] > cold_start_s
-    assert started["low"] < LONGER * cold_start_s < started["high"]
+    assert near(started, LONGER * cold_start_s)
     for name, rate in TRUE_RATES.items():
         own = found["rate_per_s"][name]
         assert own is not None
         assert own["value"] == pytest.approx(rate, rel=0.35)
-        assert own["low"] < rate < own["high"]
+        assert near(own, rate)
     # What it says of itself before it was told: these swings are faster than any in training.
     before, after = result["before"], result["after"]
     assert 0.0 < before[OUTSIDE] < DRIFT["outside_frac_most"]
@@ -68,6 +68,11 @@ async def test_what_differs_is_found_in_the_sidecars_own_record_and_it_trusts_it
     blended = [tick for tick in ticks if ReasonCode.DRIFT in {reason.code for reason in tick.decision.reasons}]
     assert blended
     assert decide_again(ticks).differences == ()
+
+
+def near(found: Mapping[str, float], true: float) -> bool:
+    """Within twice its 95 % interval, which misses what is true once in twenty runs, and twice as wide once in ten thousand."""
+    return abs(found["value"] - true) < found["high"] - found["low"]
 
 
 def pace() -> float:
