@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -39,7 +40,8 @@ class OneLog:
         self.repeated = 0
         """Entries left out so far."""
         self._file, self._sources, self._remembered = file, (*others, file), remembered
-        self._seen: dict[int, None] = {}  # in the order they came
+        # In the order they came. Of a plain dict the first key is found the slower the more were taken from its front.
+        self._seen: OrderedDict[int, None] = OrderedDict()
 
     @property
     def broken_lines(self) -> int:
@@ -77,5 +79,5 @@ class OneLog:
             return False
         self._seen[key] = None
         if len(self._seen) > self._remembered:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         return True
