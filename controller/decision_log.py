@@ -82,10 +82,12 @@ class DecisionLog:
         self.close()
 
     def close(self) -> None:
-        """No more ticks; what is being packed is waited for."""
+        """No more ticks; what is closed is packed."""
         self._file.close()
         if self._packing is not None:
             self._packing.join()
+        if unpacked(self.path):  # closed while others were packed
+            self._pack_and_trim()
 
     def append(self, record: TickRecord) -> None:
         """Add one tick; it is with the operating system when this returns.

@@ -109,13 +109,15 @@ def units_of(given: Sequence[str]) -> dict[str, str]:
 def window_of(span_s: float, until_s: float, step_s: float | None) -> tuple[Window, int]:
     """The moments that are asked for, in whole stretches, and the steps of a stretch.
 
-    For whole stretches the range loses fewer steps at its beginning than it has stretches.
+    For whole stretches the range loses steps at its beginning, fewer than it has stretches: of the counts of stretches from the
+    most to half of that, the one that loses fewest.
     """
     step = step_s or max(LEAST_STEP_S, span_s / MOMENTS)
     steps = int(span_s / step)
     if steps < 2 or steps > MOST_MOMENTS:
         refuse(f"--step {step:g}: makes {steps} steps of {span_s:g} s; wanted 2 to {MOST_MOMENTS}")
-    stretches = max(min(STRETCHES, steps // LEAST_STRETCH_STEPS), 1)
+    most = max(min(STRETCHES, steps // LEAST_STRETCH_STEPS), 1)
+    stretches = min(range(most, most // 2, -1), key=lambda count: steps % count)
     stretch = steps // stretches
     steps = stretches * stretch
     return Window(until_s - steps * step, until_s, step), stretch

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from poolpilot.audit.description import read_description
 from poolpilot.cli import main
+from poolpilot.commands.auditing.asked import window_of
 
 from ..audit.fleets import ONE_POOL, as_csv, served_by_one
 from ..browser.chromium import OpenTab
@@ -143,3 +146,13 @@ def test_a_log_is_audited_and_what_it_says_is_shown_as_text(pools: Path, tmp_pat
     tab.page.wait_for_selector("[data-figure=bill] .main-svg")
     assert EVIL in tab.page.locator("header").inner_text()
     assert EVIL not in (out / "audit.html").read_text()
+
+
+@given(st.integers(2, 5000), st.floats(0.1, 600.0))
+def test_a_range_is_read_in_whole_stretches_but_for_a_twentieth_at_most(steps: int, step_s: float) -> None:
+    window, stretch = window_of((steps + 0.5) * step_s, 1e6, step_s)
+    read = window.moments - 1
+    assert read % stretch == 0
+    assert 0.95 * steps <= read <= steps
+    assert window.end_s == 1e6
+    assert window.begin_s == pytest.approx(1e6 - read * step_s)

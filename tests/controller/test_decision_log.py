@@ -179,9 +179,6 @@ def test_what_is_closed_while_others_are_packed_is_not_judged_by_its_unpacked_si
     keeping = Keeping(segment_bytes=20_000, max_bytes=30_000)
     with DecisionLog(path, sitting, keeping=keeping):
         pass
-    assert closed.is_file()
-    with DecisionLog(path, sitting, keeping=keeping):
-        pass
     assert [p.name for p in segments(path)] == ["log.00000001.jsonl.gz", "log.00000002.jsonl.gz"]
 
 
