@@ -31,12 +31,12 @@ from poolpilot.env.workload.load import load_workload
 from poolpilot.telemetry.valkey import embedded_valkey
 
 from .report import Section, markdown, print_sections, put
+from .two_pools import LONGER, SLOWER
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "finetuning.md"
 PART: Final = "refit-live"
 RESULT: Final = "result.json"
-SLOWER, LONGER = 1.3, 2.0
 SLOW_POOL: Final = "l40s"
 PERIOD_S: Final = 240.0
 """Load swings so fast that replicas come and go several times in a quarter of an hour."""

@@ -127,8 +127,8 @@ class Growth:
 
     @property
     def grew(self) -> bool:
-        """Beyond what counts as none."""
-        return self.last > self.allowed
+        """Beyond what counts as none; what could not be told is no pass."""
+        return not self.last <= self.allowed
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,10 @@ def test_one_high_sample_is_no_growth() -> None:
     )
 
 
+def test_what_could_not_be_told_is_no_pass() -> None:
+    assert growth_of_rate("tick", "ms", [1.0, 2.0, 3.0], [5.0, 5.0, 5.0], 0.25, 5.0).grew
+
+
 @pytest.mark.parametrize("slower", [0.0, 60.0], ids=["as ever", "slower and slower"])
 def test_processor_time_of_a_tick_is_told_from_how_many_ticks_there_were(slower: float) -> None:
     ticks = [

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from poolpilot.agents.checkpoint import shipped_checkpoints
-from poolpilot.benchmarks.refit_live import LONGER, SLOWER, TRUE_RATES, Asked, estimates, measured
+from poolpilot.benchmarks.refit_live import TRUE_RATES, Asked, estimates, measured
+from poolpilot.benchmarks.two_pools import LONGER, SLOWER
 from poolpilot.controller.decision_replay import replay as decide_again
 from poolpilot.env.contract import ReasonCode
 from poolpilot.env.scenario import load_scenario

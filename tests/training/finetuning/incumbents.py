@@ -12,6 +12,11 @@ from poolpilot.agents.registry import Registry
 
 WIDTH = 8
 MISS_PRICE = 0.3
+QUICK = (
+    *("--steps", "768", "--clusters", "16", "--steps-per-update", "8", "--bank", "4", "--days", "1"),
+    *("--evaluate-every", "100000", "--learning-rate", "0.02", "--critic-first", "0", "--rehearsal", "0", "--json"),
+)
+"""Options of `finetune learn` by which it learns something in seconds; the twin alone teaches."""
 
 
 def a_network(headroom: float) -> SetNetwork:

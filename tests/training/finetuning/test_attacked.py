@@ -6,7 +6,6 @@ to keep none, which usual traffic, short and in bursts, does not bear.
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,9 @@ from poolpilot.agents.registry import SUITES, TWIN, Evidence, Registry, Verdict,
 from poolpilot.cli import main
 from poolpilot.env.scenario import load_scenario
 from poolpilot.env.workload.load import load_workload
-from poolpilot.training.finetuning import bounds as bounds_module
 
 from ..clusters import TINY
-from .incumbents import a_registry
+from .incumbents import QUICK, a_registry
 
 USUAL = {
     "duration_s: 120": "duration_s: 1900",
@@ -32,21 +30,9 @@ USUAL = {
 """Bursts of short requests that must be answered at once."""
 LONGER = 2.5
 PIECES = 6
-QUICK = (
-    *("--steps", "768", "--clusters", "16", "--steps-per-update", "8", "--bank", "4", "--days", "1"),
-    *("--evaluate-every", "100000", "--learning-rate", "0.02", "--critic-first", "0", "--rehearsal", "0", "--json"),
-)
-"""The attacked twin is all that teaches."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _as_any_process() -> Iterator[None]:
-    """Neither priority nor limits of the process that runs the tests are touched."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("yield_to_others", "one_thread"):
-            patch.setattr(bounds_module, name, lambda: None)
-        patch.setattr(bounds_module, "hold_to", lambda bounds: None)
-        yield
+pytestmark = pytest.mark.usefixtures("as_any_process")
 
 
 def poolpilot(*arguments: str, code: int = 0) -> Result:

@@ -1,7 +1,7 @@
 """A learner in miniature: it betters an incumbent that wastes, stays near it, stops at its bounds and goes on."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,28 +13,14 @@ from poolpilot.agents.registry import Registry
 from poolpilot.commands.finetune import finetune
 from poolpilot.env.scenario import load_scenario
 from poolpilot.telemetry.learner_progress import PROGRESS_FILE, LearnerState, read_progress
-from poolpilot.training.finetuning import bounds as bounds_module
 from poolpilot.training.finetuning.scoring import FORGOTTEN, Scoring
 from poolpilot.training.finetuning.settings import FinetuneConfig
 from poolpilot.training.judging import Judge
 
 from ..clusters import tiny
-from .incumbents import a_registry
+from .incumbents import QUICK, a_registry
 
-QUICK = (
-    *("--steps", "768", "--clusters", "16", "--steps-per-update", "8", "--bank", "4", "--days", "1"),
-    *("--evaluate-every", "100000", "--learning-rate", "0.02", "--critic-first", "0", "--rehearsal", "0", "--json"),
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _as_any_process() -> Iterator[None]:
-    """Neither priority nor limits of the process that runs the tests are touched."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("yield_to_others", "one_thread"):
-            patch.setattr(bounds_module, name, lambda: None)
-        patch.setattr(bounds_module, "hold_to", lambda bounds: None)
-        yield
+pytestmark = pytest.mark.usefixtures("as_any_process")
 
 
 def learn(folder: Path, *options: str, quick: Sequence[str] = QUICK) -> Result:

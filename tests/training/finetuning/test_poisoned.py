@@ -1,7 +1,7 @@
 """A record that was tampered with ends in no candidate, and the reason is said."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from poolpilot.agents.registry import Registry
 from poolpilot.commands.finetune import finetune
 from poolpilot.telemetry.record import line_of, sitting_text
-from poolpilot.training.finetuning import bounds as bounds_module
 
 from ..clusters import tiny
 from .incumbents import a_registry
@@ -21,14 +20,7 @@ from .living import Lived, an_hour, exploration, live
 TICKS = 40
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _as_any_process() -> Iterator[None]:
-    """Neither priority nor limits of the process that runs the tests are touched."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("yield_to_others", "one_thread"):
-            patch.setattr(bounds_module, name, lambda: None)
-        patch.setattr(bounds_module, "hold_to", lambda bounds: None)
-        yield
+pytestmark = pytest.mark.usefixtures("as_any_process")
 
 
 @pytest.fixture(scope="module")
