@@ -4,6 +4,7 @@ not."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 from poolpilot.audit.as_it_was import as_it_was, price_of, scenario_of, unguarded, usual_shares
 from poolpilot.audit.auditing import Audit, audit
 from poolpilot.audit.document import document_of
-from poolpilot.audit.findings import saves
+from poolpilot.audit.findings import findings, saves
 from poolpilot.audit.headline import headlines
 from poolpilot.audit.instead import PLAN, Asked
 from poolpilot.audit.request_log import read_request_log
 from poolpilot.audit.request_rows import AskedLog
+from poolpilot.training.evaluation.bootstrap import Interval
 from poolpilot.training.matching import Verdict
 
 from .fleets import as_csv, described, served_by_one
@@ -57,6 +59,27 @@ def test_idle_replicas_are_found_and_what_to_do_about_them(folder: Path) -> None
     assert found.findings[0].words.startswith("let shrink l40s")
     assert found.findings[0].usd == pytest.approx(found.spent.total_usd - best.usd.mean, rel=1e-6)
     assert {option.kind for option in found.compared.others} == {"plan", "rule", "checkpoint"}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shortfall", "said"),
+    [(1.2, 0.0, "no policy tried is cheaper beyond doubt"), (0.8, 0.05, "no policy tried holds every target")],
+    ids=["dearer", "misses targets"],
+)
+def test_a_fleet_that_is_best_left_alone_is_told_so_and_nothing_else_of_its_pools(
+    folder: Path, ratio: float, shortfall: float, said: str
+) -> None:
+    found = audited(folder, 1.0, 4)
+    assert found.compared is not None
+    best = replace(
+        found.compared.best,
+        ratio=Interval(ratio, ratio, ratio),
+        shortfall=shortfall,
+        usd_by_pool={"l40s": ratio * found.spent.total_usd},
+    )
+    told = findings(found.measured, found.spent, replace(found.compared, best=best), found.match)
+    assert told[0].words.startswith(f"leave the fleet as it is: {said}")
+    assert not any(one.usd for one in told)
 
 
 def test_slower_engines_than_described_are_noticed_and_nothing_is_promised(folder: Path) -> None:

@@ -15,6 +15,12 @@ import click
 
 from .chromium import PICTURES, VIEWS, program_of_chromium, running, tabs
 
+ALL_DRAWN = """() => [...document.querySelectorAll('[data-figure]')].every((place) => {
+  const { top, bottom, height } = place.getBoundingClientRect()
+  return !height || bottom < 0 || top > window.innerHeight || place.querySelector('.main-svg, .nothing:not(.waits)')
+})"""
+"""Whether every figure in sight is drawn, or says why there is none."""
+
 
 @click.command()
 @click.argument("page")
@@ -28,7 +34,7 @@ from .chromium import PICTURES, VIEWS, program_of_chromium, running, tabs
 )
 @click.option("--scroll-to", help="Text of a heading that shall stand on top.")
 @click.option(
-    "--wait", "wait_s", type=click.FloatRange(0, 600), default=3.0, show_default=True, help="Seconds to let it draw."
+    "--wait", "wait_s", type=click.FloatRange(0, 600), default=3.0, show_default=True, help="Seconds to let it settle."
 )
 @click.option(
     "--into", type=click.Path(file_okay=False, path_type=Path), default=PICTURES, help="Folder. Default: docs/images."
@@ -61,6 +67,7 @@ def main(
         if scroll_to is not None:
             tab.page.get_by_role("heading", name=scroll_to).first.evaluate("heading => heading.scrollIntoView()")
         tab.page.wait_for_timeout(1000 * wait_s)
+        tab.page.wait_for_function(ALL_DRAWN, timeout=150_000)
         written = tab.screenshot(name)
     click.echo(f"{written}: {written.stat().st_size / 1024:.0f} kB")
 

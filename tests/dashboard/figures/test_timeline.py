@@ -25,7 +25,7 @@ def drawn(figure: Any, title: str) -> list[Any]:
 def test_every_measure_has_a_panel_with_its_unit() -> None:
     figure = timeline_figure(a_timeline())
     assert titles(figure) == [
-        *(p.title for p in PANELS[:2]),
+        *(p.title + p.beside for p in PANELS[:2]),
         "Weights of chat, by pool",
         *(p.title for p in PANELS[2:]),
     ]
@@ -36,14 +36,14 @@ def test_every_measure_has_a_panel_with_its_unit() -> None:
 
 def test_load_and_forecast_and_counts_ready_and_wanted_stand_together() -> None:
     figure = timeline_figure(a_timeline())
-    load, foretold = drawn(figure, PANELS[0].title)
+    load, foretold = drawn(figure, PANELS[0].title + PANELS[0].beside)
     assert (load.name, foretold.name) == ("chat", "chat, forecast")
     assert list(load.x) == [0.0, round(10 / 60, 4), round(20 / 60, 4)]
     assert list(load.y) == [0.0, 0.1, 0.2]
     assert load.line.color == foretold.line.color
     assert (load.line.dash, foretold.line.dash) == ("solid", "dot")
     assert (load.mode, foretold.mode) == ("lines+markers", "lines")
-    counts = drawn(figure, PANELS[1].title)
+    counts = drawn(figure, PANELS[1].title + PANELS[1].beside)
     assert [(trace.name, list(trace.y)) for trace in counts] == [
         ("h100", [0.0, 1.0, 2.0]),
         ("l40s", [1.0, 2.0, 3.0]),
