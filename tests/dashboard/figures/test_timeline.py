@@ -97,6 +97,20 @@ def test_clocks_count_in_minutes_hours_or_dates() -> None:
     assert dated.data[0].x[0] == "2023-11-14 22:13:20"
 
 
+def test_dates_take_one_line_below_the_axis() -> None:
+    """By default Plotly writes the day below the hour, where the next panel's title stands."""
+    rows = [a_value("queue", 1.0, 0.0), a_value("queue", 1.0, 3600.0)]
+    within, over = (timeline_figure(rows, started_at_s=at) for at in (1_699_960_000.0, 1_700_005_000.0))
+    assert within.layout.xaxis.tickformat == "%H:%M"
+    assert over.layout.xaxis.tickformat == "%d %b %H:%M"
+
+
+def test_a_title_names_only_what_is_drawn() -> None:
+    assert titles(timeline_figure([a_value("replicas", 2.0)])) == ["Replicas ready"]
+    both = [a_value("replicas", 2.0), a_value("replicas_target", 3.0)]
+    assert titles(timeline_figure(both)) == ["Replicas ready, and wanted (dots)"]
+
+
 def test_names_are_text_and_no_markup() -> None:
     text = timeline_figure(a_timeline(chat=EVIL, pools=(EVIL, "b"))).to_json()
     assert "<script" not in text.replace("\\u003c", "<")
