@@ -27,7 +27,7 @@ from ...env.window import TALLY_WIDTH
 from ...env.workload.fitting import longest_allowed, tokens_held
 from ...env.workload.requests import Workload
 from ...telemetry.record import Episode
-from ..matching import Observed, around, classes_seen
+from ..observed import Observed, around, classes_seen
 from .machines import losses
 from .stretches import Stretch
 

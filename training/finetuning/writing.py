@@ -26,7 +26,8 @@ from ...env.scenario import Scenario, load_scenario
 from ...env.scenario.market import PriceSeries
 from ...env.workload.requests import Workload
 from ...env.workload.spec import GeneratedSpec, TraceSpec
-from ..matching import Compared, Match, Observed
+from ..matching import Compared, Match
+from ..observed import Observed
 from .estimates import Estimate
 from .refit import Judged, Refit
 from .stretches import Stretch
