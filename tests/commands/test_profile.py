@@ -10,7 +10,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +35,8 @@ SMALL = ("--max-concurrency", "8", "--max-tokens", "60000", "--seed", "3")
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """An emulated replica whose iterations take 80 ms and more, so that a busy machine matters little."""
-    with emulated("--slowness", str(SLOWNESS)) as address:
-        yield address
-
-
-@contextmanager
-def emulated(*more: str) -> Iterator[str]:
-    """The address of a replica of its own process."""
     process = subprocess.Popen(
-        [*COMMAND, *ARGUMENTS, "--port", "0", *more],
+        [*COMMAND, *ARGUMENTS, "--port", "0", "--slowness", str(SLOWNESS)],
         stdout=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": IMPORT_FROM, "PATH": ""},
@@ -129,26 +121,17 @@ def test_factors_of_a_named_gpu_are_found_again(url: str, tmp_path: Path) -> Non
     )
 
 
-@pytest.fixture
-def quick_url() -> Iterator[str]:
-    """One 3.5 times as quick, for what does not hang on how long anything takes."""
-    with emulated() as address:
-        yield address
-
-
-def test_other_traffic_is_noticed(quick_url: str) -> None:
+def test_other_traffic_is_noticed(url: str) -> None:
     stop = threading.Event()
 
     def traffic() -> None:
         while not stop.is_set():
-            post(quick_url, {"prompt": [1] * 200, "max_tokens": 40})
+            post(url, {"prompt": [1] * 200, "max_tokens": 40})
 
     thread = threading.Thread(target=traffic)
     thread.start()
     try:
-        document, said = run(
-            "--url", quick_url, "--max-concurrency", "4", "--max-tokens", "6000", "--max-requests", "60"
-        )
+        document, said = run("--url", url, "--max-concurrency", "4", "--max-tokens", "6000", "--max-requests", "60")
     finally:
         stop.set()
         thread.join()
