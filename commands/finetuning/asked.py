@@ -19,7 +19,7 @@ registry_option: Final = click.option(
 )
 
 
-def _bound(name: str, kind: click.ParamType, default: float, what: str) -> Callable[[C], C]:
+def _bound(name: str, kind: click.IntRange | click.FloatRange, default: float, what: str) -> Callable[[C], C]:
     return click.option(name, type=kind, default=default, show_default=True, help=what)
 
 
