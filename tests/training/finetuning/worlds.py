@@ -10,21 +10,10 @@ from poolpilot.controller.choosing import PolicyChoice
 from poolpilot.env.scenario import Scenario, parse_scenario
 from poolpilot.telemetry.record import Record, entry_of, episodes_of, line_of, sitting_text
 
-DRIVER = PolicyChoice(
-    "plan-tracking",
-    knobs={
-        "headroom": 1.168,
-        "burst": 0.373,
-        "hold_s": 22.22,
-        "backlog_drain_s": 41.03,
-        "correction": 0.1081,
-        "payback_s": 42.58,
-        "spot_risk": 0.1951,
-        "zone_share": 0.6206,
-        "memory_s": 190.0,
-    },
-)
-"""Who decides on a record: with every knob, so that no record depends on those that ship."""
+from ...knobs import EVERY_KNOB
+
+DRIVER = PolicyChoice("plan-tracking", knobs=EVERY_KNOB)
+"""Who decides on a record."""
 
 
 def _document(duration_s: float) -> dict[str, Any]:
