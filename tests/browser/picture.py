@@ -30,7 +30,10 @@ ALL_DRAWN = """() => [...document.querySelectorAll('[data-figure]')].every((plac
 @click.option("--height", type=click.IntRange(200, 5000), help="Of the screen, instead of the view's.")
 @click.option("--click", "clicks", multiple=True, help="Name of a tab, button or link to click first; repeatable.")
 @click.option(
-    "--choose", "choices", multiple=True, help="An entry to choose in the first list that has it; repeatable."
+    "--choose",
+    "choices",
+    multiple=True,
+    help="An entry to choose in the first list that has it, or LABEL=ENTRY in the list of that label; repeatable.",
 )
 @click.option("--scroll-to", help="Text of a heading that shall stand on top.")
 @click.option(
@@ -61,9 +64,9 @@ def main(
         for wanted in clicks:
             tab.page.get_by_text(wanted, exact=True).first.click()
         for wanted in choices:
-            tab.page.locator("select", has=tab.page.locator("option", has_text=wanted)).first.select_option(
-                label=wanted
-            )
+            label, _, entry = wanted.rpartition("=")
+            offered = tab.page.locator("select", has=tab.page.locator("option", has_text=entry)).first
+            (tab.page.get_by_label(label) if label else offered).select_option(label=entry)
         if scroll_to is not None:
             tab.page.get_by_role("heading", name=scroll_to).first.evaluate("heading => heading.scrollIntoView()")
         tab.page.wait_for_timeout(1000 * wait_s)
