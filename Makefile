@@ -17,7 +17,7 @@ WORKERS ?= 2
 # make test-vllm SHORT=1 leaves out what takes minutes.
 SHORT ?=
 
-.PHONY: help demo demo-vllm test docs bench test-vllm fuzz lint check-python wheel-check clean
+.PHONY: help demo demo-vllm test compiled docs bench test-vllm vllm-ready fuzz lint check-python wheel-check clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,11 @@ demo: $(DEMO_VENV)/.ready  ## watch a policy steer mixed pools through a real En
 demo-vllm: $(DEMO_VENV)/.ready $(VLLM_VENV)/.ready  ## the same with real vLLM servers on the CPU, paced as unlike GPUs
 	@exec $(DEMO_VENV)/bin/poolpilot demo-vllm --vllm-python $(VLLM_VENV)/bin/python $(ARGS)
 
+compiled: $(VENV)/.ready
+	@PYTHONPATH=.import $(VENV)/bin/python -m poolpilot.tests.compiling
+
+vllm-ready: $(VLLM_VENV)/.ready
+
 test: $(VENV)/.ready  ## run the whole suite in parallel
 	@exec $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
@@ -87,7 +92,7 @@ bench: $(VENV)/.ready $(BENCH_VENV)/.ready  ## time the simulator beside a rival
 fuzz: $(VENV)/.ready  ## damaged traces and scenarios for two minutes, or ARGS="--minutes 30"
 	@PYTHONPATH=.import exec $(VENV)/bin/python -m poolpilot.tests.fuzz.run $(ARGS)
 
-wheel-check: $(VENV)/.ready  ## the wheel builds, installs elsewhere, and works there
+wheel-check: | check-python  ## the wheel builds, installs elsewhere, and works there
 	.ci/wheel-check $(PYTHON)
 
 clean:  ## remove what was made

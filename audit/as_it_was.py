@@ -24,7 +24,7 @@ from ..env.one_line import first_problem, one_line
 from ..env.scenario import Scenario
 from ..env.window import E2E, N_BUCKETS, TPOT, TTFT
 from ..env.workload.fitting import longest_allowed, tokens_held
-from ..training.matching import PERCENTILES, RANK_SLACK, ClassSeen, Observed, Watch, mean_of, observed_of
+from ..training.observed import PERCENTILES, RANK_SLACK, ClassSeen, Observed, Watch, mean_of, observed_of
 from ..training.rollout import RunResult, rollout
 from ..training.worlds import episode_of
 from .description import Description, DescriptionError

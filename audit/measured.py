@@ -13,7 +13,7 @@ import numpy as np
 from ..env.contract import Bill, FloatArray
 from ..env.ledger import Meter, Tariff, charge
 from ..env.workload.requests import Workload
-from ..training.matching import ClassSeen, Observed
+from ..training.observed import ClassSeen, Observed
 from .histograms import Histogram
 
 

@@ -17,7 +17,7 @@ from ..env.scenario.classes import Target
 from ..env.workload.formats.columns import Labels
 from ..env.workload.formats.problems import shown
 from ..env.workload.requests import Workload
-from ..training.matching import ClassSeen
+from ..training.observed import ClassSeen
 from .description import Description
 from .measured import AuditError, Measured
 from .request_rows import AskedLog, Rows, in_range, read_rows

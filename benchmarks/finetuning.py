@@ -32,7 +32,7 @@ from poolpilot.env.window import FINISHED, LOST, MET
 from poolpilot.training.evaluation.bootstrap import Interval, bootstrap
 
 from .report import Section, markdown, print_sections, put
-from .two_pools import slowed, two_pools
+from .two_pools import Document, slowed, two_pools, with_rates, written
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "finetuning.md"
@@ -48,24 +48,20 @@ WORLDS: Final[Mapping[str, str]] = {
     "differs": "`l40s` takes 1.3 times as long, cold starts twice, two thirds of the chat and three times the summarisation",
     "same": "the world is what was believed",
 }
+TIMES: Final = {"chat": 2.0 / 3.0, "summarisation": 3.0}
+"""What comes of each class in the world that differs, over what was believed."""
 VARIANTS: Final = ("before", "after refit alone", "after fine-tuning")
 BY_GATES: Final = "what the gates leave"
 """Who learned where they let it through, and the refit alone where they do not."""
 
 
-def believed_text(duration_s: float) -> str:
-    """The scenario that policy and planner believe, as a file."""
-    return yaml.safe_dump(two_pools(duration_s), sort_keys=False)
-
-
-def world_text(world: str, duration_s: float) -> str:
-    """What is true, as a file."""
+def true_document(world: str, duration_s: float) -> Document:
+    """What is true; what policy and planner believe is `two_pools`."""
     document = two_pools(duration_s)
     if world == "differs":
-        classes = slowed(document)["workload"]["classes"]
-        classes["chat"]["rate_per_s"] *= 2.0 / 3.0
-        classes["summarisation"]["rate_per_s"] *= 3.0
-    return yaml.safe_dump(document, sort_keys=False)
+        rates = {name: own["rate_per_s"] for name, own in document["workload"]["classes"].items()}
+        with_rates(slowed(document), {name: TIMES[name] * rate for name, rate in rates.items()})
+    return document
 
 
 @dataclass(frozen=True)
@@ -81,10 +77,7 @@ class Asked:
 
 def run_seed(world: str, seed: int, asked: Asked, folder: Path, console: Console) -> dict[str, Any]:
     """One record, one refit, one run of learning, and days of all three; what they came to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    believed, true = folder / "believed.yaml", folder / "true.yaml"
-    believed.write_text(believed_text(asked.duration_s))
-    true.write_text(world_text(world, asked.duration_s))
+    believed, true = written(folder, believed=two_pools(asked.duration_s), true=true_document(world, asked.duration_s))
     log, refit, registry = folder / "run" / "decisions.jsonl", folder / "refit", folder / "registry"
     if not registry.is_dir():
         Registry.found(registry, asked.checkpoint)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from typing import Any, Final
 
 import aiohttp
 import click
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
@@ -28,16 +28,16 @@ from poolpilot.controller.actuators.envoy_process import EnvoyFolder
 from poolpilot.env.emulator.replay import Replay, replay
 from poolpilot.env.scenario import load_scenario
 from poolpilot.env.workload.load import load_workload
+from poolpilot.telemetry.record.segments import files_of
 from poolpilot.telemetry.valkey import embedded_valkey
 
 from .report import Section, markdown, print_sections, put
-from .two_pools import LONGER, SLOWER
+from .two_pools import LONGER, SLOWER, Document, lengths, load, pool, slowed, with_rates, written
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "finetuning.md"
 PART: Final = "refit-live"
 RESULT: Final = "result.json"
-SLOW_POOL: Final = "l40s"
 PERIOD_S: Final = 240.0
 """Load swings so fast that replicas come and go several times in a quarter of an hour."""
 COLD_START: Final = {"provision_s": 10, "load_s": 20}
@@ -47,57 +47,41 @@ NOT_REPRODUCED: Final = 3
 STREAM_INTERVAL: Final = 16
 
 
-def believed_text(duration_s: float, control: Mapping[str, Any] | None = None) -> str:
-    """The scenario that everybody believes, as a file."""
+def believed_document(duration_s: float, control: Mapping[str, Any] | None = None) -> Document:
+    """What everybody believes."""
+    engine = {"max_num_seqs": 8, "max_model_len": 2048}
+    swing = {"kind": "diurnal", "period_s": PERIOD_S, "amplitude": 0.7}
 
-    def pool(gpu: str, usd_per_hr: float, most: int, start: int) -> dict[str, Any]:
-        return {
-            "gpu": gpu,
-            "price": {"usd_per_hr": usd_per_hr},
-            "replicas": {"min": 1, "max": most, "start": start},
-            "engine": {"max_num_seqs": 8, "max_model_len": 2048},
-            "cold_start": dict(COLD_START),
-        }
+    def traffic(name: str, prompt: int, output: int) -> Document:
+        return load(RATES[name], swing, lengths(prompt, 0.4, 1400), lengths(output, 0.4, 600))
 
-    def load(name: str, prompt: int, output: int) -> dict[str, Any]:
-        return {
-            "rate_per_s": RATES[name],
-            "shape": [{"kind": "diurnal", "period_s": PERIOD_S, "amplitude": 0.7}],
-            "prompt_tokens": {"kind": "lognormal", "median": prompt, "sigma": 0.4, "max": 1400},
-            "output_tokens": {"kind": "lognormal", "median": output, "sigma": 0.4, "max": 600},
-        }
-
-    document = {
+    return {
         "schema": 1,
         "name": "two-pools",
         "summary": "Two pools, two classes, small enough to be emulated faster than real time.",
         "duration_s": duration_s,
         "tick_s": 5,
         "model": "llama-2-13b",
-        "pools": {"a100": pool("A100-SXM-80GB", 2.2, 2, 1), "l40s": pool("L40S-48GB", 1.1, 8, 2)},
+        "pools": {
+            "a100": pool("A100-SXM-80GB", 2.2, (1, 2), engine, COLD_START),
+            "l40s": pool("L40S-48GB", 1.1, (2, 8), engine, COLD_START),
+        },
         "classes": {
             "chat": {"target": {"ttft_s": 3.0, "tpot_s": 0.1, "attainment": 0.95}},
             "summarisation": {"target": {"ttft_s": 6.0, "tpot_s": 0.15, "attainment": 0.9}},
         },
         "workload": {
             "kind": "generated",
-            "classes": {"chat": load("chat", 200, 250), "summarisation": load("summarisation", 900, 150)},
+            "classes": {"chat": traffic("chat", 200, 250), "summarisation": traffic("summarisation", 900, 150)},
         },
         "guard": {"scale_down_cooldown_s": 20},
         "control": dict(control or {}),
     }
-    return yaml.safe_dump(document, sort_keys=False)
 
 
-def true_text(duration_s: float) -> str:
-    """The world as it is, as a file."""
-    document = yaml.safe_load(believed_text(duration_s))
-    document["pools"][SLOW_POOL]["time_factor"] = SLOWER
-    for pool in document["pools"].values():
-        pool["cold_start"] = {name: LONGER * seconds for name, seconds in COLD_START.items()}
-    for name, rate in TRUE_RATES.items():
-        document["workload"]["classes"][name]["rate_per_s"] = rate
-    return yaml.safe_dump(document, sort_keys=False)
+def true_document(duration_s: float) -> Document:
+    """The world as it is."""
+    return with_rates(slowed(believed_document(duration_s)), TRUE_RATES)
 
 
 @dataclass(frozen=True)
@@ -114,10 +98,11 @@ class Asked:
 
 async def measured(asked: Asked, folder: Path) -> dict[str, Any]:
     """Record, refit beside the running sidecar, and what all of them said."""
-    folder.mkdir(parents=True, exist_ok=True)
-    believed, true = folder / "believed.yaml", folder / "true.yaml"
-    believed.write_text(believed_text(asked.duration_s, asked.control), encoding="utf-8")
-    true.write_text(true_text(asked.duration_s), encoding="utf-8")
+    believed, true = written(
+        folder,
+        believed=believed_document(asked.duration_s, asked.control),
+        true=true_document(asked.duration_s),
+    )
     scenario, world = load_scenario(str(believed)), load_scenario(str(true))
     requests = load_workload(world.workload, world.class_names, asked.duration_s, asked.seed, Path())
     async with embedded_valkey(folder / "valkey") as valkey:
@@ -129,7 +114,12 @@ async def measured(asked: Asked, folder: Path) -> dict[str, Any]:
             # One more tick, so that the last answers are in the record.
             await asyncio.sleep(1.5 * scenario.tick_s / asked.speed_up)
             before = await _told(running)
-            code, found = await refitted(believed, running.folder, folder / "refit")
+            # The record of the traffic: where the command takes long to start, half of what it reads would be of an idle cluster.
+            record = folder / "record"
+            record.mkdir()
+            for file in files_of(running.folder):
+                shutil.copy(file, record)
+            code, found = await refitted(believed, record, running.folder, folder / "refit")
             after = await _told(running, ticks=2)
     return {
         "duration_s": asked.duration_s,
@@ -143,14 +133,14 @@ async def measured(asked: Asked, folder: Path) -> dict[str, Any]:
     }
 
 
-async def refitted(believed: Path, run: Path, out: Path) -> tuple[int, dict[str, Any]]:
-    """`poolpilot finetune refit` on a sidecar's folder, which is told; exit code and document.
+async def refitted(believed: Path, record: Path, run: Path, out: Path) -> tuple[int, dict[str, Any]]:
+    """`poolpilot finetune refit` on the record of a sidecar, which works in `run` and is told; exit code and document.
 
     Raises:
         RuntimeError: it fails.
     """
     log = EnvoyFolder(run / "envoy").access_log
-    command = [sys.executable, "-m", "poolpilot", "finetune", "refit", str(run), "--scenario", str(believed)]
+    command = [sys.executable, "-m", "poolpilot", "finetune", "refit", str(record), "--scenario", str(believed)]
     command += ["--access-log", str(log), "--out", str(out), "--tell", str(run), "--json"]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...env.contract import BoolArray, FloatArray
 from ...env.scenario.classes import Target
-from ...training.matching import ClassSeen
+from ...training.observed import ClassSeen
 from ..description import Description
 from ..histograms import Histogram, spread_around
 from ..measured import AuditError, Lengths, Measured

@@ -17,28 +17,21 @@ registry_option: Final = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Whose incumbent to start from, and where to register a candidate.",
 )
+
+
+def _bound(name: str, kind: click.IntRange | click.FloatRange, default: float, what: str) -> Callable[[C], C]:
+    return click.option(name, type=kind, default=default, show_default=True, help=what)
+
+
 _BOUNDS: Final = (
-    click.option(
-        "--steps",
-        type=click.IntRange(min=1),
-        default=60_000,
-        show_default=True,
-        help="To learn for, over all clusters.",
-    ),
-    click.option(
+    _bound("--steps", click.IntRange(min=1), 60_000, "To learn for, over all clusters."),
+    _bound(
         "--cpu-seconds",
-        type=click.FloatRange(min=1.0),
-        default=3600.0,
-        show_default=True,
-        help="Of the learner's processor time: then it stops, its state kept.",
+        click.FloatRange(min=1.0),
+        3600.0,
+        "Of the learner's processor time: then it stops, its state kept.",
     ),
-    click.option(
-        "--memory-mb",
-        type=click.FloatRange(min=1.0),
-        default=4096.0,
-        show_default=True,
-        help="Of the learner's private memory: with more it stops.",
-    ),
+    _bound("--memory-mb", click.FloatRange(min=1.0), 4096.0, "Of the learner's private memory: with more it stops."),
 )
 
 

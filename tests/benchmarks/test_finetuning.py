@@ -4,16 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from poolpilot.agents.portfolio import PLAN_TRACKING
-from poolpilot.benchmarks.finetuning import BY_GATES, VARIANTS, believed_text, scored, sections, world_text
+from poolpilot.benchmarks.finetuning import BY_GATES, VARIANTS, scored, sections, true_document
+from poolpilot.benchmarks.two_pools import two_pools
 from poolpilot.env.scenario import parse_scenario
 
 
 def test_the_world_that_differs_differs_as_said_and_the_other_does_not() -> None:
-    believed, true = (yaml.safe_load(text) for text in (believed_text(3600.0), world_text("differs", 3600.0)))
-    assert world_text("same", 3600.0) == believed_text(3600.0)
+    believed, true = two_pools(3600.0), true_document("differs", 3600.0)
+    assert true_document("same", 3600.0) == believed
     assert true["pools"]["l40s"]["time_factor"] == 1.3
     assert "time_factor" not in true["pools"]["h100"]
     assert true["pools"]["h100"]["cold_start"]["load_s"] == 2.0 * believed["pools"]["h100"]["cold_start"]["load_s"]
@@ -25,8 +25,8 @@ def test_the_world_that_differs_differs_as_said_and_the_other_does_not() -> None
 
 
 def test_a_day_is_scored_by_its_bill_and_its_attainment() -> None:
-    world = parse_scenario(yaml.safe_load(world_text("differs", 600.0)), Path("true.yaml"))
-    beliefs = parse_scenario(yaml.safe_load(believed_text(600.0)), Path("believed.yaml"))
+    world = parse_scenario(true_document("differs", 600.0), Path("true.yaml"))
+    beliefs = parse_scenario(two_pools(600.0), Path("believed.yaml"))
     day = scored(beliefs, PLAN_TRACKING, world, 3)
     assert 0.5 < day["usd"] < 20.0
     assert 0.0 < day["attainment"] <= 1.0

@@ -1,13 +1,12 @@
 """The measurement of a refit to real servers: its two worlds and its table."""
 
 import pytest
-import yaml
 
-from poolpilot.benchmarks.refit_live import believed_text, sections, true_text, truths
+from poolpilot.benchmarks.refit_live import believed_document, sections, true_document, truths
 
 
 def test_the_world_differs_from_what_is_believed_by_what_is_to_be_found() -> None:
-    believed, true = yaml.safe_load(believed_text(900.0)), yaml.safe_load(true_text(900.0))
+    believed, true = believed_document(900.0), true_document(900.0)
     assert {name: pool.get("time_factor", 1.0) for name, pool in true["pools"].items()} == truths()["time_factors"]
     for name, seconds in truths()["cold_start_s"].items():
         assert sum(true["pools"][name]["cold_start"].values()) == seconds

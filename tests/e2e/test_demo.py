@@ -22,21 +22,10 @@ from poolpilot.telemetry.record import TickRecord, read_log
 from poolpilot.telemetry.store import Store
 from poolpilot.telemetry.valkey import embedded_valkey
 
+from ..knobs import EVERY_KNOB
 from .miniature import a_stage, falls, miniature, processes_naming
 
 pytestmark = pytest.mark.e2e
-KNOBS = {
-    "headroom": 1.168,
-    "burst": 0.373,
-    "hold_s": 22.22,
-    "backlog_drain_s": 41.03,
-    "correction": 0.1081,
-    "payback_s": 42.58,
-    "spot_risk": 0.1951,
-    "zone_share": 0.6206,
-    "memory_s": 190.0,
-}
-"""Under which a rush that has passed is let go of within the hundred seconds, however the rule is tuned as it ships."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ async def _play(folder: Path) -> Played:
     seen: list[Replay] = []
     async with embedded_valkey(folder / "valkey") as valkey, Store(valkey.url, prefix=PLAN_TRACKING) as store:
         stage = a_stage(folder, valkey.url, speed_up=10.0)
-        figures = await run_entrant(stage, Entrant(PLAN_TRACKING, PLAN_TRACKING, knobs=KNOBS), seen.append)
+        figures = await run_entrant(stage, Entrant(PLAN_TRACKING, PLAN_TRACKING, knobs=EVERY_KNOB), seen.append)
         snapshots, decisions = await store.snapshots(1000), await store.decisions(1000)
     own = folder / PLAN_TRACKING
     return Played(

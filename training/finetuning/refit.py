@@ -18,7 +18,8 @@ from ...env.workload.requests import Workload
 from ...telemetry.envoy_log import RequestRecord
 from ...telemetry.record import Defect, Record
 from ...telemetry.record.defects import DefectKind
-from ..matching import TOLERANCES, Match, Observed, Verdict, match, mean_of
+from ..matching import TOLERANCES, Match, Verdict, match
+from ..observed import Observed, mean_of
 from .estimates import Estimate
 from .machines import PriceMoves, cold_starts, loss_rate, price_moves
 from .requests import requests_in_log, requests_of

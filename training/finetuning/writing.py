@@ -26,7 +26,8 @@ from ...env.scenario import Scenario, load_scenario
 from ...env.scenario.market import PriceSeries
 from ...env.workload.requests import Workload
 from ...env.workload.spec import GeneratedSpec, TraceSpec
-from ..matching import Compared, Match, Observed
+from ..matching import Compared, Match
+from ..observed import Observed
 from .estimates import Estimate
 from .refit import Judged, Refit
 from .stretches import Stretch
@@ -202,7 +203,7 @@ def day_of(refit: Refit, stretch: Stretch, requests: Workload, trace: Path) -> S
             "pools": pools,
             "world": world,
             "workload": kind,
-            "tick_s": stretch.tick_s,
+            "tick_s": alike.tick_s,
             "duration_s": alike.duration_s,
         }
     )
