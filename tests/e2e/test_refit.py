@@ -15,7 +15,7 @@ from poolpilot.benchmarks.two_pools import LONGER, SLOWER
 from poolpilot.controller.decision_replay import replay as decide_again
 from poolpilot.env.contract import ReasonCode
 from poolpilot.env.scenario import load_scenario
-from poolpilot.telemetry.record import read_log
+from poolpilot.telemetry.record import read, read_log
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +27,13 @@ DRIFT = {"outside_frac": 0.005, "outside_frac_most": 0.5, "twin_error": 0.05, "t
 
 async def test_what_differs_is_found_in_the_sidecars_own_record_and_it_trusts_its_policy_less(tmp_path: Path) -> None:
     asked = Asked(460.0, 6.0, next(iter(shipped_checkpoints())), control={"drift": DRIFT})
-    result = await measured(asked, tmp_path)
+    try:
+        result = await measured(asked, tmp_path)
+    except RuntimeError as error:
+        decided, left_out = slots(tmp_path / "run")
+        if "in a row" not in str(error) or decided > left_out:
+            raise
+        pytest.skip(f"this machine had time for {decided} of a sidecar's {decided + left_out} ticks: {error}")
     assert set(result["requests"]) <= {"served", "shed"}
     # Seven minutes tell less than a day: intervals are wide, and what lies in them is what is true.
     found, believed = estimates(result["refit"]), load_scenario(str(tmp_path / "believed.yaml"))
@@ -68,6 +74,13 @@ async def test_what_differs_is_found_in_the_sidecars_own_record_and_it_trusts_it
 def near(found: Mapping[str, float], true: float) -> bool:
     """Within twice its 95 % interval, which misses what is true once in twenty runs, and twice as wide once in ten thousand."""
     return abs(found["value"] - true) < found["high"] - found["low"]
+
+
+def slots(run: Path) -> tuple[int, int]:
+    """Of a sidecar's clock: those in which it decided, and those for which it had no time."""
+    episodes = read([run], memories=False).episodes
+    decided = sum(len(episode) for episode in episodes)
+    return decided, round(sum(float(episode.lasted_ticks.sum()) + 1.0 for episode in episodes)) - decided
 
 
 def trust(value: float, threshold: str) -> float:
