@@ -34,6 +34,42 @@ def saves(option: Option) -> bool:
 
 def findings(measured: Measured, spent: Spent, compared: Compared, match: Match) -> tuple[Finding, ...]:
     """In the order in which they are worth doing; `compared` was made on a simulation that matches well enough."""
+    best, own = compared.best, compared.own
+    better = best.holds and (saves(best) or not own.holds)
+    found = _moves(measured, spent, compared) if better else []
+    for name, reached in own.attainment.items():
+        wanted = float(best.results[0].attainment_wanted[best.results[0].class_names.index(name)])
+        if best.attainment[name].mean - reached.mean > 0.0025 and reached.mean < wanted:
+            words = f"{name} missed its target: {100 * reached.mean:.1f} % of {100 * wanted:g} %; {best.name} reaches"
+            found.append(Finding(f"{words} {100 * best.attainment[name].mean:.1f} %", 0.0))
+    if own.holds and not better:
+        why = (
+            "is cheaper beyond doubt at these targets" if best.holds else "holds every target on this load, and it does"
+        )
+        found.append(Finding(f"leave the fleet as it is: no policy tried {why}", 0.0))
+    elif not best.holds:
+        found.append(
+            Finding(
+                "give policies more to rent (`max`) or faster pools: none of them holds every target with these", 0.0
+            )
+        )
+    elif saves(best) and best.kind == "plan":
+        found.append(Finding("fixed counts already bring most of it: set them, then let a policy take over", 0.0))
+    unseen = any(line.startswith(NO_LATENCY) for line in match.reasons)
+    if unseen:
+        words = "log each request's time to first token and its end: without them nobody knows how fast the fleet was"
+        found.append(Finding(words, 0.0))
+    if match.verdict is Verdict.ROUGH and (not unseen or len(match.reasons) > 1):
+        words = "measure your own hardware (`poolpilot profile`) and name the law in the description: it matches only roughly"
+        found.append(Finding(words, 0.0))
+    found.append(
+        Finding("see what it would do beside your fleet, without touching it: `poolpilot control --mode advise`", 0.0)
+    )
+    return tuple(found)
+
+
+def _moves(measured: Measured, spent: Spent, compared: Compared) -> list[Finding]:
+    """Pools of which the best keeps less or more; what it gives up comes first, the largest on top."""
     best, own, total = compared.best, compared.own, spent.total_usd
     found: list[Finding] = []
     pools = dict(zip(measured.pool_names, spent.bill.usd.sum(axis=(1, 2)).tolist(), strict=True))
@@ -62,32 +98,7 @@ def findings(measured: Measured, spent: Spent, compared: Compared, match: Match)
                 -more,
             )
         )
-    for name, reached in own.attainment.items():
-        wanted = float(best.results[0].attainment_wanted[best.results[0].class_names.index(name)])
-        if best.attainment[name].mean - reached.mean > 0.0025 and reached.mean < wanted:
-            words = f"{name} missed its target: {100 * reached.mean:.1f} % of {100 * wanted:g} %; {best.name} reaches"
-            found.append(Finding(f"{words} {100 * best.attainment[name].mean:.1f} %", 0.0))
-    if not best.holds:
-        found.append(
-            Finding(
-                "give policies more to rent (`max`) or faster pools: none of them holds every target with these", 0.0
-            )
-        )
-    elif not saves(best):
-        found.append(Finding("leave the fleet as it is: no policy tried is cheaper beyond doubt at these targets", 0.0))
-    elif best.kind == "plan":
-        found.append(Finding("fixed counts already bring most of it: set them, then let a policy take over", 0.0))
-    unseen = any(line.startswith(NO_LATENCY) for line in match.reasons)
-    if unseen:
-        words = "log each request's time to first token and its end: without them nobody knows how fast the fleet was"
-        found.append(Finding(words, 0.0))
-    if match.verdict is Verdict.ROUGH and (not unseen or len(match.reasons) > 1):
-        words = "measure your own hardware (`poolpilot profile`) and name the law in the description: it matches only roughly"
-        found.append(Finding(words, 0.0))
-    found.append(
-        Finding("see what it would do beside your fleet, without touching it: `poolpilot control --mode advise`", 0.0)
-    )
-    return tuple(found)
+    return found
 
 
 def when_it_does_not_match(match: Match, replay: Replay) -> tuple[Finding, ...]:

@@ -54,7 +54,10 @@ def _best(instead: Mapping[str, Any], document: Mapping[str, Any]) -> str:
             f" ${best['usd']['mean']:.2f}{doubt} and attainment {reached}."
         )
     if not instead["cheaper_beyond_doubt"]:
-        return f"No policy tried is cheaper beyond doubt: {best['name']} would have spent ${best['usd']['mean']:.2f}{doubt} at {reached}."
+        return (
+            f"No policy that holds every target is cheaper beyond doubt: {best['name']}, the cheapest of them, would have spent"
+            f" ${best['usd']['mean']:.2f}{doubt} at attainment {reached}."
+        )
     saved = instead["saves_usd_per_hr"]["mean"]
     return (
         f"{best['name']} would have spent ${best['usd']['mean']:.2f}{doubt} at attainment {reached}:"

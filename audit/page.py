@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,12 +16,15 @@ from ..dashboard.figures.timeline import timeline_figure
 from ..dashboard.report.shell import environment, page, slot
 from ..env.timeline import TimelineRow
 from .headline import headlines, lasting
+from .wording import figure_name, figure_value
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
-STYLE: Final = ".lead { overflow-wrap: anywhere; }\n"
+STYLE: Final = ".lead { overflow-wrap: anywhere; }\ntd.words { min-width: 15ch; }\n"
 """A source may have a long name."""
 TITLE: Final = "Audit of an LLM fleet"
 AS_MEASURED: Final = "as measured"
+MOST_BESIDE: Final = 3
+"""Classes whose differences stand side by side."""
 
 
 def page_of(document: Mapping[str, Any], timeline: Sequence[TimelineRow], began_at_s: float | None) -> str:
@@ -30,21 +34,31 @@ def page_of(document: Mapping[str, Any], timeline: Sequence[TimelineRow], began_
         "pools": bill_figure(pools_of(document)),
         "timeline": timeline_figure(timeline, started_at_s=began_at_s),
     }
+    narrow: dict[str, go.Figure] = {}
     instead = document["instead"]
     best = None
     if instead is not None:
-        figures["differences"] = differences_figure(differences_of(document))
+        differences = differences_of(document)
+        figures["differences"] = differences_figure(differences, narrow=len(document["classes"]) > MOST_BESIDE)
+        narrow["differences"] = differences_figure(differences, narrow=True)
         best = next(option for option in instead["options"] if option["name"] == instead["best"])
     body = (
         environment(TEMPLATES)
         .get_template("audit.html")
         .render(
-            found=document, best=best, headlines=headlines(document), lasting=lasting(document["duration_s"]), slot=slot
+            found=document,
+            best=best,
+            headlines=headlines(document),
+            lasting=lasting(document["duration_s"]),
+            slot=slot,
+            figure_name=figure_name,
+            figure_value=figure_value,
         )
     )
-    when = f", from {document['began_at']}" if document["began_at"] else ""
-    span = f"{lasting(document['duration_s'])}{when}"
-    return page(TITLE, Markup(body), figures, lead=f"{document['source']}: {span}", styles=[STYLE])
+    began = document["began_at"]
+    when = f", from {datetime.fromisoformat(began):%Y-%m-%d %H:%M} UTC" if began else ""
+    lead = f"{document['source']}: {lasting(document['duration_s'])}{when}"
+    return page(TITLE, Markup(body), figures, narrow=narrow, lead=lead, styles=[STYLE])
 
 
 def bills_of(document: Mapping[str, Any]) -> list[BillRow]:

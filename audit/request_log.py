@@ -47,6 +47,7 @@ def read_request_log(asked: AskedLog, description: Description) -> Measured:
             )
     columns, rows = read_rows(asked)
     rows, origin_s = in_range(rows, asked)
+    rows = rows.stretched(origin_s, asked.speed_up)
     return _measured(rows, origin_s, columns, asked, description)
 
 
@@ -57,7 +58,7 @@ def _measured(
     since_s = rows.arrival_s - origin_s
     # Until the last answer, so that a burst is not cut off before it was served.
     ends_s = since_s + np.nan_to_num(rows.e2e_s)
-    whole = asked.until_s - origin_s if asked.until_s is not None else float(ends_s.max())
+    whole = float(ends_s.max()) if asked.until_s is None else (asked.until_s - origin_s) * asked.speed_up
     duration_s = max(whole, 60.0)
     step_s = max(LEAST_STEP_S, duration_s / STEPS)
     steps = max(1, math.ceil(duration_s / step_s - 1e-9))
@@ -67,6 +68,13 @@ def _measured(
     step = np.minimum((since_s / step_s).astype(np.int64), steps - 1)
     np.add.at(arrived, (step[rows.served], class_index[rows.served]), 1.0)
     notes = [NOTE_COUNTS]
+    whole_answers = rows.in_one_piece
+    if whole_answers.any():
+        rows = rows.without_ttft(whole_answers)
+        notes.append(
+            f"{int(whole_answers.sum())} answers came in one piece, not streamed: the log does not tell when their first"
+            " tokens were there, so their TTFT and TPOT are left out."
+        )
     if len(pools) == 1 or rows.pool is not None:
         pool_index = _places(rows.pool, pools, "pool", asked.path, len(since_s))
         got = np.zeros((steps, len(classes), len(pools)))
@@ -98,7 +106,7 @@ def _measured(
         for c, (name, own) in enumerate(description.classes.items())
     }
     return Measured(
-        source=f"{shown(Path(asked.path.name))} ({', '.join(f'{field}: {name}' for field, name in columns.items())})",
+        source=shown(Path(asked.path.name)) + _columns_named(columns),
         began_at_s=origin_s if origin_s > _SINCE_S else None,
         class_names=classes,
         pool_names=pools,
@@ -122,6 +130,12 @@ def _measured(
         known_frac=1.0,
         notes=tuple(notes),
     )
+
+
+def _columns_named(columns: Mapping[str, str]) -> str:
+    """Which columns were taken for what, where their names do not say it."""
+    named = [f"{field}: {name}" for field, name in columns.items() if field != name]
+    return f" ({', '.join(named)})" if named else ""
 
 
 def _places(labels: Labels | None, names: Sequence[str], what: str, path: Path, count: int) -> IntArray:

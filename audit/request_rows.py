@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _EPOCH: Final = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
 """Numbers beyond are times since 1970 in a unit of so many seconds: 1e11 s is the year 5138."""
 _FAILED: Final = 400
+LEAST_TPOT_S: Final = 2e-4
+"""A fifth of what the fastest GPUs take for a token of the smallest models."""
 LONGEST_S: Final = 92 * 86_400.0
 
 
@@ -41,6 +43,8 @@ class AskedLog:
     from_s: float | None = None
     """Unix seconds, or seconds of the log's own time: earlier requests are left out."""
     until_s: float | None = None
+    speed_up: float = 1.0
+    """Seconds of emulated engines in one of the log's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,23 @@ class Rows:
             None if self.class_name is None else self.class_name.picked(rows),
             None if self.pool is None else self.pool.picked(rows),
         )
+
+    def stretched(self, origin_s: float, factor: float) -> Rows:
+        """The same requests with `factor` times the time between them, from `origin_s` on, and within each."""
+        arrival_s = origin_s + factor * (self.arrival_s - origin_s)
+        return replace(self, arrival_s=arrival_s, ttft_s=factor * self.ttft_s, e2e_s=factor * self.e2e_s)
+
+    @property
+    def in_one_piece(self) -> BoolArray:
+        """Whose tokens came faster than any engine makes them: not streamed, so the first byte says nothing of the first
+        token."""
+        gaps = self.output_tokens - 1
+        with np.errstate(invalid="ignore"):
+            return np.asarray((gaps > 0) & (self.e2e_s - self.ttft_s < LEAST_TPOT_S * gaps), dtype=np.bool_)
+
+    def without_ttft(self, which: BoolArray) -> Rows:
+        """The same requests, of some of which nobody knows when the first token was there."""
+        return replace(self, ttft_s=np.where(which, math.nan, self.ttft_s))
 
     @staticmethod
     def joined(parts: Sequence[Rows]) -> Rows:

@@ -161,6 +161,7 @@ def _from_log(given: dict[str, Any], description: Description) -> Measured:
         units_of(given["units"]),
         given["from_s"],
         given["until_s"],
+        given["speed_up"],
     )
     return read_request_log(asked, description)
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from ...audit.headline import headlines
+from ...audit.wording import figure_name, figure_value
 from ...env.contract import BILL_LAYERS
 from ..printing import console, percent, seconds, table
 
@@ -120,10 +121,10 @@ def _match(to: Console, document: dict[str, Any]) -> None:
     match = document["match"]
     rows = [
         (
-            own["figure"].replace("_", " "),
+            figure_name(own["figure"]),
             own["class"] or "all",
-            f"{own['measured']:.4g}",
-            f"{own['simulated']:.4g}",
+            figure_value(own["figure"], own["measured"]),
+            figure_value(own["figure"], own["simulated"]),
             f"{own['error'] * 100:+.1f} {'points' if own['error_is'] == 'points' else '%'}"
             if own["error"] is not None
             else "-",

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from ...telemetry.envoy_log import LogTail, RequestRecord, added_s
 from .measures import RunFigures, class_figures, quantile
 
 _READY: Final = re.compile(r"requests to (\S+), sidecar at (\S+)")
+MARK: Final = "POOLPILOT_STARTED_BY"
+"""In the environment of all that a run starts, by which it is found again at the end."""
 START_PATIENCE_S: Final = 150.0
 """The very first start compiles the engine, once per machine."""
 STOP_PATIENCE_S: Final = 40.0
@@ -112,19 +115,20 @@ async def sidecar(stage: Stage, entrant: Entrant, folder: Path) -> AsyncIterator
     own = [f"{name}={value:g}" for name, value in entrant.knobs.items()] or own
     if own:
         command += ["--setting", ",".join(own)]
+    run = uuid.uuid4().hex
     with (folder / "control.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             start_new_session=True,
-            env={**os.environ, **stage.environment},
+            env={**os.environ, **stage.environment, MARK: run},
         )
     try:
         url, api_url = await _ready(process, folder / "control.log", stage.start_patience_s)
         yield Sidecar(process, url, api_url, folder)
     finally:
-        await _stop(process, folder, stage.stop_patience_s)
+        await _stop(process, f"{MARK}={run}", stage.stop_patience_s)
 
 
 async def _ready(process: asyncio.subprocess.Process, log: Path, patience_s: float) -> tuple[str, str]:
@@ -141,13 +145,13 @@ async def _ready(process: asyncio.subprocess.Process, log: Path, patience_s: flo
     return found[1], found[2]
 
 
-async def _stop(process: asyncio.subprocess.Process, folder: Path, patience_s: float) -> None:
-    """Ask, wait, then end whatever of its session is left: replicas and Envoy outlive a killed sidecar by design."""
+async def _stop(process: asyncio.subprocess.Process, mark: str, patience_s: float) -> None:
+    """Ask, wait, then end whatever it started and left: replicas and Envoy outlive a killed sidecar by design."""
     with suppress(ProcessLookupError):
         process.terminate()
     with suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(process.wait()), patience_s)
-    for pid in _left_behind(process.pid, folder):
+    for pid in left_behind(mark):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
@@ -155,17 +159,15 @@ async def _stop(process: asyncio.subprocess.Process, folder: Path, patience_s: f
     await process.wait()
 
 
-def _left_behind(session: int, folder: Path) -> list[int]:
-    """Processes of the sidecar's session, and those listed in its folder that still run."""
+def left_behind(mark: str) -> list[int]:
+    """Processes that inherited a mark (`NAME=VALUE`) in their environment. Not those that only name the run's folder: a
+    dashboard that follows its log does too."""
     pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        with suppress(OSError, ValueError, IndexError):
-            stat = (entry / "stat").read_text()
-            own_session = int(stat[stat.rindex(")") + 2 :].split()[3])
-            command = (entry / "cmdline").read_bytes()
-            if own_session == session or str(folder).encode() + b"/" in command:
+        with suppress(OSError):
+            if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
                 pids.append(int(entry.name))
     return pids
 

@@ -87,6 +87,7 @@ def dressed(figure: go.Figure, theme: ThemeName, title: str = "") -> go.Figure:
         "zerolinecolor": own.zero,
         "tickcolor": own.zero,
         "tickfont": {"color": own.muted},
+        "title": {"font": {"size": 13}, "standoff": 8},  # without a distance of its own a title lies on wide labels
         "automargin": True,
     }
     figure.update_layout(

@@ -48,20 +48,24 @@ class Panel:
     drawn: tuple[Drawn, ...]
     factor: float = 1.0
     """From a row's unit to the axis's."""
+    beside: str = ""
+    """After the title where more than the first of `drawn` is there."""
     share: bool = False
     """The axis goes from 0 to 100 %."""
 
 
 PANELS: Final = (
     Panel(
-        "Load, and its forecast of five minutes before (dots)",
+        "Load",
         "requests/s",
         (Drawn("rate_per_s"), Drawn("forecast_per_s", "dot", "forecast")),
+        beside=", and its forecast of five minutes before (dots)",
     ),
     Panel(
-        "Replicas ready, and wanted (dots)",
+        "Replicas ready",
         "replicas",
         (Drawn("replicas", steps=True), Drawn("replicas_target", "dot", "wanted", steps=True)),
+        beside=", and wanted (dots)",
     ),
     Panel("Batch caps", "sequences", (Drawn("batch_cap", steps=True),)),
     Panel("Queue in the engines", "requests", (Drawn("queue"),)),
@@ -90,7 +94,7 @@ def timeline_figure(
     panels = _panels(rows)
     figure = make_subplots(
         rows=max(len(panels), 1), cols=1, shared_xaxes=True, vertical_spacing=_spacing(len(panels)),
-        subplot_titles=[panel.title for panel, _ in panels],
+        subplot_titles=[_title(panel, own) for panel, own in panels],
     )  # fmt: skip
     clock = _Clock.of(rows, started_at_s)
     places = _places(rows)
@@ -104,7 +108,7 @@ def timeline_figure(
     dressed(figure, theme, title)
     figure.update_annotations(x=0, xanchor="left", font={"size": 13, "color": THEMES[theme].muted})
     figure.update_xaxes(title={"text": clock.title}, row=max(len(panels), 1), col=1)
-    figure.update_xaxes(showticklabels=True, range=clock.span(rows))
+    figure.update_xaxes(showticklabels=True, range=clock.span(rows), tickformat=clock.tick_format)
     figure.update_layout(
         height=_HEAD_PX + PANEL_PX * max(len(panels), 1),
         hovermode="x unified",
@@ -126,6 +130,12 @@ def _panels(rows: Sequence[TimelineRow]) -> list[tuple[Panel, list[TimelineRow]]
         if panel.drawn[0].measure == _WEIGHTS_AFTER:
             found += _weights(by_measure["weight"])
     return found
+
+
+def _title(panel: Panel, rows: Sequence[TimelineRow]) -> str:
+    """With what is drawn beside the first measure, if that is known at all."""
+    more = {drawn.measure for drawn in panel.drawn[1:]}
+    return panel.title + (panel.beside if any(r["measure"] in more and r["value"] is not None for r in rows) else "")
 
 
 def _weights(rows: Sequence[TimelineRow]) -> list[tuple[Panel, list[TimelineRow]]]:
@@ -197,11 +207,16 @@ class _Clock:
     title: str
     unit_s: float
     started_at_s: float | None
+    tick_format: str | None = None
+    """Of dates: one line each, or a panel's title lies on the second."""
 
     @classmethod
     def of(cls, rows: Sequence[TimelineRow], started_at_s: float | None) -> _Clock:
         if started_at_s is not None:
-            return cls("Time (UTC)", 1.0, started_at_s)
+            times = [row["time_s"] for row in rows] or [0.0]
+            first, last = (datetime.fromtimestamp(started_at_s + end(times), UTC) for end in (min, max))
+            one_day = first.date() == last.date()
+            return cls("Time (UTC)", 1.0, started_at_s, "%H:%M" if one_day else "%d %b %H:%M")
         long = max((row["time_s"] for row in rows), default=0.0) > 3 * 3600.0
         return cls("Time since the start (h)", 3600.0, None) if long else cls("Time since the start (min)", 60.0, None)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict
 
 Tone = Literal["", "good", "warn", "bad", "muted"]
 UNKNOWN: Final = "–"
@@ -33,6 +33,8 @@ class Cell(TypedDict):
     tone: Tone
     link: str
     """What choosing it opens, as the page's address names it; nothing for most."""
+    parts: NotRequired[list[str]]
+    """The text as things that stay whole: lines break between them."""
 
 
 class Column(TypedDict):
@@ -62,6 +64,14 @@ def card(name: str, value: str, unit: str = "", more: str = "", tone: Tone = "")
 def cell(text: str, more: str = "", tone: Tone = "", link: str = "") -> Cell:
     """A cell."""
     return {"text": text, "more": more, "tone": tone, "link": link}
+
+
+def listing(things: Sequence[str], separator: str, none: str, tone: Tone = "") -> Cell:
+    """A cell of several things, or of `none` where there are none of them."""
+    if not things:
+        return cell(none, tone=tone)
+    parts = [f"{thing}{separator}" for thing in things[:-1]] + [things[-1]]
+    return {**cell(" ".join(parts), tone=tone), "parts": parts}
 
 
 def column(name: str, unit: str = "", *, number: bool = True) -> Column:

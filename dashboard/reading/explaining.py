@@ -14,7 +14,7 @@ import numpy as np
 
 from ...env.contract import Action, Mode
 from ...env.ledger import SECONDS_PER_HOUR
-from .documents import UNKNOWN, Card, Cell, Table, Tone, card, cell, column, count, fixed, percent, table
+from .documents import UNKNOWN, Card, Cell, Table, Tone, card, cell, column, count, fixed, listing, percent, table
 from .history import Filter
 from .now import classes_table, pools_table
 from .reasons import from_to, of_what, why
@@ -58,7 +58,7 @@ def _listed_row(tick: SeenTick, changes: Sequence[str], wanted: Filter) -> list[
     against = rent - float(tick.rule_usd_per_hr[pools].sum())
     return [
         cell(clock(tick.wall_s), f"tick {tick.decision.tick}", link=f"decisions/{tick.id}"),
-        cell("; ".join(changes) or "nothing", tone="" if changes else "muted"),
+        listing(changes, ";", "nothing", "" if changes else "muted"),
         cell(count(len(tick.decision.reasons)), tone="" if tick.decision.reasons else "muted"),
         cell(fixed(against, signed=True), tone=_cheaper(against)),
     ]
@@ -158,9 +158,11 @@ def _since_card(tick: SeenTick, pools: np.ndarray) -> Card:
     compared = tick.comparison
     assert compared is not None
     if not math.isfinite(tick.span_s):
-        return card("Cost since the tick before", UNKNOWN, "", "first tick of its sidecar", "muted")
+        return card("Cost rate since the tick before", UNKNOWN, "", "first tick of its sidecar", "muted")
     hours = tick.span_s / SECONDS_PER_HOUR
     spent, rule = (float(usd[pools].sum()) / hours for usd in (compared.policy_usd, compared.rule_usd))
+    if not math.isfinite(spent + rule):
+        return card("Cost rate since the tick before", UNKNOWN, "", "what this tick cost is not known", "muted")
     return card(
         "Cost rate since the tick before",
         fixed(spent),

@@ -26,6 +26,7 @@ from .documents import (
     duration_s,
     fixed,
     lasting,
+    listing,
     number,
     percent,
     table,
@@ -328,7 +329,7 @@ def _class_row(tick: SeenTick, c: int) -> list[Cell]:
             "" if np.isnan(tpot) else f"of {number(float(tpot) * 1000.0)}",
         ),
         cell(number(float(snapshot.shed_per_s[c]))),
-        cell(", ".join(f"{cluster.pool_names[p]} {percent(route[p], 0)} %" for p in order) or UNKNOWN),
+        listing([f"{cluster.pool_names[p]} {percent(route[p], 0)} %" for p in order], ",", UNKNOWN),
     ]
 
 

@@ -22,7 +22,7 @@ from ...env.contract import BILL_LAYERS, FloatArray, Mode
 from ...env.ledger import SECONDS_PER_HOUR
 from ..figures.bill import BillRow
 from ..figures.savings import ALL, SavingRow
-from .documents import Card, Cell, Table, Tone, card, cell, column, fixed, lasting, percent, table
+from .documents import UNKNOWN, Card, Cell, Table, Tone, card, cell, column, fixed, lasting, percent, table
 from .history import MOST_DRAWN, Filter
 from .ticks import SeenTick
 
@@ -40,6 +40,11 @@ class Estimate:
     mean: float
     low: float | None
     high: float | None
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return self.low is not None and self.high is not None
 
     @property
     def interval(self) -> str:
@@ -290,7 +295,7 @@ def _row(savings: Savings, name: str, rule: FloatArray, policy: FloatArray, usd:
         cell(fixed(rule.sum() / savings.hours)),
         cell(fixed(policy.sum() / savings.hours)),
         cell(fixed(rate.mean, signed=True), tone="good" if rate.low is not None and rate.low > 0 else ""),
-        cell(rate.interval, tone="muted"),
+        cell(rate.interval if rate.known else UNKNOWN, tone="muted"),
         cell(fixed(savings.known_rate(usd))),
     ]
 

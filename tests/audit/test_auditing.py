@@ -4,6 +4,7 @@ not."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import pytest
 
 from poolpilot.audit.as_it_was import as_it_was, price_of, scenario_of, unguarded, usual_shares
 from poolpilot.audit.auditing import Audit, audit
+from poolpilot.audit.curves import timeline_of
 from poolpilot.audit.document import document_of
-from poolpilot.audit.findings import saves
+from poolpilot.audit.findings import findings, saves
 from poolpilot.audit.headline import headlines
 from poolpilot.audit.instead import PLAN, Asked
+from poolpilot.audit.page import page_of
 from poolpilot.audit.request_log import read_request_log
 from poolpilot.audit.request_rows import AskedLog
+from poolpilot.audit.wording import figure_name, figure_value
+from poolpilot.dashboard.report.shell import unpacked
+from poolpilot.training.evaluation.bootstrap import Interval
 from poolpilot.training.matching import Verdict
 
 from .fleets import as_csv, described, served_by_one
@@ -59,6 +65,27 @@ def test_idle_replicas_are_found_and_what_to_do_about_them(folder: Path) -> None
     assert {option.kind for option in found.compared.others} == {"plan", "rule", "checkpoint"}
 
 
+@pytest.mark.parametrize(
+    ("ratio", "shortfall", "said"),
+    [(1.2, 0.0, "no policy tried is cheaper beyond doubt"), (0.8, 0.05, "no policy tried holds every target")],
+    ids=["dearer", "misses targets"],
+)
+def test_a_fleet_that_is_best_left_alone_is_told_so_and_nothing_else_of_its_pools(
+    folder: Path, ratio: float, shortfall: float, said: str
+) -> None:
+    found = audited(folder, 1.0, 4)
+    assert found.compared is not None
+    best = replace(
+        found.compared.best,
+        ratio=Interval(ratio, ratio, ratio),
+        shortfall=shortfall,
+        usd_by_pool={"l40s": ratio * found.spent.total_usd},
+    )
+    told = findings(found.measured, found.spent, replace(found.compared, best=best), found.match)
+    assert told[0].words.startswith(f"leave the fleet as it is: {said}")
+    assert not any(one.usd for one in told)
+
+
 def test_slower_engines_than_described_are_noticed_and_nothing_is_promised(folder: Path) -> None:
     found = audited(folder, 2.0, 1)
     assert found.match.verdict is Verdict.BAD
@@ -96,6 +123,34 @@ def test_the_document_is_json_and_its_parts_add_up(folder: Path) -> None:
     # A log does not tell how replicas spent their time.
     assert spent["layers_from_replay"] == ["idle", "compute", "software"]
     assert document["assumptions"]
+
+
+def test_the_page_has_a_figure_for_phones_and_values_with_units(folder: Path) -> None:
+    found = audited(folder, 1.0, 4)
+    html = page_of(document_of(found), timeline_of(found), found.measured.began_at_s)
+    held = unpacked(html)
+    beside, above = (held[of]["differences"]["layout"] for of in ("figures", "narrow"))
+    assert beside["yaxis2"]["domain"] == beside["yaxis"]["domain"]
+    assert above["yaxis2"]["domain"][1] < above["yaxis"]["domain"][0]
+    assert "TTFT p95" in html
+    assert "ttft p95" not in html
+    assert '<div class="scroll" tabindex="0"><table>' not in html, "a region that scrolls has a name"
+    assert "`" not in html.split("<main>")[1].split("</main>")[0]
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "name", "shown"),
+    [
+        ("ttft_p95_s", 0.3447, "TTFT p95", "345 ms"),
+        ("e2e_mean_s", 12.82, "end-to-end time mean", "12.8 s"),
+        ("tpot_met", 0.9961, "TPOT within its target", "99.61 %"),
+        ("bill_usd", 2.411, "bill ($)", "2.41"),
+        ("requests", 2396.0, "requests", "2396"),
+        ("queue", None, "queue", "-"),
+    ],
+)
+def test_figures_of_the_match_are_in_words_and_units(figure: str, value: float | None, name: str, shown: str) -> None:
+    assert (figure_name(figure), figure_value(figure, value)) == (name, shown)
 
 
 def test_what_was_is_asked_for_early_enough_to_serve_when_it_did(tmp_path: Path) -> None:

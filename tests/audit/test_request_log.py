@@ -143,3 +143,29 @@ def test_a_column_of_another_unit_is_not_taken_for_years(tmp_path: Path) -> None
     text = TWO_POOLS.replace("  batch: {target: {deadline_s: 600}}\n", "")
     with pytest.raises(TraceError, match="--unit arrival=ms"):
         read(tmp_path, log, {}, text)
+
+
+def test_answers_in_one_piece_tell_no_first_token(tmp_path: Path) -> None:
+    """A gateway that logs the first byte of an answer that was not streamed logs its end."""
+    log = LOG.replace("batch,l40s,900,1,300,400,200", "batch,l40s,900,50,4000,4001,200")
+    measured = read(tmp_path, log)
+    batch, chat = measured.classes["batch"], measured.classes["chat"]
+    assert math.isnan(batch.ttft_mean_s)
+    assert math.isnan(batch.tpot_mean_s)
+    assert batch.e2e_mean_s == pytest.approx(4.001)
+    assert batch.attainment == 1.0
+    assert chat.ttft_mean_s == pytest.approx(1.25)
+    assert any(note.startswith("1 answers came in one piece") for note in measured.notes)
+    assert not any("in one piece" in note for note in read(tmp_path).notes)
+
+
+def test_the_time_of_emulated_engines_passes_faster(tmp_path: Path) -> None:
+    measured, fast = read(tmp_path), read(tmp_path, speed_up=3.0)
+    assert fast.began_at_s == measured.began_at_s
+    assert fast.requests is not None
+    assert measured.requests is not None
+    assert fast.requests.arrival_s == pytest.approx(3.0 * measured.requests.arrival_s)
+    for name in ("ttft_mean_s", "tpot_mean_s", "e2e_p95_s"):
+        assert getattr(fast.classes["chat"], name) == pytest.approx(3.0 * getattr(measured.classes["chat"], name))
+    until = read(tmp_path, speed_up=3.0, until_s=measured.began_at_s + 60.0)
+    assert until.duration_s == pytest.approx(180.0)

@@ -15,6 +15,12 @@ import click
 
 from .chromium import PICTURES, VIEWS, program_of_chromium, running, tabs
 
+ALL_DRAWN = """() => [...document.querySelectorAll('[data-figure]')].every((place) => {
+  const { top, bottom, height } = place.getBoundingClientRect()
+  return !height || bottom < 0 || top > window.innerHeight || place.querySelector('.main-svg, .nothing:not(.waits)')
+})"""
+"""Whether every figure in sight is drawn, or says why there is none."""
+
 
 @click.command()
 @click.argument("page")
@@ -24,11 +30,14 @@ from .chromium import PICTURES, VIEWS, program_of_chromium, running, tabs
 @click.option("--height", type=click.IntRange(200, 5000), help="Of the screen, instead of the view's.")
 @click.option("--click", "clicks", multiple=True, help="Name of a tab, button or link to click first; repeatable.")
 @click.option(
-    "--choose", "choices", multiple=True, help="An entry to choose in the first list that has it; repeatable."
+    "--choose",
+    "choices",
+    multiple=True,
+    help="An entry to choose in the first list that has it, or LABEL=ENTRY in the list of that label; repeatable.",
 )
 @click.option("--scroll-to", help="Text of a heading that shall stand on top.")
 @click.option(
-    "--wait", "wait_s", type=click.FloatRange(0, 600), default=3.0, show_default=True, help="Seconds to let it draw."
+    "--wait", "wait_s", type=click.FloatRange(0, 600), default=3.0, show_default=True, help="Seconds to let it settle."
 )
 @click.option(
     "--into", type=click.Path(file_okay=False, path_type=Path), default=PICTURES, help="Folder. Default: docs/images."
@@ -55,12 +64,13 @@ def main(
         for wanted in clicks:
             tab.page.get_by_text(wanted, exact=True).first.click()
         for wanted in choices:
-            tab.page.locator("select", has=tab.page.locator("option", has_text=wanted)).first.select_option(
-                label=wanted
-            )
+            label, _, entry = wanted.rpartition("=")
+            offered = tab.page.locator("select", has=tab.page.locator("option", has_text=entry)).first
+            (tab.page.get_by_label(label) if label else offered).select_option(label=entry)
         if scroll_to is not None:
             tab.page.get_by_role("heading", name=scroll_to).first.evaluate("heading => heading.scrollIntoView()")
         tab.page.wait_for_timeout(1000 * wait_s)
+        tab.page.wait_for_function(ALL_DRAWN, timeout=150_000)
         written = tab.screenshot(name)
     click.echo(f"{written}: {written.stat().st_size / 1024:.0f} kB")
 

@@ -237,6 +237,19 @@ def test_a_phone_shows_all_without_scrolling_sideways(fresh: OpenTab, url: str) 
         assert not tab.overflows(), name
 
 
+def test_tables_fit_a_laptop(fresh: OpenTab, stage: Stage) -> None:
+    stage.append("plain", records(N_TICKS))
+    with stage.dashboard("plain") as url:
+        page = opened(fresh(), url)
+        for name in ("Fleet now", "Decisions", "Savings"):
+            page.get_by_role("tab", name=name).click()
+            panel = page.get_by_role("tabpanel", name=name)
+            expect(panel.locator("table").first).to_be_visible()
+            assert panel.locator(".empty:visible").count() == 0
+            too_wide = "all => all.filter(r => r.scrollWidth > r.clientWidth).map(r => r.getAttribute('aria-label'))"
+            assert panel.locator(".scroll:visible").evaluate_all(too_wide) == [], name
+
+
 def test_no_ticks_and_no_runs_say_what_to_do(fresh: OpenTab, stage: Stage) -> None:
     with stage.dashboard("nobody") as url:
         page = opened(fresh(), url)

@@ -29,7 +29,8 @@ export const table = (given, { label = "", tall = false, current = "", words = t
     const link = row[0].link;
     return el("tr", { "aria-current": link && link === current ? "true" : null, "data-link": link }, row.map((cell, i) => {
       const column = given.columns[i];
-      const text = cell.tone ? el("span", { "data-tone": cell.tone }, cell.text) : cell.text;
+      const parts = cell.parts?.flatMap((part) => [el("span", { class: "part" }, part), " "]) ?? cell.text;
+      const text = cell.tone ? el("span", { "data-tone": cell.tone }, parts) : parts;
       const shown = cell.link ? el("a", { href: `#${cell.link}` }, text) : text;
       return el(i ? "td" : "th",
         { scope: i ? null : "row", class: [column.number ? "number" : "", words && i && isWords(column, cell.text) ? "words" : ""].join(" ").trim() },

@@ -116,6 +116,6 @@ export const repaint = () => {
 
 export const figure = (key, says, nothingText = "") =>
   el("div", { class: "figure", "data-figure": key, role: "img", "aria-label": says, "data-nothing": nothingText },
-    el("p", { class: "nothing" }, "Drawing ..."));
+    el("p", { class: "nothing waits" }, "Drawing ..."));
 
 asked.addEventListener("change", repaint);

@@ -20,6 +20,7 @@ const layOut = (panel, ...children) => {
   if (!panel.dataset.laidOut) {
     panel.dataset.laidOut = "yes";
     panel.replaceChildren(...children);
+    emptied(panel, "Reading ...");
   }
 };
 

@@ -25,7 +25,7 @@ def drawn(figure: Any, title: str) -> list[Any]:
 def test_every_measure_has_a_panel_with_its_unit() -> None:
     figure = timeline_figure(a_timeline())
     assert titles(figure) == [
-        *(p.title for p in PANELS[:2]),
+        *(p.title + p.beside for p in PANELS[:2]),
         "Weights of chat, by pool",
         *(p.title for p in PANELS[2:]),
     ]
@@ -36,14 +36,14 @@ def test_every_measure_has_a_panel_with_its_unit() -> None:
 
 def test_load_and_forecast_and_counts_ready_and_wanted_stand_together() -> None:
     figure = timeline_figure(a_timeline())
-    load, foretold = drawn(figure, PANELS[0].title)
+    load, foretold = drawn(figure, PANELS[0].title + PANELS[0].beside)
     assert (load.name, foretold.name) == ("chat", "chat, forecast")
     assert list(load.x) == [0.0, round(10 / 60, 4), round(20 / 60, 4)]
     assert list(load.y) == [0.0, 0.1, 0.2]
     assert load.line.color == foretold.line.color
     assert (load.line.dash, foretold.line.dash) == ("solid", "dot")
     assert (load.mode, foretold.mode) == ("lines+markers", "lines")
-    counts = drawn(figure, PANELS[1].title)
+    counts = drawn(figure, PANELS[1].title + PANELS[1].beside)
     assert [(trace.name, list(trace.y)) for trace in counts] == [
         ("h100", [0.0, 1.0, 2.0]),
         ("l40s", [1.0, 2.0, 3.0]),
@@ -95,6 +95,20 @@ def test_clocks_count_in_minutes_hours_or_dates() -> None:
     dated = timeline_figure(long, started_at_s=1_700_000_000.0)
     assert dated.layout.xaxis.title.text == "Time (UTC)"
     assert dated.data[0].x[0] == "2023-11-14 22:13:20"
+
+
+def test_dates_take_one_line_below_the_axis() -> None:
+    """By default Plotly writes the day below the hour, where the next panel's title stands."""
+    rows = [a_value("queue", 1.0, 0.0), a_value("queue", 1.0, 3600.0)]
+    within, over = (timeline_figure(rows, started_at_s=at) for at in (1_699_960_000.0, 1_700_005_000.0))
+    assert within.layout.xaxis.tickformat == "%H:%M"
+    assert over.layout.xaxis.tickformat == "%d %b %H:%M"
+
+
+def test_a_title_names_only_what_is_drawn() -> None:
+    assert titles(timeline_figure([a_value("replicas", 2.0)])) == ["Replicas ready"]
+    both = [a_value("replicas", 2.0), a_value("replicas_target", 3.0)]
+    assert titles(timeline_figure(both)) == ["Replicas ready, and wanted (dots)"]
 
 
 def test_names_are_text_and_no_markup() -> None:
