@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from poolpilot.controller.actuators.envoy_process import EnvoyFolder
 from poolpilot.env.emulator.replay import Replay, replay
 from poolpilot.env.scenario import load_scenario
 from poolpilot.env.workload.load import load_workload
+from poolpilot.telemetry.record.segments import files_of
 from poolpilot.telemetry.valkey import embedded_valkey
 
 from .report import Section, markdown, print_sections, put
@@ -112,7 +114,12 @@ async def measured(asked: Asked, folder: Path) -> dict[str, Any]:
             # One more tick, so that the last answers are in the record.
             await asyncio.sleep(1.5 * scenario.tick_s / asked.speed_up)
             before = await _told(running)
-            code, found = await refitted(believed, running.folder, folder / "refit")
+            # The record of the traffic: where the command takes long to start, half of what it reads would be of an idle cluster.
+            record = folder / "record"
+            record.mkdir()
+            for file in files_of(running.folder):
+                shutil.copy(file, record)
+            code, found = await refitted(believed, record, running.folder, folder / "refit")
             after = await _told(running, ticks=2)
     return {
         "duration_s": asked.duration_s,
@@ -126,14 +133,14 @@ async def measured(asked: Asked, folder: Path) -> dict[str, Any]:
     }
 
 
-async def refitted(believed: Path, run: Path, out: Path) -> tuple[int, dict[str, Any]]:
-    """`poolpilot finetune refit` on a sidecar's folder, which is told; exit code and document.
+async def refitted(believed: Path, record: Path, run: Path, out: Path) -> tuple[int, dict[str, Any]]:
+    """`poolpilot finetune refit` on the record of a sidecar, which works in `run` and is told; exit code and document.
 
     Raises:
         RuntimeError: it fails.
     """
     log = EnvoyFolder(run / "envoy").access_log
-    command = [sys.executable, "-m", "poolpilot", "finetune", "refit", str(run), "--scenario", str(believed)]
+    command = [sys.executable, "-m", "poolpilot", "finetune", "refit", str(record), "--scenario", str(believed)]
     command += ["--access-log", str(log), "--out", str(out), "--tell", str(run), "--json"]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)

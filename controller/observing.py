@@ -70,6 +70,8 @@ class Observation:
     """By pool; empty where the proxy was not asked, or did not say."""
     sources: SourceStates
     """Which source told what it should, and what the others lack."""
+    span_s: float = 0.0
+    """The decider's seconds that bill and requests are of: since the observation before; 0 of a sitting's first."""
     log_age_s: float = 0.0
     """Since the access log could last be read, or since it was first looked for."""
     log_trouble: str = ""
@@ -152,7 +154,7 @@ class Observer:
             self._proxy(),
             self._prices.now(now_s, patience_s=PRICES_PATIENCE_S),
         )
-        span_s = now_s - self._seen_at_s
+        span_s = 0.0 if math.isnan(self._seen_at_s) else max(now_s - self._seen_at_s, 0.0)
         tick, trouble = self._count()
         if math.isnan(self._log_read_at_s) or not trouble:
             self._log_read_at_s = now_s
@@ -173,7 +175,7 @@ class Observer:
             gpus=gpus,
         )
         snapshot = assemble(self.cluster, measured, self._scenario.guard.stale_after_s)
-        amounts = self._used(span_s if span_s > 0 else 0.0, prices, readings, used, caused, route, tick, snapshot)
+        amounts = self._used(span_s, prices, readings, used, caused, route, tick, snapshot)
         bill = charge(meter(amounts, self._tariff), self._tariff)
         scaling = charge_scaling(scaling_seconds(amounts), amounts.usd_per_hr).rows(self.cluster.pool_names)
         if math.isnan(self._proxy_read_at_s) or not proxy_error:
@@ -196,6 +198,7 @@ class Observer:
             prices,
             proxy,
             sources,
+            span_s=span_s,
             log_age_s=now_s - self._log_read_at_s,
             log_trouble=trouble,
         )

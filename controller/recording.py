@@ -46,7 +46,6 @@ class Records:
     _usd: FloatArray = field(init=False)
     _idle_usd: FloatArray = field(init=False)
     _scaling: tuple[ScalingCost, ...] = field(default=(), init=False)
-    _since_s: float = field(default=float("nan"), init=False)
     _ticks: int = field(default=0, init=False)
     _fallback_ticks: int = field(default=0, init=False)
 
@@ -78,8 +77,6 @@ class Records:
         """
         decision = tick.decision
         now_s = decision.time_s
-        span_s = 0.0 if np.isnan(self._since_s) else now_s - self._since_s
-        self._since_s = now_s
         self._ticks += 1
         self._fallback_ticks += tick.fell_back
         observation = tick.observation
@@ -94,8 +91,8 @@ class Records:
             observation.sources, observation.prices, observation.proxy, observation.broken_log_lines
         )
         self.metrics.sources.add_requests(observation.tick)
-        if span_s > 0:
-            self.metrics.add_bill(tick.observation.bill, span_s)
+        if observation.span_s > 0:
+            self.metrics.add_bill(observation.bill, observation.span_s)
         self.metrics.add_tick(tick.took_s, time.time())
         self.metrics.learner.show(time.time())
         entry = entry_of(
@@ -112,7 +109,7 @@ class Records:
                 wall_s=time.time(),
                 answer=tick.answer,
                 in_force=None if same_action(tick.in_force, decision.applied) else tick.in_force,
-                since=since_of(observation, span_s),
+                since=since_of(observation),
                 comparison=tick.comparison,
             )
         )
@@ -170,13 +167,13 @@ class Records:
         self.fence.write(self.folder / BILL_FILE, (json.dumps(document) + "\n").encode())
 
 
-def since_of(observation: Observation, span_s: float) -> Since | None:
+def since_of(observation: Observation) -> Since | None:
     """What came of the decision before, as it is recorded; None where the requests of the time since could not be read."""
     if observation.log_trouble:
         return None
     usd = observation.bill.usd
     return Since(
-        span_s=span_s,
+        span_s=observation.span_s,
         usd=usd.sum(axis=1),
         class_usd=usd.sum(axis=(0, 2)),
         idle_usd=observation.bill.idle_usd.sum(axis=(0, 1)),

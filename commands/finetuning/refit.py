@@ -119,7 +119,7 @@ def _print(found: Refit, folder: Path) -> None:
         rows = [(d.kind.value, d.subject or "-", d.ticks, d.detail) for d in found.defects[:_DEFECTS_SHOWN]]
         more = len(found.defects) - len(rows)
         caption = f"and {more} more; refit.json lists them all" if more > 0 else None
-        out.print(table("Missing or broken in the record", ("what", "of", "ticks", "how"), rows, caption))
+        out.print(table("Missing, late or broken in the record", ("what", "of", "ticks", "how"), rows, caption))
     columns = ("what", "of", "believed", "found", "95 % interval", "by")
     caption = "* what was believed lies outside the interval."
     out.print(table("What the record says", columns, list(_estimates(found)), caption))

@@ -5,7 +5,7 @@ The world may be another one than the policy believes in: slower pools, longer c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -29,7 +29,12 @@ from ..worlds import of_the_same
 
 
 def recorded_run(
-    scenario: Scenario, chosen: PolicyChoice, seed: int, world: Scenario | None = None, started_unix_s: float = 0.0
+    scenario: Scenario,
+    chosen: PolicyChoice,
+    seed: int,
+    world: Scenario | None = None,
+    started_unix_s: float = 0.0,
+    left_out: Container[int] = frozenset(),
 ) -> Iterator[TickRecord]:
     """The ticks of a day under a policy that decides on all of it.
 
@@ -39,6 +44,8 @@ def recorded_run(
         seed: of the world.
         world: what is true, with the same pools and classes; left out: the scenario.
         started_unix_s: when its first tick is said to have been.
+        left_out: slots of the sidecar's clock, from 0, in which it has no time to decide: its next tick comes as much later,
+            and what was in force stands until then. The first one it never misses.
 
     Raises:
         WorldsDiffer: pools or classes are not the same.
@@ -63,7 +70,7 @@ def recorded_run(
     shape = len(cluster.pool_names), len(cluster.class_names)
     bill = Bill(np.zeros((*shape, len(BILL_LAYERS))), np.zeros((*shape, len(IDLE_PARTS))))
     courses, in_force = begun(state.applied), state.applied
-    tick, done = 0, False
+    tick, slot, done = 0, 0, False
     while not done:
         snapshot, plan = one_cluster(batch.snapshot(), 0, cluster), _one(batch.plan)
         proposed, after = propose(policy, fallback, snapshot, plan, minds)
@@ -85,10 +92,14 @@ def recorded_run(
             since=since,
             comparison=comparison,
         )
-        outcome = batch.clusters.advance(_batched(decision.applied))
-        since, scaling = _since(outcome, scenario.tick_s), outcome.scaling.rows(cluster.pool_names)
+        slots = 1
+        while slot + slots in left_out:
+            slots += 1
+        outcome = batch.clusters.advance(_batched(decision.applied), slots * scenario.tick_s)
+        since, scaling = _since(outcome, slots * scenario.tick_s), outcome.scaling.rows(cluster.pool_names)
         bill, in_force = Bill(outcome.bill.usd[0], outcome.bill.idle_usd[0]), decision.applied
-        minds, state, tick, done = after, next_state, tick + 1, bool(outcome.done.all())
+        minds, state, done = after, next_state, bool(outcome.done.all())
+        tick, slot = tick + 1, slot + slots
 
 
 def write_run(path: Path, ticks: Iterable[TickRecord]) -> int:
@@ -110,10 +121,10 @@ def write_run(path: Path, ticks: Iterable[TickRecord]) -> int:
     return count
 
 
-def _since(outcome: TickOutcome, tick_s: float) -> Since:
+def _since(outcome: TickOutcome, span_s: float) -> Since:
     usd = outcome.bill.usd[0]
     return Since(
-        span_s=tick_s,
+        span_s=span_s,
         usd=usd.sum(axis=1),
         class_usd=usd.sum(axis=(0, 2)),
         idle_usd=outcome.bill.idle_usd[0].sum(axis=(0, 1)),

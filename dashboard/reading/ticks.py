@@ -134,10 +134,11 @@ def seen_tick(raw: RawTick, before: SeenTick | None = None) -> SeenTick:
 
 
 def _after(tick: SeenTick, before: SeenTick) -> SeenTick:
-    """A clock that begins anew says nothing of the time between."""
+    """A clock that begins anew says nothing of the time between. One that came late counts for all of it; one that others are
+    missing before does not: what they counted is missing too."""
     span_s = float(tick.snapshot.time_s) - float(before.snapshot.time_s)
     same = tick.sitting is before.sitting and tick.decision.fencing_token == before.decision.fencing_token
-    if not same or span_s <= 0.0:
+    if not same or span_s <= 0.0 or tick.decision.tick != before.decision.tick + 1:
         return tick
     return replace(tick, span_s=span_s)
 

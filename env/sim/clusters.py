@@ -6,6 +6,7 @@ steps, `W` tally width, `L` layers of the bill.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,11 +85,12 @@ class SimulatedClusters:
         for spec in specs:
             _check_fits(spec, largest["C"], largest["P"])
         count, shape = len(specs), (len(specs), largest["C"])
-        self._tick_ps = int(whole_ps(tick_s))
+        self._span_ps, self._span_s = int(whole_ps(tick_s)), tick_s  # of the last step
         self.threads = threads or max(1, min(os.cpu_count() or 1, count // _CLUSTERS_PER_THREAD))
         self._threads = ThreadPoolExecutor(self.threads, "clusters") if self.threads > 1 else None
         self._every: Clusters = room_for({**largest, "B": count, "M": _FEWEST_ROWS})
         self._recent = np.zeros((max(1, round(window_s / tick_s)), *shape, WINDOW_WIDTH))
+        self._recent_ticks = np.zeros(len(self._recent))  # how long each was
         self._place = 0
         self._window = np.zeros((*shape, WINDOW_WIDTH))
         self._ticks = np.zeros(count, dtype=np.int64)
@@ -147,17 +149,26 @@ class SimulatedClusters:
         delays[:, :, [PROVISION, LOAD]] = 0.0
         delays[:, :, PROVISION, MEAN_S] = seconds
 
-    def advance(self, action: Action) -> TickOutcome:
-        """Let the clusters run for exactly `tick_s` under `action` (`[B, ...]`, padding ignored).
+    def advance(self, action: Action, span_s: float | None = None) -> TickOutcome:
+        """Let the clusters run for exactly `span_s` under `action` (`[B, ...]`, padding ignored).
+
+        Args:
+            action: stands all the while.
+            span_s: until the next look; left out: `tick_s`. Where nobody decides in time it is longer.
 
         Raises:
-            ValueError: an array of the action has another shape, or a number that is not finite.
+            ValueError: an array of the action has another shape, or a number that is not finite; or a span that is not above 0.
         """
+        self._span_s = self.tick_s if span_s is None else span_s
+        if not 0 < self._span_s < math.inf:
+            raise ValueError(f"span_s: {span_s}, wanted seconds above 0")
+        self._span_ps = int(whole_ps(self._span_s))
         self._apply(action)
         self._make_rows()
         usd_per_hr = self._usd_per_hr()
         if self._rooms_change:
             self._every.pools["room_c"] = _in_force(self._room_from_s, self._room_c, self.now_s)
+        self._make_way()
         self._run_tick()
         tally = self._every.tally.copy()
         self._remember(tally)
@@ -178,12 +189,12 @@ class SimulatedClusters:
             self._every,
             self.cluster,
             window_tally=self._window,
-            window_s=np.minimum(self._ticks, len(self._recent)) * self.tick_s,
+            window_s=self._window_s(),
             forecast_per_s=forecast.predict(self._forecast),
             usd_per_hr=self._usd_per_hr(),
             preemptions_per_hr=self._preemptions_per_hr,
             ranges=self._ranges,
-            tick_s=self.tick_s,
+            tick_s=self._span_s,
         )
 
     def _run_tick(self) -> None:
@@ -200,7 +211,7 @@ class SimulatedClusters:
 
     def _run_some(self, first: int, last: int) -> None:
         """A tick of clusters `first` to `last` - 1, and their windows' slide."""
-        advance_some(self._every, first, last, self._tick_ps)
+        advance_some(self._every, first, last, self._span_ps)
         remember_some(self._every.tally, self._recent[self._place], self._window, first, last)
 
     def _apply(self, action: Action) -> None:
@@ -222,15 +233,32 @@ class SimulatedClusters:
 
     def _make_rows(self) -> None:
         """Have a row for every request that may be in a cluster before the tick is over."""
-        needed = rows_needed(self._every, self._tick_ps)
+        needed = rows_needed(self._every, self._span_ps)
         if needed > self._every.desk.shape[1]:
             self._every = with_room(self._every, {"M": 2 * needed})
 
     def _remember(self, tally: FloatArray) -> None:
         """Let the forecast see the tick's arrivals, and the window know that it has slid (`_run_some`)."""
-        self._place = (self._place + 1) % len(self._recent)
+        self._slid(self._span_s / self.tick_s)
+        self._forecast = forecast.observe(self._forecast, tally[..., ARRIVED] / self._span_s, self._span_s)
+
+    def _make_way(self) -> None:
+        """Let a step that is longer than a tick push as much more out of the window: what ended a window ago is not in it."""
+        for _ in range(min(round(self._span_s / self.tick_s), len(self._recent)) - 1):
+            remember_some(np.zeros_like(self._every.tally), self._recent[self._place], self._window, 0, len(self.specs))
+            self._slid(0.0)
+
+    def _slid(self, ticks: float) -> None:
+        self._recent_ticks[self._place] = ticks
         self._ticks += 1
-        self._forecast = forecast.observe(self._forecast, tally[..., ARRIVED] / self.tick_s, self.tick_s)
+        self._place = (self._place + 1) % len(self._recent)
+
+    def _window_s(self) -> FloatArray:
+        """`[B]` seconds that the window's ticks lasted, of those of each world."""
+        newest_first = np.roll(self._recent_ticks, -self._place)[::-1]
+        reach = np.append(0.0, np.cumsum(newest_first))
+        window: FloatArray = reach[np.minimum(self._ticks, len(self._recent))] * self.tick_s
+        return window
 
     def _meter(self, usd_per_hr: FloatArray) -> ledger.Meter:
         every = self._every

@@ -5,7 +5,8 @@ again, tick by tick, and stop at the first line that cannot be read.
 """
 
 from .defects import Defect, DefectKind
-from .episodes import Episode, Record, episodes_of
+from .episode import Episode
+from .episodes import Record, episodes_of
 from .lines import (
     HEAD,
     KIND,

@@ -8,22 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from ...env.contract import BILL_LAYERS, BoolArray, FloatArray
 from ...env.window import FINISHED, LOST, MET
-
-if TYPE_CHECKING:
-    from .episodes import Episode
+from .episode import LATE_TICKS, Episode
 
 FROZEN_TICKS: Final = 12
 """A pool that serves and whose figures stay the same to the last digit for so many ticks does not tell the truth."""
 RENT_RATIO: Final = (0.5, 2.0)
 """What a pool's bill over a stretch may be of what its replicas cost at its price."""
-RENT_SLACK_TICKS: Final = 3.0
-"""And so many ticks' rent of a replica more or less."""
+RENT_SLACK_TICKS: Final = 3
+"""And the rent of a replica over so many ticks, the longest ones, more or less."""
 RENT_AGAINST: Final = -0.25
 """A bill that moves by so much of its replicas' rent against them, tick by tick, is not theirs, whatever it sums up to."""
 MOVED: Final = 0.1
@@ -50,6 +48,8 @@ class DefectKind(StrEnum):
     """Ticks of which nothing tells the cluster: left out."""
     GAP = "gap"
     """Ticks are missing: a new episode begins after it."""
+    LATE_TICKS = "late_ticks"
+    """Ticks that came late. Nothing is lost: what was in force stood until then, and all of that time was counted."""
     CLOCK_JUMP = "clock_jump"
     """The clock went back, or clock and wall moved apart: a new episode begins."""
     REPEATED_TICK = "repeated_tick"
@@ -88,10 +88,24 @@ class Defect:
 
 
 def defects_of(episode: Episode) -> Iterator[Defect]:
-    """What an episode's own figures show to be missing or wrong."""
+    """What an episode's own figures show to be missing, late or wrong."""
+    yield from _late(episode)
     yield from _masked(episode)
     yield from _frozen(episode)
     yield from _implausible(episode)
+
+
+def _late(episode: Episode) -> Iterator[Defect]:
+    lasted = episode.lasted_ticks
+    late = lasted > LATE_TICKS
+    if not late.any():
+        return
+    slots = int((np.rint(lasted[late]) - 1.0).sum())
+    detail = (
+        f"{int(late.sum())} of {len(episode)} ticks came late, up to {lasted.max():.1f} ticks after the one before;"
+        f" in {slots} slots nobody decided, and what was in force stood on"
+    )
+    yield Defect(DefectKind.LATE_TICKS, episode.where, "", int(late.sum()), detail)
 
 
 def _masked(episode: Episode) -> Iterator[Defect]:
@@ -139,7 +153,8 @@ def _longest(flags: BoolArray) -> int:
 
 
 def _follows(rent: FloatArray, billed: FloatArray) -> float:
-    """By how much of a change of the rent `[T]` the bill `[T]` changes, by least squares; 1 where the rent hardly moves."""
+    """By how much of a change of the rent `[T]` the bill `[T]` changes, both in $/h, by least squares; 1 where the rent hardly
+    moves."""
     known = np.isfinite(billed)
     if known.sum() < FEWEST_MOVED or rent[known].std() <= MOVED * rent[known].mean():
         return 1.0
@@ -168,18 +183,20 @@ def _implausible(episode: Episode) -> Iterator[Defect]:
     price = np.where(snapshot.known("usd_per_hr"), snapshot.usd_per_hr, cluster.usd_per_hr)[1:]
     expected: FloatArray = (between * price * spans[1:, None] / 3600.0)[counted[1:]].sum(axis=0)
     sleeping = np.nan_to_num(snapshot.asleep)
-    # At the mean price: that of a tick may have moved anywhere in it.
-    at_mean = price.mean(axis=0) * spans[1:, None] / 3600.0
+    # At the mean price: that of a tick may have moved anywhere in it. By the hour: a late tick's bill is larger anyhow.
+    at_mean = price.mean(axis=0)
     awake, all_held = (
         (own * at_mean)[counted[1:]] for own in (between, between + 0.5 * (sleeping[1:] + sleeping[:-1]))
     )
     billed = since.usd[counted][:, :, _RENT_LAYERS].sum(axis=-1)
     total = np.nansum(billed, axis=0)
+    by_hour = billed / spans[counted][:, None] * 3600.0
     n = int(counted.sum())
+    longest_s = RENT_SLACK_TICKS * float(np.sort(spans[counted])[-RENT_SLACK_TICKS:].mean())
     for p, name in enumerate(cluster.pool_names):
         negative = int((billed[:, p] < -1e-9).sum())
         # Within a tick replicas come and go unseen.
-        slack = RENT_SLACK_TICKS * float(price[:, p].max() * spans.max()) / 3600.0
+        slack = float(price[:, p].max() * longest_s) / 3600.0
         low, high = RENT_RATIO[0] * expected[p] - slack, RENT_RATIO[1] * expected[p] + slack
         if negative or not low <= total[p] <= high:
             detail = (
@@ -190,7 +207,7 @@ def _implausible(episode: Episode) -> Iterator[Defect]:
             yield Defect(DefectKind.IMPLAUSIBLE_OUTCOME, episode.where, name, negative or n, detail)
             continue
         # Who sleeps may be paid for as little as nothing and as much as who serves.
-        share = max(_follows(rent, billed[:, p]) for rent in (awake[:, p], all_held[:, p]))
+        share = max(_follows(rent, by_hour[:, p]) for rent in (awake[:, p], all_held[:, p]))
         if share < RENT_AGAINST:
             detail = f"its bill falls as its replicas rise, by {-share:.2f} of what they cost, over {n} ticks"
             yield Defect(DefectKind.IMPLAUSIBLE_OUTCOME, episode.where, name, n, detail)

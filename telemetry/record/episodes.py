@@ -6,109 +6,27 @@ Symbols: `T` ticks, `C` classes, `P` pools, `W` columns of a tally.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ...env.contract import (
-    Action,
-    Answer,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Memory,
-    Plan,
-    Reason,
-    ScalingCost,
-    Snapshot,
-)
-from ...env.guard import GuardState
 from ..store import TickEntry
 from .defects import Defect, DefectKind, defects_of
+from .episode import LATE_TICKS, Episode, stacked
 from .lines import DecisionLogError, OtherVersion, document_of, document_of_entry, record_of, sitting_of
-from .ticks import Reach, Since, Sitting, TickRecord, nothing_since
+from .ticks import Sitting, TickRecord
 
-T = TypeVar("T")
 Item: TypeAlias = tuple[str, "bytes | TickEntry | Defect"]
 """Where, and what is there: a line of a file, an entry of a stream, or what its reader could not read."""
 
-LATE_TICKS: Final = 1.5
-"""A step of more than so many ticks is a gap."""
+LATEST_TICKS: Final = 6.5
+"""A step of more than so many ticks is a gap, whatever was counted over it: for so long the action before stands in the twin
+too, and requests come within it at random. It is the length over which lengths of requests are told (`GROUP_TICKS` of
+`training.finetuning.requests`), and over which an action of the learner is held."""
+COUNTED_SLACK_TICKS: Final = 0.1
+"""By so much may what was counted be of another length than the step. A tick that is lost is missing whole."""
 WALL_SLACK_S: Final = 2.0
-"""So much, and a tick, may wall and clock differ in one step: a tick is recorded when all its work is done."""
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What came of the decisions before, tick by tick; see `Since`."""
-
-    span_s: FloatArray
-    """`[T]`"""
-    usd: FloatArray
-    """`[T, P, L]`"""
-    class_usd: FloatArray
-    """`[T, C]`"""
-    idle_usd: FloatArray
-    """`[T, K]`"""
-    tally: NDArray[np.float32]
-    """`[T, C, W]` in single precision: a week of ticks fits into memory."""
-    told: FloatArray
-    """`[T, C]`"""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """Consecutive ticks of one cluster under one sitting, stacked: every array's first axis is `T`."""
-
-    sitting: Sitting
-    where: str
-    """File and line, or entry of the stream, of its first tick."""
-    tick: IntArray
-    """`[T]`"""
-    time_s: FloatArray
-    """`[T]` on the decider's clock."""
-    wall_s: FloatArray
-    """`[T]` since 1970."""
-    snapshot: Snapshot
-    plan: Plan
-    proposed: Action
-    applied: Action
-    in_force: Action
-    """What stood in the world until the tick after."""
-    guard_state: GuardState
-    reach: tuple[Reach, ...]
-    fell_back: BoolArray
-    """`[T]`"""
-    policy_hash: tuple[str, ...]
-    policy_name: tuple[str, ...]
-    reasons: tuple[tuple[Reason, ...], ...]
-    scaling: tuple[tuple[ScalingCost, ...], ...]
-    answer: tuple[Answer | None, ...]
-    """What a network answered; None where a rule decided."""
-    since: Outcomes
-    """What came of the tick before. What came of tick `t` stands in row `t + 1`."""
-    counted: BoolArray
-    """`[T]` whether `since` was counted."""
-    memory: tuple[Memory, ...] = field(repr=False)
-    """Before each decision; empty where they were not asked for."""
-
-    def __len__(self) -> int:
-        """How many ticks."""
-        return len(self.tick)
-
-    @property
-    def duration_s(self) -> float:
-        """From its first tick to its last."""
-        return float(self.time_s[-1] - self.time_s[0])
-
-    def between(self, first: int, last: int) -> Episode:
-        """Its ticks from `first` up to, not with, `last`."""
-        cut = slice(first, last)
-        parts = {f.name: _cut(getattr(self, f.name), cut) for f in fields(self) if f.name not in ("sitting", "where")}
-        return replace(self, **parts)
+"""So much, and what a tick's work takes, may wall and clock differ in one step: it is recorded when all of that is done."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +150,7 @@ class _Taking:
 
     def _close(self) -> None:
         if self._rows:
-            episode = _stacked(self._rows, self._memories)
+            episode = stacked(self._rows, self._memories)
             self._episodes.append(episode)
             self._defects += defects_of(episode)
             self._rows = []
@@ -251,73 +169,28 @@ def step(before: TickRecord, after: TickRecord) -> tuple[DefectKind | None, str]
         follows = f"tick {before.decision.tick} at {float(before.snapshot.time_s):g} s"
         return DefectKind.CLOCK_JUMP, f"{came} follows {follows}"
     tick_s = before.sitting.tick_s
-    if ticks > 1 or (tick_s > 0 and seconds > LATE_TICKS * tick_s):
+    late = tick_s > 0 and seconds > LATE_TICKS * tick_s
+    if ticks > 1 or (late and not covered(after, seconds)):
         return DefectKind.GAP, f"{ticks - 1} ticks and {seconds:g} s are missing after tick {before.decision.tick}"
     if before.wall_s > 0 and after.wall_s > 0:
-        own_s = (after.wall_s - before.wall_s) * before.sitting.speed_up
-        slack_s = WALL_SLACK_S * before.sitting.speed_up + seconds
-        if abs(own_s - seconds) > slack_s:
-            return DefectKind.CLOCK_JUMP, f"{seconds:g} s passed on the decider's clock, {own_s:g} s on the wall's"
+        speed_up = before.sitting.speed_up
+        ahead_s = (after.wall_s - before.wall_s) * speed_up - seconds
+        slack_s = WALL_SLACK_S * speed_up
+        # The work of the tick before was done by now, that of this one before the next that is no gap.
+        most_s = LATEST_TICKS * tick_s if tick_s > 0 else seconds
+        if not -seconds - slack_s <= ahead_s <= most_s + slack_s:
+            told = f"{seconds:g} s passed on the decider's clock, {ahead_s + seconds:g} s on the wall's"
+            return DefectKind.CLOCK_JUMP, told
     return None, ""
+
+
+def covered(late: TickRecord, seconds: float) -> bool:
+    """Whether nothing is lost of the `seconds` before a tick that came late: bill and requests were counted over all of them."""
+    tick_s, since = late.sitting.tick_s, late.since
+    if since is None or seconds > LATEST_TICKS * tick_s:
+        return False
+    return abs(since.span_s - seconds) <= COUNTED_SLACK_TICKS * tick_s
 
 
 def _without(where: str, message: str) -> str:
     return message.removeprefix(f"{where}: ")
-
-
-def _cut(value: Any, cut: slice) -> Any:
-    if isinstance(value, np.ndarray | tuple):
-        return value[cut]
-    if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{f.name: _cut(getattr(value, f.name), cut) for f in fields(value)})
-    return value
-
-
-def _stacked(rows: Sequence[tuple[str, TickRecord]], memories: bool) -> Episode:
-    records = [record for _, record in rows]
-    sitting = records[0].sitting
-    nothing = nothing_since(sitting.cluster)
-    return Episode(
-        sitting=sitting,
-        where=rows[0][0],
-        tick=np.array([r.decision.tick for r in records], dtype=np.int64),
-        time_s=np.array([float(r.snapshot.time_s) for r in records]),
-        wall_s=np.array([r.wall_s for r in records]),
-        snapshot=_stack([r.snapshot for r in records]),
-        plan=_stack([r.plan for r in records]),
-        proposed=_stack([r.decision.proposed for r in records]),
-        applied=_stack([r.decision.applied for r in records]),
-        in_force=_stack([r.stands for r in records]),
-        guard_state=_stack([r.guard_state for r in records]),
-        reach=tuple(r.reach for r in records),
-        fell_back=np.array([r.fell_back for r in records], dtype=np.bool_),
-        policy_hash=tuple(r.decision.policy_hash for r in records),
-        policy_name=tuple(r.decision.policy_name for r in records),
-        reasons=tuple(r.decision.reasons for r in records),
-        scaling=tuple(r.scaling for r in records),
-        answer=tuple(r.answer for r in records),
-        since=_outcomes([r.since or nothing for r in records]),
-        counted=np.array([r.since is not None for r in records], dtype=np.bool_),
-        memory=tuple(r.memory for r in records) if memories else (),
-    )
-
-
-def _outcomes(rows: Sequence[Since]) -> Outcomes:
-    return Outcomes(
-        span_s=np.array([row.span_s for row in rows]),
-        usd=np.stack([row.usd for row in rows]),
-        class_usd=np.stack([row.class_usd for row in rows]),
-        idle_usd=np.stack([row.idle_usd for row in rows]),
-        tally=np.stack([row.tally.astype(np.float32) for row in rows]),
-        told=np.stack([row.told for row in rows]),
-    )
-
-
-def _stack(values: Sequence[T]) -> T:
-    """Dataclasses of arrays as one with a leading axis."""
-    kind = type(values[0])
-    parts = {}
-    for f in fields(kind):  # type: ignore[arg-type]
-        column = [getattr(value, f.name) for value in values]
-        parts[f.name] = _stack(column) if is_dataclass(column[0]) else np.stack(column)
-    return kind(**parts)

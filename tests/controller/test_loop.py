@@ -23,6 +23,7 @@ from poolpilot.controller.actuators.envoy_process import EnvoyFolder, embedded
 from poolpilot.controller.actuators.local_replica import LocalSettings
 from poolpilot.controller.actuators.processes import LocalProcesses
 from poolpilot.controller.decision_log import DecisionLog
+from poolpilot.controller.decision_replay import replay
 from poolpilot.controller.ladder import Ladder, standing_on
 from poolpilot.controller.loop import Sidecar
 from poolpilot.controller.observing import Observer
@@ -38,7 +39,7 @@ from poolpilot.env.scenario import Scenario, load_scenario
 from poolpilot.telemetry.engine_collector import EngineCollector
 from poolpilot.telemetry.envoy_log import LogTail
 from poolpilot.telemetry.exporter import SidecarMetrics
-from poolpilot.telemetry.record import Sitting, read_log
+from poolpilot.telemetry.record import DefectKind, Sitting, read, read_log
 from poolpilot.telemetry.store import Store, StoreError
 
 SCENARIO = load_scenario("mixed-chat")
@@ -300,6 +301,54 @@ async def test_a_tick_that_fails_is_a_trouble_and_the_next_one_goes_on(tmp_path:
     assert "KeyError" in seen[2][0]
     assert sidecar.status.health.troubles == ()
     assert [tick.decision.tick for tick in kept.ticks] == [0, 1]
+
+
+class Stumbling(Blind):
+    """Raises at its second look, when it has looked already."""
+
+    async def observe(self, *args: Any, **kwargs: Any) -> Any:
+        """As always, but once."""
+        self.looks += 1
+        seen = await Observer.observe(self, *args, **kwargs)
+        if self.looks == 2:
+            raise KeyError("a pool that nobody knows")
+        return seen
+
+
+@pytest.mark.parametrize(
+    ("observer", "times_s", "episodes", "kinds"),
+    [
+        pytest.param(Observer, (0.0, 10.0, 40.0, 50.0), [4], {DefectKind.LATE_TICKS}, id="it had no time"),
+        pytest.param(Blind, (0.0, 10.0, 20.0, 30.0), [3], {DefectKind.LATE_TICKS}, id="a look failed"),
+        pytest.param(Stumbling, (0.0, 10.0, 20.0, 30.0), [1, 2], {DefectKind.GAP}, id="a look was lost"),
+    ],
+)
+async def test_a_late_tick_is_recorded_as_of_all_the_time_that_was_looked_at(
+    tmp_path: Path, observer: type[Observer], times_s: Sequence[float], episodes: list[int], kinds: set[DefectKind]
+) -> None:
+    sitting = Sitting(SCENARIO.name, SCENARIO.cluster(), SCENARIO.limits(), tick_s=SCENARIO.tick_s)
+    (tmp_path / "access.log").touch()
+    async with AsyncExitStack() as stack:
+        bench = await stack.enter_async_context(a_bench(tmp_path))
+        store = await stack.enter_async_context(Store(NOBODY, timeout_s=0.2))
+        log = stack.enter_context(DecisionLog(tmp_path / "decisions.jsonl", sitting))
+        records = Records(sitting, log, store, SidecarMetrics(sitting.cluster), tmp_path)
+        collector = EngineCollector(bench.session, lambda: bench.now_s)
+        eyes = observer(SCENARIO, LogTail(tmp_path / "access.log"), collector, speed_up=10.0)
+        sidecar = bench.sidecar(PlanTracking(sitting.cluster), records, Followed(), observer=eyes)
+
+        async def ticks() -> AsyncIterator[float]:
+            for bench.now_s in times_s:
+                yield bench.now_s
+
+        await sidecar.run(ticks())
+        await bench.processes.stop_all()
+    record = read([tmp_path / "decisions.jsonl"])
+    assert [len(episode) for episode in record.episodes] == episodes
+    assert {defect.kind for defect in record.defects} & {DefectKind.GAP, DefectKind.LATE_TICKS} == kinds
+    again = replay(read_log(tmp_path / "decisions.jsonl"), lambda decision, sitting: PlanTracking(sitting.cluster))
+    assert again.ticks == sum(episodes)
+    assert again.differences == ()
 
 
 @pytest.mark.parametrize("mode", list(Mode))

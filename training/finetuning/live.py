@@ -64,11 +64,11 @@ class Transitions:
     spread: FloatArray
     """`[S]` of the noise, in that of training; 1 where there was none."""
     rewards: FloatArray
-    """`[S]` in usual bills, a usual bill being the mean of the episode; measured from the episode's mean."""
+    """`[S]` in usual bills, a usual bill being the mean of a tick of the episode; measured from the episode's mean."""
     follows: NDArray[np.bool_]
     """`[S]` whether the next row is the step that came after; what followed the others is not known."""
     ticks: FloatArray
-    """`[S]` that the step lasted."""
+    """`[S]` that the step lasted: as many as it has decisions, and more where one of them came late."""
 
     def __len__(self) -> int:
         """How many steps."""
@@ -151,7 +151,7 @@ class _Asking:
         if not usable.any():
             return []
         bending = Bending(cluster, rules_of(self._incumbent.portfolio, make_rule)(cluster))
-        rewards = _rewards(episode, self._incumbent.miss_price)
+        rewards = rewards_of(episode, self._incumbent.miss_price)
         found = []
         for first, last in _runs(usable):
             own = self._stretch(episode, bending, rewards, range(first, last), hold)
@@ -204,10 +204,11 @@ class _Asking:
             row = self._step(episode, bending, t)
             outcome = rewards[t + 1 : t + 1 + length]  # what came of tick t stands in the row after
             known = len(outcome) == length and bool(np.isfinite(outcome).all())
-            rows.append((row, float(outcome.sum()) if known else np.nan, length, t + length))
+            lasted = float(episode.lasted_ticks[t + 1 : t + 1 + length].sum())
+            rows.append((row, float(outcome.sum()) if known else np.nan, lasted))
         kept = [
-            (row, worth, length, n + 1 < len(rows) and rows[n + 1][0] is not None)
-            for n, (row, worth, length, _) in enumerate(rows)
+            (row, worth, lasted, n + 1 < len(rows) and rows[n + 1][0] is not None)
+            for n, (row, worth, lasted) in enumerate(rows)
             if row is not None and np.isfinite(worth)
         ]
         if not kept:
@@ -220,7 +221,7 @@ class _Asking:
             spread=np.array([row[4] for row, *_ in kept]),
             rewards=np.array([worth for _, worth, _, _ in kept]),
             follows=_follow([follows for *_, follows in kept]),
-            ticks=np.array([float(length) for _, _, length, _ in kept]),
+            ticks=np.array([lasted for _, _, lasted, _ in kept]),
         )
 
     def _step(
@@ -270,7 +271,7 @@ class _Asking:
         return np.concatenate([classes.ravel(), pools.ravel(), answer.whole]).astype(np.float32)
 
 
-def _rewards(episode: Episode, miss_price: float) -> FloatArray:
+def rewards_of(episode: Episode, miss_price: float) -> FloatArray:
     """`[T]` what each row's outcome is worth; NaN where nobody counted."""
     since, cluster = episode.since, episode.sitting.cluster
     counted = episode.counted & (since.span_s > 0)
@@ -280,18 +281,20 @@ def _rewards(episode: Episode, miss_price: float) -> FloatArray:
         return worth
     usd = np.nansum(since.usd, axis=(1, 2))
     tally = since.tally.astype(np.float64)
-    spans = np.where(counted, since.span_s, 0.0)
-    tick_s = float(spans[counted].mean())
+    ticks = np.where(counted, episode.lasted_ticks, 1.0)
+    whole = float(ticks[counted].sum())
     # A usual tick is the mean of the episode: live there is no plan of a whole day to measure by.
-    usual_requests = tally[counted][..., ARRIVED].mean(axis=0)
-    usual_usd = float(usd[counted].mean())
-    missed = allowances_missed(tally, cluster.targets.attainment, usual_requests)
+    usual_requests = tally[counted][..., ARRIVED].sum(axis=0) / whole
+    usual_usd = float(usd[counted].sum()) / whole
+    # One that came late is worth what as many ticks of its mean are.
+    missed = allowances_missed(tally / ticks[:, None, None], cluster.targets.attainment, usual_requests)
     used, elapsed_s = np.zeros(missed.shape[1]), np.zeros(())
     for t in np.flatnonzero(counted):
-        charged, used = charge(missed[t], used, tick_s, elapsed_s)
-        elapsed_s = elapsed_s + tick_s
-        worth[t] = float(reward(usd[t], np.asarray(usual_usd), charged, np.asarray(miss_price)))
-    worth -= np.nanmean(worth)
+        lasted_s = float(episode.lasted_s[t])
+        charged, used = charge(missed[t], used, lasted_s, elapsed_s)
+        elapsed_s = elapsed_s + lasted_s
+        worth[t] = float(reward(usd[t], np.asarray(usual_usd), charged * ticks[t], np.asarray(miss_price)))
+    worth -= ticks * (np.nansum(worth) / whole)
     return worth
 
 

@@ -187,6 +187,9 @@ def price_moves(episodes: Sequence[Episode], p: int, believed: float, rng: np.ra
     known = np.concatenate([own[np.isfinite(own)] for own in prices])
     if not len(known):
         return None
+    # Each stood until the next look.
+    stood_s = [np.append(episode.lasted_s[1:], episode.tick_s) for episode in episodes]
+    weights = np.concatenate([s[np.isfinite(own)] for s, own in zip(stood_s, prices, strict=True)])
     moves = sum(int((np.diff(own[np.isfinite(own)]) != 0.0).sum()) for own in prices)
     days = sum(episode.duration_s for episode in episodes) / 86_400.0
     mean: Estimate | None
@@ -195,7 +198,7 @@ def price_moves(episodes: Sequence[Episode], p: int, believed: float, rng: np.ra
         mean = Estimate(float(known[0]), float(known[0]), float(known[0]), len(known), "never moved", believed)
     else:
         block = blocks(len(known))
-        count = np.bincount(block).astype(np.float64)
-        total = np.bincount(block, weights=known)
+        count = np.bincount(block, weights=weights)
+        total = np.bincount(block, weights=known * weights)
         mean = bootstrap(lambda w: (w @ total) / (w @ count), len(count), rng, believed)
     return PriceMoves(mean, rate_of(moves, days), float(known.min()), float(known.max()))

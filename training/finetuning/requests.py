@@ -33,15 +33,28 @@ def base_arrivals(episode: Episode, returning: float, retry_after_s: float) -> F
         returning: share of the requests that are turned away and come back.
         retry_after_s: when they do.
     """
-    tally = episode.since.tally
-    arrived, shed = (tally[..., column].astype(np.float64) for column in (ARRIVED, SHED))
-    if returning <= 0 or not shed.any():
+    arrived = episode.since.tally[..., ARRIVED].astype(np.float64)
+    if returning <= 0 or not episode.since.tally[..., SHED].any():
         return arrived
-    lag = max(1, round(retry_after_s / max(float(np.median(np.diff(episode.time_s))), 1e-9)))
-    back = np.zeros_like(shed)
-    back[lag:] = shed[:-lag]
-    came: FloatArray = np.maximum(arrived - returning * back, 0.0)
+    came: FloatArray = np.maximum(arrived - returning * shed_before(episode, retry_after_s), 0.0)
     return came
+
+
+def retry_ticks(episode: Episode, retry_after_s: float) -> int:
+    """In how many ticks who was turned away may be back: at least one, since when within a tick it was is not recorded."""
+    return max(1, round(retry_after_s / max(episode.tick_s, 1e-9)))
+
+
+def shed_before(episode: Episode, retry_after_s: float) -> FloatArray:
+    """`[T, C]` requests that were turned away `retry_ticks` before the time that each row tells of; none where that is not
+    in the episode. Within a tick they are taken to be spread evenly: what lies across two ticks is shared between them."""
+    shed, own = episode.since.tally[..., SHED].astype(np.float64), episode.tick_s
+    first_s = float(episode.since.span_s[0]) or own
+    edges_s = np.concatenate([[episode.time_s[0] - first_s], episode.time_s])
+    total = np.concatenate([np.zeros((1, shed.shape[1])), np.cumsum(shed, axis=0)])
+    before_s = edges_s - retry_ticks(episode, retry_after_s) * own
+    then: FloatArray = np.stack([np.interp(before_s, edges_s, column) for column in total.T], axis=1)
+    return np.diff(then, axis=0)
 
 
 def requests_of(

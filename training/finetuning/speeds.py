@@ -3,7 +3,7 @@
 What is held against the record is not a formula but a simulation: the stretch is replayed in the twin, and each pool's factor
 moves until sequences stay as long in its batches for each token as they did (Gourieroux, Monfort and Renault, 1993). Queueing,
 batching and how figures are sampled are so the same on both sides. By Little's law the statistic is the time that a token
-takes a sequence: the sum of running sequences over the sum of tokens per second.
+takes a sequence: the sum of running sequences over the sum of tokens per second, each times as long as its tick lasted.
 
 Symbols: `P` pools, `B` blocks, `R` resamples.
 """
@@ -130,12 +130,12 @@ def _sums(stretch: Stretch, real: Run, *runs: Run) -> _Sums:
     """Sums of `runs` over the ticks after the warm ones, of which both are known in the record."""
     rows = slice(stretch.warm + 1, None)
     known = np.isfinite(real.running[rows]) & np.isfinite(real.tokens_per_s[rows])
-    span_s = np.diff(stretch.episode.time_s)[stretch.warm :, None]
+    lasted_s = stretch.episode.lasted_s[rows, None]
     block = blocks(known.shape[0])
     count = int(block[-1]) + 1
     summed = []
-    running = sum(run.running[rows] for run in runs)
-    tokens = sum(np.nan_to_num(run.tokens_per_s[rows]) * span_s for run in runs)
+    running = sum(run.running[rows] * lasted_s for run in runs)
+    tokens = sum(np.nan_to_num(run.tokens_per_s[rows]) * lasted_s for run in runs)
     for values in (running, tokens):
         total = np.zeros((count, known.shape[1]))
         np.add.at(total, block, np.where(known, np.nan_to_num(values), 0.0))

@@ -52,12 +52,6 @@ class Stretch:
         """That are looked at: steps from one row to the next, after the warm ones."""
         return len(self.episode) - 1 - self.warm
 
-    @property
-    def tick_s(self) -> float:
-        """From tick to tick."""
-        own = self.episode.sitting.tick_s
-        return own if own > 0 else float(np.median(np.diff(self.episode.time_s)))
-
 
 def stretches_of(record: Record) -> tuple[list[Stretch], list[Defect]]:
     """The stretches of a record by day (UTC), or of a shorter one by sixths; each third is held out, at least one.

@@ -16,7 +16,7 @@ from ...env.contract import FloatArray
 from ...env.window import ARRIVED, OUTPUT_SQUARES, OUTPUT_SUM, PROMPT_SQUARES, PROMPT_SUM, SHED
 from ...telemetry.record import Episode
 from .estimates import Estimate, blocks, bootstrap
-from .requests import base_arrivals
+from .requests import base_arrivals, retry_ticks, shed_before
 
 STEPS: Final = 48
 """Most steps in which a rate's movement is told."""
@@ -136,7 +136,7 @@ def traffic_of(
     with np.errstate(divide="ignore", invalid="ignore"):
         return Traffic(
             rate_per_s=rate,
-            cv=_evenness(counts, block, n_blocks, rng),
+            cv=_evenness(counts, spans, block, n_blocks, rng),
             prompt_tokens=bootstrap(mean(prompt), n_blocks, rng, believed[1]),
             prompt_sigma=bootstrap(sigma(prompt, prompt2), n_blocks, rng),
             output_tokens=bootstrap(mean(output), n_blocks, rng, believed[2]),
@@ -146,13 +146,17 @@ def traffic_of(
         )
 
 
-def _evenness(counts: FloatArray, block: Any, n_blocks: int, rng: np.random.Generator) -> Estimate | None:
+def _evenness(
+    counts: FloatArray, spans: FloatArray, block: Any, n_blocks: int, rng: np.random.Generator
+) -> Estimate | None:
     """Coefficient of variation of the gaps: of a renewal process the variance of counts over their mean is its square."""
-    size = np.bincount(block, minlength=n_blocks)
-    level = np.bincount(block, weights=counts, minlength=n_blocks) / size
-    # Differences of neighbours: what moves slowly within a block is no unevenness.
+    size, rate = np.bincount(block, minlength=n_blocks), counts / spans
+    level = np.bincount(block, weights=counts, minlength=n_blocks) / np.bincount(block, spans, n_blocks)
+    # Differences of neighbours: what moves slowly within a block is no unevenness. By the second, as ticks are not of one
+    # length: the variance of a rate over s seconds is the mean rate times the square, over s.
     inside = block[1:] == block[:-1]
-    squares = np.bincount(block[1:][inside], weights=0.5 * np.diff(counts)[inside] ** 2, minlength=n_blocks)
+    spread = np.diff(rate) ** 2 / (1.0 / spans[1:] + 1.0 / spans[:-1])
+    squares = np.bincount(block[1:][inside], weights=spread[inside], minlength=n_blocks)
     means = level * (size - 1)
     return bootstrap(lambda w: np.sqrt((w @ squares) / (w @ means)), n_blocks, rng, believed=math.nan)
 
@@ -183,19 +187,23 @@ def returning_share(
     episodes: Sequence[Episode], retry_after_s: float, rng: np.random.Generator, believed: float = 1.0
 ) -> Estimate | None:
     """Share of the requests that were turned away and came back: how arrivals follow what was turned away the time of a
-    retry before, both less their means over half an hour. None where too few were turned away."""
+    retry before, both by the tick and less their means over half an hour. None where too few were turned away."""
     products, squares = [], []
     shed_total = 0.0
     for episode in episodes:
-        tally = episode.since.tally.astype(np.float64)
-        lag = max(1, round(retry_after_s / max(float(np.median(np.diff(episode.time_s))), 1e-9)))
-        shed, arrived = tally[1:, :, SHED], tally[1:, :, ARRIVED]
-        if len(shed) <= 2 * lag:
+        lag = retry_ticks(episode, retry_after_s)
+        if len(episode) - 1 <= 2 * lag:
             continue
-        shed_total += float(shed.sum())
-        x, y = _detrended(shed[:-lag]), _detrended(arrived[lag:])
-        products.append((x * y).sum(axis=1))
-        squares.append((x * x).sum(axis=1))
+        shed_total += float(episode.since.tally[1:, :, SHED].sum())
+        # Rows of whose retries the episode tells all; what its first row tells of was before it.
+        began_s = episode.time_s - episode.lasted_s - lag * episode.tick_s
+        told = np.flatnonzero(began_s > episode.time_s[0] - 0.5 * episode.tick_s)
+        ticks = episode.lasted_ticks[told, None]
+        shed = shed_before(episode, retry_after_s)[told] / ticks
+        arrived = episode.since.tally[told, :, ARRIVED].astype(np.float64) / ticks
+        x, y = _detrended(shed), _detrended(arrived)
+        products.append((ticks * x * y).sum(axis=1))
+        squares.append((ticks * x * x).sum(axis=1))
     if shed_total < FEWEST_SHED:
         return None
     xy, xx = np.concatenate(products), np.concatenate(squares)

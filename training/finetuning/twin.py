@@ -1,6 +1,6 @@
-"""A recorded stretch again in the simulator: the same requests, weights, caps and counts, tick by tick.
+"""A recorded stretch again in the simulator: the same requests, weights, caps and counts, tick by tick, each as long as it was.
 
-Nothing is decided: what stood in the world stands in the twin. What chance did to the machines (a spot machine that was
+Nothing is decided: what stood in the world stands in the twin, and as long: where a tick came late until then. What chance did to the machines (a spot machine that was
 taken, a start that took longer than most) is done again where the record shows it, and not drawn: whoever decided saw it
 and acted upon it.
 
@@ -68,7 +68,7 @@ def longest_tokens(scenario: Scenario) -> FloatArray:
 
 def as_recorded(scenario: Scenario, stretch: Stretch) -> Scenario:
     """The scenario over the time of a stretch: its prices, the replicas that it began with, and no chance."""
-    episode, tick_s = stretch.episode, stretch.tick_s
+    episode = stretch.episode
     ready = np.nan_to_num(episode.snapshot.ready[0])
     lost = losses(episode)
     pools = {}
@@ -97,8 +97,8 @@ def as_recorded(scenario: Scenario, stretch: Stretch) -> Scenario:
             "world": scenario.world.model_copy(update=certain),
             "telemetry": None,
             "faults": (),
-            "tick_s": tick_s,
-            "duration_s": tick_s * (len(episode) - 1),
+            "tick_s": episode.tick_s,
+            "duration_s": episode.duration_s,
         }
     )
 
@@ -134,7 +134,7 @@ def simulated(scenario: Scenario, stretch: Stretch, requests: Workload, seeds: S
     """
     own = as_recorded(scenario, stretch)
     cluster = own.cluster()
-    clusters = SimulatedClusters([world_from_scenario(own, seed, requests) for seed in seeds], stretch.tick_s)
+    clusters = SimulatedClusters([world_from_scenario(own, seed, requests) for seed in seeds], own.tick_s)
     n_ticks, shape = len(stretch.episode), (len(stretch.episode), len(seeds))
     n_classes, n_pools = len(cluster.class_names), len(cluster.pool_names)
     tally = np.zeros((*shape, n_classes, TALLY_WIDTH), dtype=np.float32)
@@ -145,9 +145,10 @@ def simulated(scenario: Scenario, stretch: Stretch, requests: Workload, seeds: S
         seen[name][0] = getattr(first, name)
     most = cluster.max_replicas
     start_s = stretch.start_frac * np.array([own.cold_start(name).mean_s for name in own.pools])
+    lasted_s = stretch.episode.lasted_s
     for t in range(n_ticks - 1):
         clusters.have_starts_take(np.repeat(start_s[t][None], len(seeds), axis=0))
-        outcome = clusters.advance(_again(stretch.episode.in_force, t, len(seeds), most))
+        outcome = clusters.advance(_again(stretch.episode.in_force, t, len(seeds), most), float(lasted_s[t + 1]))
         tally[t + 1], usd[t + 1] = outcome.tally, outcome.bill.total_usd
         snapshot = clusters.snapshot()
         for name in _SERVING:

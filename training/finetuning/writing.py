@@ -203,7 +203,7 @@ def day_of(refit: Refit, stretch: Stretch, requests: Workload, trace: Path) -> S
             "pools": pools,
             "world": world,
             "workload": kind,
-            "tick_s": stretch.tick_s,
+            "tick_s": alike.tick_s,
             "duration_s": alike.duration_s,
         }
     )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from poolpilot.dashboard.reading.history import MOST_DRAWN, Filter, History, thinned
@@ -45,6 +46,16 @@ def test_the_clock_of_a_new_leader_says_nothing_of_the_time_before() -> None:
     kept.add(replace(raw, id=f"n{raw.id}") for raw in raw_ticks(records(3, until_s=1100.0, seed=4)))
     spans = [tick.span_s for tick in kept.ticks]
     assert [span == TICK_S for span in spans] == [False, True, True, False, True, True]
+
+
+def test_a_late_tick_counts_for_all_of_its_time_and_one_before_which_others_are_missing_for_none() -> None:
+    ticks = records(6)
+    late = [replace(r, snapshot=replace(r.snapshot, time_s=r.snapshot.time_s + 2 * TICK_S)) for r in ticks[2:]]
+    spans = [tick.span_s for tick in history([*ticks[:2], *late]).ticks]
+    assert spans[1:] == [TICK_S, 3 * TICK_S, TICK_S, TICK_S, TICK_S]
+    spans = [tick.span_s for tick in history([*ticks[:2], *ticks[4:]]).ticks]
+    assert [span == TICK_S for span in spans] == [False, True, False, True]
+    assert np.isnan(spans[2])
 
 
 def test_speed_and_period_come_from_the_ticks() -> None:

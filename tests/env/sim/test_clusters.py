@@ -317,6 +317,41 @@ def test_the_window_forgets() -> None:
     assert rates[4:] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("span_s", [20.0, 30.0, 14.3])
+def test_a_step_of_any_length_is_one_of_a_batch_whose_ticks_are_so_long(span_s: float) -> None:
+    world = a_busy_world(2)
+    held, long = SimulatedClusters([world], 10.0), SimulatedClusters([world], span_s)
+    for _ in range(4):
+        action = an_action(held, replicas=2)
+        mine, theirs = held.advance(action, span_s), long.advance(action)
+        np.testing.assert_array_equal(mine.tally, theirs.tally)
+        np.testing.assert_array_equal(mine.bill.usd, theirs.bill.usd)
+        np.testing.assert_array_equal(held.snapshot().pools, long.snapshot().pools)
+        np.testing.assert_array_equal(held.snapshot().forecast_per_s, long.snapshot().forecast_per_s)
+    assert held.now_s.tolist() == pytest.approx([4 * span_s])
+
+
+def test_the_window_has_the_steps_that_ended_within_it_however_long_they_were() -> None:
+    """As the sidecar's."""
+    clusters = SimulatedClusters([a_world(steady(5.0, 500.0, output=5))], 10.0)
+    ends_s, spans_s, arrived = np.zeros(0), np.zeros(0), np.zeros(0)
+    for slots in (1, 1, 3, 1, 1, 2, 1, 4, 1, 9, 1, 1, 2, 1, 1, 1, 1, 1, 1):
+        span_s = slots * 10.0
+        outcome = clusters.advance(an_action(clusters), span_s)
+        ends_s = np.append(ends_s, clusters.now_s[0])
+        spans_s, arrived = np.append(spans_s, span_s), np.append(arrived, outcome.tally[0, 0, ARRIVED])
+        inside = ends_s > ends_s[-1] - 60.0
+        seen = clusters.snapshot().arrival_rate_per_s[0, 0]
+        assert seen == pytest.approx(arrived[inside].sum() / spans_s[inside].sum())
+
+
+@pytest.mark.parametrize("span_s", [0.0, -10.0, np.nan, np.inf])
+def test_time_does_not_stand_still(span_s: float) -> None:
+    clusters = SimulatedClusters([a_world(requests_at())], 10.0)
+    with pytest.raises(ValueError, match="wanted seconds above 0"):
+        clusters.advance(an_action(clusters), span_s)
+
+
 def test_busy_gpus_draw_more() -> None:
     idle, busy = a_world(requests_at()), a_world(steady(10.0, 100.0))
     clusters = SimulatedClusters([idle, busy], 10.0)

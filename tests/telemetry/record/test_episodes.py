@@ -23,6 +23,7 @@ from poolpilot.telemetry.record import (
     read_stream,
     sitting_text,
 )
+from poolpilot.telemetry.record.episodes import LATEST_TICKS
 from poolpilot.telemetry.record.segments import pack
 
 from .days import ticks_of_a_day
@@ -114,6 +115,17 @@ def later(record: TickRecord, seconds: float, wall_s: float = 0.0) -> TickRecord
     )
 
 
+def held_up(records: Sequence[TickRecord], slots: Sequence[int]) -> list[TickRecord]:
+    """The same ticks, each so many slots after the one before, as a sidecar records them that had no time between."""
+    told, behind_s = [], 0.0
+    for record, own in zip(records, slots, strict=True):
+        late_s = 10.0 * (own - 1) if told else 0.0
+        behind_s += late_s
+        since = record.since and replace(record.since, span_s=record.since.span_s + late_s)
+        told.append(replace(later(record, behind_s, behind_s), since=since))
+    return told
+
+
 CASES: dict[str, tuple[Callable[[], list[bytes]], DefectKind, list[int], str]] = {
     "a tick is missing": (
         lambda: [*log()[:11], *log()[12:]],
@@ -126,6 +138,42 @@ CASES: dict[str, tuple[Callable[[], list[bytes]], DefectKind, list[int], str]] =
         DefectKind.GAP,
         [10, 30],
         "0 ticks and 310 s are missing",
+    ),
+    "of a late tick only the last slot was counted": (
+        lambda: lines([*day()[:10], *(later(r, 20.0, 20.0) for r in day()[10:])]),
+        DefectKind.GAP,
+        [10, 30],
+        "0 ticks and 30 s are missing after tick 9",
+    ),
+    "of a late tick nothing was counted": (
+        lambda: lines(
+            [
+                *(ticks := held_up(day(), [1] * 10 + [3] + [1] * 29))[:10],
+                replace(ticks[10], since=None),
+                *ticks[11:],
+            ]
+        ),
+        DefectKind.GAP,
+        [10, 30],
+        "0 ticks and 30 s are missing after tick 9",
+    ),
+    "a tick is missing, and the next one counted for it": (
+        lambda: lines([*day()[:10], *held_up(day()[10:], [1, 2] + [1] * 28)[1:]]),
+        DefectKind.GAP,
+        [10, 29],
+        "1 ticks and 30 s are missing after tick 9",
+    ),
+    "ticks came late": (
+        lambda: lines(held_up(day(), [1] * 10 + [2, 4] + [1] * 28)),
+        DefectKind.LATE_TICKS,
+        [TICKS],
+        "2 of 40 ticks came late, up to 4.0 ticks after the one before; in 4 slots nobody decided",
+    ),
+    "a tick came later than anything is told of": (
+        lambda: lines(held_up(day(), [1] * 10 + [7] + [1] * 29)),
+        DefectKind.GAP,
+        [10, 30],
+        "0 ticks and 70 s are missing after tick 9",
     ),
     "the clock went back": (
         lambda: lines([*day()[:10], *(later(r, -80.0) for r in day()[10:])]),
@@ -174,6 +222,47 @@ def test_what_is_missing_or_broken_is_named(name: str) -> None:
     assert [len(episode) for episode in record.episodes] == lengths
     assert kind in kinds(record)
     assert detail in next(str(defect) for defect in record.defects if defect.kind is kind)
+
+
+def test_a_late_tick_tells_of_all_the_time_since_the_one_before() -> None:
+    slots = [1] * 10 + [2, 1, 6] + [1] * 27
+    record = taken_apart(lines(held_up(day(), slots)))
+    (episode,) = record.episodes
+    assert episode.tick_s == 10.0
+    assert episode.lasted_ticks.tolist() == [0.0, *slots[1:]]
+    np.testing.assert_array_equal(episode.lasted_s[1:], episode.since.span_s[1:])
+    assert episode.duration_s == 10.0 * sum(slots[1:])
+    assert episode.between(10, 20).lasted_ticks.tolist() == [0.0, *slots[11:20]], "what was before a part is not in it"
+    (late,) = record.defects
+    assert (late.kind, late.ticks) == (DefectKind.LATE_TICKS, 2)
+
+
+def test_a_tick_whose_work_took_long_was_recorded_late_and_the_next_one_decided_late() -> None:
+    ticks = held_up(day(), [1] * 11 + [4] + [1] * 28)
+    ticks[10] = replace(ticks[10], wall_s=ticks[10].wall_s + 38.0)
+    record = taken_apart(lines(ticks))
+    assert [len(episode) for episode in record.episodes] == [TICKS]
+    assert kinds(record) == [DefectKind.LATE_TICKS]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    slots=st.lists(st.integers(1, 9), min_size=10, max_size=10),
+    lost=st.sets(st.integers(1, 9), max_size=3),
+)
+def test_ticks_are_joined_where_all_of_the_time_between_was_counted_and_only_there(
+    slots: list[int], lost: set[int]
+) -> None:
+    ticks = held_up(day()[:10], slots)
+    kept = [n for n in range(10) if n not in lost]
+    record = taken_apart(lines([ticks[n] for n in kept]))
+    begins = [n for n, before in zip(kept[1:], kept[:-1], strict=True) if n - before > 1 or slots[n] > LATEST_TICKS]
+    assert [int(episode.tick[0]) for episode in record.episodes] == [0, *begins]
+    assert sum(kind is DefectKind.GAP for kind in kinds(record)) == len(begins)
+    for episode in record.episodes:
+        np.testing.assert_allclose(episode.lasted_s[1:], episode.since.span_s[1:])
+    late = sum(defect.ticks for defect in record.defects if defect.kind is DefectKind.LATE_TICKS)
+    assert late == sum(1 < slots[n] <= LATEST_TICKS for n in kept[1:] if n not in begins)
 
 
 def test_a_sitting_of_another_version_takes_its_ticks_with_it_in_one_defect() -> None:

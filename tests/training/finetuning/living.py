@@ -4,6 +4,7 @@ The world is the simulator; policy, exploration, guard, decision and record are 
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,23 @@ def live(
     share: float = 0.0,
     seed: int = 1,
     on_trial: bool = False,
+    late: Mapping[int, int] | None = None,
 ) -> Lived:
-    """So many ticks of a scenario."""
+    """So many ticks of a scenario; those in `late` come so many slots after the one before."""
     return asyncio.run(
-        _live(folder, registry, load_scenario(str(scenario)), ticks, settings, mode, pools, share, seed, on_trial)
+        _live(
+            folder,
+            registry,
+            load_scenario(str(scenario)),
+            ticks,
+            settings,
+            mode,
+            pools,
+            share,
+            seed,
+            on_trial,
+            late or {},
+        )
     )
 
 
@@ -90,6 +104,7 @@ async def _live(
     share: float,
     seed: int,
     on_trial: bool,
+    late: Mapping[int, int],
 ) -> Lived:
     batch = ClusterBatch([episode_of(scenario, seed, miss_price=1.0, quickly=True)], scenario.tick_s)
     cluster, limits = scenario.cluster(), scenario.limits()
@@ -141,16 +156,18 @@ async def _live(
                 answer=proposed.answer,
                 in_force=None if mode is not Mode.ADVISE else in_force,
                 since=since,
-                wall_s=1.8e9 + tick * scenario.tick_s,
+                wall_s=1.8e9 + float(snapshot.time_s),
             )
         )
-        outcome = batch.clusters.advance(Action(**{f.name: getattr(in_force, f.name)[None] for f in fields(Action)}))
+        span_s = late.get(tick + 1, 1) * scenario.tick_s
+        held = Action(**{f.name: getattr(in_force, f.name)[None] for f in fields(Action)})
+        outcome = batch.clusters.advance(held, span_s)
         snapshot, plan = one_cluster(batch.snapshot(), 0, cluster), rows_of(batch.plan, 0)
         memory, state = after, replace(following, applied=in_force)
         bill, counts = rows_of(outcome.bill, 0), outcome.tally[0]
         usd = bill.usd
         since = Since(
-            span_s=scenario.tick_s,
+            span_s=span_s,
             usd=usd.sum(axis=1),
             class_usd=usd.sum(axis=(0, 2)),
             idle_usd=bill.idle_usd.sum(axis=(0, 1)),

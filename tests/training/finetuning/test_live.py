@@ -82,6 +82,22 @@ def test_recorded_steps_are_read_back_with_their_densities(lived: Lived, world: 
     assert set(steps.spread[steps.explored]) == {0.5}
 
 
+def test_a_step_with_a_late_tick_is_learned_from_as_one_that_lasted_longer(
+    tmp_path: Path, world: tuple[Path, Registry, Path]
+) -> None:
+    _, registry, scenario = world
+    late = {10: 3, 11: 2, 30: 6, 45: 2}
+    own = live(tmp_path, registry, scenario, 80, exploration(), late=late)
+    (episode,) = own.record.episodes
+    found = live_of(own.record, registry.checkpoint(registry.incumbent()), HOLD)
+    assert found.transitions is not None
+    ticks = found.transitions.ticks
+    assert ticks.max() >= 6.0
+    assert set(ticks[ticks < 2 * HOLD]) >= {float(HOLD)}, "the others last as long as a draw is held"
+    assert ticks.sum() <= episode.duration_s / episode.tick_s + 1e-9
+    assert np.isfinite(found.transitions.rewards).all()
+
+
 def test_what_others_decided_is_not_learned_from(lived: Lived, world: tuple[Path, Registry, Path]) -> None:
     registry = world[1]
     other = replace(registry.checkpoint(registry.incumbent()), version="0" * 16)

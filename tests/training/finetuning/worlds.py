@@ -1,5 +1,6 @@
 """A small cluster as it is believed to be, and as it is."""
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,17 @@ def true(duration_s: float = 5400.0) -> Scenario:
     return parse_scenario(document, Path("two-pools.yaml"))
 
 
-def record_of(world: Scenario, seed: int) -> Record:
-    """What a sidecar that believes `believed` records of a world."""
-    ticks = recorded_run(believed(world.duration_s), DRIVER, seed, world, started_unix_s=1.8e9)
+def lines_of(world: Scenario, seed: int, left_out: Container[int] = frozenset()) -> list[tuple[str, bytes]]:
+    """What a sidecar that believes `believed` writes down of a world, deciding in all slots but these."""
+    ticks = recorded_run(believed(world.duration_s), DRIVER, seed, world, started_unix_s=1.8e9, left_out=left_out)
     lines: list[tuple[str, bytes]] = []
     for n, tick in enumerate(ticks, start=2):
         if not lines:
             lines.append(("log:1", sitting_text(tick.sitting).encode() + b"\n"))
         lines.append((f"log:{n}", line_of(entry_of(tick)).encode() + b"\n"))
-    return episodes_of(lines, memories=False)
+    return lines
+
+
+def record_of(world: Scenario, seed: int, left_out: Container[int] = frozenset()) -> Record:
+    """The same, read."""
+    return episodes_of(lines_of(world, seed, left_out), memories=False)
