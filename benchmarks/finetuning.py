@@ -24,7 +24,7 @@ import yaml
 from rich.console import Console
 
 from poolpilot.agents.checkpoint import shipped_checkpoints
-from poolpilot.agents.registry import Registry
+from poolpilot.agents.registry import BEFORE_TRIAL, Registry, wanting
 from poolpilot.commands.simulating.recorded import recorded_run
 from poolpilot.controller.choosing import PolicyChoice
 from poolpilot.env.scenario import Scenario, load_scenario, parse_scenario
@@ -51,6 +51,8 @@ WORLDS: Final[Mapping[str, str]] = {
 TIMES: Final = {"chat": 2.0 / 3.0, "summarisation": 3.0}
 """What comes of each class in the world that differs, over what was believed."""
 VARIANTS: Final = ("before", "after refit alone", "after fine-tuning")
+BY_GATES: Final = "what the gates leave"
+"""Who learned where they let it through, and the refit alone where they do not."""
 
 
 def true_document(world: str, duration_s: float) -> Document:
@@ -90,7 +92,14 @@ def run_seed(world: str, seed: int, asked: Asked, folder: Path, console: Console
         done.touch()
     console.print(f"[dim]{world}, seed {seed}: recorded[/dim]")
     code, _ = _step(["finetune", "refit", str(log), *common, "--out", str(refit), "--json"], NOT_REPRODUCED)
-    result: dict[str, Any] = {"world": world, "seed": seed, "reproduced": code == 0, "learned": None, "gates": {}}
+    result: dict[str, Any] = {
+        "world": world,
+        "seed": seed,
+        "reproduced": code == 0,
+        "learned": None,
+        "learned_version": "",
+    }
+    result |= {"gates": {}, "lacks": []}
     console.print(f"[dim]{world}, seed {seed}: refitted[/dim]")
     beliefs, chosen = {"before": load_scenario(str(believed))}, {"before": policy}
     # Where the twin is not to be trusted nothing is learned, and nothing changes.
@@ -106,15 +115,47 @@ def run_seed(world: str, seed: int, asked: Asked, folder: Path, console: Console
         result["learned"] = said["reason"]
         if said["version"]:
             chosen["after fine-tuning"] = f"registry:{registry}@{said['version']}"
-            looked_at = ["--registry", str(registry), "--refit", str(refit), "--record", str(log.parent), "--json"]
-            _, found = _step(["policies", "check", said["version"], *looked_at], NOT_LET_THROUGH)
-            result["gates"] = {own["gate"]: own["verdict"] for own in found["evidence"]}
+            result |= asked_gates(folder, said["version"])
     console.print(f"[dim]{world}, seed {seed}: {result['learned']}[/dim]")
     true_world = parse_scenario(yaml.safe_load(true.read_text()), true)
     days = range(SCORED_SEED + seed * asked.days, SCORED_SEED + (seed + 1) * asked.days)
     for variant in VARIANTS:
         result[variant] = [scored(beliefs[variant], chosen[variant], true_world, day) for day in days]
     return result
+
+
+def asked_gates(folder: Path, version: str, gates: Sequence[str] = BEFORE_TRIAL) -> dict[str, Any]:
+    """What each gate finds, and what keeps the version back; those that are not named are not asked again."""
+    registry = folder / "registry"
+    looked_at = [
+        "--registry",
+        str(registry),
+        "--refit",
+        str(folder / "refit"),
+        "--record",
+        str(folder / "run"),
+        "--json",
+    ]
+    named = [word for gate in gates for word in ("--gate", gate)]
+    _step(["policies", "check", version, *looked_at, *named], NOT_LET_THROUGH)
+    own = Registry(registry)
+    evidence = own.evidence(version)
+    return {
+        "learned_version": version,
+        "gates": {gate: found.verdict.value for gate, found in evidence.items()},
+        "lacks": wanting(evidence, version, own.incumbent(), BEFORE_TRIAL),
+    }
+
+
+def _again(out: Path, gates: Sequence[str], console: Console) -> None:
+    """Ask gates again of what finished seeds have learned."""
+    for path in sorted(out.glob(f"*/{RESULT}")):
+        registry = Registry(path.parent / "registry")
+        for version in {own.version for own in registry.versions()} - {registry.incumbent()}:
+            result = json.loads(path.read_text())
+            result |= asked_gates(path.parent, version, gates)
+            path.write_text(json.dumps(result, indent=2) + "\n")
+            console.print(f"[dim]{path.parent.name}: {result['gates']}[/dim]")
 
 
 def scored(beliefs: Scenario, policy: str, world: Scenario, seed: int) -> dict[str, Any]:
@@ -167,11 +208,11 @@ def sections(results: Sequence[Mapping[str, Any]]) -> list[Section]:
 def _table(world: str, what: str, results: Sequence[Mapping[str, Any]]) -> Section:
     def of(variant: str, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """`[S]` means over the days of each seed."""
-        return np.array([np.mean([day[name] for day in result[variant]]) for result in results])
+        return np.array([np.mean([day[name] for day in _days(result, variant)]) for result in results])
 
     before = of("before", "usd")
     rows = []
-    for variant in VARIANTS:
+    for variant in (*VARIANTS, BY_GATES):
         ratio = bootstrap(of(variant, "usd") / before)
         rows.append(
             (
@@ -192,6 +233,14 @@ def _table(world: str, what: str, results: Sequence[Mapping[str, Any]]) -> Secti
     title = "A world that differs" if world == "differs" else "A world that does not differ"
     head = ("policy and beliefs", "bill, $", "bill over before", "attainment, %", "short of targets, points")
     return Section(title, note, head, tuple(rows))
+
+
+def _days(result: Mapping[str, Any], variant: str) -> Any:
+    """That were scored."""
+    if variant != BY_GATES:
+        return result[variant]
+    let_through = result["learned_version"] and not result["lacks"]
+    return result["after fine-tuning" if let_through else "after refit alone"]
 
 
 def _gates(results: Sequence[Mapping[str, Any]]) -> str:
@@ -218,6 +267,12 @@ def _told(found: Interval, form: str) -> str:
 @click.option("--duration-s", type=click.FloatRange(min=1800.0), default=7200.0, show_default=True, help="Of a day.")
 @click.option("--steps", type=click.IntRange(min=1), default=60_000, show_default=True, help="Of learning.")
 @click.option("--days", type=click.IntRange(1, 20), default=2, show_default=True, help="Scored, of each seed.")
+@click.option(
+    "--again",
+    multiple=True,
+    type=click.Choice(BEFORE_TRIAL),
+    help="Run nothing, but ask this gate again of all that was learned; repeatable.",
+)
 @click.option("--write", is_flag=True, help="Run nothing: put what is there into docs/finetuning.md.")
 def main(
     out: Path,
@@ -227,12 +282,15 @@ def main(
     duration_s: float,
     steps: int,
     days: int,
+    again: tuple[str, ...],
     write: bool,
 ) -> None:
     """Measure what refit and fine-tuning bring."""
     console = Console(stderr=True)
     asked = Asked(checkpoint or next(iter(shipped_checkpoints())), duration_s, steps, days)
-    if not write:
+    if again:
+        _again(out, again, console)
+    elif not write:
         for seed in range(seeds):
             for world in worlds or tuple(WORLDS):
                 folder = out / f"{world}-seed{seed}"

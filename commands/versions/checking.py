@@ -36,7 +36,10 @@ from .asked import opened, registry_option
     help="Only this one; repeatable. Default: all before the trial.",
 )
 @click.option(
-    "--twin-seeds", type=click.IntRange(2, 1000), default=4, show_default=True, help="Worlds for each stretch."
+    "--twin-seeds",
+    type=click.IntRange(2, 1000),
+    default=None,
+    help="Worlds for each held-out stretch. Default: as many as come to a day in all, 4 to 32.",
 )
 @click.option(
     "--suite-seeds", type=click.IntRange(2, 1000), default=12, show_default=True, help="Worlds for each scenario."
@@ -56,7 +59,7 @@ def check(
     record: tuple[Path, ...],
     suites: tuple[str, ...],
     gates: tuple[str, ...],
-    twin_seeds: int,
+    twin_seeds: int | None,
     suite_seeds: int,
     workers: int,
     out: Path | None,

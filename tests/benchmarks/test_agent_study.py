@@ -1,14 +1,17 @@
 """The study of the agent's variants: real runs in miniature, not run twice, told in tables."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from poolpilot.benchmarks import agent_study
 from poolpilot.benchmarks.agent_study import VARIANTS, config_of, gathered, main, sections
 from poolpilot.benchmarks.report import markdown
 from poolpilot.tests.training.clusters import tiny
+from poolpilot.training.config import TrainConfig
 
 FREE = "free"
 
@@ -21,7 +24,11 @@ def studied(folder: Path, *more: str) -> Result:
     return CliRunner().invoke(main, [*words, "--out", str(folder / "study"), *more], catch_exceptions=False)
 
 
-def test_a_study_is_run_once_and_told_beside_the_rules(tmp_path: Path) -> None:
+def test_a_study_is_run_once_and_told_beside_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Before a run learns, the first rule is tried in every world of its bank: here minutes long, and few.
+    monkeypatch.setattr(agent_study, "BANK", 8)
+    quick = partial(TrainConfig, scenarios=(str(tmp_path / "tiny.yaml"),), clusters=4, steps_per_update=4)
+    monkeypatch.setattr(agent_study, "TrainConfig", quick)
     assert studied(tmp_path, "--only", FREE).exit_code == 0
     folder = tmp_path / "study"
     result = folder / "free-seed0" / "result.json"

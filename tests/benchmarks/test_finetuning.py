@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from poolpilot.agents.portfolio import PLAN_TRACKING
-from poolpilot.benchmarks.finetuning import VARIANTS, scored, sections, true_document
+from poolpilot.benchmarks.finetuning import BY_GATES, VARIANTS, scored, sections, true_document
 from poolpilot.benchmarks.two_pools import two_pools
 from poolpilot.env.scenario import parse_scenario
 
@@ -41,7 +42,9 @@ def test_a_table_tells_the_bill_over_that_before_with_its_interval() -> None:
             "world": "same",
             "reproduced": True,
             "learned": "loss 0.9 after 10 steps",
+            "learned_version": "b1946ac92492",
             "gates": {"twin": "pass", "suites": "fail" if seed == 1 else "pass"},
+            "lacks": ["suites: fail: dearer"] if seed == 1 else [],
             **dict(zip(VARIANTS, (day(10.0 + seed), day(9.0 + seed), day(5.0 + seed / 2)), strict=True)),
         }
         for seed in range(3)
@@ -49,5 +52,7 @@ def test_a_table_tells_the_bill_over_that_before_with_its_interval() -> None:
     (table,) = sections(results)
     assert table.rows[0][2] == "1"
     assert table.rows[2][2] == "0.500 (0.500 to 0.500)"
+    assert table.rows[3][0] == BY_GATES
+    assert table.rows[3][1].startswith(f"{np.mean([5.0, 10.0, 6.0]):.2f} ("), "the second stays with the refit"
     assert "3 seeds; the refitted twin reproduced 3 of the records" in table.note
     assert "Gates: `twin` pass 3; `suites` fail 1, pass 2." in table.note

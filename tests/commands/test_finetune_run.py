@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from poolpilot.agents.registry import BEFORE_TRIAL, OFF_POLICY, SUITES, Registry, Verdict
+from poolpilot.agents.registry.state import TRIAL
 from poolpilot.commands.finetuning.begun import REFITTED
 from poolpilot.commands.finetuning.stepping import LOCK
 from poolpilot.telemetry.learner_progress import PROGRESS_FILE, LearnerState, read_progress
@@ -25,6 +26,7 @@ LEARNING = (
     *("--clusters=16", "--steps-per-update=8", "--bank=4", "--days=1", "--critic-first=0"),
     *("--evaluate-every=100000", "--learning-rate=0.02", "--rehearsal=0"),
 )
+CHECKING = ("--check-option=--suite-seeds=2", "--check-option=--twin-seeds=4")
 BELIEVED = {
     "duration_s: 120": "duration_s: 1900",
     "rate_per_s: 4.0": "rate_per_s: 5.0\n      arrivals: gamma\n      cv: 0.3",
@@ -161,7 +163,7 @@ def test_it_is_stopped_with_its_step_and_leaves_nothing_half(
 @pytest.fixture(scope="module")
 def ran(desk: Desk, stopped: tuple[int, dict[str, object]]) -> tuple[int, dict[str, object], str]:
     """The same command again, to its end."""
-    code, out, err = desk.run(*desk.finetune("--suite", "mine.yaml", "--check-option=--suite-seeds=2"))
+    code, out, err = desk.run(*desk.finetune("--suite", "mine.yaml", *CHECKING))
     assert out, err
     return code, json.loads(out), err
 
@@ -227,3 +229,18 @@ def test_a_twin_that_does_not_do_the_record_again_ends_it(desk: Desk) -> None:
     assert sorted(own.name for own in (desk.folder / "refused").iterdir()) == [LOCK, "refit"]
     assert [own.name for own in (desk.folder / "refused" / "refit").iterdir()] == ["refit.json"]
     assert desk.unmoved()
+
+
+def test_once_its_gates_let_it_through_it_is_on_trial_if_asked_and_the_incumbent_decides_on(
+    desk: Desk, ran: tuple[int, dict[str, object], str]
+) -> None:
+    asked = desk.finetune("--gate", "suites", "--suite", "mine.yaml", *CHECKING, "--trial")
+    incumbent = desk.registry.incumbent()
+    code, out, err = desk.run(*asked)
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["step"], said["version"], said["lacks"]) == ("trial", ran[1]["version"], [])
+    assert f"{said['version']} is on trial: a sidecar with --policy registry:" in said["reason"]
+    state = desk.registry.state()
+    assert (state.incumbent, state.on_trial) == (incumbent, said["version"])
+    assert [event.version for event in desk.registry.history() if event.kind == TRIAL] == [said["version"]]

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poolpilot.env.batch import Episode
+from poolpilot.env.spaces import SpaceLayout
+from poolpilot.training.config import TrainConfig
 from poolpilot.training.curriculum import EASIEST_OPEN, LEVELS, LevelledWorlds, difficulty_after
+from poolpilot.training.setting import training_env, training_sources
+from poolpilot.training.warm_start import constant_output
+from poolpilot.training.worlds import TrainingWorlds
 
 
 @dataclass(frozen=True)
@@ -66,3 +71,20 @@ def test_a_seed_is_a_world() -> None:
     worlds = sources()
     assert drawn(worlds, 20) == drawn(worlds, 20)
     assert len({one.seed for one in drawn(worlds, 20)}) == 20
+
+
+def test_a_run_on_random_clusters_has_worlds_of_every_level_and_half_of_its_bank_in_the_hardest() -> None:
+    config = TrainConfig(clusters=4, bank=24)
+    worlds = training_sources(config)
+    banks = {level: cast(TrainingWorlds, source).bank for level, source in worlds.levels.items()}
+    assert set(banks) == set(LEVELS)
+    assert min(banks.values()) >= 1
+    assert sum(banks.values()) == config.bank
+    assert banks[LEVELS[-1]] >= config.bank / 2
+    env = training_env(config, worlds)
+    seen = env.reset()
+    assert len({own.tobytes() for own in seen}) == 4, "the same cluster twice"
+    for _ in range(3):
+        seen, reward, _, _ = env.step(np.tile(constant_output(SpaceLayout(), 0, 0.0), (4, 1)))
+        assert np.isfinite(seen).all()
+        assert np.isfinite(reward).all()

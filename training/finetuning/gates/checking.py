@@ -29,10 +29,10 @@ from .finding import Finding
 from .off_policy import off_policy_gate
 from .ranges import ranges_gate
 from .suites import suites_gate
-from .twin import SEEDS, TwinRuns, twin_gate, twin_runs
+from .twin import TwinRuns, twin_gate, twin_runs
 
 HELD_OUT: Final = "held-out-*.yaml"
-SUITE_SEEDS: Final = 3
+SUITE_SEEDS: Final = 12
 
 OnStep = Callable[[str], None]
 
@@ -47,7 +47,8 @@ class Asked:
     """Decision logs, or folders of them; without them the log and the ranges cannot tell."""
     suites: tuple[Suite, ...] = ()
     gates: tuple[str, ...] = BEFORE_TRIAL
-    twin_seeds: int = SEEDS
+    twin_seeds: int | None = None
+    """Worlds for each held-out stretch; None: the fewer and shorter these are, the more."""
     suite_seeds: int = SUITE_SEEDS
     workers: int = 1
     folder: Path | None = None

@@ -1,6 +1,8 @@
 """Gate (c): the candidate asks for no more that the guard must forbid, and does not lead where nobody has looked yet.
 
-Vetoes are counted in the twin, where each policy lives with what it did. What a policy leads to is what it saw there: each
+Vetoes are counted in the twin, where each policy lives with what it did. What the guard forbids (a limit of a budget, a pool, a
+route) is one thing, what it has done later or in steps is another: who lets go of a replica sooner asks for it at each tick
+of a cooldown, and gets it when that is over. What a policy leads to is what it saw there: each
 column of a snapshot, pool by pool and class by class, beside the range that the live record has of it. Outside, the twin
 and all that was learned in it are guesses.
 
@@ -9,21 +11,27 @@ Symbols: `T` ticks, `C` classes, `P` pools, `N` columns of classes and pools, fl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import numpy as np
 
 from ....agents.registry import RANGES, Verdict
-from ....env.contract import CLASS_COLUMNS, POOL_COLUMNS, FloatArray, Snapshot
+from ....env.contract import CLASS_COLUMNS, POOL_COLUMNS, FloatArray, ReasonCode, Snapshot
 from ...evaluation.bootstrap import Interval, hierarchical, resamples
 from .days import Lived
 from .finding import Finding
 from .paired import told
 from .twin import TwinRuns
 
+PACING: Final = frozenset(
+    {ReasonCode.SCALE_STEP, ReasonCode.SCALE_DOWN_COOLDOWN, ReasonCode.PENDING_STARTS, ReasonCode.DRAIN_FIRST}
+)
+"""What is done, and only later or in steps."""
 VETO_SLACK: Final = 0.02
 """Vetoes a tick: with fewer more, chance is as good an explanation."""
+PACING_SLACK: Final = 0.1
+"""Of pacing: a tenth of all vetoes with which a mode's gate lets a policy rise (`control.gates.vetoes_per_tick`)."""
 OUTSIDE_SLACK: Final = 0.01
 """Of all figures that were seen: with a smaller share more outside the range, too."""
 WIDER: Final = 0.1
@@ -40,20 +48,22 @@ def ranges_gate(runs: TwinRuns, live: Sequence[Snapshot]) -> Finding:
         runs: of both in the twin (`twin.twin_runs`).
         live: recorded snapshots, each of any number of ticks `[T, ...]`.
     """
-    vetoes = _vetoes(runs)
+    forbidden, paced = _vetoes(runs, set(ReasonCode) - PACING), _vetoes(runs, PACING)
     low, high = _range(live)
     outside, worst = _outside(runs, low, high, _names(runs))
     figures = {
-        "vetoes_per_tick": vetoes.as_json(),
+        "vetoes_per_tick": forbidden.as_json(),
+        "paced_per_tick": paced.as_json(),
         "outside_frac": outside.as_json(),
         "outside_worst": [{"figure": name, "more_often_frac": share} for name, share in worst],
         "recorded_ticks": int(sum(_flat(own).shape[0] for own in live)),
     }
     inputs = dict(runs.inputs)
-    said = f"vetoes a tick {told(vetoes)}, outside the recorded range {told(outside)}"
+    said = f"vetoes a tick {told(forbidden)}, of pacing {told(paced)}, outside the recorded range {told(outside)}"
     where = ", ".join(name for name, _ in worst)
     questions = (
-        (vetoes, VETO_SLACK, "more vetoes a tick", ""),
+        (forbidden, VETO_SLACK, "more vetoes a tick", ""),
+        (paced, PACING_SLACK, "is held back more often", ""),
         (outside, OUTSIDE_SLACK, "leaves the recorded range more often", f"; most by {where}"),
     )
     worse = [
@@ -67,11 +77,14 @@ def ranges_gate(runs: TwinRuns, live: Sequence[Snapshot]) -> Finding:
     return Finding(RANGES, Verdict.PASS, said, figures, inputs)
 
 
-def _vetoes(runs: TwinRuns) -> Interval:
+def _vetoes(runs: TwinRuns, codes: Collection[ReasonCode]) -> Interval:
     """The candidate's less the incumbent's, a tick."""
 
     def counted(lived: Sequence[Lived]) -> list[list[float]]:
-        return [[sum(run.vetoes.values()) / len(run.replicas) for run in day.results] for day in lived]
+        return [
+            [sum(n for code, n in run.vetoes.items() if code in codes) / len(run.replicas) for run in day.results]
+            for day in lived
+        ]
 
     difference = np.array(counted(runs.candidate)) - np.array(counted(runs.incumbent))
     return hierarchical(difference, resamples(*difference.shape))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
 
 from ....agents.portfolio import PolicyFactory
 from ....agents.registry import TWIN, Verdict
@@ -14,7 +17,16 @@ from .paired import Pairs, clear_of, told
 
 LEAST_DAYS: Final = 2
 """From one day to the next more differs than from one draw of the machines to the next: one day shows nothing of it."""
-SEEDS: Final = 4
+FEWEST_SEEDS: Final = 4
+MOST_SEEDS: Final = 32
+REPLAYED_S: Final = 86_400.0
+"""Seconds that the days come to in all, world by world, where nobody says how many: short ones are drawn more often."""
+
+
+def seeds_for(days: Sequence[TwinDay]) -> int:
+    """Worlds for each day, so that chance has a chance to show itself in few and short ones."""
+    in_all_s = sum(day.scenario.duration_s for day in days)
+    return int(np.clip(math.ceil(REPLAYED_S / in_all_s), FEWEST_SEEDS, MOST_SEEDS))
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ def twin_runs(
     incumbent: PolicyFactory,
     days: Sequence[TwinDay],
     learned: Collection[str],
-    seeds: int = SEEDS,
+    seeds: int | None = None,
     on_day: Callable[[str], None] = lambda name: None,
 ) -> TwinRuns:
     """Both policies through the days.
@@ -50,7 +62,7 @@ def twin_runs(
         incumbent: who decides now.
         days: held out.
         learned: fingerprints of the days that the candidate was learned from.
-        seeds: worlds for each day.
+        seeds: worlds for each day; None: as many as `seeds_for` says.
         on_day: told each that is done.
 
     Raises:
@@ -59,7 +71,7 @@ def twin_runs(
     refuse_learned(days, learned)
     runs: list[tuple[Lived, Lived]] = []
     for day in days:
-        worlds = day.worlds(seeds)
+        worlds = day.worlds(seeds or seeds_for(days))
         runs.append((lived(day, candidate, worlds), lived(day, incumbent, worlds)))
         on_day(day.name)
     return TwinRuns(tuple(days), tuple(own for own, _ in runs), tuple(other for _, other in runs))

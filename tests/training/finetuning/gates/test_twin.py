@@ -12,7 +12,8 @@ from poolpilot.agents.registry import Verdict
 from poolpilot.env.contract import Snapshot
 from poolpilot.training.finetuning.gates.days import DaysError
 from poolpilot.training.finetuning.gates.ranges import ranges_gate
-from poolpilot.training.finetuning.gates.twin import TwinRuns, twin_gate, twin_runs
+from poolpilot.training.finetuning.gates.twin import MOST_SEEDS, REPLAYED_S, TwinRuns, seeds_for, twin_gate, twin_runs
+from poolpilot.training.rollout import RunResult
 
 from .judged import STARVING, WASTEFUL, made, some_days
 
@@ -94,7 +95,7 @@ def test_a_candidate_that_keeps_to_what_is_allowed_and_known_passes(runs: dict[t
     same = runs["neutral", "neutral"]
     found = ranges_gate(same, flat(recorded(same)))
     assert found.verdict is Verdict.PASS
-    assert found.figures["vetoes_per_tick"]["mean"] == 0.0
+    assert found.figures["vetoes_per_tick"]["mean"] == found.figures["paced_per_tick"]["mean"] == 0.0
 
 
 def test_one_that_leads_where_the_record_never_was_is_refused_and_told_where(
@@ -107,14 +108,27 @@ def test_one_that_leads_where_the_record_never_was_is_refused_and_told_where(
     assert found.figures["outside_worst"][0]["more_often_frac"] > 0.1
 
 
-def test_one_that_is_vetoed_more_is_refused(runs: dict[tuple[str, str], TwinRuns]) -> None:
+@pytest.mark.parametrize(
+    ("code", "more_per_tick", "verdict", "said"),
+    [
+        ("budget", 0.1, Verdict.FAIL, "more vetoes a tick: +0.1"),
+        ("scale_step", 0.05, Verdict.PASS, "of pacing +0.05"),
+        ("scale_step", 0.7, Verdict.FAIL, "is held back more often: +0.7"),
+    ],
+    ids=["forbidden", "paced", "paced much"],
+)
+def test_one_that_is_vetoed_more_is_refused_and_one_that_is_only_held_back_a_little_is_not(
+    runs: dict[tuple[str, str], TwinRuns], code: str, more_per_tick: float, verdict: Verdict, said: str
+) -> None:
     same = runs["neutral", "neutral"]
-    vetoed = tuple(
-        replace(day, results=tuple(replace(r, vetoes={"scale_step": 40 + k}) for k, r in enumerate(day.results)))
-        for day in same.candidate
-    )
-    found = ranges_gate(replace(same, candidate=vetoed), flat(recorded(same)))
-    assert (found.verdict, found.reason.startswith("more vetoes a tick: +")) == (Verdict.FAIL, True), found.reason
+
+    def vetoed(result: RunResult) -> RunResult:
+        more = round(more_per_tick * len(result.replicas))
+        return replace(result, vetoes={**result.vetoes, code: result.vetoes.get(code, 0) + more})
+
+    days = tuple(replace(day, results=tuple(map(vetoed, day.results))) for day in same.candidate)
+    found = ranges_gate(replace(same, candidate=days), flat(recorded(same)))
+    assert (found.verdict, said in found.reason) == (verdict, True), found.reason
 
 
 def test_what_the_record_never_knew_nothing_can_be_outside_of(runs: dict[tuple[str, str], TwinRuns]) -> None:
@@ -124,3 +138,14 @@ def test_what_the_record_never_knew_nothing_can_be_outside_of(runs: dict[tuple[s
         for s in flat(recorded(starving))
     ]
     assert ranges_gate(starving, blind).figures["outside_frac"]["mean"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("hours", "seeds"), [(0.1, 32), (0.999, 13), (6.0, 4), (24.0, 4)], ids=["minutes", "an hour", "hours", "days"]
+)
+def test_few_and_short_days_are_drawn_more_often(hours: float, seeds: int) -> None:
+    days = [
+        replace(day, scenario=day.scenario.model_copy(update={"duration_s": 3600.0 * hours})) for day in some_days()
+    ]
+    assert seeds_for(days) == seeds
+    assert len(days) * hours * 3600.0 * seeds >= REPLAYED_S or seeds == MOST_SEEDS
