@@ -67,6 +67,11 @@ def number(value: float | None, digits: int = 2, warn: bool = False) -> Cell:
     return Cell(f"{value:,.{digits}f}", value, warn=warn)
 
 
+def counted(n: int, what: str) -> str:
+    """So many of something, in words: one has no s."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def interval(own: Mapping[str, Any] | None, digits: int = 2, factor: float = 1.0, sign: bool = False) -> Cell:
     """A mean `[low, high]` of an evaluation, times `factor`."""
     if own is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..figures.evaluation_rows import Link
-from .cells import UNKNOWN, Cell, Column, Row, Table, interval, number, percent, ratio, words
+from .cells import UNKNOWN, Cell, Column, Row, Table, counted, interval, number, percent, ratio, words
 
 Record = Mapping[str, Any]
 _COMMON: Final = (
@@ -43,7 +43,8 @@ def policies_table(document: Record, suite: str) -> Table:
         )
         for record in own["as_shipped"]["policies"]
     ]
-    caption = f"{suite}: {len(own['scenarios'])} scenarios x {own['seeds']} seeds, paired. {_compared(document)}"
+    scenarios = counted(len(own["scenarios"]), "scenario")
+    caption = f"{suite}: {scenarios} x {counted(own['seeds'], 'seed')}, paired. {_compared(document)}"
     return Table(f"policies-{_slug(suite, document)}", columns, rows, caption)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .cells import Cell, interval, ratio
+from .cells import Cell, counted, interval, ratio
 
 Record = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ def _cards(summary: Record, suite: str, policy: str) -> Iterator[Headline]:
     for at in own["equal_attainment"][:1]:
         (equal,) = (r for r in at["policies"] if r["policy"] == policy)
         if policy != reference:
-            where = f"known in {len(equal['compared'])} of {len(own['scenarios'])} scenarios"
+            where = f"known in {len(equal['compared'])} of {counted(len(own['scenarios']), 'scenario')}"
             yield _of(f"Cost at {at['level'] * 100:g} % attainment", ratio(equal["cost_ratio"]), "%", where)
     if record["above_bound_frac"]:
         above = interval(record["above_bound_frac"], 0, 100.0, sign=True)

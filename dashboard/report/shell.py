@@ -26,6 +26,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ..figures.palette import CONFIG, DARK, DARK_OF, LIGHT
+from .cells import counted
 
 HERE: Final = Path(__file__).resolve().parent
 ASSETS, TEMPLATES = HERE / "assets", HERE / "templates"
@@ -35,13 +36,15 @@ _PAYLOAD, _LIBRARY = "payload", "library"
 
 def environment(*folders: Path) -> Environment:
     """Templates of `folders` and the shell's own; everything that is put into one is escaped."""
-    return Environment(
+    own = Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    own.globals["counted"] = counted
+    return own
 
 
 def page(

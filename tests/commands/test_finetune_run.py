@@ -38,7 +38,7 @@ BELIEVED = {
 STEPS, MANY = 768, 200_000
 PATIENCE_S = 900.0
 """A busy machine is no failure."""
-AS_ANY_PROCESS = "import os\nos.nice = os.sched_setscheduler = lambda *_: 0\n"
+AS_ANY_PROCESS = "import os\nos.setpriority = os.sched_setscheduler = lambda *_: 0\n"
 """Of all that is started: beside busy tests the lowest priority is none at all."""
 
 

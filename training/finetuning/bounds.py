@@ -83,7 +83,7 @@ def held_bytes() -> int:
 
 def yield_to_others() -> None:
     """Give this process, and all its threads to come, the lowest priority that there is."""
-    os.nice(NICEST)
+    os.setpriority(os.PRIO_PROCESS, 0, NICEST)  # wherever it was begun from: `os.nice` counts from there
     idle: Any = getattr(os, "SCHED_IDLE", None)
     if idle is not None:
         with suppress(OSError, AttributeError):  # a container may forbid it; the nice value holds all the same

@@ -37,7 +37,7 @@
     });
     const scenarios = data.suites[own].map((name) => [name, name]);
     for (const id of ["frontier-scenario", "bill-scenario"]) {
-      fill(at(id), [[ALL, `all ${scenarios.length} scenarios`], ...scenarios]);
+      fill(at(id), [[ALL, scenarios.length === 1 ? "all of it" : `all ${scenarios.length} scenarios`], ...scenarios]);
     }
     fill(at("reading"), data.readings[own].map((name) => [name, name]));
     filter();

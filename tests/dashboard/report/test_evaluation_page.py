@@ -75,7 +75,8 @@ def test_another_suite_scenario_and_reading_change_what_is_shown(tab: Tab, repor
     page.get_by_label("Suite").select_option("second")
     expect(page.get_by_role("heading", name="Suite second")).to_be_visible()
     expect(page.get_by_role("heading", name="Suite first")).to_be_hidden()
-    assert page.locator("#frontier-scenario option").all_text_contents() == ["all 1 scenarios", "slow/start & stop"]
+    assert page.locator("#frontier-scenario option").all_text_contents() == ["all of it", "slow/start & stop"]
+    expect(page.locator(".note:visible").first).to_contain_text("1 scenario, ")
     page.get_by_label("Reading").select_option("as shipped")
     assert len(figure(tab, "differences")) == 2, "bill and shortfall"
     expect(page.locator("#scenarios tbody tr:visible")).to_have_count(3)

@@ -16,7 +16,9 @@ def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_learner_has_the_lowest_priority_there_is() -> None:
-    done = in_a_process("yield_to_others(); print(os.nice(0), os.sched_getscheduler(0) == os.SCHED_IDLE)")
+    # Whoever may has begun it before others: it is last all the same.
+    before = "import contextlib\nwith contextlib.suppress(PermissionError): os.nice(-3)\n"
+    done = in_a_process(f"{before}yield_to_others(); print(os.nice(0), os.sched_getscheduler(0) == os.SCHED_IDLE)")
     nice, idle = done.stdout.split()
     assert nice == "19"
     assert idle == "True"
