@@ -98,8 +98,9 @@ def run_seed(world: str, seed: int, asked: Asked, folder: Path, console: Console
         "reproduced": code == 0,
         "learned": None,
         "learned_version": "",
+        "gates": {},
+        "lacks": [],
     }
-    result |= {"gates": {}, "lacks": []}
     console.print(f"[dim]{world}, seed {seed}: refitted[/dim]")
     beliefs, chosen = {"before": load_scenario(str(believed))}, {"before": policy}
     # Where the twin is not to be trusted nothing is learned, and nothing changes.
@@ -150,10 +151,9 @@ def asked_gates(folder: Path, version: str, gates: Sequence[str] = BEFORE_TRIAL)
 def _again(out: Path, gates: Sequence[str], console: Console) -> None:
     """Ask gates again of what finished seeds have learned."""
     for path in sorted(out.glob(f"*/{RESULT}")):
-        registry = Registry(path.parent / "registry")
-        for version in {own.version for own in registry.versions()} - {registry.incumbent()}:
-            result = json.loads(path.read_text())
-            result |= asked_gates(path.parent, version, gates)
+        result = json.loads(path.read_text())
+        if result["learned_version"]:
+            result |= asked_gates(path.parent, result["learned_version"], gates)
             path.write_text(json.dumps(result, indent=2) + "\n")
             console.print(f"[dim]{path.parent.name}: {result['gates']}[/dim]")
 

@@ -1,8 +1,8 @@
 """A recorded stretch again in the simulator: the same requests, weights, caps and counts, tick by tick, each as long as it was.
 
-Nothing is decided: what stood in the world stands in the twin, and as long: where a tick came late until then. What chance did to the machines (a spot machine that was
-taken, a start that took longer than most) is done again where the record shows it, and not drawn: whoever decided saw it
-and acted upon it.
+Nothing is decided: what stood in the world stands in the twin, and as long: where a tick came late until then. What chance
+did to the machines (a spot machine that was taken, a start that took longer than most) is done again where the record
+shows it, and not drawn: whoever decided saw it and acted upon it.
 
 Symbols: `T` ticks, `C` classes, `P` pools, `L` layers of the bill, `W` columns of a tally, `S` runs with other seeds.
 """

@@ -70,8 +70,9 @@ def twin_runs(
     """
     refuse_learned(days, learned)
     runs: list[tuple[Lived, Lived]] = []
+    count = seeds or seeds_for(days)
     for day in days:
-        worlds = day.worlds(seeds or seeds_for(days))
+        worlds = day.worlds(count)
         runs.append((lived(day, candidate, worlds), lived(day, incumbent, worlds)))
         on_day(day.name)
     return TwinRuns(tuple(days), tuple(own for own, _ in runs), tuple(other for _, other in runs))
