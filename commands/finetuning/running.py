@@ -15,6 +15,7 @@ from ...training.finetuning.bounds import yield_to_others
 from ...training.finetuning.settings import GOES_ON
 from ..bad_input import one_line_errors, refuse
 from ..printing import console, log_console, print_json, table
+from ..versions.asked import SUITES
 from .asked import bounds_of_learning, registry_option
 from .begun import Beginning, Folder
 from .refit import DOES_NOT_REPRODUCE
@@ -22,7 +23,6 @@ from .stepping import Steps, Stopped, steps_in
 
 NOT_LET_THROUGH: Final = 1
 """Exit code where a gate did not let the candidate through (as of `policies check`)."""
-SUITES: Final = ("steady", "stress")
 
 
 @click.command()

@@ -12,6 +12,9 @@ from ...agents.registry import Registry
 
 VARIABLE: Final = "POOLPILOT_REGISTRY"
 
+SUITES: Final = ("steady", "stress")
+"""For the gate of that name, where nobody names others."""
+
 
 def registry_option(required: bool = True) -> Callable[[Any], Any]:
     """`--registry`; where one is wanted, also what `VARIABLE` says."""

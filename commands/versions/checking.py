@@ -10,7 +10,7 @@ from ...agents.registry import BEFORE_TRIAL, Evidence
 from ..bad_input import one_line_errors
 from ..first_run import say_if_it_compiles
 from ..printing import console, log_console, print_json, table
-from .asked import opened, registry_option
+from .asked import SUITES, opened, registry_option
 
 
 @click.command()
@@ -78,7 +78,7 @@ def check(
     asked = Asked(
         refit=refit,
         record=record,
-        suites=tuple(load_suite(name) for name in suites or ("steady", "stress")) if "suites" in chosen else (),
+        suites=tuple(load_suite(name) for name in suites or SUITES) if "suites" in chosen else (),
         gates=chosen,
         twin_seeds=twin_seeds,
         suite_seeds=suite_seeds,
